@@ -1,0 +1,1 @@
+"""Winnow's dashboard: Streamlit pages over the views of a workspace."""

@@ -1,0 +1,1 @@
+"""Winnow's engine: training dynamics, per-sample scores and neighbourhoods into DuckDB."""

@@ -1,0 +1,351 @@
+"""The data contract: the tables in the files, the views over them, and what every column means.
+
+Pages, the command line, exports and people's own SQL read the views and nothing else. A dataset file and the
+results files of its published runs are attached read-only, each view is the union over them, and a change to a
+view is a change of contract. Files may lay a table out differently from its view: trajectories are stored as
+one array per (sample, seed), because one sample's whole history is then one small read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DATASET_TABLES = """
+CREATE TABLE dataset (
+    name VARCHAR, fingerprint VARCHAR, format INTEGER, created_at TIMESTAMP, version VARCHAR, spec JSON,
+    source VARCHAR, input_shape INTEGER[], input_dtype VARCHAR, noise VARCHAR, noise_rate DOUBLE,
+    parent VARCHAR, parent_fingerprint VARCHAR, bytes BIGINT);
+CREATE TABLE classes (label INTEGER, class_name VARCHAR);
+CREATE TABLE samples (sample_id INTEGER, split VARCHAR, label INTEGER, true_label INTEGER, source VARCHAR);
+CREATE TABLE thumbnails (sample_id INTEGER, thumbnail BLOB);
+CREATE TABLE inputs (first_id INTEGER, n INTEGER, data BLOB);
+CREATE TABLE skipped (source VARCHAR, reason VARCHAR);
+"""
+"""A dataset file. inputs.data: the raw bytes of n consecutive samples from first_id on, in input_shape and
+input_dtype (uint8 images C, H, W; float32 vectors). Training samples have the ids 0 .. N-1, test samples
+N .. N+M-1. dataset.bytes: size of all inputs."""
+
+RESULT_TABLES = """
+CREATE TABLE run (
+    run_id VARCHAR, kind VARCHAR, title VARCHAR, dataset VARCHAR, fingerprint VARCHAR, spec JSON,
+    environment JSON, created_at TIMESTAMP, seconds DOUBLE, training_key VARCHAR, dynamics_run VARCHAR, notes JSON);
+CREATE TABLE epochs (
+    seed INTEGER, epoch INTEGER, train_loss DOUBLE, train_accuracy DOUBLE, test_accuracy DOUBLE, lr DOUBLE,
+    seconds DOUBLE);
+CREATE TABLE logit_trajectories (sample_id INTEGER, seed INTEGER, classes INTEGER, logits FLOAT[]);
+CREATE TABLE scores (score VARCHAR, sample_id INTEGER, value FLOAT, rank INTEGER);
+CREATE TABLE seed_scores (score VARCHAR, seed INTEGER, sample_id INTEGER, value FLOAT);
+CREATE TABLE score_catalog (
+    score VARCHAR, title VARCHAR, higher_means VARCHAR, value_min DOUBLE, value_max DOUBLE, source VARCHAR,
+    cost VARCHAR, seconds DOUBLE);
+CREATE TABLE flags (rule VARCHAR, sample_id INTEGER, flagged BOOLEAN, threshold FLOAT);
+CREATE TABLE neighbor_lists (sample_id INTEGER, neighbor_ids INTEGER[], similarities FLOAT[]);
+CREATE TABLE embedding (method VARCHAR, sample_id INTEGER, x FLOAT, y FLOAT);
+CREATE TABLE psi (
+    "order" VARCHAR, seed INTEGER, pruned INTEGER, kept_fraction DOUBLE, accuracy DOUBLE, seconds DOUBLE);
+CREATE TABLE suggestions (sample_id INTEGER, suggested_label INTEGER, confidence FLOAT, method VARCHAR);
+CREATE TABLE metrics (score VARCHAR, metric VARCHAR, value DOUBLE);
+"""
+"""A results file. The table `trajectories` (sample_id, seed, label, then one array per recorded column, epochs
+1 .. T) is made by the recorder, which knows the columns."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One view: its columns with type and meaning, and the SELECT that makes it from one attached file.
+
+    `select` may use {db}, the attached file, and {run}, the run's id as an SQL literal. `table` is the table
+    that must be in the file for it to take part. Views with over="dataset" read the dataset file alone.
+    """
+
+    comment: str
+    columns: dict[str, tuple[str, str]]
+    table: str
+    select: str
+    over: str = "runs"
+
+
+_RUN = ("VARCHAR", "the published run")
+_SAMPLE = ("INTEGER", "the sample; training samples count from 0")
+
+VIEWS: dict[str, View] = {
+    "dataset": View(
+        "The dataset itself, one row.",
+        {
+            "name": ("VARCHAR", "name in the workspace"),
+            "fingerprint": ("VARCHAR", "SHA-256 of inputs, labels and classes"),
+            "created_at": ("TIMESTAMP", "when it was ingested, UTC"),
+            "source": ("VARCHAR", "what --from said"),
+            "input_shape": ("INTEGER[]", "shape of one input: C, H, W of an image or D of a vector"),
+            "input_dtype": ("VARCHAR", "uint8 or float32"),
+            "noise": ("VARCHAR", "label noise that was asked, or NULL"),
+            "noise_rate": ("DOUBLE", "realised share of training samples whose label is wrong, 0..1; NULL = unknown"),
+            "parent": ("VARCHAR", "the dataset it was derived from: same sample ids, other labels"),
+            "spec": ("JSON", "everything that was asked at ingest"),
+            "bytes": ("BIGINT", "size of all inputs"),
+        },
+        "dataset",
+        "SELECT name, fingerprint, created_at, source, input_shape, input_dtype, noise, noise_rate, parent, spec, "
+        "bytes FROM {db}.dataset",
+        over="dataset",
+    ),
+    "classes": View(
+        "The classes, in label order.",
+        {"label": ("INTEGER", "0 .. C-1"), "class_name": ("VARCHAR", "name of the class")},
+        "classes",
+        "SELECT label, class_name FROM {db}.classes",
+        over="dataset",
+    ),
+    "skipped": View(
+        "Samples passed over at ingest with --skip-bad.",
+        {"source": ("VARCHAR", "where it is"), "reason": ("VARCHAR", "why it could not be read")},
+        "skipped",
+        "SELECT source, reason FROM {db}.skipped",
+        over="dataset",
+    ),
+    "samples": View(
+        "Every sample with its labels.",
+        {
+            "sample_id": _SAMPLE,
+            "split": ("VARCHAR", "train or test"),
+            "label": ("INTEGER", "the given label, maybe wrong"),
+            "true_label": ("INTEGER", "the true label; NULL where unknown"),
+            "class_name": ("VARCHAR", "name of the given label"),
+            "source": ("VARCHAR", "a path, or <source>:<index in the source>"),
+        },
+        "samples",
+        "SELECT sample_id, split, label, true_label, class_name, source "
+        "FROM {db}.samples LEFT JOIN {db}.classes USING (label)",
+        over="dataset",
+    ),
+    "images": View(
+        "A small picture of every sample.",
+        {"sample_id": _SAMPLE, "thumbnail": ("BLOB", "WebP")},
+        "thumbnails",
+        "SELECT sample_id, thumbnail FROM {db}.thumbnails",
+        over="dataset",
+    ),
+    "noise_matrix": View(
+        "The realised transition matrix of the training labels, where the truth is known.",
+        {
+            "true_label": ("INTEGER", "the true label"),
+            "label": ("INTEGER", "the given label"),
+            "count": ("BIGINT", "training samples"),
+            "share": ("DOUBLE", "of the true label's samples, 0..1"),
+        },
+        "samples",
+        "SELECT true_label, label, count(*) AS count, count(*) / sum(count(*)) OVER (PARTITION BY true_label) AS share "
+        "FROM {db}.samples WHERE split = 'train' AND true_label IS NOT NULL GROUP BY true_label, label",
+        over="dataset",
+    ),
+    "runs": View(
+        "The published runs.",
+        {
+            "run_id": _RUN,
+            "kind": ("VARCHAR", "run, psi or recorded"),
+            "title": ("VARCHAR", "a short description"),
+            "created_at": ("TIMESTAMP", "when it was published, UTC"),
+            "seconds": ("DOUBLE", "time to compute, over all attempts"),
+            "dynamics_run": ("VARCHAR", "the run whose dynamics, logits and epochs it reads (itself, if it trained)"),
+            "spec": ("JSON", "what was asked"),
+            "environment": ("JSON", "device, versions, git commit"),
+            "notes": ("JSON", "what the run did that a reader should know, a list of sentences"),
+        },
+        "run",
+        "SELECT run_id, kind, title, created_at, seconds, dynamics_run, spec, environment, notes FROM {db}.run",
+    ),
+    "epochs": View(
+        "Training and test accuracy per epoch.",
+        {
+            "run_id": _RUN,
+            "seed": ("INTEGER", "0 .. S-1; threshold rounds are not in here"),
+            "epoch": ("INTEGER", "1 .. T"),
+            "train_loss": ("DOUBLE", "mean cross-entropy over the epoch, nats"),
+            "train_accuracy": ("DOUBLE", "against the given labels, 0..1"),
+            "test_accuracy": ("DOUBLE", "on the test split after the epoch, 0..1; NULL without one"),
+            "lr": ("DOUBLE", "learning rate at the end of the epoch"),
+            "seconds": ("DOUBLE", "time of the epoch"),
+        },
+        "epochs",
+        "SELECT {run} AS run_id, seed, epoch, train_loss, train_accuracy, test_accuracy, lr, seconds FROM {db}.epochs",
+    ),
+    "dynamics": View(
+        "What each training sample looked like to the network, per seed and epoch.",
+        {
+            "run_id": _RUN,
+            "seed": ("INTEGER", "0 .. S-1"),
+            "epoch": ("INTEGER", "1 .. T"),
+            "sample_id": _SAMPLE,
+            "p_given": ("FLOAT", "softmax probability of the given label"),
+            "margin": ("FLOAT", "logit of the given label minus the largest other logit"),
+            "loss": ("FLOAT", "cross-entropy against the given label, nats"),
+            "el2n": ("FLOAT", "L2 distance of the softmax output to the one-hot label, 0..sqrt 2"),
+            "entropy": ("FLOAT", "of the softmax output, nats"),
+            "top2_gap": ("FLOAT", "largest minus second largest probability"),
+            "logit_given": ("FLOAT", "logit of the given label"),
+            "other": ("SMALLINT", "class of the largest other logit"),
+            "predicted": ("SMALLINT", "class of the largest logit"),
+            "correct": ("BOOLEAN", "predicted = given label"),
+        },
+        "trajectories",
+        "",  # the columns follow the file: see dynamics_select
+    ),
+    "logits": View(
+        "Full logits of the seeds that keep them.",
+        {
+            "run_id": _RUN,
+            "seed": ("INTEGER", "0 .. S-1"),
+            "epoch": ("INTEGER", "1 .. T"),
+            "sample_id": _SAMPLE,
+            "logits": ("FLOAT[]", "C logits"),
+        },
+        "logit_trajectories",
+        "SELECT {run} AS run_id, seed, CAST(epoch AS INTEGER) AS epoch, sample_id, "
+        "logits[(epoch - 1) * classes + 1 : epoch * classes] AS logits FROM "
+        "(SELECT *, unnest(range(1, len(logits) // classes + 1)) AS epoch FROM {db}.logit_trajectories)",
+    ),
+    "scores": View(
+        "Every score of every training sample.",
+        {
+            "run_id": _RUN,
+            "score": ("VARCHAR", "name; score_catalog says what it means"),
+            "sample_id": _SAMPLE,
+            "value": ("FLOAT", "mean over seeds"),
+            "rank": ("INTEGER", "0 = easiest; ties broken by a seeded permutation"),
+        },
+        "scores",
+        "SELECT {run} AS run_id, score, sample_id, value, rank FROM {db}.scores",
+    ),
+    "seed_scores": View(
+        "The per-seed values behind scores.",
+        {
+            "run_id": _RUN,
+            "score": ("VARCHAR", "name"),
+            "seed": ("INTEGER", "0 .. S-1"),
+            "sample_id": _SAMPLE,
+            "value": ("FLOAT", "the score in this seed"),
+        },
+        "seed_scores",
+        "SELECT {run} AS run_id, score, seed, sample_id, value FROM {db}.seed_scores",
+    ),
+    "score_catalog": View(
+        "What every score means.",
+        {
+            "score": ("VARCHAR", "name"),
+            "title": ("VARCHAR", "one line"),
+            "higher_means": ("VARCHAR", "harder or easier"),
+            "value_min": ("DOUBLE", "smallest possible value; -inf if unbounded"),
+            "value_max": ("DOUBLE", "largest possible value; inf if unbounded"),
+            "source": ("VARCHAR", "paper and equation"),
+            "cost": ("VARCHAR", "what it needs"),
+        },
+        "score_catalog",
+        "SELECT score, title, higher_means, value_min, value_max, source, cost FROM {db}.score_catalog",
+    ),
+    "score_costs": View(
+        "Seconds each score took in each run, beyond the inputs it shares with others.",
+        {"run_id": _RUN, "score": ("VARCHAR", "name"), "seconds": ("DOUBLE", "time of the score itself")},
+        "score_catalog",
+        "SELECT {run} AS run_id, score, seconds FROM {db}.score_catalog",
+    ),
+    "flags": View(
+        "Which samples a rule flags as mislabelled.",
+        {
+            "run_id": _RUN,
+            "rule": ("VARCHAR", "name of the rule"),
+            "sample_id": _SAMPLE,
+            "flagged": ("BOOLEAN", "the rule says mislabelled"),
+            "threshold": ("FLOAT", "the value it was held against"),
+        },
+        "flags",
+        "SELECT {run} AS run_id, rule, sample_id, flagged, threshold FROM {db}.flags",
+    ),
+    "neighbors": View(
+        "The nearest training samples by cosine similarity of penultimate features.",
+        {
+            "run_id": _RUN,
+            "sample_id": _SAMPLE,
+            "rank": ("INTEGER", "0 = nearest; the sample itself is not in"),
+            "neighbor_id": ("INTEGER", "sample_id of the neighbour"),
+            "similarity": ("FLOAT", "cosine, -1..1"),
+        },
+        "neighbor_lists",
+        "SELECT {run} AS run_id, sample_id, CAST(unnest(range(len(neighbor_ids))) AS INTEGER) AS rank, "
+        "unnest(neighbor_ids) AS neighbor_id, unnest(similarities) AS similarity FROM {db}.neighbor_lists",
+    ),
+    "embedding": View(
+        "Two-dimensional map of the training samples.",
+        {
+            "run_id": _RUN,
+            "method": ("VARCHAR", "umap"),
+            "sample_id": _SAMPLE,
+            "x": ("FLOAT", "coordinate"),
+            "y": ("FLOAT", "coordinate"),
+        },
+        "embedding",
+        "SELECT {run} AS run_id, method, sample_id, x, y FROM {db}.embedding",
+    ),
+    "psi": View(
+        "psi-curves: test accuracy after pruning.",
+        {
+            "run_id": _RUN,
+            "order": ("VARCHAR", "random, oracle, or a score; * = reversed, the hardest pruned first"),
+            "seed": ("INTEGER", "of the network"),
+            "pruned": ("INTEGER", "training samples dropped"),
+            "kept_fraction": ("DOUBLE", "share of the training samples kept, 0..1"),
+            "accuracy": ("DOUBLE", "on the test split, 0..1"),
+            "seconds": ("DOUBLE", "to train and test"),
+        },
+        "psi",
+        'SELECT {run} AS run_id, "order", seed, pruned, kept_fraction, accuracy, seconds FROM {db}.psi',
+    ),
+    "suggestions": View(
+        "Another label that a method proposes.",
+        {
+            "run_id": _RUN,
+            "sample_id": _SAMPLE,
+            "suggested_label": ("INTEGER", "the proposed label, different from the given one"),
+            "confidence": ("FLOAT", "0..1"),
+            "method": ("VARCHAR", "who proposes it"),
+        },
+        "suggestions",
+        "SELECT {run} AS run_id, sample_id, suggested_label, confidence, method FROM {db}.suggestions",
+    ),
+    "metrics": View(
+        "How well scores and rules find the mislabelled, where the truth is known.",
+        {
+            "run_id": _RUN,
+            "score": ("VARCHAR", "score or rule"),
+            "metric": ("VARCHAR", "roc_auc, average_precision, precision, recall, ..."),
+            "value": ("DOUBLE", "0..1 unless the metric says otherwise"),
+        },
+        "metrics",
+        "SELECT {run} AS run_id, score, metric, value FROM {db}.metrics",
+    ),
+}
+
+DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
+    "sample_id": _SAMPLE,
+    "action": ("VARCHAR", "keep, drop or relabel"),
+    "new_label": ("INTEGER", "the label a person gave; NULL unless relabel"),
+    "note": ("VARCHAR", "a person's words"),
+    "decided_at": ("TIMESTAMP", "when, UTC"),
+}
+"""The view `decisions`: the latest decision per sample. It is read from decisions.duckdb, not from a run."""
+
+
+def dynamics_select(columns: list[str], db: str, run: str) -> str:
+    """The SELECT of `dynamics` over one file, whose recorded columns may go beyond the contract's."""
+    recorded = [c for c in columns if c not in ("sample_id", "seed", "label")]
+    names = ", ".join(f'"{c}"' for c in recorded)
+    unnested = ", ".join(f'unnest("{c}") AS "{c}"' for c in recorded)
+    return (
+        f"SELECT {run} AS run_id, seed, epoch, sample_id, {names}, predicted = label AS correct FROM (SELECT seed, "
+        f'CAST(unnest(range(1, len("{recorded[0]}") + 1)) AS INTEGER) AS epoch, sample_id, {unnested}, label '
+        f"FROM {db}.trajectories)"
+    )
+
+
+def empty_select(columns: dict[str, tuple[str, str]]) -> str:
+    """A SELECT of no rows with the columns of a view."""
+    return "SELECT " + ", ".join(f'CAST(NULL AS {t}) AS "{c}"' for c, (t, _) in columns.items()) + " WHERE false"

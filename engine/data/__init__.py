@@ -1,0 +1,1 @@
+"""Reading images and labels: sources, noise, thumbnails, the dataset file and tensors on a device."""

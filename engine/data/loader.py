@@ -1,0 +1,172 @@
+"""A split of a dataset as tensors on one device, with its sample ids; batches that need no stored state.
+
+The one module of engine.data that imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import duckdb
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import NotFoundError, StorageError
+from engine.workspace import Workspace
+
+_ROWS_AT_ONCE = 64
+"""Rows of `inputs` per query: DuckDB hands over whole chunks, so asking for all would hold a second copy."""
+_VALUES_AT_ONCE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split on one device.
+
+    inputs: (N, C, H, W) uint8 or (N, D) float32; labels: (N,) int64 in [0, classes), the given ones;
+    sample_ids: (N,) int64, ascending; true_labels: (N,) int64, or None when any is unknown.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    sample_ids: Tensor
+    classes: int
+    true_labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_split(
+    workspace: Workspace, name: str, split: Literal["train", "test"], device: torch.device | str = "cpu"
+) -> Samples:
+    """One split of a dataset, read block by block straight into its place on the device.
+
+    Raises: NotFoundError when there is no such dataset or it has no samples in the split; StorageError when
+    the file does not hold the inputs of every sample.
+    """
+    path = workspace.require_dataset(name)
+    try:
+        connection = duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    with connection:
+        shape, dtype = _fetch_one(connection, "SELECT input_shape, input_dtype FROM dataset")
+        (classes,) = _fetch_one(connection, "SELECT count(*) FROM classes")
+        columns = connection.execute(
+            "SELECT sample_id, label, coalesce(true_label, -1) AS true_label FROM samples WHERE split = ? "
+            "ORDER BY sample_id",
+            [split],
+        ).fetchnumpy()
+        ids, labels, truth = (np.asarray(columns[c], np.int64) for c in ("sample_id", "label", "true_label"))
+        if not len(ids):
+            raise NotFoundError(
+                f"dataset '{name}' has no {split} samples; ingest it with --test or --test-fraction"
+            )
+        inputs = _read_inputs(
+            connection, name, tuple(shape), str(dtype), int(ids[0]), len(ids), torch.device(device)
+        )
+    return Samples(
+        inputs=inputs,
+        labels=torch.from_numpy(labels).to(device),
+        sample_ids=torch.from_numpy(ids).to(device),
+        classes=int(classes),
+        true_labels=None if (truth < 0).any() else torch.from_numpy(truth).to(device),
+    )
+
+
+def epoch_batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    """The positions (not ids) of one epoch's batches, int64 on the samples' device.
+
+    The order is a function of (seed, epoch) alone, drawn on the CPU, so that a resumed run and another device
+    see the same batches. The last batch may be smaller; a last batch of one sample joins the one before it,
+    because batch normalisation cannot train on one.
+    """
+    mixed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
+    order = torch.randperm(len(samples), generator=generator).to(samples.labels.device)
+    ends = list(range(batch_size, len(samples), batch_size)) + [len(samples)]
+    if len(ends) > 1 and ends[-1] - ends[-2] == 1:
+        del ends[-2]
+    start = 0
+    for end in ends:
+        yield order[start:end]
+        start = end
+
+
+def normalisation(samples: Samples) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the samples, in the units in which the inputs are stored.
+
+    Images: per channel, shape (C, 1, 1), 0..255. Vectors: per dimension, shape (D,). A channel or dimension
+    that never varies gets the deviation 1. Computed in float64 over blocks, returned as float32.
+    """
+    inputs = samples.inputs
+    dims = (0, 2, 3) if inputs.ndim == 4 else (0,)
+    count = inputs.numel() // inputs.shape[1]
+    step = max(1, _VALUES_AT_ONCE // math.prod(inputs.shape[1:]))
+    blocks = [inputs[i : i + step] for i in range(0, len(inputs), step)]
+    mean = sum((block.double().sum(dims) for block in blocks), torch.zeros(())) / count
+    shaped = mean.view(-1, 1, 1) if inputs.ndim == 4 else mean
+    variance = (
+        sum(((block.double() - shaped).square().sum(dims) for block in blocks), torch.zeros(())) / count
+    )
+    std = variance.sqrt()
+    std = torch.where(std > 1e-6, std, torch.ones_like(std))
+    return shaped.float(), std.view_as(shaped).float()
+
+
+def to_float(batch_inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Inputs as a network takes them: float32, mean 0 and deviation 1, with the result of `normalisation`."""
+    return (batch_inputs.float() - mean) / std
+
+
+def _read_inputs(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    first: int,
+    count: int,
+    device: torch.device,
+) -> Tensor:
+    numpy_dtype = np.dtype(dtype)
+    inputs = torch.empty((count, *shape), dtype=getattr(torch, dtype), device=device)
+    starts = [
+        row[0]
+        for row in connection.execute(
+            "SELECT first_id FROM inputs WHERE first_id BETWEEN ? AND ? ORDER BY first_id",
+            [first, first + count - 1],
+        ).fetchall()
+    ]
+    filled = 0
+    for i in range(0, len(starts), _ROWS_AT_ONCE):
+        chunk = starts[i : i + _ROWS_AT_ONCE]
+        rows = connection.execute(
+            "SELECT first_id, n, data FROM inputs WHERE first_id BETWEEN ? AND ? ORDER BY first_id",
+            [chunk[0], chunk[-1]],
+        ).fetchall()
+        for start, n, data in rows:
+            if start - first != filled or len(data) != n * math.prod(shape) * numpy_dtype.itemsize:
+                raise StorageError(
+                    f"dataset '{name}' is damaged at sample {start}; remove it and ingest it again"
+                )
+            # bytearray, because torch warns about memory it could write to but must not
+            block = np.frombuffer(bytearray(data), numpy_dtype).reshape(n, *shape)
+            inputs[filled : filled + n] = torch.from_numpy(block).to(device)
+            filled += n
+    if filled != count:
+        raise StorageError(
+            f"dataset '{name}' holds the inputs of {filled} of {count} samples; ingest it again"
+        )
+    return inputs
+
+
+def _fetch_one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[object, ...]:
+    row = connection.execute(sql).fetchone()
+    if row is None:
+        raise StorageError("the dataset file is empty; remove it and ingest it again")
+    return row

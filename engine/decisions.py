@@ -69,14 +69,14 @@ def undo(workspace: Workspace, dataset: str) -> int | None:
     """
 
     def write(connection: duckdb.DuckDBPyConnection) -> int | None:
-        rows = connection.execute(
+        [(latest,)] = connection.execute(
             "SELECT max(batch) FROM log WHERE dataset = ? AND action <> 'undo' "
             "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = ? AND action = 'undo')",
             [dataset, dataset],
-        ).fetchone()
-        if rows is None or rows[0] is None:
+        ).fetchall()
+        if latest is None:
             return None
-        batch = int(rows[0])
+        batch = int(latest)
         now = datetime.now(UTC).replace(tzinfo=None)
         # The undone batch's number stands in new_label: an undo is about a batch, not about a label.
         connection.execute(
@@ -116,8 +116,8 @@ def _check(workspace: Workspace, dataset: str, ids: Sequence[int], new_label: in
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-    row: Any = connection.execute(sql).fetchone()
-    return int(row[0])
+    [(value,)] = connection.execute(sql).fetchall()
+    return int(value)
 
 
 def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:

@@ -1,15 +1,15 @@
 """The exceptions of the engine. Each message says what was given, what is allowed and what to do.
 
-    WinnowError                     expected: the CLI prints the message and exits 2, a page shows it
-    |-- SpecError                   what was asked is not allowed (a name, a range, a combination)
-    |-- SourceError                 what should be read is missing or malformed
-    |   `-- BadSampleError          one image, row or file of a source; --skip-bad passes over it
-    |-- ScoreInputError             tensors that a score, sampler or neighbour search cannot take
-    `-- WorkspaceError              the workspace cannot give or take what was asked
-        |-- NotFoundError           no such dataset or run
-        |-- BusyError               another process holds what is needed
-        `-- StorageError            disk full, read-only, newer format, damaged file
-    Cancelled                       not an error: somebody asked the run to stop
+WinnowError                     expected: the CLI prints the message and exits 2, a page shows it
+|-- SpecError                   what was asked is not allowed (a name, a range, a combination)
+|-- SourceError                 what should be read is missing or malformed
+|   `-- BadSampleError          one image, row or file of a source; --skip-bad passes over it
+|-- ScoreInputError             tensors that a score, sampler or neighbour search cannot take
+`-- WorkspaceError              the workspace cannot give or take what was asked
+    |-- NotFoundError           no such dataset or run
+    |-- BusyError               another process holds what is needed
+    `-- StorageError            disk full, read-only, newer format, damaged file
+Cancelled                       not an error: somebody asked the run to stop
 """
 
 from __future__ import annotations

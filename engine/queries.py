@@ -58,7 +58,9 @@ def runs_of(workspace: Workspace, dataset: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def connected(workspace: Workspace, dataset: str, runs: Sequence[str] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def connected(
+    workspace: Workspace, dataset: str, runs: Sequence[str] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """`connect`, closed at the end of the block."""
     connection = connect(workspace, dataset, runs)
     try:
@@ -67,10 +69,13 @@ def connected(workspace: Workspace, dataset: str, runs: Sequence[str] | None = N
         connection.close()
 
 
-def fetch_sql(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+def fetch_sql(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()
+) -> pd.DataFrame:
     """The rows of one query; a mistake in the SQL is a WinnowError with DuckDB's own words."""
     try:
-        return connection.execute(sql, list(parameters)).df()
+        given = parameters if isinstance(parameters, dict) else list(parameters)
+        return connection.execute(sql, given).df()
     except duckdb.Error as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise WinnowError(" ".join(lines[:2]) or "the query failed") from error
@@ -81,7 +86,9 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Any, name: str) -> None
     try:
         connection.execute(f"ATTACH '{quoted}' AS \"{name}\" (READ_ONLY)")
     except duckdb.Error as error:
-        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; remove it and compute it again") from error
+        raise StorageError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}; remove it and compute it again"
+        ) from error
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> None:
@@ -131,3 +138,160 @@ def _comment(
     connection.execute(f'COMMENT ON VIEW "{name}" IS {literal(comment)}')
     for column, (_, meaning) in columns.items():
         connection.execute(f'COMMENT ON COLUMN "{name}"."{column}" IS {literal(meaning)}')
+
+
+# Runs and what they hold ---------------------------------------------------------------------------------------
+
+
+def source_run(connection: duckdb.DuckDBPyConnection, view: str, run_id: str) -> str:
+    """The run to read a view from: run_id when it has rows there, else the run whose dynamics it reads."""
+    if connection.execute(f'SELECT 1 FROM "{view}" WHERE run_id = ? LIMIT 1', [run_id]).fetchone():
+        return run_id
+    row = connection.execute("SELECT dynamics_run FROM runs WHERE run_id = ?", [run_id]).fetchone()
+    return str(row[0]) if row and row[0] else run_id
+
+
+def fetch_dataset(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """The row of the view `dataset`, with `train`, `test`, `known` (train samples of known truth), `wrong`, `skipped`."""
+    frame = fetch_sql(
+        connection,
+        """SELECT dataset.*, counts.*, (SELECT count(*) FROM skipped) AS skipped FROM dataset, (SELECT
+        count(*) FILTER (split = 'train') AS train, count(*) FILTER (split = 'test') AS test,
+        count(true_label) FILTER (split = 'train') AS known,
+        count(*) FILTER (split = 'train' AND label <> true_label) AS wrong FROM samples) AS counts""",
+    )
+    row: dict[str, Any] = frame.astype(object).where(frame.notna(), None).iloc[0].to_dict()
+    return row
+
+
+def fetch_classes(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """label, class_name, train, test (samples), wrong (train samples known to be mislabelled), in label order."""
+    return fetch_sql(
+        connection,
+        """SELECT label, any_value(classes.class_name) AS class_name,
+        count(*) FILTER (split = 'train') AS train, count(*) FILTER (split = 'test') AS test,
+        count(*) FILTER (split = 'train' AND true_label <> label) AS wrong
+        FROM classes LEFT JOIN samples USING (label) GROUP BY label ORDER BY label""",
+    )
+
+
+def fetch_noise_matrix(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """true_label, label, count, share (of the true label's samples): only the pairs that occur."""
+    return fetch_sql(connection, "SELECT * FROM noise_matrix ORDER BY true_label, label")
+
+
+def fetch_runs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """The published runs, newest first: run_id, kind, title, created_at, seconds, dynamics_run, notes."""
+    return fetch_sql(
+        connection,
+        "SELECT run_id, kind, title, created_at, seconds, dynamics_run, notes FROM runs ORDER BY created_at DESC, run_id",
+    )
+
+
+def fetch_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """seed, epoch, train_loss, train_accuracy, test_accuracy (NaN without a test split), lr, seconds."""
+    return fetch_sql(
+        connection,
+        "SELECT seed, epoch, train_loss, train_accuracy, test_accuracy, lr, seconds FROM epochs WHERE run_id = ? "
+        "ORDER BY seed, epoch",
+        [source_run(connection, "epochs", run_id)],
+    )
+
+
+def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """The scores of a run: score, title, higher_means, value_min, value_max, source, n, low, high, roc_auc, average_precision.
+
+    low, high: smallest and largest value that occurs; the last two are NaN where the truth is not known.
+    """
+    return fetch_sql(
+        connection,
+        """SELECT score, title, coalesce(higher_means, 'harder') AS higher_means, value_min, value_max, source,
+        n, low, high, roc_auc, average_precision
+        FROM (SELECT score, count(*) AS n, min(value) AS low, max(value) AS high FROM scores
+              WHERE run_id = $run GROUP BY score)
+        LEFT JOIN score_catalog USING (score)
+        LEFT JOIN (SELECT score, any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
+              any_value(value) FILTER (metric = 'average_precision') AS average_precision
+              FROM metrics WHERE run_id = $run GROUP BY score) USING (score)
+        ORDER BY score""",
+        {"run": run_id},
+    )
+
+
+def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """The flag rules of a run: rule, flagged, judged (samples), thresholds (distinct, sorted), precision, recall.
+
+    precision and recall are over the judged samples whose truth is known; NaN where none is.
+    """
+    return fetch_sql(
+        connection,
+        """SELECT rule, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
+        list_sort(list_distinct(list(threshold))) AS thresholds,
+        count(*) FILTER (flagged AND label <> true_label)
+            / nullif(count(*) FILTER (flagged AND true_label IS NOT NULL), 0) AS precision,
+        count(*) FILTER (flagged AND label <> true_label)
+            / nullif(count(*) FILTER (label <> true_label), 0) AS recall
+        FROM flags JOIN samples USING (sample_id) WHERE run_id = ? GROUP BY rule ORDER BY rule""",
+        [run_id],
+    )
+
+
+def fetch_histogram(connection: duckdb.DuckDBPyConnection, run_id: str, score: str, bins: int = 60) -> pd.DataFrame:
+    """left, right, clean, mislabelled, unknown (samples) of equal-width bins from the smallest to the largest value."""
+    return fetch_sql(
+        connection,
+        """WITH v AS (SELECT value, true_label, label FROM scores JOIN samples USING (sample_id)
+            WHERE run_id = $run AND score = $score AND isfinite(value)),
+        edge AS (SELECT CAST(min(value) AS DOUBLE) AS low, greatest(max(value) - min(value), 1e-9) / $bins AS width FROM v),
+        counted AS (SELECT least(CAST(floor((value - low) / width) AS INTEGER), $bins - 1) AS bin,
+            count(*) FILTER (true_label = label) AS clean, count(*) FILTER (true_label <> label) AS mislabelled,
+            count(*) FILTER (true_label IS NULL) AS unknown FROM v, edge GROUP BY bin)
+        SELECT low + i * width AS "left", low + (i + 1) * width AS "right", coalesce(clean, 0) AS clean,
+            coalesce(mislabelled, 0) AS mislabelled, coalesce(unknown, 0) AS unknown
+        FROM edge, range(CAST($bins AS INTEGER)) AS r(i) LEFT JOIN counted ON bin = i WHERE low IS NOT NULL ORDER BY i""",
+        {"run": run_id, "score": score, "bins": bins},
+    )
+
+
+def fetch_score(connection: duckdb.DuckDBPyConnection, run_id: str, score: str) -> pd.DataFrame:
+    """sample_id, value, rank of one score, by sample_id: numbers only, for charts of whole sets."""
+    return fetch_sql(
+        connection,
+        "SELECT sample_id, value, rank FROM scores WHERE run_id = ? AND score = ? ORDER BY sample_id",
+        [run_id, score],
+    )
+
+
+def fetch_spearman(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """Spearman correlation of every two scores of a run, oriented so that higher = harder: a square frame.
+
+    Ranks are averaged over ties; a score that is constant correlates with nothing (NaN).
+    """
+    long = fetch_sql(
+        connection,
+        """SELECT score, sample_id, CASE WHEN higher_means = 'easier' THEN -value ELSE value END AS value
+        FROM scores LEFT JOIN score_catalog USING (score) WHERE run_id = ?""",
+        [run_id],
+    )
+    return long.pivot(index="sample_id", columns="score", values="value").rank().corr()
+
+
+def fetch_map(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """sample_id, x, y, label, true_label (-1 where unknown), flagged (by any rule of the run), by sample_id."""
+    return fetch_sql(
+        connection,
+        """SELECT sample_id, x, y, CAST(label AS SMALLINT) AS label,
+        CAST(coalesce(true_label, -1) AS SMALLINT) AS true_label, sample_id IN
+        (SELECT sample_id FROM flags WHERE run_id = $run AND flagged) AS flagged
+        FROM embedding JOIN samples USING (sample_id) WHERE run_id = $map ORDER BY sample_id""",
+        {"run": run_id, "map": source_run(connection, "embedding", run_id)},
+    )
+
+
+def fetch_psi(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str]) -> pd.DataFrame:
+    """run_id, order, seed, pruned, kept_fraction, accuracy, seconds of several psi runs."""
+    return fetch_sql(
+        connection,
+        'SELECT * FROM psi WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY run_id, "order", pruned, seed',
+        [list(run_ids)],
+    )

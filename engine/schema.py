@@ -79,7 +79,10 @@ VIEWS: dict[str, View] = {
             "input_shape": ("INTEGER[]", "shape of one input: C, H, W of an image or D of a vector"),
             "input_dtype": ("VARCHAR", "uint8 or float32"),
             "noise": ("VARCHAR", "label noise that was asked, or NULL"),
-            "noise_rate": ("DOUBLE", "realised share of training samples whose label is wrong, 0..1; NULL = unknown"),
+            "noise_rate": (
+                "DOUBLE",
+                "realised share of training samples whose label is wrong, 0..1; NULL = unknown",
+            ),
             "parent": ("VARCHAR", "the dataset it was derived from: same sample ids, other labels"),
             "spec": ("JSON", "everything that was asked at ingest"),
             "bytes": ("BIGINT", "size of all inputs"),
@@ -146,7 +149,10 @@ VIEWS: dict[str, View] = {
             "title": ("VARCHAR", "a short description"),
             "created_at": ("TIMESTAMP", "when it was published, UTC"),
             "seconds": ("DOUBLE", "time to compute, over all attempts"),
-            "dynamics_run": ("VARCHAR", "the run whose dynamics, logits and epochs it reads (itself, if it trained)"),
+            "dynamics_run": (
+                "VARCHAR",
+                "the run whose dynamics, logits and epochs it reads (itself, if it trained)",
+            ),
             "spec": ("JSON", "what was asked"),
             "environment": ("JSON", "device, versions, git commit"),
             "notes": ("JSON", "what the run did that a reader should know, a list of sentences"),

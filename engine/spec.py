@@ -95,7 +95,9 @@ class RunSpec:
     def __post_init__(self) -> None:
         check_range("--threshold-rounds", self.threshold_rounds, 0, 2, "2 rounds judge every sample")
         if self.threshold_rounds == 1:
-            raise SpecError("--threshold-rounds is 1; allowed: 0 or 2 (one round leaves its own threshold samples unjudged)")
+            raise SpecError(
+                "--threshold-rounds is 1; allowed: 0 or 2 (one round leaves its own threshold samples unjudged)"
+            )
         check_range("--neighbors", self.neighbors, 0, 1_000)
         check_choice("embedding", self.embedding, Embedding)
         if self.embedding == "umap" and self.neighbors < 2:

@@ -1,14 +1,14 @@
 """The workspace on disk: paths, journals, checkpoints and publishing. The only code that renames.
 
-    workspace/
-      winnow.json                   the format of the workspace
-      datasets/<name>.duckdb        immutable, published by ingest
-      runs/<run_id>/spec.json       what was asked
-                    journal.jsonl   append-only while running
-                    checkpoint.safetensors
-                    lock            held by the process that computes the run
-                    published/      appears whole, by one rename, and never changes
-      decisions.duckdb              the only mutable database
+workspace/
+  winnow.json                   the format of the workspace
+  datasets/<name>.duckdb        immutable, published by ingest
+  runs/<run_id>/spec.json       what was asked
+                journal.jsonl   append-only while running
+                checkpoint.safetensors
+                lock            held by the process that computes the run
+                published/      appears whole, by one rename, and never changes
+  decisions.duckdb              the only mutable database
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Workspace:
             try:
                 found = json.loads(marker.read_text())["format"]
             except (ValueError, KeyError, TypeError) as error:
-                raise StorageError(f"{marker} is damaged; it should read {{\"format\": {FORMAT}}}") from error
+                raise StorageError(f'{marker} is damaged; it should read {{"format": {FORMAT}}}') from error
             if not isinstance(found, int) or found > FORMAT:
                 raise StorageError(
                     f"workspace {path} has format {found}, this winnow reads up to {FORMAT}; "
@@ -181,7 +181,9 @@ class Workspace:
         try:
             content: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise StorageError(f"{path} cannot be read; remove the run (winnow remove {run_id}) and ask again") from error
+            raise StorageError(
+                f"{path} cannot be read; remove the run (winnow remove {run_id}) and ask again"
+            ) from error
         return content
 
     @contextlib.contextmanager
@@ -227,7 +229,8 @@ def exclusive(path: Path, busy: str) -> Iterator[None]:
     lock = filelock.FileLock(path)
     try:
         with storage_errors("a lock", path.parent):
-            lock.acquire(timeout=0)
+            # Not at once: a reader that asks whether the lock is held holds it for a moment itself.
+            lock.acquire(timeout=1.0, poll_interval=0.05)
     except filelock.Timeout as error:
         raise BusyError(f"{busy}; wait for it to end") from error
     try:
@@ -288,21 +291,20 @@ def read_journal(folder: Path, last_bytes: int | None = None) -> list[dict[str, 
     return events
 
 
-# Checkpoints --------------------------------------------------------------------------------------------------
+# Tensors ------------------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, np.ndarray[Any, Any]], meta: dict[str, Any]) -> None:
-    """Replace the run's checkpoint atomically: temporary file, fsync, rename."""
-    temp = folder / ".checkpoint.tmp"
-    with storage_errors("a checkpoint", folder):
+def save_tensors(path: Path, tensors: dict[str, np.ndarray[Any, Any]], meta: dict[str, Any]) -> None:
+    """Write or replace a safetensors file atomically: temporary file, fsync, rename."""
+    temp = path.with_name(f".{path.name}.tmp")
+    with storage_errors(path.name, path.parent):
         save_file(tensors, temp, metadata={"meta": json.dumps(meta)})
         _fsync(temp)
-        os.replace(temp, folder / "checkpoint.safetensors")
+        os.replace(temp, path)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]] | None:
-    """The run's checkpoint as (tensors, meta), or None when there is none."""
-    path = folder / "checkpoint.safetensors"
+def load_tensors(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]] | None:
+    """The content of a file written by `save_tensors` as (tensors, meta), or None when there is none."""
     if not path.exists():
         return None
     try:
@@ -310,7 +312,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict
             meta = json.loads((file.metadata() or {})["meta"])
             return {name: file.get_tensor(name) for name in file.keys()}, meta
     except (SafetensorError, KeyError, ValueError) as error:
-        raise StorageError(f"{path} is damaged; remove it and resume to start the run anew") from error
+        raise StorageError(f"{path} is damaged; remove it and run again") from error
 
 
 # Files --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,130 @@
+"""Scores of a sample's whole trajectory. Each reads (T, N) tensors of one seed; the pipeline averages seeds."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.errors import ScoreInputError
+from engine.scores.registry import score
+
+
+@score(higher_means="harder", value_range=(0.0, math.inf), source="Toneva et al. 2019; PRUNE eq. 1")
+def forgetting(correct: Tensor, never_learned: Literal["max", "inf"] = "max") -> Tensor:
+    """Number of epochs at which a sample, correct the epoch before, is wrong.
+
+    s_i = sum_{t=2..T} [correct_{t-1} and not correct_t]
+
+    Args:    correct (T, N) bool; never_learned: what a sample never correct counts: "max" = T, "inf" = infinity
+    Returns: (N,) float32 in [0, T] (or inf); higher = harder
+    Departs from the paper: a sample never learned counts T by default, so that one bad seed does not make its
+    mean infinite; the score `never_learned` stands beside it.
+    """
+    events = (correct[:-1] & ~correct[1:]).sum(0).float()
+    worst = float(correct.shape[0]) if never_learned == "max" else math.inf
+    return events.masked_fill(~correct.any(0), worst)
+
+
+@score(higher_means="harder", value_range=(0.0, 1.0), source="Toneva et al. 2019")
+def never_learned(correct: Tensor) -> Tensor:
+    """Share of seeds in which a sample is wrong at every epoch.
+
+    s_i = [no t with correct_t], in one seed
+
+    Args:    correct (T, N) bool
+    Returns: (N,) float32, 0 or 1 in a seed; higher = harder
+    """
+    return (~correct.any(0)).float()
+
+
+@score(higher_means="easier", source="Pleiss et al. 2020, eq. 2")
+def aum(margin: Tensor) -> Tensor:
+    """Area under the margin: the mean margin over all epochs.
+
+    AUM_i = 1/T sum_t M_i^(t)
+
+    Args:    margin (T, N)
+    Returns: (N,), unbounded; higher = easier; mislabelled samples are low
+    """
+    return margin.double().mean(0).float()
+
+
+@score(higher_means="easier", value_range=(0.0, 1.0), source="Swayamdipta et al. 2020, data maps")
+def confidence(p_given: Tensor) -> Tensor:
+    """Mean probability of the given label over all epochs.
+
+    mu_i = 1/T sum_t p_{y_i}^(t)
+
+    Args:    p_given (T, N) in [0, 1]
+    Returns: (N,) in [0, 1]; higher = easier
+    """
+    return p_given.mean(0)
+
+
+@score(higher_means="harder", value_range=(0.0, 0.5), source="Swayamdipta et al. 2020, data maps")
+def variability(p_given: Tensor) -> Tensor:
+    """Standard deviation of the probability of the given label over all epochs.
+
+    sigma_i = sqrt(1/T sum_t (p_{y_i}^(t) - mu_i)^2)
+
+    Args:    p_given (T, N) in [0, 1]
+    Returns: (N,) in [0, 0.5]; higher = harder (ambiguous)
+    """
+    return p_given.std(0, correction=0)
+
+
+@score(higher_means="easier", value_range=(0.0, 1.0), source="Swayamdipta et al. 2020, data maps")
+def correctness(correct: Tensor) -> Tensor:
+    """Share of epochs at which a sample is predicted as its given label.
+
+    c_i = 1/T sum_t [correct_t]
+
+    Args:    correct (T, N) bool
+    Returns: (N,) in [0, 1]; higher = easier
+    """
+    return correct.float().mean(0)
+
+
+def threshold_flags(aum_rounds: Tensor, member: Tensor, percentile: float = 99.0) -> tuple[Tensor, Tensor]:
+    """The rule of the AUM paper: who behaves like samples that are certainly mislabelled.
+
+    alpha_r is the percentile of the threshold samples' AUM in round r (linear interpolation). A sample is
+    flagged when AUM_r <= alpha_r in every round r in which it was not itself a threshold sample.
+
+    Args:    aum_rounds (R, N); member (R, N) bool, threshold samples of each round, no sample in all rounds;
+             percentile in [0, 100]
+    Returns: flagged (N,) bool and alpha (R,) float32
+    Raises:  ScoreInputError when a round has no threshold sample or a sample is never judged
+    Source:  Pleiss et al. 2020, section 3
+    """
+    if not bool(member.any(1).all()):
+        raise ScoreInputError("a round has no threshold sample; the training set is smaller than its classes + 1")
+    if bool(member.all(0).any()):
+        raise ScoreInputError("a sample is a threshold sample in every round; the rounds' sets must be disjoint")
+    alpha = torch.stack(
+        [torch.quantile(row[m].double(), percentile / 100) for row, m in zip(aum_rounds, member, strict=True)]
+    ).float()
+    flagged = ((aum_rounds <= alpha[:, None]) | member).all(0)
+    return flagged, alpha
+
+
+def draw_threshold_samples(n: int, classes: int, rounds: int, generator: torch.Generator) -> Tensor:
+    """Disjoint sets of floor(N / (C + 1)) threshold samples, from one seeded permutation.
+
+    Returns: (rounds, N) bool
+    Raises:  ScoreInputError when the training set is too small for a set of at least one
+    """
+    size = n // (classes + 1)
+    if size < 1 or rounds * size > n:
+        raise ScoreInputError(
+            f"{n} training samples of {classes} classes give no threshold samples (N / (C + 1) < 1); "
+            "use --threshold-rounds 0"
+        )
+    order = torch.randperm(n, generator=generator)
+    member = torch.zeros(rounds, n, dtype=torch.bool)
+    for r in range(rounds):
+        member[r, order[r * size : (r + 1) * size]] = True
+    return member

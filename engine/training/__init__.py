@@ -1,0 +1,1 @@
+"""Networks, the one training loop, and the recording of its dynamics."""

@@ -1,0 +1,133 @@
+"""The networks that can be trained by name. A model is one function and one line in MODELS."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import SpecError, unknown_name
+
+Factory = Callable[[Sequence[int], int], nn.Module]
+"""(input shape without the batch axis, number of outputs) -> a network that gives logits (B, outputs)."""
+
+
+def mlp(input_shape: Sequence[int], classes: int) -> nn.Module:
+    """Two hidden layers of 512, batch normalisation before each ReLU (PRUNE, section 3.2)."""
+    width = int(torch.Size(input_shape).numel())
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(width, 512),
+        nn.BatchNorm1d(512),
+        nn.ReLU(),
+        nn.Linear(512, 512),
+        nn.BatchNorm1d(512),
+        nn.ReLU(),
+        nn.Linear(512, classes),
+    )
+
+
+def cnn(input_shape: Sequence[int], classes: int) -> nn.Module:
+    """A small convolutional network for CPUs: three 3x3 stages (32, 64, 128), average pooling, one linear layer."""
+
+    def stage(into: int, out: int) -> list[nn.Module]:
+        return [
+            nn.Conv2d(into, out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
+            nn.MaxPool2d(2, ceil_mode=True),
+        ]
+
+    channels = _image_channels("cnn", input_shape)
+    return nn.Sequential(
+        *stage(channels, 32),
+        *stage(32, 64),
+        *stage(64, 128),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, classes),
+    )
+
+
+def resnet18(input_shape: Sequence[int], classes: int) -> nn.Module:
+    """ResNet-18 with the stem for small images: one 3x3 convolution of stride 1, no pooling (He et al. 2016)."""
+    from torchvision.models import resnet18 as build
+
+    channels = _image_channels("resnet18", input_shape)
+    network: Any = build(num_classes=classes)
+    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return network  # type: ignore[no-any-return]
+
+
+MODELS: dict[str, Factory] = {"mlp": mlp, "cnn": cnn, "resnet18": resnet18}
+
+
+def build_model(name: str, input_shape: Sequence[int], classes: int, seed: int) -> nn.Module:
+    """The network of that name, freshly initialised; the same seed gives the same weights.
+
+    Args:   name: one of MODELS, or PACKAGE.MODULE:FACTORY, a function (input_shape, classes) -> nn.Module
+    Raises: SpecError for an unknown name, or a factory that cannot be imported or called
+    """
+    factory = find_factory(name)
+    torch.manual_seed(seed)
+    try:
+        network = factory(tuple(input_shape), classes)
+    except SpecError:
+        raise
+    except Exception as error:
+        raise SpecError(
+            f"--model {name} failed for input {tuple(input_shape)} and {classes} classes: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise SpecError(f"--model {name} gave a {type(network).__name__}; it must return a torch.nn.Module")
+    return network
+
+
+def find_factory(name: str) -> Factory:
+    """The function that builds a model; SpecError when there is none of that name."""
+    if name in MODELS:
+        return MODELS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise SpecError(unknown_name("model", name, MODELS, "or PACKAGE.MODULE:FACTORY for one of your own"))
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"--model {name} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise SpecError(f"--model {name} is no function; it must be (input_shape, classes) -> torch.nn.Module")
+    return factory  # type: ignore[no-any-return]
+
+
+def head_of(network: nn.Module) -> nn.Linear:
+    """The last linear layer; what goes into it are the penultimate features."""
+    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise SpecError(
+            "the model has no torch.nn.Linear layer, so it has no penultimate features; give it one as its head"
+        )
+    return linear[-1]
+
+
+def compute_features(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Penultimate features (B, D) of a batch: the input of the model's last linear layer."""
+    caught: list[Tensor] = []
+    hook = head_of(network).register_forward_pre_hook(lambda _, args: caught.append(args[0].detach()))
+    try:
+        network(inputs)
+    finally:
+        hook.remove()
+    return caught[0].flatten(1).float()
+
+
+def _image_channels(name: str, input_shape: Sequence[int]) -> int:
+    if len(input_shape) != 3:
+        raise SpecError(
+            f"--model {name} takes images; this dataset holds inputs of shape {tuple(input_shape)}: use mlp"
+        )
+    return int(input_shape[0])

@@ -10,29 +10,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import torch
-from torch import Tensor
 
 from engine.data.loader import Samples, load_split, normalisation
 from engine.embedding import compute_umap
 from engine.environment import describe_environment
-from engine.errors import NotFoundError, WinnowError
+from engine.errors import NotFoundError
+from engine.inputs import Inputs, check_inputs_exist, kept_epochs, weights_file
 from engine.jobs import computing, seconds_spent
-from engine.neighbors import compute_neighbors
 from engine.progress import Listener, Progress
 from engine.results import Results
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
-from engine.scores.registry import resolve_scores
+from engine.scores.registry import Score, resolve_scores
 from engine.spec import RunSpec, TrainingSpec, run_id, spec_from_json, spec_to_json, training_key
 from engine.training.dynamics import write_trajectories
-from engine.training.loop import Normalisation, clean_pass
-from engine.training.models import build_model, compute_features
+from engine.training.loop import Normalisation
 from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks
-from engine.workspace import Workspace, load_tensors, save_tensors
+from engine.workspace import Workspace, save_tensors
 
 
 @dataclass(frozen=True)
@@ -50,13 +47,19 @@ def needs_training(spec: RunSpec) -> bool:
     return scored or spec.neighbors > 0 or spec.embedding != "none" or spec.threshold_rounds > 0
 
 
-def find_trained(workspace: Workspace, fingerprint: str, training: TrainingSpec) -> Trained | None:
-    """A published run with its own dynamics from the same data and the same training, or None."""
+def find_trained(
+    workspace: Workspace, fingerprint: str, training: TrainingSpec, scores: Sequence[Score] = ()
+) -> Trained | None:
+    """A published run with its own dynamics from the same data and the same training, or None.
+
+    It must have kept the weights that the scores read.
+    """
+    files = {weights_file(epoch, training.epochs) for epoch in kept_epochs(scores, training)}
     key = training_key(fingerprint, training)
     for candidate in workspace.published_runs():
         content = workspace.read_spec(candidate)
         folder = workspace.published_dir(candidate)
-        if content.get("trains") == key and (folder / "features.safetensors").exists():
+        if content.get("trains") == key and all((folder / name).exists() for name in files):
             spec = spec_from_json(content["spec"])
             assert isinstance(spec, RunSpec)
             return Trained(candidate, spec, folder)
@@ -75,7 +78,7 @@ def run(
     if workspace.is_published(wanted):
         return wanted, True
     scores = resolve_scores(spec.scores)
-    trained = find_trained(workspace, spec.fingerprint, spec.training) if spec.training else None
+    trained = find_trained(workspace, spec.fingerprint, spec.training, scores) if spec.training else None
     environment = describe_environment(device)
     trains = training_key(spec.fingerprint, spec.training) if spec.training and not trained else None
     with computing(workspace, wanted, spec_to_json(spec), _title(spec), environment, trains) as folder:
@@ -142,32 +145,42 @@ class _Attempt:
             "scores": n * 1e-4,
         }
 
-    def compute(self, results: Results, target: Path, scores: Sequence[Any]) -> None:
+    def compute(self, results: Results, target: Path, scores: Sequence[Score]) -> None:
         labels = self.samples.labels.cpu()
-        features = None
+        check_inputs_exist(scores, self.spec, self.samples, self.test)
         if self.trained:
             results.attach_trained(self.trained.folder / "results.duckdb")
         if self.spec.training and needs_training(self.spec):
-            features = self._train(results, target)
+            self._train(results, target, scores)
+        inputs = Inputs(
+            self.spec,
+            self.samples,
+            self.test,
+            self.normalisation,
+            self.trained.folder if self.trained else target,
+            results.generator,
+            self.progress.step,
+            self.notes,
+        )
+        if self.spec.training and not self.trained:
+            self._write_features(inputs, target)
         if self.spec.neighbors:
-            assert features is not None
             self.progress.stage("neighbours")
-            ids, similarities = compute_neighbors(
-                features.to(self.device), min(self.spec.neighbors, len(labels) - 1), self.progress.step
-            )
-            results.write_neighbors(ids.cpu(), similarities.cpu())
+            ids, similarities = (inputs.get(name, inputs.last) for name in ("neighbor_ids", "similarities"))
+            results.write_neighbors(ids, similarities)
             if self.spec.embedding == "umap":
                 self.progress.stage("map")
-                results.write_embedding("umap", compute_umap(features, ids.cpu(), similarities.cpu(), self.spec.seed))
+                features = inputs.get("features", inputs.last)
+                results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
         self.progress.stage("scores")
         mislabelled = None
         if self.samples.true_labels is not None:
             mislabelled = (self.samples.true_labels.cpu() != labels).numpy()
-        results.write_scores(scores, labels, self.samples.classes, mislabelled, self.progress.step)
+        results.write_scores(scores, labels, self.samples.classes, mislabelled, self.progress.step, inputs.of_score)
         self.notes += results.notes
 
-    def _train(self, results: Results, target: Path) -> Tensor:
-        """Train what no published run has, write its dynamics, and return the penultimate features (N, D)."""
+    def _train(self, results: Results, target: Path, scores: Sequence[Score]) -> None:
+        """Train what no published run has; write its dynamics and weights."""
         spec, training = self.spec, self.spec.training
         assert training is not None
         labels = self.samples.labels.cpu()
@@ -175,7 +188,8 @@ class _Attempt:
         member = None
         if spec.threshold_rounds:
             member = draw_threshold_samples(len(labels), self.samples.classes, spec.threshold_rounds, generator)
-        seeds = [] if self.trained else seed_tasks(self.samples, training)
+        kept = kept_epochs(scores, training)
+        seeds = [] if self.trained else seed_tasks(self.samples, training, kept)
         rounds = round_tasks(self.samples, training, member) if member is not None else []
         if (
             self.trained
@@ -197,45 +211,26 @@ class _Attempt:
                 labels.numpy(),
                 self.progress.step,
             )
-            features = self._features(load_weights(self.folder, seeds[0]))
-            weights = {
-                f"{task.name}.{name}": values
-                for task in seeds
-                for name, values in load_weights(self.folder, task).items()
-            }
-            save_tensors(target / "weights.safetensors", weights, {"training": asdict(training)})
-            save_tensors(
-                target / "features.safetensors",
-                {"features": features.cpu().numpy()},
-                {"seed": 0, "epoch": training.epochs},
-            )
-        else:
-            assert self.trained is not None
-            found = load_tensors(self.trained.folder / "features.safetensors")
-            if found is None:
-                raise WinnowError(f"run {self.trained.run_id} has no features; remove it (winnow remove) and run again")
-            features = torch.from_numpy(found[0]["features"])
+            for epoch, count in kept.items():
+                weights = {
+                    f"{task.name}.{name}": values
+                    for task in seeds[:count]
+                    for name, values in load_weights(self.folder, task, epoch).items()
+                }
+                path = target / weights_file(epoch, training.epochs)
+                save_tensors(path, weights, {"training": asdict(training), "epoch": epoch})
         if rounds and member is not None:
             margins = [torch.from_numpy(spill_of(self.folder, task).columns()["margin"].copy()) for task in rounds]
             aum = torch.stack([m.double().mean(0).float() for m in margins])
             results.write_threshold_rule(member, aum, *threshold_flags(aum, member))
         elif spec.threshold_rounds and self.trained:
             results.copy_flags("aum_threshold")
-        return features
 
-    def _features(self, weights: dict[str, np.ndarray[Any, Any]]) -> Tensor:
-        training = self.spec.training
-        assert training is not None
-        shape = tuple(self.samples.inputs.shape[1:])
-        network = build_model(training.model, shape, self.samples.classes, 0).to(self.device)
-        network.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
-        parts = [
-            values.cpu()
-            for _, values in clean_pass(
-                network, self.samples, self.normalisation, compute_features, pulse=self.progress.pulse
-            )
-        ]
-        return torch.cat(parts)
+    def _write_features(self, inputs: Inputs, target: Path) -> None:
+        """Publish the penultimate features (N, D) of the first seed's network at the end of training."""
+        features = inputs.get("features", inputs.last)
+        meta = {"seed": inputs.last.seed, "epoch": inputs.last.epoch}
+        save_tensors(target / "features.safetensors", {"features": features.numpy()}, meta)
 
 
 def describe_training(training: TrainingSpec) -> str:

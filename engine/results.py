@@ -113,22 +113,26 @@ class Results:
         classes: int,
         mislabelled: Array | None,
         report: Callable[[int, int], None],
+        arguments: Callable[[Score, int], Mapping[str, Any]] | None = None,
     ) -> None:
-        """Compute, rank, evaluate and write the scores; from dynamics also the labels the networks voted for."""
+        """Compute, rank, evaluate and write the scores; from dynamics also the labels the networks voted for.
+
+        arguments: (score, seed) -> the inputs of a score that does not read the recorded dynamics; without it such
+        a score gets the labels and a generator.
+        """
         n = len(labels)
         values: dict[str, Tensor] = {}
         seconds = dict.fromkeys((s.name for s in scores), 0.0)
-        over_dynamics = [s for s in scores if s.per_seed]
+        over_dynamics = [s for s in scores if s.over_dynamics]
         if over_dynamics:
             self._score_dynamics(over_dynamics, n, classes, values, seconds, report)
+        given = arguments or (lambda found, seed: {"labels": labels, "generator": self.generator(found.name)})
         for found in scores:
-            if found.name not in values:
-                started = time.perf_counter()
-                values[found.name] = compute_score(found, {"labels": labels, "generator": self._generator(found.name)})
-                seconds[found.name] += time.perf_counter() - started
+            if not found.over_dynamics:
+                values[found.name] = self._score_whole(found, given, seconds)
         for found in scores:
             started = time.perf_counter()
-            ranks = compute_ranks(values[found.name], found.higher_means, self._generator(f"rank {found.name}")).numpy()
+            ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()
             seconds[found.name] += time.perf_counter() - started
             self._insert(
                 "scores",
@@ -178,18 +182,38 @@ class Results:
             self._write_votes(block["predicted"].long(), block["label"], classes, start)
             report(stop, n)
         for found in scores:
-            values[found.name] = per_seed[found.name].double().mean(0).float()
-            self._insert(
-                "seed_scores",
-                score=_repeat(found.name, n * seeds),
-                seed=np.repeat(np.arange(seeds, dtype=np.int32), n),
-                sample_id=np.tile(np.arange(n, dtype=np.int32), seeds),
-                value=per_seed[found.name].reshape(-1).numpy(),
-            )
-            if found.epoch and found.at(epochs) < found.epoch:
-                self.notes.append(
-                    f"{found.name} is taken after epoch {epochs}, the last one (its epoch is {found.epoch})"
-                )
+            values[found.name] = self._write_seed_scores(found, per_seed[found.name])
+            self._note_epoch(found, epochs)
+
+    def _score_whole(
+        self, found: Score, arguments: Callable[[Score, int], Mapping[str, Any]], seconds: dict[str, float]
+    ) -> Tensor:
+        """A score over all samples at once, of the first seed's network or as the mean over all."""
+        seeds, epochs = self._shape() if found.needs_training else (1, 0)
+        per_seed = []
+        for seed in range(seeds if found.every_seed else 1):
+            inputs = arguments(found, seed)
+            started = time.perf_counter()
+            per_seed.append(compute_score(found, inputs))
+            seconds[found.name] += time.perf_counter() - started
+        self._note_epoch(found, epochs)
+        return self._write_seed_scores(found, torch.stack(per_seed)) if found.every_seed else per_seed[0]
+
+    def _write_seed_scores(self, found: Score, per_seed: Tensor) -> Tensor:
+        """Write the values (S, N) of the seeds and return their mean."""
+        seeds, n = per_seed.shape
+        self._insert(
+            "seed_scores",
+            score=_repeat(found.name, n * seeds),
+            seed=np.repeat(np.arange(seeds, dtype=np.int32), n),
+            sample_id=np.tile(np.arange(n, dtype=np.int32), seeds),
+            value=per_seed.reshape(-1).numpy(),
+        )
+        return per_seed.double().mean(0).float()
+
+    def _note_epoch(self, found: Score, epochs: int) -> None:
+        if epochs and found.epoch and found.at(epochs) < found.epoch:
+            self.notes.append(f"{found.name} is taken after epoch {epochs}, the last one (its epoch is {found.epoch})")
 
     def _write_votes(self, predicted: Tensor, labels: Tensor, classes: int, first_id: int) -> None:
         """Suggest the class predicted most often over all seeds and epochs, where it is not the given one."""
@@ -213,7 +237,8 @@ class Results:
         ).fetchall()[0]
         return int(row[0]), int(row[1])
 
-    def _generator(self, purpose: str) -> torch.Generator:
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator of its own for every purpose, from the run's seed."""
         return torch.Generator().manual_seed(int(spec_hash([self.seed, purpose]), 16))
 
     def _write_metrics(self, name: str, metrics: Mapping[str, float]) -> None:

@@ -303,14 +303,17 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray[Any, Any]], meta: dic
         os.replace(temp, path)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]] | None:
-    """The content of a file written by `save_tensors` as (tensors, meta), or None when there is none."""
+def load_tensors(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]] | None:
+    """The content of a file written by `save_tensors` as (tensors, meta), or None when there is none.
+
+    With a prefix, only the tensors whose names begin with it are read.
+    """
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="numpy") as file:
             meta = json.loads((file.metadata() or {})["meta"])
-            return {name: file.get_tensor(name) for name in file.keys()}, meta
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}, meta
     except (SafetensorError, KeyError, ValueError) as error:
         raise StorageError(f"{path} is damaged; remove it and run again") from error
 

@@ -25,28 +25,50 @@ FAMILIES = ("prediction", "dynamics", "baseline")
 
 Direction = Literal["harder", "easier"]
 
-INPUTS: dict[str, tuple[str, str]] = {
-    # name: (what it is, what computing it costs)
-    "logits": ("(N, C) logits at one epoch of one seed", "training"),
-    "probs": ("(N, C) softmax of the logits", "training"),
-    "labels": ("(N,) int64 given labels", "free"),
-    "p_given": ("(T, N) probability of the given label per epoch of one seed", "training"),
-    "margin": ("(T, N) margin per epoch of one seed", "training"),
-    "loss": ("(T, N) cross-entropy per epoch of one seed", "training"),
-    "correct": ("(T, N) bool, predicted = given label, per epoch of one seed", "training"),
-    "generator": ("a seeded torch.Generator", "free"),
-}
-"""What a score may ask for. T epochs, N samples, C classes."""
+COSTS = ("free", "inputs", "training")
+"""What an input needs, the cheapest first: nothing, the samples' own inputs, trained networks."""
 
-PREDICTION_INPUTS = {"logits", "probs", "labels"}
+
+@dataclass(frozen=True)
+class Input:
+    """Something a score may ask for. axis: the one along which the samples lie; None where none does."""
+
+    what: str
+    cost: str
+    axis: int | None = 0
+
+
+INPUTS: dict[str, Input] = {
+    "labels": Input("(N,) int64 given labels", "free"),
+    "generator": Input("a seeded torch.Generator", "free", None),
+    "logits": Input("(N, C) logits of one network at one epoch", "training"),
+    "probs": Input("(N, C) softmax of the logits", "training"),
+    "p_given": Input("(T, N) probability of the given label per epoch of one seed", "training", 1),
+    "margin": Input("(T, N) margin per epoch of one seed", "training", 1),
+    "loss": Input("(T, N) cross-entropy per epoch of one seed", "training", 1),
+    "correct": Input("(T, N) bool, predicted = given label, per epoch of one seed", "training", 1),
+    "features": Input("(N, D) penultimate features of one network at one epoch", "training"),
+    "neighbor_ids": Input("(N, K) int64 nearest other samples by cosine of the features, nearest first", "training"),
+    "similarities": Input("(N, K) their cosines, -1..1", "training"),
+    "head_weight": Input("(C, D) weight of the network's last linear layer", "training", None),
+    "head_bias": Input("(C,) bias of the network's last linear layer, zeros where it has none", "training", None),
+    "validation_features": Input("(M, D) features of the test split in the same network", "training", None),
+    "validation_labels": Input("(M,) int64 labels of the test split", "free", None),
+}
+"""What a score may ask for. T epochs, N samples, C classes, D features, K neighbours, M test samples.
+
+`engine.inputs` computes them, one function each; those of a network come from one seed at one epoch.
+"""
+
 TRAJECTORY_INPUTS = {"p_given", "margin", "loss", "correct"}
+"""Read from the recorded dynamics, some samples at a time."""
 
 F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True)
 class Score:
-    """One row of the catalogue. `recorded` and `epoch` are set for scores of a single epoch's prediction."""
+    """One row of the catalogue. `recorded` is set for scores whose value the recorder keeps at every epoch."""
 
     name: str
     title: str
@@ -58,20 +80,31 @@ class Score:
     inputs: tuple[str, ...]
     recorded: str | None
     epoch: int | None
+    every_seed: bool
 
     @property
     def cost(self) -> str:
         """What it needs, in one word: the dearest of its inputs."""
-        return "training" if any(INPUTS[i][1] == "training" for i in self.inputs) else "free"
+        return max((INPUTS[i].cost for i in self.inputs), key=COSTS.index)
 
     @property
     def needs_training(self) -> bool:
-        return self.cost == "training"
+        return COSTS.index(self.cost) >= COSTS.index("training")
+
+    @property
+    def over_dynamics(self) -> bool:
+        """Whether it reads the recorded dynamics, some samples at a time."""
+        return bool(self.recorded) or bool(set(self.inputs) & TRAJECTORY_INPUTS)
 
     @property
     def per_seed(self) -> bool:
         """Whether it is computed in each seed and averaged."""
-        return bool(self.recorded) or bool(set(self.inputs) & TRAJECTORY_INPUTS)
+        return self.over_dynamics or self.every_seed
+
+    @property
+    def takes_epoch(self) -> bool:
+        """Whether it is of one epoch, so that name@epoch means something."""
+        return bool(self.recorded) or (self.needs_training and not self.over_dynamics)
 
     def at(self, epochs: int) -> int:
         """The epoch (1 .. epochs) at which a single-epoch score is taken; the last where fewer were trained."""
@@ -88,6 +121,7 @@ def score(
     source: str,
     recorded: str | None = None,
     epoch: int | None = None,
+    every_seed: bool = False,
 ) -> Callable[[F], F]:
     """Put a function into the catalogue under its own name.
 
@@ -97,7 +131,9 @@ def score(
         source: paper and equation
         recorded: for a function of one epoch's logits or probs: the column of the dynamics its values are
             recorded in, every epoch
-        epoch: for the same: the epoch whose value is the score; None = the last one trained
+        epoch: for a function of one epoch: which; None = the last one trained
+        every_seed: for a function of a network's inputs that is not recorded: mean over the networks of all seeds,
+            not the network of the first seed alone
     """
 
     def add(function: F) -> F:
@@ -114,7 +150,7 @@ def score(
             raise TypeError(f"score {name} is defined twice")
         family = function.__module__.rpartition(".")[2]
         _REGISTRY[name] = Score(
-            name, title, function, higher_means, value_range, source, family, inputs, recorded, epoch
+            name, title, function, higher_means, value_range, source, family, inputs, recorded, epoch, every_seed
         )
         return function
 
@@ -136,7 +172,7 @@ def all_scores() -> dict[str, Score]:
 def find_score(name: str) -> Score:
     """The score of that name; `el2n@5` is el2n after epoch 5. SpecError for an unknown name.
 
-    Only scores of a single epoch's prediction take an epoch.
+    Only scores of a single epoch take one.
     """
     base, at, epoch = name.partition("@")
     scores = all_scores()
@@ -145,9 +181,9 @@ def find_score(name: str) -> Score:
     found = scores[base]
     if not at:
         return found
-    if found.recorded is None:
-        movable = ", ".join(s.name for s in scores.values() if s.recorded)
-        raise SpecError(f"score '{name}': {base} reads all epochs; '@epoch' goes with {movable}")
+    if not found.takes_epoch:
+        movable = ", ".join(s.name for s in scores.values() if s.takes_epoch)
+        raise SpecError(f"score '{name}': {base} is of no single epoch; '@epoch' goes with {movable}")
     if not epoch.isdigit() or int(epoch) < 1:
         raise SpecError(f"score '{name}': '{epoch}' is no epoch; write it like {base}@5")
     return Score(**{**found.__dict__, "name": name, "epoch": int(epoch), "title": f"{found.title} (epoch {epoch})"})
@@ -181,19 +217,40 @@ def catalog_row(found: Score) -> dict[str, Any]:
 
 
 def compute_score(found: Score, inputs: Mapping[str, Any]) -> Tensor:
-    """Call a score with the inputs it names. ScoreInputError when the result is not one finite-or-inf value each."""
+    """Call a score with the inputs it names.
+
+    Raises: ScoreInputError when an input has a non-finite value (the first sample is named), when inputs are of
+            different numbers of samples, or when the result is not one number, finite or infinite, for each sample
+    """
+    n = check_inputs({name: inputs[name] for name in found.inputs})
     value = found.function(**{name: inputs[name] for name in found.inputs})
-    if value.ndim != 1 or torch.isnan(value).any():
-        raise ScoreInputError(f"score '{found.name}' gave shape {tuple(value.shape)} or NaN; it must give (N,) numbers")
+    if value.shape != (n,) or torch.isnan(value).any():
+        raise ScoreInputError(f"score '{found.name}' gave shape {tuple(value.shape)} or NaN; it must be ({n},) numbers")
     return value.float()
+
+
+def check_inputs(inputs: Mapping[str, Any]) -> int:
+    """The number of samples of a score's inputs; ScoreInputError when they differ or a value is not finite."""
+    counts: dict[str, int] = {}
+    for name, values in inputs.items():
+        if not isinstance(values, Tensor):
+            continue
+        axis = INPUTS[name].axis
+        if axis is not None:
+            counts[name] = values.shape[axis]
+        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+            row = (~torch.isfinite(values)).movedim(axis or 0, 0).reshape(values.shape[axis or 0], -1).any(1)
+            what = "sample" if axis is not None else "row"
+            raise ScoreInputError(
+                f"{name} of {what} {int(row.nonzero()[0])} is not finite; lower the learning rate or check its input"
+            )
+    if len(set(counts.values())) != 1:
+        raise ScoreInputError(f"the inputs of a score are of different numbers of samples: {counts}")
+    return next(iter(counts.values()))
 
 
 def check_rows(name: str, values: Tensor, dims: int) -> None:
     """Raise ScoreInputError unless values has that many axes and only finite numbers; names the first bad sample."""
     if values.ndim != dims:
         raise ScoreInputError(f"{name} has shape {tuple(values.shape)}; expected {dims} axes")
-    finite = torch.isfinite(values)
-    if not bool(finite.all()):
-        rows = finite.all(-1) if name in ("logits", "probs") else finite.all(0)
-        bad = int((~rows).nonzero()[0])
-        raise ScoreInputError(f"{name} of sample {bad} is not finite; lower the learning rate or check its input")
+    check_inputs({name: values})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ CHECKPOINT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Task:
-    """One network to train: labels (N,) it is trained on, and the number of its outputs."""
+    """One network to train: labels (N,) it is trained on, the number of its outputs, and the epochs (1 .. T) after
+    which its weights are kept beside the last."""
 
     name: str
     seed: int
@@ -49,12 +50,22 @@ class Task:
     training: TrainingSpec
     keep_logits: bool
     test: bool
+    keep_epochs: tuple[int, ...] = ()
 
 
-def seed_tasks(samples: Samples, training: TrainingSpec) -> list[Task]:
-    """One network per seed on the given labels."""
+def seed_tasks(samples: Samples, training: TrainingSpec, kept: Mapping[int, int]) -> list[Task]:
+    """One network per seed on the given labels. kept: epoch -> how many seeds keep their weights after it."""
     return [
-        Task(f"seed{s}", s, samples.labels, samples.classes, training, s < training.logit_seeds, True)
+        Task(
+            f"seed{s}",
+            s,
+            samples.labels,
+            samples.classes,
+            training,
+            s < training.logit_seeds,
+            True,
+            tuple(epoch for epoch, seeds in sorted(kept.items()) if s < seeds and epoch < training.epochs),
+        )
         for s in range(training.seeds)
     ]
 
@@ -81,12 +92,17 @@ def spill_of(folder: Path, task: Task) -> Spill:
     return Spill(folder / "partial" / f"{task.name}.dynamics", len(task.labels), task.classes, task.keep_logits)
 
 
-def load_weights(folder: Path, task: Task) -> dict[str, np.ndarray[Any, Any]]:
-    """The final weights of a finished task."""
-    found = load_tensors(folder / "partial" / f"{task.name}.safetensors")
+def load_weights(folder: Path, task: Task, epoch: int | None = None) -> dict[str, np.ndarray[Any, Any]]:
+    """The weights of a finished task: the final ones, or those kept after an epoch."""
+    found = load_tensors(_weights_path(folder, task, epoch or task.training.epochs))
     if found is None:
         raise StorageError(f"the weights of {task.name} are missing in {folder}; remove the run and ask again")
     return found[0]
+
+
+def _weights_path(folder: Path, task: Task, epoch: int) -> Path:
+    kept = "" if epoch == task.training.epochs else f"-epoch{epoch}"
+    return folder / "partial" / f"{task.name}{kept}.safetensors"
 
 
 def train_tasks(
@@ -148,8 +164,8 @@ def train_tasks(
                 row["seconds"] = seconds
                 rows.append(row)
             last = epoch + 1 == task.training.epochs
-            if last:
-                save_tensors(folder / "partial" / f"{task.name}.safetensors", _numpy(network.state_dict()), {})
+            if last or epoch + 1 in task.keep_epochs:
+                save_tensors(_weights_path(folder, task, epoch + 1), _numpy(network.state_dict()), {})
             if last or time.monotonic() - last_checkpoint >= checkpoint_seconds:
                 recorder.spill.sync()
                 at = {"tasks": names, "task": number + last, "epoch": 0 if last else epoch + 1, "rows": rows}

@@ -1,0 +1,209 @@
+"""What the scores of a run read, computed when the first of them asks and kept for the others.
+
+Scores name their inputs (`engine.scores.registry.INPUTS` says what each is). Those of the recorded dynamics come
+some samples at a time from the results file; every other one is a function below, under the input's own name.
+A new input is one line in INPUTS and one function here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from engine.data.loader import Samples
+from engine.errors import ScoreInputError, SpecError, StorageError
+from engine.neighbors import compute_neighbors
+from engine.scores.registry import INPUTS, Score, all_scores
+from engine.spec import RunSpec, TrainingSpec
+from engine.training.loop import Normalisation, clean_pass
+from engine.training.models import build_model, compute_features, head_of
+from engine.workspace import load_tensors
+
+DEFAULT_NEIGHBORS = 15
+"""K of the neighbourhood scores in a run that keeps no neighbours of its own (10 to 15 is ROP's plateau)."""
+
+
+class At(NamedTuple):
+    """One network: a seed, after an epoch (1 .. T)."""
+
+    seed: int
+    epoch: int
+
+
+@dataclass
+class Inputs:
+    """The inputs of one run.
+
+    folder: where the weights are; generator: one for each purpose; notes: what a reader of the run should know.
+    """
+
+    spec: RunSpec
+    samples: Samples
+    test: Samples | None
+    normalisation: Normalisation
+    folder: Path
+    generator: Callable[[str], torch.Generator]
+    report: Callable[[int, int], None]
+    notes: list[str] = field(default_factory=list)
+    _known: dict[tuple[str, At | None], Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return self.samples.inputs.device
+
+    @property
+    def training(self) -> TrainingSpec:
+        assert self.spec.training is not None
+        return self.spec.training
+
+    @property
+    def last(self) -> At:
+        """The first seed's network at the end of training."""
+        return At(0, self.training.epochs)
+
+    def get(self, name: str, at: At | None = None) -> Any:
+        """One input, of the network `at` where it is a network's. Computed once."""
+        key = (name, at if INPUTS[name].cost == "training" else None)
+        if key not in self._known:
+            self._known[key] = PROVIDERS[name](self, at)
+        return self._known[key]
+
+    def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
+        """Everything a score reads, in one seed."""
+        at = At(seed, found.at(self.training.epochs)) if found.needs_training else None
+        own = {"generator": self.generator(found.name)}
+        return {name: own[name] if name in own else self.get(name, at) for name in found.inputs}
+
+    def network(self, at: At) -> nn.Module:
+        """The trained network, on the run's device, in evaluation mode."""
+        prefix = f"seed{at.seed}."
+        found = load_tensors(self.folder / weights_file(at.epoch, self.training.epochs), prefix)
+        if not found or not found[0]:
+            raise StorageError(f"{self.folder} lacks the weights of {at}; remove the run (winnow remove) and run again")
+        shape = tuple(self.samples.inputs.shape[1:])
+        network = build_model(self.training.model, shape, self.samples.classes, 0).to(self.device)
+        network.load_state_dict({n.removeprefix(prefix): torch.from_numpy(v) for n, v in found[0].items()})
+        return network.eval()
+
+    def passed(self, samples: Samples, at: At, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+        """function(network, batch of inputs) over all samples, in order and in evaluation mode, float32 on the CPU."""
+        parts = clean_pass(self.network(at), samples, self.normalisation, function, pulse=lambda: self.report(0, 1))
+        return torch.cat([values.float().cpu() for _, values in parts])
+
+    def validation(self) -> Samples:
+        """The test split; SpecError where there is none."""
+        return _require_test(self.spec, self.test)
+
+
+def weights_file(epoch: int, epochs: int) -> str:
+    """Where a run publishes the weights after an epoch: tensors seed<s>.<name>."""
+    return "weights.safetensors" if epoch == epochs else f"weights-epoch{epoch}.safetensors"
+
+
+def kept_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, int]:
+    """The epochs whose weights a training keeps, and of how many seeds.
+
+    They are those that the scores asked for read, and those that any score of the catalogue reads, so that one
+    training serves all of them later.
+    """
+    kept = {training.epochs: training.seeds}
+    for found in (*scores, *all_scores().values()):
+        if found.needs_training and not found.over_dynamics:
+            epoch = found.at(training.epochs)
+            kept[epoch] = max(kept.get(epoch, 0), training.seeds if found.every_seed else 1)
+    return kept
+
+
+def _labels(run: Inputs, at: At | None) -> Tensor:
+    return run.samples.labels.cpu()
+
+
+def _logits(run: Inputs, at: At) -> Tensor:
+    return run.passed(run.samples, at, lambda network, inputs: network(inputs))
+
+
+def _probs(run: Inputs, at: At) -> Tensor:
+    return torch.softmax(run.get("logits", at), 1)
+
+
+def _features(run: Inputs, at: At) -> Tensor:
+    if at == run.last and (found := load_tensors(run.folder / "features.safetensors")):
+        return torch.from_numpy(found[0]["features"])
+    return run.passed(run.samples, at, compute_features)
+
+
+def _neighbors(run: Inputs, at: At) -> tuple[Tensor, Tensor]:
+    k = run.spec.neighbors or DEFAULT_NEIGHBORS
+    ids, similarities = compute_neighbors(run.get("features", at).to(run.device), k, run.report)
+    return ids.cpu(), similarities.cpu()
+
+
+def _neighbor_ids(run: Inputs, at: At) -> Tensor:
+    run._known["similarities", at] = (found := _neighbors(run, at))[1]
+    return found[0]
+
+
+def _similarities(run: Inputs, at: At) -> Tensor:
+    run.get("neighbor_ids", at)
+    similarities: Tensor = run._known["similarities", at]
+    return similarities
+
+
+def _head_weight(run: Inputs, at: At) -> Tensor:
+    return head_of(run.network(at)).weight.detach().float().cpu()
+
+
+def _head_bias(run: Inputs, at: At) -> Tensor:
+    head = head_of(run.network(at))
+    return torch.zeros(head.out_features) if head.bias is None else head.bias.detach().float().cpu()
+
+
+def _validation_features(run: Inputs, at: At) -> Tensor:
+    return run.passed(run.validation(), at, compute_features)
+
+
+def _validation_labels(run: Inputs, at: At | None) -> Tensor:
+    return run.validation().labels.cpu()
+
+
+PROVIDERS: dict[str, Callable[[Inputs, Any], Any]] = {
+    "labels": _labels,
+    "logits": _logits,
+    "probs": _probs,
+    "features": _features,
+    "neighbor_ids": _neighbor_ids,
+    "similarities": _similarities,
+    "head_weight": _head_weight,
+    "head_bias": _head_bias,
+    "validation_features": _validation_features,
+    "validation_labels": _validation_labels,
+}
+"""Input -> the function that computes it for a run; its second argument is the network, None for inputs of none."""
+
+
+def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples, test: Samples | None) -> None:
+    """Refuse before anything is trained what would fail after it.
+
+    Raises: ScoreInputError when more neighbours are asked than there are; SpecError when a score needs a test split
+            and there is none
+    """
+    asked = {name for found in scores for name in found.inputs}
+    k, n = spec.neighbors or DEFAULT_NEIGHBORS, len(samples)
+    if (spec.neighbors or asked & {"neighbor_ids", "similarities"}) and k >= n:
+        raise ScoreInputError(f"{k} neighbours were asked of {n} samples; allowed: 1 to {n - 1} (--neighbors)")
+    if asked & {"validation_features", "validation_labels"}:
+        _require_test(spec, test)
+
+
+def _require_test(spec: RunSpec, test: Samples | None) -> Samples:
+    if test is None or not len(test):
+        raise SpecError(
+            f"dataset '{spec.dataset}' has no test split to validate against; ingest it with --test or "
+            "--test-fraction, or leave out the scores that need one (winnow scores lists them)"
+        )
+    return test

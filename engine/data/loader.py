@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.data.dataset_file import fetch_one, read_blocks, reading
 from engine.errors import NotFoundError, StorageError
 from engine.workspace import Workspace
 
-_ROWS_AT_ONCE = 64
-"""Rows of `inputs` per query: DuckDB hands over whole chunks, so asking for all would hold a second copy."""
 _VALUES_AT_ONCE = 1 << 24
 
 
@@ -50,13 +49,9 @@ def load_split(
     the file does not hold the inputs of every sample.
     """
     path = workspace.require_dataset(name)
-    try:
-        connection = duckdb.connect(str(path), read_only=True)
-    except duckdb.Error as error:
-        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    with connection:
-        shape, dtype = _fetch_one(connection, "SELECT input_shape, input_dtype FROM dataset")
-        (classes,) = _fetch_one(connection, "SELECT count(*) FROM classes")
+    with reading(path) as connection:
+        shape, dtype = fetch_one(connection, "SELECT input_shape, input_dtype FROM dataset")
+        (classes,) = fetch_one(connection, "SELECT count(*) FROM classes")
         columns = connection.execute(
             "SELECT sample_id, label, coalesce(true_label, -1) AS true_label FROM samples WHERE split = ? "
             "ORDER BY sample_id",
@@ -64,12 +59,8 @@ def load_split(
         ).fetchnumpy()
         ids, labels, truth = (np.asarray(columns[c], np.int64) for c in ("sample_id", "label", "true_label"))
         if not len(ids):
-            raise NotFoundError(
-                f"dataset '{name}' has no {split} samples; ingest it with --test or --test-fraction"
-            )
-        inputs = _read_inputs(
-            connection, name, tuple(shape), str(dtype), int(ids[0]), len(ids), torch.device(device)
-        )
+            raise NotFoundError(f"dataset '{name}' has no {split} samples; ingest it with --test or --test-fraction")
+        inputs = _read_inputs(connection, name, tuple(shape), str(dtype), int(ids[0]), len(ids), torch.device(device))
     return Samples(
         inputs=inputs,
         labels=torch.from_numpy(labels).to(device),
@@ -111,9 +102,7 @@ def normalisation(samples: Samples) -> tuple[Tensor, Tensor]:
     blocks = [inputs[i : i + step] for i in range(0, len(inputs), step)]
     mean = sum((block.double().sum(dims) for block in blocks), torch.zeros(())) / count
     shaped = mean.view(-1, 1, 1) if inputs.ndim == 4 else mean
-    variance = (
-        sum(((block.double() - shaped).square().sum(dims) for block in blocks), torch.zeros(())) / count
-    )
+    variance = sum(((block.double() - shaped).square().sum(dims) for block in blocks), torch.zeros(())) / count
     std = variance.sqrt()
     std = torch.where(std > 1e-6, std, torch.ones_like(std))
     return shaped.float(), std.view_as(shaped).float()
@@ -133,40 +122,16 @@ def _read_inputs(
     count: int,
     device: torch.device,
 ) -> Tensor:
-    numpy_dtype = np.dtype(dtype)
     inputs = torch.empty((count, *shape), dtype=getattr(torch, dtype), device=device)
-    starts = [
-        row[0]
-        for row in connection.execute(
-            "SELECT first_id FROM inputs WHERE first_id BETWEEN ? AND ? ORDER BY first_id",
-            [first, first + count - 1],
-        ).fetchall()
-    ]
+    sample_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     filled = 0
-    for i in range(0, len(starts), _ROWS_AT_ONCE):
-        chunk = starts[i : i + _ROWS_AT_ONCE]
-        rows = connection.execute(
-            "SELECT first_id, n, data FROM inputs WHERE first_id BETWEEN ? AND ? ORDER BY first_id",
-            [chunk[0], chunk[-1]],
-        ).fetchall()
-        for start, n, data in rows:
-            if start - first != filled or len(data) != n * math.prod(shape) * numpy_dtype.itemsize:
-                raise StorageError(
-                    f"dataset '{name}' is damaged at sample {start}; remove it and ingest it again"
-                )
-            # bytearray, because torch warns about memory it could write to but must not
-            block = np.frombuffer(bytearray(data), numpy_dtype).reshape(n, *shape)
-            inputs[filled : filled + n] = torch.from_numpy(block).to(device)
-            filled += n
+    for start, n, data in read_blocks(connection, first, count):
+        if start - first != filled or len(data) != n * sample_bytes:
+            raise StorageError(f"dataset '{name}' is damaged at sample {start}; remove it and ingest it again")
+        # bytearray, because torch warns about memory it could write to but must not
+        block = np.frombuffer(bytearray(data), dtype).reshape(n, *shape)
+        inputs[filled : filled + n] = torch.from_numpy(block).to(device)
+        filled += n
     if filled != count:
-        raise StorageError(
-            f"dataset '{name}' holds the inputs of {filled} of {count} samples; ingest it again"
-        )
+        raise StorageError(f"dataset '{name}' holds the inputs of {filled} of {count} samples; ingest it again")
     return inputs
-
-
-def _fetch_one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[object, ...]:
-    row = connection.execute(sql).fetchone()
-    if row is None:
-        raise StorageError("the dataset file is empty; remove it and ingest it again")
-    return row

@@ -51,6 +51,7 @@ class DatasetWriter:
         self._thumbnails: list[bytes] = []
         self._pending_bytes = self._next_id = self._written = 0
         self._bytes = math.prod(shape) * self.dtype.itemsize
+        self._block = max(1, BLOCK_BYTES // self._bytes)  # samples
         self._connection = duckdb.connect(config={"memory_limit": "1GB", "threads": 2})
         try:
             # the pixels and WebP do not shrink: trying to compress them costs more than writing them
@@ -81,24 +82,28 @@ class DatasetWriter:
         self._next_id += len(inputs)
         self._pending_bytes += inputs.nbytes
         if self._pending_bytes >= _PENDING_BYTES:
-            self.end_block()
+            self._write(self._next_id - (self._next_id - self._written) % self._block)
 
-    def end_block(self) -> None:
-        """Write what is pending; called at the end of a split, so that no block holds samples of both."""
-        if not self._pending:
+    def end_split(self) -> None:
+        """Write what is pending, so that no block holds samples of two splits."""
+        self._write(self._next_id)
+
+    def _write(self, end: int) -> None:
+        """Write the pending samples before the id `end` as blocks."""
+        if end == self._written:
             return
-        inputs = np.concatenate(self._pending)
-        step = max(1, BLOCK_BYTES // self._bytes)
+        pending, count, step = np.concatenate(self._pending), end - self._written, self._block
+        inputs, rest = pending[:count], pending[count:]
         blocks = [inputs[i : i + step].tobytes() for i in range(0, len(inputs), step)]
-        first = np.arange(self._written, self._next_id, step, dtype=np.int32)
-        sizes = np.diff(np.append(first, self._next_id)).astype(np.int32)
+        first = np.arange(self._written, end, step, dtype=np.int32)
+        sizes = np.diff(np.append(first, end)).astype(np.int32)
         self._insert("inputs", first_id=first, n=sizes, data=pa.array(blocks, pa.binary()))
-        ids = np.arange(self._written, self._next_id, dtype=np.int32)
-        self._insert("thumbnails", sample_id=ids, thumbnail=pa.array(self._thumbnails, pa.binary()))
+        ids = np.arange(self._written, end, dtype=np.int32)
+        self._insert("thumbnails", sample_id=ids, thumbnail=pa.array(self._thumbnails[:count], pa.binary()))
         for block in blocks:
             self._hash.update(block)
-        self._pending, self._thumbnails = [], []
-        self._pending_bytes, self._written = 0, self._next_id
+        self._pending, self._thumbnails = [rest] if len(rest) else [], self._thumbnails[count:]
+        self._pending_bytes, self._written = rest.nbytes, end
 
     def copy_samples(self, parent: Path) -> None:
         """Take inputs, thumbnails and skipped samples of another dataset file as they are, without decoding."""
@@ -131,7 +136,7 @@ class DatasetWriter:
         The first `train` of the labels (N + M,) are the training split. The fingerprint is the SHA-256 of
         inputs, labels, true labels, classes and split: the same content has the same one, however it was made.
         """
-        self.end_block()
+        self.end_split()
         given = labels.astype(np.int32)
         truth = None if true_labels is None else true_labels.astype(np.int32)
         header = {"shape": self.shape, "dtype": self.dtype.name, "classes": list(classes), "train": train}

@@ -216,7 +216,7 @@ def _read(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
                 writer.append(block.inputs, block.thumbnails)
                 kept.append(block.positions)
                 skipped.extend(block.bad)
-            writer.end_block()
+            writer.end_split()
             return np.concatenate(kept) if kept else np.empty(0, np.int64)
 
         kept_train = write(train_part, 0)

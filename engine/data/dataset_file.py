@@ -1,0 +1,211 @@
+"""Writing and reading the DuckDB file of a dataset."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from engine.data.parts import Labels
+from engine.environment import winnow_version
+from engine.errors import StorageError
+from engine.schema import DATASET_TABLES
+from engine.workspace import FORMAT
+
+BLOCK_BYTES = 1 << 16
+"""Bytes of one row of `inputs`. A row group of 2,048 rows is the least DuckDB holds before it writes, so small
+blocks are what keeps memory bounded: with blocks of 1 MB it holds 2 GB, and rewrites them at every checkpoint."""
+_PENDING_BYTES = 1 << 20
+_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Record:
+    """The one row of the table `dataset`, less what the writer knows by itself."""
+
+    name: str
+    spec: dict[str, Any]
+    source: str
+    noise: str | None
+    noise_rate: float | None
+    parent: str | None = None
+    parent_fingerprint: str | None = None
+
+
+class DatasetWriter:
+    """Fills a new dataset file, inputs first, in one transaction; `finish` makes it whole."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._hash = hashlib.sha256()
+        self._pending: list[np.ndarray[Any, Any]] = []
+        self._thumbnails: list[bytes] = []
+        self._pending_bytes = self._next_id = self._written = 0
+        self._bytes = math.prod(shape) * self.dtype.itemsize
+        self._block = max(1, BLOCK_BYTES // self._bytes)  # samples
+        self._connection = duckdb.connect(config={"memory_limit": "1GB", "threads": 2})
+        try:
+            # the pixels and WebP do not shrink: trying to compress them costs more than writing them
+            self._connection.execute("PRAGMA force_compression = 'uncompressed'")
+            self._connection.execute(f"ATTACH {_literal(path)} AS file (ROW_GROUP_SIZE 2048)")
+            self._connection.execute("USE file")
+            self._connection.begin()
+            self._connection.execute(DATASET_TABLES)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+
+    @property
+    def count(self) -> int:
+        """Samples appended so far; the id of the next one."""
+        return self._next_id
+
+    def append(self, inputs: np.ndarray[Any, Any], thumbnails: Sequence[bytes]) -> None:
+        """Add samples under the next ids: inputs (n, *shape), n thumbnails."""
+        self._pending.append(inputs)
+        self._thumbnails.extend(thumbnails)
+        self._next_id += len(inputs)
+        self._pending_bytes += inputs.nbytes
+        if self._pending_bytes >= _PENDING_BYTES:
+            self._write(self._next_id - (self._next_id - self._written) % self._block)
+
+    def end_split(self) -> None:
+        """Write what is pending, so that no block holds samples of two splits."""
+        self._write(self._next_id)
+
+    def _write(self, end: int) -> None:
+        """Write the pending samples before the id `end` as blocks."""
+        if end == self._written:
+            return
+        pending, count, step = np.concatenate(self._pending), end - self._written, self._block
+        inputs, rest = pending[:count], pending[count:]
+        blocks = [inputs[i : i + step].tobytes() for i in range(0, len(inputs), step)]
+        first = np.arange(self._written, end, step, dtype=np.int32)
+        sizes = np.diff(np.append(first, end)).astype(np.int32)
+        self._insert("inputs", first_id=first, n=sizes, data=pa.array(blocks, pa.binary()))
+        ids = np.arange(self._written, end, dtype=np.int32)
+        self._insert("thumbnails", sample_id=ids, thumbnail=pa.array(self._thumbnails[:count], pa.binary()))
+        for block in blocks:
+            self._hash.update(block)
+        self._pending, self._thumbnails = [rest] if len(rest) else [], self._thumbnails[count:]
+        self._pending_bytes, self._written = rest.nbytes, end
+
+    def copy_samples(self, parent: Path) -> None:
+        """Take inputs, thumbnails and skipped samples of another dataset file as they are, without decoding."""
+        self._connection.execute(f"ATTACH {_literal(parent)} AS parent (READ_ONLY)")
+        for table in ("inputs", "thumbnails", "skipped"):
+            self._connection.execute(f"INSERT INTO {table} SELECT * FROM parent.{table}")
+        row = self._connection.execute("SELECT count(*) FROM parent.samples").fetchone()
+        self._next_id = self._written = row[0] if row else 0
+        for _, _, data in read_blocks(self._connection, 0, self._next_id, "parent.inputs"):
+            self._hash.update(data)
+
+    def add_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
+        self._insert(
+            "skipped",
+            source=pa.array([s for s, _ in skipped], pa.string()),
+            reason=pa.array([r for _, r in skipped], pa.string()),
+        )
+
+    def finish(
+        self,
+        record: Record,
+        classes: Sequence[str],
+        labels: Labels,
+        true_labels: Labels | None,
+        train: int,
+        places: Sequence[str],
+    ) -> str:
+        """Write everything but the samples' inputs, and return the fingerprint.
+
+        The first `train` of the labels (N + M,) are the training split. The fingerprint is the SHA-256 of
+        inputs, labels, true labels, classes and split: the same content has the same one, however it was made.
+        """
+        self.end_split()
+        given = labels.astype(np.int32)
+        truth = None if true_labels is None else true_labels.astype(np.int32)
+        header = {"shape": self.shape, "dtype": self.dtype.name, "classes": list(classes), "train": train}
+        self._hash.update(json.dumps(header).encode())
+        self._hash.update(given.astype("<i4").tobytes())
+        self._hash.update(b"" if truth is None else truth.astype("<i4").tobytes())
+        fingerprint = self._hash.hexdigest()
+        self._insert(
+            "samples",
+            sample_id=np.arange(len(given), dtype=np.int32),
+            split=pa.array(["train"] * train + ["test"] * (len(given) - train), pa.string()),
+            label=given,
+            true_label=pa.nulls(len(given), pa.int32()) if truth is None else truth,
+            source=pa.array(places, pa.string()),
+        )
+        names = pa.array(classes, pa.string())
+        self._insert("classes", label=np.arange(len(classes), dtype=np.int32), class_name=names)
+        self._connection.execute(
+            "INSERT INTO dataset VALUES (?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                *(record.name, fingerprint, FORMAT, winnow_version(), json.dumps(record.spec), record.source),
+                *(list(self.shape), self.dtype.name, record.noise, record.noise_rate),
+                *(record.parent, record.parent_fingerprint, self._next_id * self._bytes),
+            ],
+        )
+        self._connection.commit()
+        # an explicit checkpoint, because the one at closing would keep a full disk to itself
+        self._connection.execute("CHECKPOINT file")
+        return fingerprint
+
+    def _insert(self, table: str, **columns: Any) -> None:
+        rows = pa.table(columns)
+        self._connection.register("rows_to_insert", rows)
+        self._connection.execute(f"INSERT INTO {table} SELECT * FROM rows_to_insert")
+        self._connection.unregister("rows_to_insert")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection to a dataset file; StorageError when it is damaged."""
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            yield connection
+    except duckdb.Error as error:
+        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error
+
+
+def fetch_one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """The first row of a query; StorageError when there is none."""
+    row: tuple[Any, ...] | None = connection.execute(sql).fetchone()
+    if row is None:
+        raise StorageError("the dataset file is empty; remove it and ingest it again")
+    return row
+
+
+def read_blocks(
+    connection: duckdb.DuckDBPyConnection, first: int, count: int, table: str = "inputs"
+) -> Iterator[tuple[int, int, bytes]]:
+    """The blocks (first_id, n, data) of the samples first .. first + count - 1, in order.
+
+    A few at a time: DuckDB hands over whole chunks of rows, so one query would hold all inputs a second time.
+    """
+    where = f"FROM {table} WHERE first_id BETWEEN ? AND ? ORDER BY first_id"
+    found = connection.execute(f"SELECT first_id {where}", [first, first + count - 1]).fetchall()
+    starts = [row[0] for row in found]
+    for i in range(0, len(starts), _ROWS_AT_ONCE):
+        last = starts[min(i + _ROWS_AT_ONCE, len(starts)) - 1]
+        yield from connection.execute(f"SELECT first_id, n, data {where}", [starts[i], last]).fetchall()
+
+
+def _literal(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,143 @@
+"""Label noise: labels in, labels out, the same for the same seed. No I/O, no torch.
+
+A kind of noise is one function `(labels, rate, classes, rng, groups) -> labels` and one line in KINDS. Each
+changes exactly round(rate * N) labels, so that a rate is a fact and not an expectation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.errors import SpecError, unknown_name
+
+Labels = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def parse_noise(text: str) -> list[tuple[str, float]]:
+    """The steps of a noise, `KIND:RATE` or several joined with `+`, in the order in which they are applied.
+
+    >>> parse_noise("asymmetric:0.1+symmetric:0.2")
+    [('asymmetric', 0.1), ('symmetric', 0.2)]
+
+    Raises: SpecError for an unknown kind or a rate that is not a number in 0 .. 1.
+    """
+    steps = []
+    for part in text.split("+"):
+        kind, colon, rate_text = part.strip().partition(":")
+        if kind not in KINDS:
+            raise SpecError(unknown_name("noise", kind, KINDS, "it is written KIND:RATE, as in symmetric:0.2"))
+        try:
+            rate = float(rate_text)
+        except ValueError:
+            given = f"'{rate_text}'" if colon else "missing"
+            raise SpecError(f"the rate of noise '{kind}' is {given}; write {kind}:0.2 for 20 %") from None
+        if not 0 <= rate <= 1:
+            raise SpecError(f"the rate of noise '{kind}' is {rate:g}; allowed: 0 to 1 (write {kind}:0.2 for 20 %)")
+        steps.append((kind, rate))
+    return steps
+
+
+def apply_noise(text: str, labels: Labels, classes: int, seed: int, groups: Sequence[int] | None = None) -> Labels:
+    """Labels after every step of a noise, one applied to the result of the other, each drawn on its own.
+
+    Args:    labels (N,) int64 in [0, classes); seed >= 0; groups: the super-class of each class, for `superclass`
+    Returns: (N,) int64; the argument is left as it was
+    Raises:  SpecError as `parse_noise`, and when the classes do not allow the kind
+    """
+    if classes < 2:
+        raise SpecError(f"noise needs at least 2 classes to choose from; there is {classes}")
+    grouped = None if groups is None else np.asarray(groups, np.int64)
+    for step, (kind, rate) in enumerate(parse_noise(text)):
+        labels = KINDS[kind](labels, rate, classes, np.random.default_rng([seed, step]), grouped)
+    return labels
+
+
+def symmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generator, groups: Labels | None) -> Labels:
+    """Another label, each of the other classes equally likely."""
+    chosen = _choose(len(labels), rate, rng)
+    noisy = labels.copy()
+    noisy[chosen] = (labels[chosen] + rng.integers(1, classes, len(chosen))) % classes
+    return noisy
+
+
+def asymmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generator, groups: Labels | None) -> Labels:
+    """The next class: y -> y + 1 mod C."""
+    chosen = _choose(len(labels), rate, rng)
+    noisy = labels.copy()
+    noisy[chosen] = (labels[chosen] + 1) % classes
+    return noisy
+
+
+def superclass(labels: Labels, rate: float, classes: int, rng: np.random.Generator, groups: Labels | None) -> Labels:
+    """Another label of the same super-class, each equally likely (LSTM, "Super-Classes Noises")."""
+    if groups is None:
+        raise SpecError("superclass noise needs super-classes; only CIFAR-100's fine classes come with them")
+    if len(groups) != classes:
+        raise SpecError(f"superclass noise was given super-classes of {len(groups)} classes; the dataset has {classes}")
+    members = [np.flatnonzero(groups == groups[label]) for label in range(classes)]
+    alone = [label for label, same in enumerate(members) if len(same) < 2]
+    if alone:
+        raise SpecError(f"superclass noise: class {alone[0]} is alone in its super-class, so it has no other label")
+    noisy = labels.copy()
+    for i in _choose(len(labels), rate, rng):
+        same = members[labels[i]]
+        place = int(np.searchsorted(same, labels[i]))
+        noisy[i] = same[(place + rng.integers(1, len(same))) % len(same)]
+    return noisy
+
+
+KINDS: dict[str, Callable[[Labels, float, int, np.random.Generator, Labels | None], Labels]] = {
+    "symmetric": symmetric,
+    "asymmetric": asymmetric,
+    "superclass": superclass,
+}
+
+
+def transition_matrix(true_labels: Labels, labels: Labels, classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Counts (C, C): row = true label, column = given label; sums to N."""
+    counts = np.bincount(np.asarray(true_labels) * classes + labels, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64)
+
+
+def superclasses_of(class_names: Sequence[str]) -> list[int] | None:
+    """The super-class of every class when the names are CIFAR-100's fine classes in any order, else None."""
+    group_of = {name: group for group, names in enumerate(_CIFAR100) for name in names.split()}
+    if set(class_names) != set(group_of):
+        return None
+    return [group_of[name] for name in class_names]
+
+
+def _choose(count: int, rate: float, rng: np.random.Generator) -> Labels:
+    """Exactly round(rate * count) distinct positions."""
+    return np.sort(rng.permutation(count)[: round(rate * count)])
+
+
+_CIFAR100 = (
+    "beaver dolphin otter seal whale",
+    "aquarium_fish flatfish ray shark trout",
+    "orchid poppy rose sunflower tulip",
+    "bottle bowl can cup plate",
+    "apple mushroom orange pear sweet_pepper",
+    "clock keyboard lamp telephone television",
+    "bed chair couch table wardrobe",
+    "bee beetle butterfly caterpillar cockroach",
+    "bear leopard lion tiger wolf",
+    "bridge castle house road skyscraper",
+    "cloud forest mountain plain sea",
+    "camel cattle chimpanzee elephant kangaroo",
+    "fox porcupine possum raccoon skunk",
+    "crab lobster snail spider worm",
+    "baby boy girl man woman",
+    "crocodile dinosaur lizard snake turtle",
+    "hamster mouse rabbit shrew squirrel",
+    "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "bicycle bus motorcycle pickup_truck train",
+    "lawn_mower rocket streetcar tank tractor",
+)
+"""CIFAR-100's 20 super-classes: aquatic mammals, fish, flowers, food containers, fruit and vegetables, household
+electrical devices, furniture, insects, large carnivores, large man-made outdoor things, large natural outdoor
+scenes, large omnivores and herbivores, medium-sized mammals, non-insect invertebrates, people, reptiles, small
+mammals, trees, vehicles 1 and 2."""

@@ -1,0 +1,216 @@
+"""Samplers over the geometry of the samples: greedy covers and transport to class prototypes."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.errors import ScoreInputError
+from engine.neighbors import unit_rows
+
+BLOCK_VALUES = 1 << 24
+"""Distances or similarities held at a time (64 MB)."""
+
+Array = np.ndarray[Any, Any]
+
+
+def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor:
+    """Greedy k-centre: from a random sample on, add the one farthest from all kept.
+
+    A running minimum of squared Euclidean distances, O(budget N D); at most twice the optimal radius.
+
+    Args:    features (N, D)
+    Source:  Sener & Savarese 2018, algorithm 1. The paper starts from the labelled pool; here there is none.
+    """
+    points = _finite("features", features)
+    squares = points.square().sum(1)
+    nearest = torch.full((len(points),), torch.inf, device=points.device)
+    kept = torch.empty(budget, dtype=torch.int64)
+    chosen = int(torch.randint(len(points), (1,), generator=generator))
+    for i in range(budget):
+        kept[i] = chosen
+        distance = squares + squares[chosen] - 2 * (points @ points[chosen])
+        nearest = torch.minimum(nearest, distance.clamp_min_(0.0))
+        nearest[chosen] = -torch.inf  # once kept, never again, even when every other sample is its copy
+        chosen = int(nearest.argmax())
+    return kept.sort().values
+
+
+def craig(budget: int, probs: Tensor, labels: Tensor, generator: torch.Generator, neighbors: int = 128) -> Tensor:
+    """Facility location over last-layer gradients: every sample has a kept one with nearly its gradient.
+
+    g_i = p_i - onehot(y_i); greedy maximum of sum_i max_{j kept} (r - ||g_i - g_j||), lazily evaluated, over each
+    sample's nearest neighbours; r is the largest distance in their lists. `craig_weights` gives the weights.
+
+    Args:    probs (N, C); labels (N,); neighbors: exact from N on
+    Source:  Mirzasoleiman et al. 2020, algorithm 1. Departs: sparse neighbours; per class only when class-balanced.
+    """
+    gradients = _gradients(probs, labels)
+    ids, distances = _nearest(gradients, min(neighbors, len(gradients)))
+    rows, values = _reversed_lists(ids, distances.max() - distances)
+    covered = np.zeros(len(ids))
+
+    def gain(j: int) -> float:
+        return float(np.maximum(values[j] - covered[rows[j]], 0).sum())
+
+    def keep(j: int) -> None:
+        covered[rows[j]] = np.maximum(covered[rows[j]], values[j])
+
+    return _greedy(budget, len(ids), gain, keep, generator)
+
+
+def craig_weights(probs: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
+    """How many samples each kept one stands for: those whose gradient is nearest to its own.
+
+    Args:    probs (N, C); labels (N,); kept (B,) positions
+    Returns: (B,) float32, sums to N: the weights of their losses in training
+    Source:  Mirzasoleiman et al. 2020, algorithm 1, line 8
+    """
+    gradients = _gradients(probs, labels)
+    step = max(1, BLOCK_VALUES // len(kept))
+    nearest = [torch.cdist(block, gradients[kept]).argmin(1) for block in torch.split(gradients, step)]
+    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float()
+
+
+def pr4rel(
+    budget: int,
+    features: Tensor,
+    probs: Tensor,
+    generator: torch.Generator,
+    threshold: float = 0.975,
+    neighbors: int = 512,
+) -> Tensor:
+    """Keep what makes the neighbours of as many samples as possible confident, so that relabelling works.
+
+    Greedy maximum of sum_i tanh(c_i), c_i = sum over kept j with cos(i, j) >= threshold of cos(i, j) max_c p_jc,
+    the sample itself included.
+
+    Args:    features (N, D), non-zero; probs (N, C); threshold: 0.975 for ten classes
+    Source:  Park et al. 2023 (Prune4ReL), eq. 6 and algorithm 1. Departs: of each sample's neighbours only the
+             nearest `neighbors` count, exact where no sample has more above the threshold.
+    """
+    unit = unit_rows(_finite("features", features))
+    confidence = probs.amax(1).double().cpu().numpy()
+    ids, distances = _nearest(unit, min(neighbors, len(unit)))
+    similarities = 1 - distances**2 / 2
+    rows, values = _reversed_lists(ids, np.where(similarities >= threshold, similarities, 0.0))
+    reached = np.zeros(len(ids))
+
+    def gain(j: int) -> float:
+        before = reached[rows[j]]
+        return float((np.tanh(before + values[j] * confidence[j]) - np.tanh(before)).sum())
+
+    def keep(j: int) -> None:
+        reached[rows[j]] += values[j] * confidence[j]
+
+    return _greedy(budget, len(ids), gain, keep, generator)
+
+
+def fdmat(
+    budget: int, features: Tensor, labels: Tensor, power: float = 0.5, sharpness: float = 10.0, iterations: int = 200
+) -> Tensor:
+    """Keep per class the samples that optimal transport sends to their own class with the largest share.
+
+    Features go through sign(h)|h|^power, unit length, centring and unit length again; prototypes are class means;
+    Sinkhorn with kernel exp(-sharpness ||h - m||^2) transports N samples of mass 1 to classes of their sizes. The
+    budget is split over the classes by their sizes; within a class the share of a sample's mass that reaches its
+    given class decides, ties by the distance to the prototype.
+
+    Args:    features (N, D); labels (N,)
+    Source:  Xiao et al. 2024 (FDMat); transform and transport as in Hu et al. 2021. Departs: one transport, the
+             prototypes are not iterated.
+    """
+    points = _finite("features", features).double()
+    points = functional.normalize(points.sign() * points.abs() ** power, dim=1)
+    points = functional.normalize(points - points.mean(0), dim=1)
+    present, own = torch.unique(labels, return_inverse=True)
+    onehot = functional.one_hot(own, len(present)).double()
+    sizes = onehot.sum(0)
+    prototypes = onehot.T @ points / sizes[:, None]
+    cost = torch.cdist(points, prototypes).square()
+    log_kernel = -sharpness * cost
+    column = torch.zeros(len(present), dtype=torch.float64, device=points.device)
+    for _ in range(iterations):
+        row = -(log_kernel + column).logsumexp(1)
+        column = sizes.log() - (log_kernel + row[:, None]).logsumexp(0)
+    share = torch.softmax(log_kernel + column, 1).gather(1, own[:, None])[:, 0]
+    kept = []
+    for k, count in enumerate(proportional(sizes.long(), budget)):
+        members = (own == k).nonzero()[:, 0]
+        by_cost = members[torch.argsort(cost[members, k], stable=True)]
+        kept.append(by_cost[torch.argsort(share[by_cost], descending=True, stable=True)[:count]])
+    return torch.cat(kept).sort().values.cpu()
+
+
+def proportional(sizes: Tensor, budget: int) -> list[int]:
+    """The budget split in proportion to sizes, by largest remainders: exact, and never more than a size."""
+    total = int(sizes.sum())
+    # In whole numbers, so that a remainder is not a matter of rounding.
+    shares, remainder = sizes * budget // total, sizes * budget % total
+    shares[torch.argsort(remainder, descending=True, stable=True)[: budget - int(shares.sum())]] += 1
+    return [int(s) for s in shares]
+
+
+def _greedy(
+    budget: int, n: int, gain: Callable[[int], float], keep: Callable[[int], None], generator: torch.Generator
+) -> Tensor:
+    """Lazy greedy maximum of a monotone submodular function; ties in a seeded order.
+
+    A gain only shrinks as more is kept, so the top of the heap, evaluated again and still on top, is the best.
+    """
+    tie = torch.randperm(n, generator=generator).tolist()
+    heap = [(-gain(j), tie[j], j) for j in range(n)]
+    heapq.heapify(heap)
+    kept: list[int] = []
+    while len(kept) < budget:
+        _, _, j = heapq.heappop(heap)
+        entry = (-gain(j), tie[j], j)
+        if heap and heap[0] < entry:
+            heapq.heappush(heap, entry)
+            continue
+        keep(j)
+        kept.append(j)
+    return torch.tensor(sorted(kept), dtype=torch.int64)
+
+
+def _nearest(points: Tensor, k: int) -> tuple[Array, Array]:
+    """The k nearest of every row by Euclidean distance, the row itself first: ids (N, k) and distances (N, k)."""
+    n = len(points)
+    squares = points.square().sum(1)
+    ids, distances = [], []
+    for start in range(0, n, step := max(1, BLOCK_VALUES // n)):
+        block = points[start : start + step]
+        squared = squares[start : start + step, None] + squares - 2 * (block @ points.T)
+        here = torch.arange(len(block), device=points.device)
+        squared[here, start + here] = -1.0  # its own first, before exact copies
+        found = squared.topk(k, dim=1, largest=False)
+        ids.append(found.indices.cpu())
+        distances.append(found.values.clamp_min(0.0).sqrt().cpu())
+    return torch.cat(ids).numpy(), torch.cat(distances).double().numpy()
+
+
+def _reversed_lists(ids: Array, values: Array) -> tuple[list[Array], list[Array]]:
+    """For every sample the samples that have it in their list with a value > 0, and those values."""
+    n, k = ids.shape
+    listed = values.reshape(-1) > 0
+    holders, held, values = np.repeat(np.arange(n), k)[listed], ids.reshape(-1)[listed], values.reshape(-1)[listed]
+    order = np.argsort(held, kind="stable")
+    ends = np.cumsum(np.bincount(held, minlength=n))[:-1]
+    return np.split(holders[order], ends), np.split(values[order], ends)
+
+
+def _gradients(probs: Tensor, labels: Tensor) -> Tensor:
+    return _finite("probs", probs) - functional.one_hot(labels, probs.shape[1])
+
+
+def _finite(name: str, values: Tensor) -> Tensor:
+    bad = ~torch.isfinite(values).all(1)
+    if bool(bad.any()):
+        raise ScoreInputError(f"the {name} of sample {int(bad.nonzero()[0])} are not finite; they cannot be sampled by")
+    return values.float()

@@ -1,0 +1,228 @@
+"""Every sampler gives exactly its budget and the same set twice; each against a result worked out by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import ScoreInputError, SpecError
+from engine.selection.coverage import craig_weights
+from engine.selection.samplers import SAMPLER_INPUTS, SAMPLERS, select
+
+
+def _inputs(n, seed, classes=3, copies=False):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(n, 4, generator=generator) + 3
+    hardness = torch.rand(n, generator=generator)
+    if copies:  # ties everywhere
+        features, hardness = features[:1].expand(n, 4).clone(), (hardness * 3).floor()
+    return {
+        "n": n,
+        "labels": torch.randint(0, classes, (n,), generator=generator),
+        "ranks": torch.argsort(torch.argsort(hardness, stable=True)),
+        "hardness": hardness,
+        "mislabelled": torch.rand(n, generator=generator) < 0.3,
+        "features": features,
+        "probs": torch.softmax(torch.randn(n, classes, generator=generator), 1),
+        "generator": torch.Generator().manual_seed(seed),
+    }
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_keeps_the_budget_and_repeats_itself(name, copies, balanced):
+    n = 61
+    for budget in (1, 7, 30, 60, 61):
+        kept = [select(name, budget, _inputs(n, 5, copies=copies), class_balanced=balanced) for _ in range(2)]
+        assert torch.equal(kept[0], kept[1])
+        assert kept[0].dtype == torch.int64
+        assert kept[0].tolist() == sorted(set(kept[0].tolist()))
+        assert len(kept[0]) == budget
+        assert 0 <= int(kept[0][0]) and int(kept[0][-1]) < n
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_inputs_are_left_as_they_were(name):
+    given_inputs, untouched = _inputs(40, 1), _inputs(40, 1)
+    select(name, 11, given_inputs)
+    for key, value in untouched.items():
+        if key not in ("generator", "n"):
+            assert torch.equal(value, given_inputs[key])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    hardness=st.lists(
+        st.sampled_from([0.0, 0.1, 0.5, 1.0, 7.0, math.inf]) | st.floats(-1e6, 1e6), min_size=1, max_size=60
+    ),
+    share=st.floats(0.0, 1.0),
+    beta=st.floats(0.0, 1.0),
+    strata=st.integers(1, 80),
+    seed=st.integers(0, 9),
+)
+def test_ccs_gives_exactly_the_budget(hardness, share, beta, strata, seed):
+    values = torch.tensor(hardness)
+    n = len(values)
+    budget = max(1, round(share * n))
+    inputs = {
+        "hardness": values,
+        "ranks": torch.argsort(torch.argsort(values, stable=True)),
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    kept = select("ccs", budget, inputs, beta=beta, strata=strata)
+    assert len(kept) == len(set(kept.tolist())) == budget
+
+
+def test_ccs_by_hand():
+    # 12 samples, beta 1/6 drops the two hardest (10 and 11). What is left spans 0..9 in 3 strata of width 3:
+    # {0..5} holds values 0 (six times), {6, 7} hold 4 and 5, {8, 9} hold 8 and 9.
+    hardness = torch.tensor([0.0] * 6 + [4, 5, 8, 9, 50, 60])
+    inputs = {"hardness": hardness, "ranks": torch.arange(12)}
+    # Budget 7: the two strata of 2 get min(2, 7 // 3) = 2 and min(2, 5 // 2) = 2, the large one the other 3.
+    kept = select("ccs", 7, {**inputs, "generator": torch.Generator().manual_seed(0)}, beta=1 / 6, strata=3)
+    assert kept[-4:].tolist() == [6, 7, 8, 9]
+    assert all(k < 6 for k in kept[:3])
+    # Which of the large stratum stay is a draw.
+    draws = {
+        tuple(
+            select("ccs", 7, {**inputs, "generator": torch.Generator().manual_seed(s)}, beta=1 / 6, strata=3).tolist()
+        )
+        for s in range(300)
+    }
+    assert len(draws) == math.comb(6, 3)
+
+
+def test_ccs_drops_fewer_where_the_budget_needs_them():
+    inputs = {"hardness": torch.arange(10.0), "ranks": torch.arange(10), "generator": torch.Generator()}
+    assert select("ccs", 8, inputs, beta=0.9).tolist() == list(range(8))
+
+
+def test_orders_by_hand():
+    ranks = torch.tensor([3, 0, 2, 4, 1])
+    assert select("ascending", 2, {"ranks": ranks}).tolist() == [0, 3]  # prune the easiest first: the hardest stay
+    assert select("descending", 2, {"ranks": ranks}).tolist() == [1, 4]
+    assert select("window", 2, {"ranks": ranks}, offset=0.4).tolist() == [0, 2]  # ranks 2 and 3
+    with pytest.raises(SpecError, match=r"offset 0.8; allowed: 0 to 0.6"):
+        select("window", 2, {"ranks": ranks}, offset=0.8)
+
+
+def test_oracle_prunes_the_mislabelled_first():
+    mislabelled = torch.tensor([True, False, True, False, False])
+    kept = select("oracle", 3, {"mislabelled": mislabelled, "generator": torch.Generator()})
+    assert kept.tolist() == [1, 3, 4]
+    kept = select("oracle", 4, {"mislabelled": mislabelled, "generator": torch.Generator()})
+    assert {1, 3, 4} < set(kept.tolist())
+
+
+def test_class_balanced_keeps_the_same_share_of_each_class():
+    # Classes of 6, 3 and 1: a budget of 5 is 3, 1.5 and 0.5; the one left over goes to the first of equal remainders.
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    kept = select("ascending", 5, {"ranks": torch.arange(10), "labels": labels}, class_balanced=True)
+    assert kept.tolist() == [3, 4, 5, 7, 8]
+
+
+def test_moderate_by_hand():
+    # Two classes on a line. Class 0: medians 2, distances 2 1 0 1 2; class 1: median 10, distances 5 0 5.
+    features = torch.tensor([0.0, 1, 2, 3, 4, 5, 10, 15])[:, None]
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
+    # All distances sorted: 0 0 1 1 2 2 5 5; the (lower) median is 1, so the two at distance 1 are first.
+    kept = select("moderate", 2, {"features": features, "labels": labels, "generator": torch.Generator()})
+    assert kept.tolist() == [1, 3]
+
+
+def test_kcenter_is_the_greedy_cover_and_within_twice_the_optimum():
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(14, 2, generator=generator)
+    kept = select("kcenter", 3, {"features": features, "generator": torch.Generator().manual_seed(0)}).tolist()
+    distance = torch.cdist(features, features)
+
+    def radius(centres):
+        return float(distance[:, list(centres)].amin(1).max())
+
+    greedy = [int(torch.randint(14, (1,), generator=torch.Generator().manual_seed(0)))]
+    while len(greedy) < 3:
+        greedy.append(int(distance[:, greedy].amin(1).argmax()))
+    assert kept == sorted(greedy)
+    assert radius(kept) <= 2 * min(radius(c) for c in itertools.combinations(range(14), 3)) + 1e-6
+
+
+def _greedy_facility_location(similarity, budget):
+    kept: list[int] = []
+    for _ in range(budget):
+        values = [-1.0 if j in kept else float(similarity[:, [*kept, j]].amax(1).sum()) for j in range(len(similarity))]
+        kept.append(int(np.argmax(values)))
+    return sorted(kept)
+
+
+def test_craig_is_greedy_facility_location():
+    inputs = _inputs(25, 11)
+    gradients = inputs["probs"] - torch.nn.functional.one_hot(inputs["labels"], 3)
+    distance = torch.cdist(gradients, gradients).double()
+    expected = _greedy_facility_location(distance.max() - distance, 6)
+    assert select("craig", 6, inputs, neighbors=25).tolist() == expected
+
+
+def test_craig_weights_count_the_nearest():
+    probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.15, 0.85]])
+    weights = craig_weights(probs, torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 2]))
+    # Gradients (-.1, .1) (-.2, .2) (.1, -.1) (.2, -.2) (.15, -.15): two nearest to the first, three to the second.
+    assert weights.tolist() == [2.0, 3.0]
+
+
+def test_pr4rel_is_the_plain_greedy():
+    inputs = _inputs(30, 7)
+    inputs["features"] = inputs["features"] - 3  # spread over all directions
+    unit = torch.nn.functional.normalize(inputs["features"], dim=1).double()
+    similarity = (unit @ unit.T).numpy()
+    similarity[similarity < 0.6] = 0
+    confidence = inputs["probs"].amax(1).double().numpy()
+    kept, reached = [], np.zeros(30)
+    for _ in range(8):
+        gains = [
+            -1.0 if j in kept else (np.tanh(reached + similarity[:, j] * confidence[j]) - np.tanh(reached)).sum()
+            for j in range(30)
+        ]
+        kept.append(int(np.argmax(gains)))
+        reached += similarity[:, kept[-1]] * confidence[kept[-1]]
+    assert select("pr4rel", 8, inputs, threshold=0.6).tolist() == sorted(kept)
+
+
+def test_fdmat_leaves_out_samples_that_lie_with_another_class():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[9.0, 1, 1], [1, 9, 1], [1, 1, 9]])
+    labels = torch.arange(3).repeat_interleave(20)
+    features = centres[labels] + 0.3 * torch.randn(60, 3, generator=generator)
+    wrong = [4, 23, 41]
+    features[wrong] = centres[(labels[wrong] + 1) % 3]
+    kept = select("fdmat", 57, {"features": features, "labels": labels})
+    assert set(range(60)) - set(kept.tolist()) == set(wrong)
+
+
+def test_messages():
+    inputs = _inputs(10, 0)
+    with pytest.raises(SpecError, match="unknown sampler 'cs'; did you mean 'ccs'?"):
+        select("cs", 3, inputs)
+    with pytest.raises(SpecError, match="a budget of 11 samples was asked of 10; allowed: 1 to 10"):
+        select("random", 11, inputs)
+    with pytest.raises(SpecError, match="unknown option of ccs 'bta'; did you mean 'beta'?"):
+        select("ccs", 3, inputs, bta=0.1)
+    with pytest.raises(SpecError, match="ccs with beta 1.5 and 50 strata; allowed"):
+        select("ccs", 3, inputs, beta=1.5)
+    with pytest.raises(ScoreInputError, match="sampler 'ccs' needs hardness"):
+        select("ccs", 3, {"n": 10, "ranks": torch.arange(10)})
+    inputs["features"][4, 1] = math.nan
+    with pytest.raises(ScoreInputError, match="the features of sample 4 are not finite"):
+        select("kcenter", 3, inputs)
+    inputs["features"][4] = 0
+    with pytest.raises(ScoreInputError, match="the features of sample 4 have norm 0"):
+        select("pr4rel", 3, inputs)
+
+
+def test_every_sampler_names_known_inputs():
+    for sampler in SAMPLERS.values():
+        assert sampler.title and set(sampler.inputs) <= set(SAMPLER_INPUTS)

@@ -10,18 +10,54 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 Array = np.ndarray[Any, Any]
 
 
-def evaluate_score(ranks: Array, mislabelled: Array) -> dict[str, float]:
-    """Detection quality of a score whose hardest samples are the suspects.
+def evaluate_detection(suspicion: Array, mislabelled: Array) -> dict[str, float]:
+    """Detection quality of values that are high for suspects.
 
-    Args:    ranks (N,), 0 = easiest; mislabelled (N,) bool
-    Returns: roc_auc and average_precision, 0..1; nothing when all or none are mislabelled
+    Args:    suspicion (N,), finite; mislabelled (N,) bool
+    Returns: roc_auc, average_precision (mAP) and precision_at_95 (see `precision_at_recall`), 0..1; nothing when
+             all or none are mislabelled
     """
     if not 0 < int(mislabelled.sum()) < len(mislabelled):
         return {}
     return {
-        "roc_auc": float(roc_auc_score(mislabelled, ranks)),
-        "average_precision": float(average_precision_score(mislabelled, ranks)),
+        "roc_auc": float(roc_auc_score(mislabelled, suspicion)),
+        "average_precision": float(average_precision_score(mislabelled, suspicion)),
+        "precision_at_95": precision_at_recall(suspicion, mislabelled, 0.95),
     }
+
+
+def evaluate_score(ranks: Array, mislabelled: Array) -> dict[str, float]:
+    """Detection quality of a score whose hardest samples are the suspects: `evaluate_detection` of its ranks.
+
+    Args: ranks (N,), 0 = easiest; mislabelled (N,) bool
+    """
+    return evaluate_detection(ranks, mislabelled)
+
+
+def precision_at_recall(suspicion: Array, mislabelled: Array, recall: float) -> float:
+    """Precision at the first threshold, going down, that finds at least this share of the mislabelled.
+
+    Samples of equal suspicion are found together. 0..1; needs at least one mislabelled sample.
+    """
+    order = np.argsort(-suspicion, kind="stable")
+    values, hits = suspicion[order], np.cumsum(mislabelled[order])
+    last_of_tie = np.append(values[1:] != values[:-1], True)
+    # Half a sample of slack, so that 0.95 * 20 = 19.000000000000004 asks for 19.
+    reached = np.flatnonzero(last_of_tie & (hits >= recall * hits[-1] - 1e-6))[0]
+    return float(hits[reached] / (reached + 1))
+
+
+def detection_curve(ranks: Array, mislabelled: Array, points: int = 100) -> tuple[Array, Array]:
+    """Share of the mislabelled among the hardest x of the samples (CG, figure 3).
+
+    Args:    ranks (N,), 0 = easiest; mislabelled (N,) bool with at least one True; points: steps of x
+    Returns: x (points + 1,) from 0 to 1 and the share found (points + 1,) from 0 to 1. A random order gives x;
+             an oracle min(1, x / noise rate).
+    """
+    found = np.append(0, np.cumsum(mislabelled[np.argsort(-ranks, kind="stable")]))
+    x = np.linspace(0, 1, points + 1)
+    looked_at = np.rint(x * len(ranks)).astype(int)
+    return x, found[looked_at] / found[-1]
 
 
 def evaluate_rule(flagged: Array, mislabelled: Array) -> dict[str, float]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.errors import ScoreInputError, SpecError, unknown_name
 
-FAMILIES = ("prediction", "dynamics", "baseline")
+FAMILIES = ("prediction", "dynamics", "complexity", "baseline")
 """The modules of this package that hold scores."""
 
 Direction = Literal["harder", "easier"]
@@ -53,6 +53,11 @@ INPUTS: dict[str, Input] = {
     "head_weight": Input("(C, D) weight of the network's last linear layer", "training", None),
     "head_bias": Input("(C,) bias of the network's last linear layer, zeros where it has none", "training", None),
     "validation_features": Input("(M, D) features of the test split in the same network", "training", None),
+    "alpha": Input("(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs", "inputs", 1),
+    "inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "inputs", 1),
+    "kernel_labels": Input("(R, N) float64 H y of the same", "inputs", 1),
+    "feature_alpha": Input("(R, N) float64 H^-1 y of the features of one network at one epoch", "training", 1),
+    "feature_inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "training", 1),
     "validation_labels": Input("(M,) int64 labels of the test split", "free", None),
 }
 """What a score may ask for. T epochs, N samples, C classes, D features, K neighbours, M test samples.

@@ -137,12 +137,14 @@ class _Attempt:
         if spec.training:
             networks = (0 if self.trained else spec.training.seeds) + spec.threshold_rounds
         epochs = spec.training.epochs if spec.training else 0
+        asked = {name for found in resolve_scores(spec.scores) for name in found.inputs}
+        gaps = asked & {"alpha", "feature_alpha"}
         return {
             "training": networks * epochs * n * 3e-5,
             "recording": 0.0 if self.trained else n * networks * epochs * 1e-6,
             "neighbours": n * n * 1e-8 if spec.neighbors else 0.0,
             "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
-            "scores": n * 1e-4,
+            "scores": n * 1e-4 + n**3 * 2e-11 * len(gaps),
         }
 
     def compute(self, results: Results, target: Path, scores: Sequence[Score]) -> None:

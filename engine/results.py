@@ -148,6 +148,9 @@ class Results:
             )
             if mislabelled is not None:
                 self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
+            if found.flags_above is not None:
+                above = values[found.name] > found.flags_above
+                self.write_rule(found.name, above.numpy(), np.full(n, found.flags_above, np.float32))
         if mislabelled is not None:
             for rule, flagged in self._rules.items():
                 self._write_metrics(rule, evaluate_rule(flagged, mislabelled))

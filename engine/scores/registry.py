@@ -86,6 +86,7 @@ class Score:
     recorded: str | None
     epoch: int | None
     every_seed: bool
+    flags_above: float | None
 
     @property
     def cost(self) -> str:
@@ -127,6 +128,7 @@ def score(
     recorded: str | None = None,
     epoch: int | None = None,
     every_seed: bool = False,
+    flags_above: float | None = None,
 ) -> Callable[[F], F]:
     """Put a function into the catalogue under its own name.
 
@@ -139,6 +141,7 @@ def score(
         epoch: for a function of one epoch: which; None = the last one trained
         every_seed: for a function of a network's inputs that is not recorded: mean over the networks of all seeds,
             not the network of the first seed alone
+        flags_above: larger values flag a sample as mislabelled, by a rule of the score's own name
     """
 
     def add(function: F) -> F:
@@ -155,7 +158,18 @@ def score(
             raise TypeError(f"score {name} is defined twice")
         family = function.__module__.rpartition(".")[2]
         _REGISTRY[name] = Score(
-            name, title, function, higher_means, value_range, source, family, inputs, recorded, epoch, every_seed
+            name,
+            title,
+            function,
+            higher_means,
+            value_range,
+            source,
+            family,
+            inputs,
+            recorded,
+            epoch,
+            every_seed,
+            flags_above,
         )
         return function
 

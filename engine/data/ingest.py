@@ -58,7 +58,7 @@ class IngestSpec:
         if self.limit is not None:
             check_range("--limit", self.limit, 2, 2**31 - 1)
         if self.image_size is not None:
-            check_range("--image-size", self.image_size, 4, 1024, "pixels a side")
+            check_range("--image-size", self.image_size, 4, 256, "pixels a side")
         if self.test is not None and self.test_fraction is not None:
             raise SpecError("--test and --test-fraction were both given; choose one")
         if self.noise is not None:

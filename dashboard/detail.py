@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
+from PIL import Image
 
-from dashboard import charts, data, gallery, state
+from dashboard import charts, curves, data, gallery, state
+from dashboard.gallery import number
 from dashboard.widgets import View
 
 
@@ -28,7 +31,9 @@ def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.Data
         else:
             rival = int(against["predicted"].mode().iloc[0])
             times = int((against["predicted"] == rival).sum())
-            parts.append(f"In **{times}** of {span} the networks preferred **{names[rival]}** over the given **{given}**.")
+            parts.append(
+                f"In {'all' if times == len(dynamics) else f'**{times}** of'} {span} the networks preferred **{names[rival]}** over the given **{given}**."
+            )
     values = dict(zip(scores["score"], scores["value"], strict=True))
     for flag in flags.itertuples():
         score = max((s for s in values if str(flag.rule).startswith(s)), key=len, default=None)
@@ -38,7 +43,7 @@ def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.Data
         value, threshold = values[score], flag.threshold
         side = "below" if value < threshold else "above" if value > threshold else "at"
         verdict = "flagged" if flag.flagged else "not flagged"
-        parts.append(f"Its {score} {value:.2f} is {side} the threshold {threshold:.2f}: **{verdict}**.")
+        parts.append(f"Its {score} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**.")
     return " ".join(parts)
 
 
@@ -58,12 +63,18 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             picture(card, 190)
         with st.container():
             chips(card, view.names)
-            st.markdown(why(view.names[label], view.names, dynamics, data.sample_flags(view.at, view.run_id, sample_id), scores))
+            st.markdown(
+                why(view.names[label], view.names, dynamics, data.sample_flags(view.at, view.run_id, sample_id), scores)
+            )
             st.caption(str(sample["source"]))
     if len(dynamics):
         seed = int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, sample_id)
-        st.plotly_chart(charts.trajectory_chart(dynamics, logits, seed, label, view.names, 400), config=charts.NO_BAR, key="trajectory")
+        st.plotly_chart(
+            curves.trajectory_chart(dynamics, logits, seed, label, view.names, 360),
+            config=charts.NO_BAR,
+            key="trajectory",
+        )
         st.page_link("app_pages/trajectories.py", label="All seeds and more samples", icon=":material/show_chart:",
                      query_params=state.link(samples=sample_id))  # fmt: skip
     near = data.neighbors(view.at, view.run_id, sample_id)
@@ -83,8 +94,10 @@ def picture(card: pd.DataFrame, size: int) -> None:
     """The sample's picture, enlarged with sharp pixels."""
     row = card.iloc[0]
     if isinstance(row["thumbnail"], bytes | bytearray):
-        with st.container(key=f"detail_picture_{int(row['sample_id'])}"):
-            st.image(bytes(row["thumbnail"]), width=size, alt=f"sample {row['sample_id']}")
+        content = bytes(row["thumbnail"])
+        kind = "sharp" if max(Image.open(io.BytesIO(content)).size) <= 64 else "smooth"
+        with st.container(key=f"picture_{kind}_{int(row['sample_id'])}"):
+            st.image(content, width=size, alt=f"sample {row['sample_id']}")
 
 
 def chips(card: pd.DataFrame, names: Sequence[str]) -> None:

@@ -27,8 +27,11 @@ def open_sample(sample_id: int | None) -> None:
 sample_id = state.get_int("sample")
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     widgets.filter_chips(view, wanted, len(ids), total)
+    widgets.legend(data.dataset_facts(view.at)["known"] > 0)
     with st.container(horizontal=True, vertical_alignment="center", width="content"):
-        per_page = int(widgets.choose("Per page", "n", ["48", "96", "200"], "96", segments=True, collapsed=True, resets=("page",)))
+        per_page = int(
+            widgets.choose("Per page", "n", ["48", "96", "200"], "96", segments=True, collapsed=True, resets=("page",))
+        )
         size = SIZES[widgets.choose("Size", "size", list(SIZES), "M", segments=True, collapsed=True)]
 
 if not len(ids):

@@ -17,7 +17,12 @@ with st.container(horizontal=True, horizontal_alignment="distribute", vertical_a
     st.markdown(f"### {score}&ensp;:gray[:small[{row.title if isinstance(row.title, str) else ''}]]", width="content")
     if row.roc_auc == row.roc_auc:
         with st.container(horizontal=True, width="content", gap="large"):
-            st.metric("ROC AUC", f"{row.roc_auc:.4f}", help="of ranking the mislabelled as hardest; 0.5 = chance", width="content")
+            st.metric(
+                "ROC AUC",
+                f"{row.roc_auc:.4f}",
+                help="of ranking the mislabelled as hardest; 0.5 = chance",
+                width="content",
+            )
             st.metric("Average precision", f"{row.average_precision:.4f}", width="content")
 
 thresholds = [
@@ -28,7 +33,9 @@ thresholds = [
     if value is not None
 ][:6]
 bins = data.histogram(view.at, view.run_id, score)
-st.plotly_chart(charts.histogram_chart(bins, score, row.higher_means, thresholds), config=charts.NO_BAR, key="histogram")
+st.plotly_chart(
+    charts.histogram_chart(bins, score, row.higher_means, thresholds), config=charts.NO_BAR, key="histogram"
+)
 st.page_link("app_pages/gallery.py", label=f"See the samples by {score}", icon=":material/grid_view:",
              query_params=state.link(sort=score, sample=None, page=None))  # fmt: skip
 

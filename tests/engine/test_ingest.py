@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from engine.data.ingest import IngestSpec, ingest
-from engine.errors import BadSampleError, NotFoundError, SourceError, SpecError, StorageError
+from engine.errors import BadSampleError, BusyError, NotFoundError, SourceError, SpecError, StorageError
 from engine.workspace import Workspace
 
 
@@ -289,6 +289,20 @@ def test_the_same_spec_is_found_and_another_is_refused(workspace):
     assert second.existed and (second.fingerprint, second.train, second.test) == (first.fingerprint, 100, first.test)
     with pytest.raises(SpecError, match=r"dataset 'd' is there, asked with limit 100 and not 50; choose another name"):
         ingest(workspace, dataclasses.replace(spec, limit=50))
+
+
+def test_a_name_that_another_process_takes_meanwhile(workspace):
+    """The other process: ingests under the same name while this one reads its source."""
+    calls = []
+
+    def report(stage, done, total):
+        if not calls:
+            calls.append(stage)
+            ingest(workspace, IngestSpec("d", "digits", limit=50))
+
+    with pytest.raises(BusyError, match="was made by another process just now"):
+        ingest(workspace, IngestSpec("d", "digits", limit=60), report)
+    assert len(column(workspace, "d", "label")) == 50
 
 
 def test_a_parent_that_was_made_anew_is_noticed(workspace):

@@ -7,7 +7,7 @@ Petroff (2021), which were chosen for the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,6 @@ SELECT_BAR: dict[str, Any] = {
     "scrollZoom": True,
 }
 """The buttons are listed, so that one which sends a chart elsewhere can never appear."""
-SVG_POINTS = 4_000
-"""Up to this many points are drawn as SVG, which every browser paints; more go to WebGL."""
 
 GRID = "rgba(138,148,158,0.18)"
 
@@ -52,6 +50,11 @@ def new_figure(
     figure.update_xaxes(title=x, showgrid=False, zeroline=False, automargin=True)
     figure.update_yaxes(title=y, gridcolor=GRID, zeroline=False, automargin=True)
     return figure
+
+
+def rows(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a frame, columns as attributes."""
+    return iter(frame.itertuples())
 
 
 def class_color(label: int) -> str:
@@ -81,10 +84,17 @@ def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
     text = [[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in share] if n <= 12 else None
     figure = new_figure(300 if n <= 12 else 420, x="given label", y="true label")
     figure.add_heatmap(
-        z=wrong, text=text, texttemplate="%{text}" if text else None, customdata=np.dstack([share, count]),
-        colorscale=[[0, "rgba(217,87,28,0)"], [1, VERMILION]], zmin=0, showscale=False, xgap=1, ygap=1,
+        z=wrong,
+        text=text,
+        texttemplate="%{text}" if text else None,
+        customdata=np.dstack([share, count]),
+        colorscale=[[0, "rgba(217,87,28,0)"], [1, VERMILION]],
+        zmin=0,
+        showscale=False,
+        xgap=1,
+        ygap=1,
         hovertemplate="true %{y}, given %{x}<br>%{customdata[0]:.1f} % of the class, %{customdata[1]} samples<extra></extra>",
-    )  # fmt: skip
+    )
     if text:
         for i in range(n):
             figure.add_shape(
@@ -111,7 +121,7 @@ def detection_chart(catalog: pd.DataFrame) -> go.Figure:
     """
     known = catalog.dropna(subset=["roc_auc"]).sort_values("roc_auc")
     figure = new_figure(60 + 24 * len(known), x="ROC AUC of finding the mislabelled", right=56)
-    for row in known.itertuples():
+    for row in rows(known):
         figure.add_shape(
             type="line",
             x0=0.5,
@@ -122,11 +132,16 @@ def detection_chart(catalog: pd.DataFrame) -> go.Figure:
             layer="below",
         )
     figure.add_scatter(
-        x=known["roc_auc"], y=known["score"], mode="markers+text", marker={"size": 11, "color": BLUE},
-        text=[f"{v:.3f}" for v in known["roc_auc"]], textposition="middle right", cliponaxis=False,
+        x=known["roc_auc"],
+        y=known["score"],
+        mode="markers+text",
+        marker={"size": 11, "color": BLUE},
+        text=[f"{v:.3f}" for v in known["roc_auc"]],
+        textposition="middle right",
+        cliponaxis=False,
         customdata=known[["average_precision"]],
         hovertemplate="%{y}<br>ROC AUC %{x:.4f}<br>average precision %{customdata[0]:.4f}<extra></extra>",
-    )  # fmt: skip
+    )
     low = min(0.48, float(known["roc_auc"].min()) - 0.03) if len(known) else 0.48
     figure.update_xaxes(range=[low, 1.0], dtick=0.1)
     figure.update_yaxes(showgrid=False)
@@ -154,18 +169,31 @@ def histogram_chart(
         if bins[column].sum() == 0:
             continue
         figure.add_bar(
-            x=center, y=bins[column], width=width, name=f"{name}  {int(bins[column].sum()):,}", marker={"color": color, "line": {"width": 0}},
-            opacity=0.72, customdata=np.stack([bins["left"], bins["right"]], axis=1),
+            x=center,
+            y=bins[column],
+            width=width,
+            name=f"{name}  {int(bins[column].sum()):,}",
+            marker={"color": color, "line": {"width": 0}},
+            opacity=0.72,
+            customdata=np.stack([bins["left"], bins["right"]], axis=1),
             hovertemplate=f"%{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}<br>%{{y:,}} {name}<extra></extra>",
-        )  # fmt: skip
+        )
     for rule in dict.fromkeys(rule for rule, _ in thresholds):
         values = sorted(value for name, value in thresholds if name == rule)
         for value in values:
             figure.add_vline(x=value, line={"color": PURPLE, "width": 2, "dash": "dash"})
         figure.add_annotation(
-            x=values[-1], y=1, yref="paper", text=f"{rule}<br>{' and '.join(f'{v:.2f}' for v in values)}", showarrow=False,
-            font={"color": PURPLE}, xanchor="left", yanchor="top", xshift=6, align="left",
-        )  # fmt: skip
+            x=values[-1],
+            y=1,
+            yref="paper",
+            text=f"{rule}<br>{' and '.join(f'{v:.2f}' for v in values)}",
+            showarrow=False,
+            font={"color": PURPLE},
+            xanchor="left",
+            yanchor="top",
+            xshift=6,
+            align="left",
+        )
     figure.update_layout(barmode="overlay", bargap=0)
     return figure
 
@@ -186,12 +214,20 @@ def percentile_chart(scores: pd.DataFrame) -> go.Figure:
         width=0.62,
     )
     figure.add_bar(
-        x=ordered["percentile"], y=ordered["score"], orientation="h", width=0.62,
-        marker={"color": ordered["percentile"], "colorscale": [[0, BLUE], [0.6, "#b9ac70"], [1, VERMILION]], "cmin": 0, "cmax": 100},
+        x=ordered["percentile"],
+        y=ordered["score"],
+        orientation="h",
+        width=0.62,
+        marker={
+            "color": ordered["percentile"],
+            "colorscale": [[0, BLUE], [0.6, "#b9ac70"], [1, VERMILION]],
+            "cmin": 0,
+            "cmax": 100,
+        },
         customdata=ordered[["title", "value"]],
         hovertemplate="%{customdata[0]}<br>value %{customdata[1]:.4g}<br>harder than %{x:.1f} % of the samples<extra></extra>",
-    )  # fmt: skip
-    for row in ordered.itertuples():
+    )
+    for row in rows(ordered):
         figure.add_annotation(x=100, y=row.score, text=f"{row.value:.3g}", showarrow=False, xanchor="left", xshift=6)
     figure.update_layout(barmode="overlay")
     figure.update_xaxes(range=[0, 100], tickvals=[0, 50, 100], ticktext=["easiest", "median", "hardest"])
@@ -199,63 +235,7 @@ def percentile_chart(scores: pd.DataFrame) -> go.Figure:
     return figure
 
 
-# Two scores ---------------------------------------------------------------------------------------------------
-
-
-def linear_fit(x: Any, y: Any) -> tuple[float, float]:
-    """Slope and intercept of the least-squares line."""
-    slope, intercept = np.polyfit(np.asarray(x, float), np.asarray(y, float), 1)
-    return float(slope), float(intercept)
-
-
-def pair_chart(points: pd.DataFrame, x: str, y: str, *, fit: bool = False, square: bool = False) -> go.Figure:
-    """Two numbers of every sample against each other; the mislabelled in vermilion and on top, an optional fit dashed.
-
-    Args: points with sample_id, x, y, wrong (bool)
-    """
-    figure = new_figure(560, x=x, y=y, legend=True, top=34, right=44)
-    figure.update_layout(dragmode="lasso", legend={"itemsizing": "constant"})
-    size = 7 if len(points) <= SVG_POINTS else 4
-    for wrong, name, color in ((False, "clean", BLUE), (True, "mislabelled", VERMILION)):
-        some = points[points["wrong"] == wrong]
-        if some.empty:
-            continue
-        _points(figure, some, name=f"{name}  {len(some):,}" if points["wrong"].any() else f"all  {len(some):,}",
-                marker={"size": size, "color": color, "opacity": 0.62}, total=len(points), x=x, y=y)  # fmt: skip
-    if fit and len(points) > 1:
-        slope, intercept = linear_fit(points["x"], points["y"])
-        ends = np.array([points["x"].min(), points["x"].max()], float)
-        figure.add_scatter(
-            x=ends, y=slope * ends + intercept, mode="lines", name=f"fit, slope {slope:.2f}", hoverinfo="skip",
-            line={"color": PURPLE, "width": 2.5, "dash": "dash"},
-        )  # fmt: skip
-    figure.update_xaxes(showgrid=True, gridcolor=GRID)
-    if square:
-        figure.update_yaxes(scaleanchor="x", constrain="domain")
-        figure.update_xaxes(constrain="domain")
-    return figure
-
-
-def _points(
-    figure: go.Figure, some: pd.DataFrame, *, name: str, marker: dict[str, Any], total: int, x: str, y: str
-) -> None:
-    """A cloud of samples: SVG while that is quick, WebGL above; numbers only, no text per point."""
-    kind = go.Scatter if total <= SVG_POINTS else go.Scattergl
-    hover = {"hoverinfo": "skip"} if total > 100_000 else {
-        "hovertemplate": f"sample %{{customdata}}<br>{x} %{{x:.4g}}<br>{y} %{{y:.4g}}<extra>{name}</extra>"
-    }  # fmt: skip
-    figure.add_trace(
-        kind(
-            x=some["x"].to_numpy(np.float32),
-            y=some["y"].to_numpy(np.float32),
-            mode="markers",
-            name=name,
-            marker=marker,
-            customdata=some["sample_id"].to_numpy(np.int32),
-            unselected={"marker": {"opacity": 0.12}},
-            **hover,
-        )  # fmt: skip
-    )
+# All scores at once ---------------------------------------------------------------------------------------------------
 
 
 def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
@@ -264,72 +244,23 @@ def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
     z = matrix.to_numpy(float)
     figure = new_figure(110 + 40 * len(names))
     figure.add_heatmap(
-        z=z, x=names, y=names, zmin=-1, zmax=1, colorscale=DIVERGING, xgap=2, ygap=2, showscale=False,
-        text=np.where(np.isfinite(z), np.vectorize(lambda v: f"{v:.2f}")(z), ""), texttemplate="%{text}",
-        textfont={"color": "white"}, hovertemplate="%{y} and %{x}<br>Spearman %{z:.3f}<extra></extra>",
-    )  # fmt: skip
+        z=z,
+        x=names,
+        y=names,
+        zmin=-1,
+        zmax=1,
+        colorscale=DIVERGING,
+        xgap=2,
+        ygap=2,
+        showscale=False,
+        text=np.where(np.isfinite(z), np.vectorize(lambda v: f"{v:.2f}")(z), ""),
+        texttemplate="%{text}",
+        textfont={"color": "white"},
+        hovertemplate="%{y} and %{x}<br>Spearman %{z:.3f}<extra></extra>",
+    )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(side="top", tickangle=-40)
     return figure
-
-
-# The map ------------------------------------------------------------------------------------------------------
-
-
-def map_chart(
-    points: pd.DataFrame, color: str, names: Sequence[str], outline: Sequence[tuple[float, float]] = ()
-) -> go.Figure:
-    """The two-dimensional map of the samples.
-
-    Args: points with sample_id, x, y and `color`; color: "class" (int labels, -1 unknown), "yes" (bool) or a title
-          of numbers, in which case the column `color` holds them; outline: a chosen region to draw
-    """
-    figure = new_figure(640, legend=color == "yes" or len(names) > 30, top=34, right=44)
-    figure.update_layout(dragmode="lasso", legend={"itemsizing": "constant"}, uirevision="map")
-    size = 7 if len(points) <= SVG_POINTS else 4 if len(points) <= 60_000 else 3
-    common = {"total": len(points), "x": "x", "y": "y"}
-    if color == "class":
-        for label in sorted(set(points["color"])):
-            some = points[points["color"] == label]
-            tint = class_color(label) if label >= 0 else GREY
-            name = str(names[label]) if label >= 0 else "unknown"
-            _points(figure, some, name=name, marker={"size": size, "color": tint, "opacity": 0.75}, **common)
-            if 0 <= label and len(names) <= 30:
-                x, y = _above(some)
-                figure.add_annotation(
-                    x=x, y=y, text=f"<b>{name}</b>", showarrow=False,
-                    font={"size": 13, "color": "#ffffff"}, bgcolor=with_alpha(tint, 0.9), borderpad=3, yanchor="bottom", yshift=8,
-                )  # fmt: skip
-    elif color == "yes":
-        for yes, name, tint in ((False, "no", GREY), (True, "yes", VERMILION)):
-            some = points[points["color"] == yes]
-            if len(some):
-                _points(figure, some, name=f"{name}  {len(some):,}",
-                        marker={"size": size, "color": tint, "opacity": 0.8 if yes else 0.4}, **common)  # fmt: skip
-    else:
-        low, high = np.nanpercentile(points["color"].to_numpy(float), [1, 99])
-        _points(figure, points, name="", marker={
-            "size": size, "color": points["color"].to_numpy(np.float32), "colorscale": HARDNESS, "cmin": low, "cmax": high,
-            "opacity": 0.8, "colorbar": {"title": {"text": color, "side": "right"}, "thickness": 10, "outlinewidth": 0},
-        }, **common)  # fmt: skip
-    if outline:
-        path = "M" + " L".join(f"{x},{y}" for x, y in outline) + " Z"
-        figure.add_shape(
-            type="path",
-            path=path,
-            line={"color": PURPLE, "width": 2, "dash": "dot"},
-            fillcolor=with_alpha(PURPLE, 0.10),
-        )
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, scaleanchor="x")
-    return figure
-
-
-def _above(points: pd.DataFrame) -> tuple[float, float]:
-    """Where to name a class: above the core of its points, since some of a noisy class lie among other classes."""
-    x, y = float(points["x"].median()), float(points["y"].median())
-    away = np.hypot(points["x"] - x, points["y"] - y)
-    return x, float(points["y"][away <= away.quantile(0.6)].max())
 
 
 # Export -----------------------------------------------------------------------------------------------
@@ -345,9 +276,14 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
     share = 100 * classes["n"] / classes["total"].clip(lower=1)
     figure.add_bar(x=classes["total"], y=names, orientation="h", marker={"color": FAINT}, hoverinfo="skip", width=0.7)
     figure.add_bar(
-        x=classes["n"], y=names, orientation="h", marker={"color": BLUE}, width=0.7, customdata=np.stack([classes["total"], share], axis=1),
+        x=classes["n"],
+        y=names,
+        orientation="h",
+        marker={"color": BLUE},
+        width=0.7,
+        customdata=np.stack([classes["total"], share], axis=1),
         hovertemplate="%{y}<br>%{x:,} of %{customdata[0]:,} kept, %{customdata[1]:.1f} %<extra></extra>",
-    )  # fmt: skip
+    )
     for name, total, part in zip(names, classes["total"], share, strict=True):
         figure.add_annotation(x=total, y=name, text=f"{part:.0f} %", showarrow=False, xanchor="left", xshift=6)
     figure.update_layout(barmode="overlay")

@@ -19,26 +19,37 @@ def accuracy_chart(epochs: pd.DataFrame) -> go.Figure:
     Args: epochs with seed, epoch, train_accuracy, test_accuracy (0..1, NaN where there is no test split)
     """
     figure = new_figure(260, x="epoch", right=64)
-    ends = []
+    ends: list[tuple[float, str, str]] = []
+    lows: list[float] = []
     for column, name, color in (("train_accuracy", "train", GREY), ("test_accuracy", "test", BLUE)):
         if epochs[column].isna().all():
             continue
         by = epochs.groupby("epoch")[column].agg(["mean", "min", "max"]) * 100
         figure.add_scatter(
-            x=[*by.index, *by.index[::-1]], y=[*by["max"], *by["min"][::-1]], fill="toself", mode="lines",
-            line={"width": 0}, fillcolor=color, opacity=0.22, hoverinfo="skip",
-        )  # fmt: skip
-        figure.add_scatter(
-            x=by.index, y=by["mean"], mode="lines", line={"color": color, "width": 2.5}, name=name,
-            hovertemplate=f"{name} %{{y:.1f}} %<br>epoch %{{x}}<extra></extra>",
-        )  # fmt: skip
-        ends.append([float(by["mean"].iloc[-1]), name, color])
-    if len(ends) == 2 and abs(ends[0][0] - ends[1][0]) < 4:  # keep the two names apart
-        ends[0][0], ends[1][0] = (
-            (ends[0][0] - 3, ends[1][0] + 3) if ends[0][0] < ends[1][0] else (ends[0][0] + 3, ends[1][0] - 3)
+            x=[*by.index, *by.index[::-1]],
+            y=[*by["max"], *by["min"][::-1]],
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor=color,
+            opacity=0.22,
+            hoverinfo="skip",
         )
-    for height, name, color in ends:
-        _label(figure, float(epochs["epoch"].max()), height, str(name), str(color))
+        figure.add_scatter(
+            x=by.index,
+            y=by["mean"],
+            mode="lines",
+            line={"color": color, "width": 2.5},
+            name=name,
+            hovertemplate=f"{name} %{{y:.1f}} %<br>epoch %{{x}}<extra></extra>",
+        )
+        ends.append((float(by["mean"].iloc[-1]), name, color))
+        lows.append(float(by["min"].min()))
+    ends.sort()
+    for (_, name, color), height in zip(
+        ends, _spread([end[0] for end in ends], (100 - min(lows, default=0)) / 9), strict=True
+    ):
+        _label(figure, float(epochs["epoch"].max()), height, name, color)
     figure.update_yaxes(ticksuffix=" %")
     return figure
 
@@ -82,9 +93,16 @@ def trajectory_chart(
     for edge, color, pattern in ((np.maximum(high, low), GREEN, ""), (np.minimum(high, low), VERMILION, "/")):
         grid.add_scatter(x=x, y=low, **hidden, row=1, col=1)
         grid.add_scatter(
-            x=x, y=edge, **hidden, fill="tonexty", row=1, col=1, name="ahead" if color == GREEN else "behind",
-            fillcolor=with_alpha(color, 0.30), fillpattern={"shape": pattern, "fgcolor": with_alpha(color, 0.75), "size": 7, "solidity": 0.25},
-        )  # fmt: skip
+            x=x,
+            y=edge,
+            **hidden,
+            fill="tonexty",
+            row=1,
+            col=1,
+            name="ahead" if color == GREEN else "behind",
+            fillcolor=with_alpha(color, 0.30),
+            fillpattern={"shape": pattern, "fgcolor": with_alpha(color, 0.75), "size": 7, "solidity": 0.25},
+        )
     kept = logits[logits["seed"] == seed] if len(logits) else logits
     rival = int(one["other"].mode().iloc[0])
     if len(kept):
@@ -130,9 +148,17 @@ def _line(
     figure: go.Figure, x: Any, y: Any, name: str, color: str, width: float, opacity: float = 1, row: int = 1
 ) -> None:
     figure.add_scatter(
-        x=x, y=y, mode="lines", name=str(name), line={"color": color, "width": width}, opacity=opacity, showlegend=False,
-        hovertemplate=f"{name} %{{y:.3f}}<br>epoch %{{x}}<extra></extra>", row=row, col=1,
-    )  # fmt: skip
+        x=x,
+        y=y,
+        mode="lines",
+        name=str(name),
+        line={"color": color, "width": width},
+        opacity=opacity,
+        showlegend=False,
+        hovertemplate=f"{name} %{{y:.3f}}<br>epoch %{{x}}<extra></extra>",
+        row=row,
+        col=1,
+    )
 
 
 def psi_chart(psi: pd.DataFrame) -> go.Figure:
@@ -151,19 +177,33 @@ def psi_chart(psi: pd.DataFrame) -> go.Figure:
         by = some.groupby("pruned")["accuracy"].agg(["mean", "min", "max", "count"])
         by[["mean", "min", "max"]] *= 100
         figure.add_scatter(
-            x=[*by.index, *by.index[::-1]], y=[*by["max"], *by["min"][::-1]], fill="toself", mode="lines", line={"width": 0},
-            fillcolor=with_alpha(color, 0.16), hoverinfo="skip", legendgroup=order,
-        )  # fmt: skip
+            x=[*by.index, *by.index[::-1]],
+            y=[*by["max"], *by["min"][::-1]],
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor=with_alpha(color, 0.16),
+            hoverinfo="skip",
+            legendgroup=order,
+        )
         figure.add_scatter(
-            x=some["pruned"], y=some["accuracy"] * 100, mode="markers", marker={"size": 5, "color": color, "opacity": 0.45},
-            customdata=some["seed"], hovertemplate=f"{order}, seed %{{customdata}}<br>%{{y:.1f}} % at %{{x:.0f}} % pruned<extra></extra>",
-        )  # fmt: skip
+            x=some["pruned"],
+            y=some["accuracy"] * 100,
+            mode="markers",
+            marker={"size": 5, "color": color, "opacity": 0.45},
+            customdata=some["seed"],
+            hovertemplate=f"{order}, seed %{{customdata}}<br>%{{y:.1f}} % at %{{x:.0f}} % pruned<extra></extra>",
+        )
         figure.add_scatter(
-            x=by.index, y=by["mean"], mode="lines", name=order, line={"color": color, "width": 2.5, "dash": "dot" if order == "random" else "solid"},
+            x=by.index,
+            y=by["mean"],
+            mode="lines",
+            name=order,
+            line={"color": color, "width": 2.5, "dash": "dot" if order == "random" else "solid"},
             customdata=by[["min", "max", "count"]],
-            hovertemplate=f"<b>{order}</b> %{{y:.1f}} % at %{{x:.0f}} % pruned<br>%{{customdata[0]:.1f}} to %{{customdata[1]:.1f}} %, "
-            "%{customdata[2]} seeds<extra></extra>",
-        )  # fmt: skip
+            hovertemplate=f"<b>{order}</b> %{{y:.1f}} % at %{{x:.0f}} % pruned<br>"
+            "%{customdata[0]:.1f} to %{customdata[1]:.1f} %, %{customdata[2]} seeds<extra></extra>",
+        )
         ends.append((float(by.index[-1]), float(by["mean"].iloc[-1]), order, color))
     low, high = float(psi["accuracy"].min()) * 100, float(psi["accuracy"].max()) * 100
     for (x, _, order, color), y in zip(

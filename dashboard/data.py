@@ -178,7 +178,7 @@ def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
     return _frame(_few(at, "fetch_facets", run_id, wanted))
 
 
-def cards(at: Snapshot, run_id: str, wanted: Sequence[int], sort: str = "") -> pd.DataFrame:
+def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = "") -> pd.DataFrame:
     return _frame(_many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dashboard import charts
+
 _STATIC = Path(__file__).with_name("static")
 
 
@@ -56,7 +58,7 @@ def grid(
     _GRID(
         key=key,
         data={
-            "cards": [_card(row, names) for row in cards.itertuples()],
+            "cards": [_card(row, names) for row in charts.rows(cards)],
             "size": size,
             "selected": selected,
             "follow": follow,
@@ -115,6 +117,6 @@ def facets(classes: pd.DataFrame, chosen: Sequence[int], key: str, on_toggle: Ca
 
     rows = [
         {"label": int(r.label), "name": str(r.class_name), "n": int(r.n), "total": int(r.total)}
-        for r in classes.itertuples()
+        for r in charts.rows(classes)
     ]
     _FACETS(key=key, data={"rows": rows, "chosen": list(chosen)}, on_toggle_change=toggled)

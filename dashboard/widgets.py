@@ -6,11 +6,12 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, gallery, state
+from dashboard import charts, data, gallery, state
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def choose(
         value = current if picked is None else picked
         state.put(**{name: "" if value == default else value, **dict.fromkeys(resets)})
 
-    visibility = "collapsed" if collapsed else "visible"
+    visibility: Literal["visible", "collapsed"] = "collapsed" if collapsed else "visible"
     if segments:
         st.segmented_control(
             label,
@@ -137,7 +138,7 @@ def shared_pickers() -> None:
 
 def run_titles(runs: pd.DataFrame) -> dict[str, str]:
     """What a person reads for each run: its title, and its time where two share one."""
-    titles = {str(r.run_id): str(r.title) or str(r.run_id) for r in runs.itertuples()}
+    titles = {str(r.run_id): str(r.title) or str(r.run_id) for r in charts.rows(runs)}
     seen = list(titles.values())
     when = dict(zip(runs["run_id"], runs["created_at"], strict=True))
     return {
@@ -159,7 +160,7 @@ def choose_score(view: View, label: str = "Sort by", name: str = "sort", default
         empty("This run has no scores.", f"winnow run {view.at.dataset} --scores all")
     meanings = {
         str(r.score): f"{r.title} · higher = {r.higher_means}" if isinstance(r.title, str) else ""
-        for r in scores.itertuples()
+        for r in charts.rows(scores)
     }
     options = list(meanings)
     score = choose(label, name, options, default if default in options else options[0], resets=("page",))
@@ -194,7 +195,7 @@ def filter_bar(view: View, score: str) -> data.Filter:
     with st.sidebar:
         st.divider()
         if len(rules):
-            titles = {"": "all samples", **{r.rule: f"{r.rule} · {r.flagged:,}" for r in rules.itertuples()}}
+            titles = {"": "all samples", **{r.rule: f"{r.rule} · {r.flagged:,}" for r in charts.rows(rules)}}
             choose("Flagged by", "rule", list(titles), "", lambda r: titles[r], resets=("page",))
         if facts["known"]:
             titles_truth = {"": "all", "wrong": "mislabelled", "right": "clean"}
@@ -209,12 +210,24 @@ def filter_bar(view: View, score: str) -> data.Filter:
             )
         if "margin_last" in set(scores["score"]):
             titles_agree = {"": "all", "disagrees": "disagrees", "agrees": "agrees"}
-            choose("Network in the end", "agrees", list(titles_agree), "", lambda t: titles_agree[t], segments=True, resets=("page",),
-                   help="whether the networks agree with the given label after the last epoch (margin_last above 0)")  # fmt: skip
+            choose(
+                "Network in the end",
+                "agrees",
+                list(titles_agree),
+                "",
+                lambda t: titles_agree[t],
+                segments=True,
+                resets=("page",),
+                help="whether the networks agree with the given label after the last epoch (margin_last above 0)",
+            )
         _percentiles(score)
         st.caption("Given label")
-        gallery.facets(data.facets(view.at, view.run_id, replace(wanted, labels=())), wanted.labels, "facets_label",
-                       lambda label: state.toggle("label", label))  # fmt: skip
+        gallery.facets(
+            data.facets(view.at, view.run_id, replace(wanted, labels=())),
+            wanted.labels,
+            "facets_label",
+            lambda label: state.toggle("label", label),
+        )
         with st.expander("True or suggested label", expanded=bool(wanted.others)):
             _others(view, wanted)
     return wanted
@@ -258,8 +271,14 @@ def _others(view: View, wanted: data.Filter) -> None:
     def changed() -> None:
         state.put(other=",".join(map(str, sorted(st.session_state[key]))), page=None)
 
-    st.multiselect("True or suggested label", options, format_func=lambda c: view.names[c], key=key, on_change=changed,
-                   label_visibility="collapsed")  # fmt: skip
+    st.multiselect(
+        "True or suggested label",
+        options,
+        format_func=lambda c: view.names[c],
+        key=key,
+        on_change=changed,
+        label_visibility="collapsed",
+    )
 
 
 def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> None:
@@ -282,8 +301,13 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
     with st.container(horizontal=True, vertical_alignment="center", key="chips", width="content"):
         st.markdown(f"**{shown:,}** of {total:,}", width="content")
         for i, (text, clears) in enumerate(chips):
-            st.button(text, key=f"chip_{i}", icon=":material/close:", icon_position="right",
-                      on_click=lambda c=clears: state.put(**c, page=None))  # fmt: skip
+            st.button(
+                text,
+                key=f"chip_{i}",
+                icon=":material/close:",
+                icon_position="right",
+                on_click=lambda c=clears: state.put(**c, page=None),
+            )
         if len(chips) > 1:
             st.button("clear all", key="chip_all", type="tertiary", on_click=state.clear_filter)
 

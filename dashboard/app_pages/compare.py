@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, gallery, widgets
+from dashboard import charts, clouds, data, gallery, widgets
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -24,8 +24,11 @@ def samples_of(event: Any, points: pd.DataFrame) -> pd.DataFrame:
             list(zip(x, y, strict=True)) if len(x) > 2 else [(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])]
         )
         return points[data.inside(points["x"].to_numpy(), points["y"].to_numpy(), corners)]
-    clicked = {int(p["customdata"][0] if isinstance(p["customdata"], list) else p["customdata"])
-               for p in chosen.get("points", []) if "customdata" in p}  # fmt: skip
+    clicked = {
+        int(p["customdata"][0] if isinstance(p["customdata"], list) else p["customdata"])
+        for p in chosen.get("points", [])
+        if "customdata" in p
+    }
     return points[points["sample_id"].isin(clicked)]
 
 
@@ -65,7 +68,7 @@ def two_scores() -> None:
     points = with_truth(
         pd.DataFrame({"sample_id": both["sample_id"], "x": both["value_x"], "y": both["value_y"], "apart": apart})
     )
-    rho = data.spearman(view.at, view.run_id).loc[x, y]
+    rho = float(data.spearman(view.at, view.run_id)[x][y])
     catalog = data.catalog(view.at, view.run_id).set_index("score")["higher_means"]
     shared = (
         "both turned so that higher = harder"
@@ -73,14 +76,16 @@ def two_scores() -> None:
         else "higher = " + str(catalog[x]) + " in both"
     )
     st.markdown(f"#### Spearman {rho:.3f}&ensp;:gray[:small[{x} and {y}, {shared}]]")
-    show(points, charts.pair_chart(points, x, y), x)
+    show(points, clouds.pair_chart(points, x, y), x)
 
 
 def before_after() -> None:
     parent = data.dataset_facts(view.at)["parent"]
     if not parent:
-        widgets.empty(f"{view.at.dataset} was not derived from another set. This makes a noised one of it:",
-                      f"winnow ingest {view.at.dataset}-noisy --from dataset:{view.at.dataset} --noise symmetric:0.2")  # fmt: skip
+        widgets.empty(
+            f"{view.at.dataset} was not derived from another set. This makes a noised one of it:",
+            f"winnow ingest {view.at.dataset}-noisy --from dataset:{view.at.dataset} --noise symmetric:0.2",
+        )
     if parent not in data.datasets():
         widgets.empty(
             f"{parent}, which it was derived from, is not in this workspace.", f"winnow ingest {parent} --from SOURCE"
@@ -114,7 +119,7 @@ def before_after() -> None:
     st.markdown(f"#### Rank by {score} before and after noise&ensp;:gray[:small[0 = easiest; {told}]]")
     show(
         points,
-        charts.pair_chart(points, f"rank on {parent}", f"rank on {view.at.dataset}", fit=True, square=True),
+        clouds.pair_chart(points, f"rank on {parent}", f"rank on {view.at.dataset}", fit=True, square=True),
         score,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, data, gallery, state, widgets
+from dashboard import charts, clouds, data, gallery, state, widgets
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -64,7 +64,7 @@ with left:
         st.info("No sample meets all of these conditions.", icon=":material/filter_alt_off:")
         st.stop()
     st.plotly_chart(
-        charts.map_chart(painted, kind, view.names, wanted.region),
+        clouds.map_chart(painted, kind, view.names, wanted.region),
         config=charts.SELECT_BAR,
         on_select=selected,
         key=key,

@@ -78,8 +78,14 @@ with right:
             icon=":material/deployed_code:",
             on_click="ignore",
         )
-        st.download_button("Ids", lambda: "\n".join(map(str, kept["sample_id"])) + "\n", f"{name}.txt", "text/plain",
-                           icon=":material/format_list_numbered:", on_click="ignore")  # fmt: skip
+        st.download_button(
+            "Ids",
+            lambda: "\n".join(map(str, kept["sample_id"])) + "\n",
+            f"{name}.txt",
+            "text/plain",
+            icon=":material/format_list_numbered:",
+            on_click="ignore",
+        )
     st.caption("or the same from the command line")
     st.code(
         f'winnow export {view.at.dataset} --where "{where or "true"}" --to {name}.csv', language="bash", wrap_lines=True

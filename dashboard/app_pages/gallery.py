@@ -13,8 +13,15 @@ SIZES = {"S": 64, "M": 104, "L": 168}
 
 with st.sidebar:
     score = widgets.choose_score(view)
-    order = widgets.choose("First", "order", ["hard", "easy"], "hard", lambda o: {"hard": "hardest", "easy": "easiest"}[o],
-                           segments=True, resets=("page",))  # fmt: skip
+    order = widgets.choose(
+        "First",
+        "order",
+        ["hard", "easy"],
+        "hard",
+        lambda o: {"hard": "hardest", "easy": "easiest"}[o],
+        segments=True,
+        resets=("page",),
+    )
 wanted = widgets.filter_bar(view, score)
 ids = data.ids(view.at, view.run_id, wanted, score, order == "hard")
 total = data.dataset_facts(view.at)["train"]

@@ -21,8 +21,11 @@ def tiles() -> None:
         st.metric("Test samples", f"{facts['test']:,}")
         st.metric("Classes", len(view.names))
         st.metric("Input", shape, help="channels × height × width" if len(facts["input_shape"]) == 3 else "dimensions")
-        st.metric("Mislabelled", "unknown" if rate is None else f"{100 * rate:.1f} %",
-                  help="realised share of wrong training labels, where the truth is known")  # fmt: skip
+        st.metric(
+            "Mislabelled",
+            "unknown" if rate is None else f"{100 * rate:.1f} %",
+            help="realised share of wrong training labels, where the truth is known",
+        )
     origin = f"derived from **{facts['parent']}**" if facts["parent"] else f"from **{facts['source']}**"
     noise = f", label noise **{facts['noise']}**" if facts["noise"] else ""
     skipped = f", {facts['skipped']:,} unreadable samples passed over" if facts["skipped"] else ""
@@ -62,8 +65,12 @@ def suspects() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         what = f"{len(ids):,} of {facts['train']:,} flagged by {rule}" if rule else f"hardest by {score}"
         st.markdown(f"#### Look first&ensp;:gray[:small[{what}]]", width="content")
-        st.page_link("app_pages/gallery.py", label="Open the gallery", icon=":material/grid_view:",
-                     query_params=state.link(rule=rule, sort=score, sample=None, page=None))  # fmt: skip
+        st.page_link(
+            "app_pages/gallery.py",
+            label="Open the gallery",
+            icon=":material/grid_view:",
+            query_params=state.link(rule=rule, sort=score, sample=None, page=None),
+        )
 
     def opened(sample_id: int | None) -> None:
         state.put(rule=rule, sort=score)
@@ -86,10 +93,18 @@ def runs_table() -> None:
     shown = runs.assign(took=[widgets.duration(s) for s in runs["seconds"]])[
         ["title", "kind", "took", "created_at", "run_id"]
     ]
-    st.dataframe(shown, hide_index=True, height="content", column_config={
-        "title": st.column_config.TextColumn("Run", width="large"), "kind": "Kind", "took": "Took",
-        "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"), "run_id": "Id",
-    })  # fmt: skip
+    st.dataframe(
+        shown,
+        hide_index=True,
+        height="content",
+        column_config={
+            "title": st.column_config.TextColumn("Run", width="large"),
+            "kind": "Kind",
+            "took": "Took",
+            "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"),
+            "run_id": "Id",
+        },
+    )
 
 
 st.header(view.at.dataset, anchor=False)
@@ -109,7 +124,7 @@ with right:
     if catalog is not None and catalog["roc_auc"].notna().any():
         st.markdown("#### What finds the mislabelled")
         st.plotly_chart(charts.detection_chart(catalog), config=charts.NO_BAR, key="detection")
-    for rule in data.rules(view.at, view.run_id).itertuples() if view.run_id else ():
+    for rule in charts.rows(data.rules(view.at, view.run_id)) if view.run_id else ():
         known = rule.recall == rule.recall  # NaN where no truth is known
         quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
         st.markdown(f"**{widgets.plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")

@@ -14,14 +14,21 @@ running = [job for job in unfinished if job.state == "running"]
 titles = widgets.run_titles(runs) if len(runs) else {}
 titles |= {job.run_id: f"{job.title or job.run_id} ({job.state})" for job in unfinished}
 if not titles:
-    widgets.empty(f"{view.at.dataset} has no psi-curve yet. This prunes by four orders and trains at every point:",
-                  f"winnow psi {view.at.dataset} --orders 'random,el2n,el2n*,oracle'")  # fmt: skip
+    widgets.empty(
+        f"{view.at.dataset} has no psi-curve yet. This prunes by four orders and trains at every point:",
+        f"winnow psi {view.at.dataset} --orders 'random,el2n,el2n*,oracle'",
+    )
 
 asked = [r for r in state.get("psi").split(",") if r in titles]
 chosen = asked or [next(iter(titles)), *(job.run_id for job in running)]
 st.session_state["pick_psi"] = list(dict.fromkeys(chosen))
-st.multiselect("Curves", list(titles), format_func=lambda r: titles[r], key="pick_psi",
-               on_change=lambda: state.put(psi=",".join(st.session_state["pick_psi"])))  # fmt: skip
+st.multiselect(
+    "Curves",
+    list(titles),
+    format_func=lambda r: titles[r],
+    key="pick_psi",
+    on_change=lambda: state.put(psi=",".join(st.session_state["pick_psi"])),
+)
 
 
 @widgets.guarded

@@ -25,8 +25,13 @@ def chose() -> None:
 
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-    st.text_input("Samples", key="pick_samples", on_change=chose, width=360,
-                  placeholder=f"ids, like {', '.join(map(str, ids[:3]))}")  # fmt: skip
+    st.text_input(
+        "Samples",
+        key="pick_samples",
+        on_change=chose,
+        width=360,
+        placeholder=f"ids, like {', '.join(map(str, ids[:3]))}",
+    )
     epochs = data.epochs(view.at, view.run_id)
     seeds = sorted({int(s) for s in epochs["seed"]})
     seed = int(widgets.choose("Seed", "seed", [str(s) for s in seeds], segments=len(seeds) <= 10)) if seeds else 0

@@ -15,9 +15,9 @@ import duckdb
 import pandas as pd
 
 from engine.decisions import fetch_decisions_log
-from engine.errors import StorageError, WinnowError
+from engine.errors import NotFoundError, StorageError, WinnowError
 from engine.schema import DECISIONS_COLUMNS, VIEWS, dynamics_select, empty_select
-from engine.workspace import Workspace
+from engine.workspace import Workspace, read_journal
 
 MEMORY_LIMIT = "2GB"
 
@@ -55,6 +55,23 @@ def runs_of(workspace: Workspace, dataset: str) -> list[str]:
         if content["spec"].get("dataset") == dataset:
             found.append((content.get("created_at", ""), run_id))
     return [run_id for _, run_id in sorted(found)]
+
+
+def fetch_fingerprint(workspace: Workspace, dataset: str) -> str:
+    """The fingerprint of a dataset: what a run's spec names its data by."""
+    with connected(workspace, dataset, []) as connection:
+        return str(fetch_sql(connection, "SELECT fingerprint FROM dataset")["fingerprint"][0])
+
+
+def default_dataset(workspace: Workspace) -> str:
+    """The dataset of the latest published run, else the first by name; NotFoundError when there is none."""
+    published = [workspace.read_spec(run_id) for run_id in workspace.published_runs()]
+    latest = sorted(published, key=lambda content: str(content.get("created_at", "")))
+    names = [str(content["spec"].get("dataset")) for content in latest] + workspace.datasets()[::-1]
+    for name in reversed(names):
+        if name in workspace.datasets():
+            return name
+    raise NotFoundError(f"no dataset in {workspace.root}; winnow ingest makes one")
 
 
 @contextlib.contextmanager
@@ -160,8 +177,8 @@ def fetch_dataset(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         count(true_label) FILTER (split = 'train') AS known,
         count(*) FILTER (split = 'train' AND label <> true_label) AS wrong FROM samples) AS counts""",
     )
-    row: dict[str, Any] = frame.astype(object).where(frame.notna(), None).iloc[0].to_dict()
-    return row
+    row = frame.astype(object).where(frame.notna(), None).iloc[0]
+    return {str(name): value for name, value in row.items()}
 
 
 def fetch_classes(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
@@ -295,3 +312,15 @@ def fetch_psi(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str]) -> 
         'SELECT * FROM psi WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY run_id, "order", pruned, seed',
         [list(run_ids)],
     )
+
+
+def fetch_psi_journal(workspace: Workspace, run_id: str) -> pd.DataFrame:
+    """The points a psi run that is not published yet has journalled, with the columns of `fetch_psi`."""
+    orders = workspace.read_spec(run_id)["spec"].get("orders", [])
+    points = [
+        {**event, "run_id": run_id, "order": order}
+        for event in read_journal(workspace.run_dir(run_id))
+        if event["event"] == "psi_point"
+        for order in ([event["order"]] if event["order"] else orders)  # the full set is trained once for all orders
+    ]
+    return pd.DataFrame(points, columns=list(VIEWS["psi"].columns))

@@ -84,7 +84,8 @@ class Results:
         self.write_rule("aum_threshold", flagged.numpy(), held.numpy())
         for r, value in enumerate(alpha.tolist()):
             self.notes.append(
-                f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} threshold samples"
+                f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} "
+                "threshold samples"
             )
 
     def write_rule(self, rule: str, flagged: Array, threshold: Array) -> None:

@@ -188,6 +188,7 @@ def spec_from_json(content: dict[str, Any]) -> Spec:
     if cls is None or not set(content) <= known:
         extra = ", ".join(sorted(set(content) - known)) or "its kind"
         raise SpecError(f"this run was asked by another version of winnow (unknown: {extra}); run it again")
-    if isinstance(content.get("training"), dict):
-        content["training"] = TrainingSpec(**content["training"])
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    if isinstance(given.get("training"), dict):
+        given["training"] = TrainingSpec(**given["training"])
+    return cls(**given)

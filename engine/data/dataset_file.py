@@ -178,7 +178,9 @@ class DatasetWriter:
 def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection to a dataset file; StorageError when it is damaged."""
     try:
-        with duckdb.connect(str(path), read_only=True) as connection:
+        with duckdb.connect(config={"memory_limit": "1GB"}) as connection:
+            connection.execute(f"ATTACH {_literal(path)} AS file (READ_ONLY)")
+            connection.execute("USE file")
             yield connection
     except duckdb.Error as error:
         raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error

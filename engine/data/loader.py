@@ -100,7 +100,7 @@ def normalisation(samples: Samples) -> tuple[Tensor, Tensor]:
         mean, variance = _channel_moments(inputs)
         mean, variance = mean.view(-1, 1, 1), variance.view(-1, 1, 1)
     else:
-        blocks = inputs.split(_SAMPLES_AT_ONCE)
+        blocks = _blocks(inputs)
         zeros = torch.zeros(inputs.shape[1], dtype=torch.float64, device=inputs.device)
         mean = sum((block.double().sum(0) for block in blocks), zeros) / len(inputs)
         variance = sum(((block.double() - mean).square().sum(0) for block in blocks), zeros) / len(inputs)
@@ -108,11 +108,15 @@ def normalisation(samples: Samples) -> tuple[Tensor, Tensor]:
     return mean.float(), torch.where(std > 1e-6, std, torch.ones_like(std)).float()
 
 
+def _blocks(inputs: Tensor) -> list[Tensor]:
+    return [inputs[i : i + _SAMPLES_AT_ONCE] for i in range(0, len(inputs), _SAMPLES_AT_ONCE)]
+
+
 def _channel_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) float64 of (N, C, H, W) uint8, from counts of the 256 values: exact, and fast."""
     channels = inputs.shape[1]
     counts = torch.zeros(channels, 256, dtype=torch.float64, device=inputs.device)
-    for block in inputs.split(_SAMPLES_AT_ONCE):
+    for block in _blocks(inputs):
         for channel in range(channels):
             counts[channel] += torch.bincount(block[:, channel].flatten(), minlength=256)
     shares = counts / (inputs.numel() // channels)

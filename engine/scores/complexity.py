@@ -187,7 +187,7 @@ def solve_stochastic_gap(
     unit = unit_rows(rows.double())
     first, unit, own = _merge_copies(unit, labels[None])
     out = torch.empty(3, runs, len(unit), dtype=torch.float64)
-    classes, ridge = own[0].unique(), 0.0
+    classes, ridge = torch.unique(own[0]), 0.0
     for run in range(runs):
         for done, label in enumerate(classes.tolist()):
             positive, others = (own[0] == label).nonzero()[:, 0], (own[0] != label).nonzero()[:, 0]
@@ -200,7 +200,8 @@ def solve_stochastic_gap(
                 values[run, positive.cpu()] = solved[0, : len(positive)]
             ridge = max(ridge, part.ridge)
             report(run * len(classes) + done + 1, runs * len(classes))
-    return Gap(*out[:, :, first.cpu()], len(first) - len(unit), ridge)
+    alpha, diagonal, kernel_labels = out[:, :, first.cpu()]
+    return Gap(alpha, diagonal, kernel_labels, len(first) - len(unit), ridge)
 
 
 def gap_bytes(n: int, width: int, columns: int, dtype: torch.dtype = torch.float64) -> int:
@@ -210,13 +211,13 @@ def gap_bytes(n: int, width: int, columns: int, dtype: torch.dtype = torch.float
 
 def stochastic_gap_bytes(labels: Tensor, width: int, negatives: int) -> int:
     """Memory in bytes that `solve_stochastic_gap` takes: that of its largest class."""
-    largest = int(labels.unique(return_counts=True)[1].max())
+    largest = int(torch.unique(labels, return_counts=True)[1].max())
     return gap_bytes(min(len(labels), (1 + negatives) * largest), width, 2) + 24 * len(labels) * width
 
 
 def check_classes(labels: Tensor) -> None:
     """Raise ScoreInputError unless there are two classes or more, and two samples or more of each that occurs."""
-    present, counts = labels.unique(return_counts=True)
+    present, counts = torch.unique(labels, return_counts=True)
     if len(present) < 2:
         raise ScoreInputError(f"all {len(labels)} samples have the label {int(present[0])}; two classes are needed")
     if int(counts.min()) < 2:
@@ -252,7 +253,7 @@ def find_copies(unit: Tensor) -> Tensor:
 def _merge_copies(unit: Tensor, labellings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Different rows only: (N,) which of them each sample has, the rows (U, D), and their labels (R, U)."""
     original = find_copies(unit)
-    kept, first = original.unique(return_inverse=True)
+    kept, first = torch.unique(original, return_inverse=True)
     first = first.to(unit.device)
     if len(kept) == len(unit):
         return first, unit, labellings.to(unit.device)
@@ -333,7 +334,8 @@ def _factor(
 def _solve(factor: Tensor, columns: Tensor) -> Tensor:
     """(L L')^-1 columns, float64."""
     half = torch.linalg.solve_triangular(factor, columns.to(factor.dtype), upper=False)
-    return torch.linalg.solve_triangular(factor.mT, half, upper=True).double()
+    solution: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True).double()
+    return solution
 
 
 def _inverse_diagonal(factor: Tensor, report: Callable[[int], None]) -> Tensor:

@@ -1,0 +1,291 @@
+"""DataFrame -> plotly figure. No Streamlit in here: figures take their text and grid colours from the page's theme.
+
+Colours mean the same everywhere: blue is what a label says or what is clean, vermilion is mislabelled or negative,
+green is positive. The three stay apart for colour-blind eyes (Okabe and Ito); classes take the ten colours of
+Petroff (2021), which were chosen for the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+BLUE, VERMILION, GREEN, PURPLE = "#3b82b8", "#d9571c", "#1a9a74", "#8b6bb1"
+GREY, FAINT = "#8a949e", "rgba(138,148,158,0.28)"
+CLASSES = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+HARDNESS = "Cividis"
+DIVERGING = [[0, "#2166ac"], [0.25, "#67a9cf"], [0.5, "#8a949e"], [0.75, "#ef8a62"], [1, "#b2182b"]]
+NO_BAR: dict[str, Any] = {"displayModeBar": False}
+SELECT_BAR: dict[str, Any] = {
+    "displaylogo": False,
+    "displayModeBar": True,
+    "modeBarButtons": [["lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    "scrollZoom": True,
+}
+"""The buttons are listed, so that one which sends a chart elsewhere can never appear."""
+
+GRID = "rgba(138,148,158,0.18)"
+
+
+def new_figure(
+    height: int, *, x: str = "", y: str = "", legend: bool = False, top: int = 12, right: int = 12
+) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": right, "t": top, "b": 8},
+        showlegend=legend,
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0, "xanchor": "left", "title": None},
+        hovermode="closest",
+        modebar={"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    figure.update_xaxes(title=x, showgrid=False, zeroline=False, automargin=True)
+    figure.update_yaxes(title=y, gridcolor=GRID, zeroline=False, automargin=True)
+    return figure
+
+
+def rows(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a frame, columns as attributes."""
+    return iter(frame.itertuples())
+
+
+def class_color(label: int) -> str:
+    """The colour of a class; more than ten classes share colours."""
+    return CLASSES[label % len(CLASSES)]
+
+
+def with_alpha(color: str, alpha: float) -> str:
+    r, g, b = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({r},{g},{b},{alpha})"
+
+
+# Sets ------------------------------------------------------------------------------------------------
+
+
+def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
+    """The transition matrix of the labels, in percent of each true class. The diagonal, which is right, stays grey.
+
+    Args: matrix with true_label, label, count, share
+    """
+    n = len(names)
+    share, count = np.zeros((n, n)), np.zeros((n, n), int)
+    share[matrix["true_label"], matrix["label"]] = matrix["share"] * 100
+    count[matrix["true_label"], matrix["label"]] = matrix["count"]
+    wrong = share.copy()
+    np.fill_diagonal(wrong, np.nan)
+    text = [[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in share] if n <= 12 else None
+    figure = new_figure(300 if n <= 12 else 420, x="given label", y="true label")
+    figure.add_heatmap(
+        z=wrong,
+        text=text,
+        texttemplate="%{text}" if text else None,
+        customdata=np.dstack([share, count]),
+        colorscale=[[0, "rgba(217,87,28,0)"], [1, VERMILION]],
+        zmin=0,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        hovertemplate="true %{y}, given %{x}<br>%{customdata[0]:.1f} % of the class, %{customdata[1]} samples<extra></extra>",
+    )
+    if text:
+        for i in range(n):
+            figure.add_shape(
+                type="rect",
+                x0=i - 0.5,
+                x1=i + 0.5,
+                y0=i - 0.5,
+                y1=i + 0.5,
+                line={"width": 0},
+                fillcolor=FAINT,
+                layer="below",
+            )
+            figure.add_annotation(x=i, y=i, text=f"{share[i, i]:.0f}", showarrow=False)
+    ticks = {"tickvals": list(range(n)), "ticktext": [str(name)[:12] for name in names]} if n <= 30 else {}
+    figure.update_xaxes(**ticks, constrain="domain")
+    figure.update_yaxes(**ticks, autorange="reversed", showgrid=False)
+    return figure
+
+
+def detection_chart(catalog: pd.DataFrame) -> go.Figure:
+    """How well each score ranks the mislabelled last: ROC AUC as a dot on a line from chance (0.5) to 1.
+
+    Args: catalog with score, roc_auc, average_precision (NaN rows are left out)
+    """
+    known = catalog.dropna(subset=["roc_auc"]).sort_values("roc_auc")
+    figure = new_figure(60 + 24 * len(known), x="ROC AUC of finding the mislabelled", right=56)
+    for row in rows(known):
+        figure.add_shape(
+            type="line",
+            x0=0.5,
+            x1=row.roc_auc,
+            y0=row.score,
+            y1=row.score,
+            line={"color": FAINT, "width": 3},
+            layer="below",
+        )
+    figure.add_scatter(
+        x=known["roc_auc"],
+        y=known["score"],
+        mode="markers+text",
+        marker={"size": 11, "color": BLUE},
+        text=[f"{v:.3f}" for v in known["roc_auc"]],
+        textposition="middle right",
+        cliponaxis=False,
+        customdata=known[["average_precision"]],
+        hovertemplate="%{y}<br>ROC AUC %{x:.4f}<br>average precision %{customdata[0]:.4f}<extra></extra>",
+    )
+    low = min(0.48, float(known["roc_auc"].min()) - 0.03) if len(known) else 0.48
+    figure.update_xaxes(range=[low, 1.0], dtick=0.1)
+    figure.update_yaxes(showgrid=False)
+    return figure
+
+
+# Scores -------------------------------------------------------------------------------------------------------
+
+
+def histogram_chart(
+    bins: pd.DataFrame, score: str, higher_means: str, thresholds: Sequence[tuple[str, float]]
+) -> go.Figure:
+    """A score's distribution, the mislabelled apart from the clean where the truth is known, with threshold lines.
+
+    Args: bins with left, right, clean, mislabelled, unknown (samples)
+    """
+    sides = ("easier", "harder") if higher_means == "harder" else ("harder", "easier")
+    figure = new_figure(380, x=f"← {sides[0]}     <b>{score}</b>     {sides[1]} →", y="samples", legend=True, top=36)
+    center, width = (bins["left"] + bins["right"]) / 2, bins["right"] - bins["left"]
+    for column, name, color in (
+        ("unknown", "truth unknown", GREY),
+        ("clean", "clean", BLUE),
+        ("mislabelled", "mislabelled", VERMILION),
+    ):
+        if bins[column].sum() == 0:
+            continue
+        figure.add_bar(
+            x=center,
+            y=bins[column],
+            width=width,
+            name=f"{name}  {int(bins[column].sum()):,}",
+            marker={"color": color, "line": {"width": 0}},
+            opacity=0.72,
+            customdata=np.stack([bins["left"], bins["right"]], axis=1),
+            hovertemplate=f"%{{customdata[0]:.3g}} to %{{customdata[1]:.3g}}<br>%{{y:,}} {name}<extra></extra>",
+        )
+    for rule in dict.fromkeys(rule for rule, _ in thresholds):
+        values = sorted(value for name, value in thresholds if name == rule)
+        for value in values:
+            figure.add_vline(x=value, line={"color": PURPLE, "width": 2, "dash": "dash"})
+        figure.add_annotation(
+            x=values[-1],
+            y=1,
+            yref="paper",
+            text=f"{rule}<br>{' and '.join(f'{v:.2f}' for v in values)}",
+            showarrow=False,
+            font={"color": PURPLE},
+            xanchor="left",
+            yanchor="top",
+            xshift=6,
+            align="left",
+        )
+    figure.update_layout(barmode="overlay", bargap=0)
+    return figure
+
+
+def percentile_chart(scores: pd.DataFrame) -> go.Figure:
+    """One sample among all: a bar per score, from the easiest (0) to the hardest (100) percentile of its rank.
+
+    Args: scores with score, title, value, percentile
+    """
+    ordered = scores.sort_values("percentile")
+    figure = new_figure(40 + 22 * len(ordered), right=70)
+    figure.add_bar(
+        x=np.full(len(ordered), 100),
+        y=ordered["score"],
+        orientation="h",
+        marker={"color": GRID},
+        hoverinfo="skip",
+        width=0.62,
+    )
+    figure.add_bar(
+        x=ordered["percentile"],
+        y=ordered["score"],
+        orientation="h",
+        width=0.62,
+        marker={
+            "color": ordered["percentile"],
+            "colorscale": [[0, BLUE], [0.6, "#b9ac70"], [1, VERMILION]],
+            "cmin": 0,
+            "cmax": 100,
+        },
+        customdata=ordered[["title", "value"]],
+        hovertemplate="%{customdata[0]}<br>value %{customdata[1]:.4g}<br>harder than %{x:.1f} % of the samples<extra></extra>",
+    )
+    for row in rows(ordered):
+        figure.add_annotation(x=100, y=row.score, text=f"{row.value:.3g}", showarrow=False, xanchor="left", xshift=6)
+    figure.update_layout(barmode="overlay")
+    figure.update_xaxes(range=[0, 100], tickvals=[0, 50, 100], ticktext=["easiest", "median", "hardest"])
+    figure.update_yaxes(showgrid=False)
+    return figure
+
+
+# All scores at once ---------------------------------------------------------------------------------------------------
+
+
+def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
+    """Spearman correlation of every two scores, all turned so that higher = harder."""
+    names = list(matrix.columns)
+    z = matrix.to_numpy(float)
+    figure = new_figure(110 + 40 * len(names))
+    figure.add_heatmap(
+        z=z,
+        x=names,
+        y=names,
+        zmin=-1,
+        zmax=1,
+        colorscale=DIVERGING,
+        xgap=2,
+        ygap=2,
+        showscale=False,
+        text=np.where(np.isfinite(z), np.vectorize(lambda v: f"{v:.2f}")(z), ""),
+        texttemplate="%{text}",
+        textfont={"color": "white"},
+        hovertemplate="%{y} and %{x}<br>Spearman %{z:.3f}<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(side="top", tickangle=-40)
+    return figure
+
+
+# Export -----------------------------------------------------------------------------------------------
+
+
+def balance_chart(classes: pd.DataFrame) -> go.Figure:
+    """Samples kept of each class, over all of the class.
+
+    Args: classes with class_name, n (kept), total
+    """
+    figure = new_figure(max(180, 50 + 24 * len(classes)), x="training samples", right=64)
+    names = [str(name) for name in classes["class_name"]]
+    share = 100 * classes["n"] / classes["total"].clip(lower=1)
+    figure.add_bar(x=classes["total"], y=names, orientation="h", marker={"color": FAINT}, hoverinfo="skip", width=0.7)
+    figure.add_bar(
+        x=classes["n"],
+        y=names,
+        orientation="h",
+        marker={"color": BLUE},
+        width=0.7,
+        customdata=np.stack([classes["total"], share], axis=1),
+        hovertemplate="%{y}<br>%{x:,} of %{customdata[0]:,} kept, %{customdata[1]:.1f} %<extra></extra>",
+    )
+    for name, total, part in zip(names, classes["total"], share, strict=True):
+        figure.add_annotation(x=total, y=name, text=f"{part:.0f} %", showarrow=False, xanchor="left", xshift=6)
+    figure.update_layout(barmode="overlay")
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
+    return figure

@@ -1,0 +1,148 @@
+"""One sample beside the grid: its picture, why it is flagged, its trajectories, its neighbours, all its scores."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from PIL import Image
+
+from dashboard import charts, curves, data, gallery, state
+from dashboard.gallery import number
+from dashboard.widgets import View, plain
+
+
+def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """In a sentence or two: what the networks preferred, and what each rule held its score against.
+
+    Args: given: the given label's name; dynamics, flags, scores of one sample, as the queries give them
+    """
+    parts = []
+    if len(dynamics):
+        seeds, epochs = dynamics["seed"].nunique(), dynamics["epoch"].max()
+        against = dynamics[~dynamics["correct"].astype(bool)]
+        span = f"{len(dynamics)} epochs ({seeds} networks × {epochs})" if seeds > 1 else f"{epochs} epochs"
+        if against.empty:
+            parts.append(f"In all {span} the networks preferred the given {plain(given)}.")
+        else:
+            rival = int(against["predicted"].mode().iloc[0])
+            times = int((against["predicted"] == rival).sum())
+            share = "all" if times == len(dynamics) else f"**{times}** of"
+            preferred = f"**{plain(names[rival])}** over the given **{plain(given)}**"
+            parts.append(f"In {share} {span} the networks preferred {preferred}.")
+    values = dict(zip(scores["score"], scores["value"], strict=True))
+    for flag in charts.rows(flags):
+        score = max((s for s in values if str(flag.rule).startswith(s)), key=len, default=None)
+        if score is None:
+            parts.append(f"{plain(flag.rule)} {'flags it' if flag.flagged else 'does not flag it'}.")
+            continue
+        value, threshold = values[score], flag.threshold
+        side = "below" if value < threshold else "above" if value > threshold else "at"
+        verdict = "flagged" if flag.flagged else "not flagged"
+        parts.append(f"Its {plain(score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**.")
+    return " ".join(parts)
+
+
+def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
+    """Draw everything known about one sample; ids is the list it is looked at in."""
+    sample = data.sample(view.at, sample_id)
+    if sample is None or sample["split"] != "train":
+        st.warning(f"There is no training sample {sample_id} in {view.at.dataset}.", icon=":material/search_off:")
+        return
+    _head(sample_id, ids)
+    label = int(sample["label"])
+    dynamics = data.trajectory(view.at, view.run_id, sample_id)
+    scores = data.sample_scores(view.at, view.run_id, sample_id)
+    card = data.cards(view.at, view.run_id, [sample_id])
+    with st.container(horizontal=True, gap="medium"):
+        with st.container(width=190):
+            picture(card, 190)
+        with st.container():
+            chips(card, view.names)
+            st.markdown(
+                why(view.names[label], view.names, dynamics, data.sample_flags(view.at, view.run_id, sample_id), scores)
+            )
+            st.caption(str(sample["source"]))
+    if len(dynamics):
+        seed = int(dynamics["seed"].min())
+        logits = data.sample_logits(view.at, view.run_id, sample_id)
+        st.plotly_chart(
+            curves.trajectory_chart(dynamics, logits, seed, label, view.names, 360),
+            config=charts.NO_BAR,
+            key="trajectory",
+        )
+        st.page_link(
+            "app_pages/trajectories.py",
+            label="All seeds and more samples",
+            icon=":material/show_chart:",
+            query_params=state.link(samples=sample_id),
+        )
+    near = data.neighbors(view.at, view.run_id, sample_id)
+    if len(near):
+        st.markdown("##### Nearest in the network's eyes")
+        ids_near = near["neighbor_id"].to_list()[:12]
+        cards = data.cards(view.at, view.run_id, ids_near)
+        similarity = near.set_index("neighbor_id")["similarity"]
+        gallery.grid(
+            cards.assign(value=cards["sample_id"].map(similarity), flagged=False),
+            view.names,
+            "neighbours",
+            lambda i: state.put(sample=i),
+            size=62,
+        )
+    if len(scores):
+        st.markdown("##### Among all samples")
+        st.plotly_chart(charts.percentile_chart(scores), config=charts.NO_BAR, key="percentiles")
+
+
+def picture(card: pd.DataFrame, size: int) -> None:
+    """The sample's picture, enlarged with sharp pixels."""
+    row = card.iloc[0]
+    if isinstance(row["thumbnail"], bytes | bytearray):
+        content = bytes(row["thumbnail"])
+        kind = "sharp" if max(Image.open(io.BytesIO(content)).size) <= 64 else "smooth"
+        with st.container(key=f"picture_{kind}_{int(row['sample_id'])}"):
+            st.image(content, width=size, alt=f"sample {row['sample_id']}")
+
+
+def chips(card: pd.DataFrame, names: Sequence[str]) -> None:
+    """The label chips in words."""
+    colors = {"given": "blue", "true": "green", "suggested": "orange"}
+    row = next(charts.rows(card))
+    with st.container(horizontal=True, gap="small"):
+        for kind, text in gallery.chips(row, names):
+            st.badge(f"{kind} {text}", color=colors[kind])  # type: ignore[arg-type]
+        if row.flagged:
+            st.badge("flagged", color="red", icon=":material/flag:")
+
+
+def _head(sample_id: int, ids: np.ndarray[Any, Any]) -> None:
+    found = np.nonzero(ids == sample_id)[0]
+    at = int(found[0]) if len(found) else None
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        place = f"&ensp;:gray[:small[{at + 1:,} of {len(ids):,}]]" if at is not None else ""
+        st.markdown(f"#### Sample {sample_id}{place}", width="content")
+        with st.container(horizontal=True, width="content", gap="small"):
+            if at is not None:
+                before, after = int(ids[max(0, at - 1)]), int(ids[min(len(ids) - 1, at + 1)])
+                st.button(
+                    "",
+                    key="before",
+                    icon=":material/chevron_left:",
+                    disabled=at == 0,
+                    on_click=lambda: state.put(sample=before),
+                    help="previous",
+                )
+                st.button(
+                    "",
+                    key="after",
+                    icon=":material/chevron_right:",
+                    disabled=at == len(ids) - 1,
+                    on_click=lambda: state.put(sample=after),
+                    help="next",
+                )
+            st.button("", key="close", icon=":material/close:", on_click=lambda: state.put(sample=None), help="close")

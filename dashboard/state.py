@@ -1,0 +1,103 @@
+"""What is selected <-> query parameters, so that every view is a link.
+
+The query parameters are the truth; widgets are set from them before they are drawn and write to them when they
+change. Streamlit empties them when a person goes to another page, so what was chosen is remembered per session: an
+address with a dataset in it speaks for itself, one without is filled up with what was chosen before.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.data import Filter
+
+_CHOSEN = "winnow_chosen"
+_FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region")
+
+
+def chosen() -> dict[str, str]:
+    """Everything that is chosen now, by query parameter."""
+    remembered: dict[str, str] = st.session_state.setdefault(_CHOSEN, {})
+    if "dataset" in st.query_params:
+        remembered.clear()
+        remembered.update(st.query_params.to_dict())
+    return remembered
+
+
+def get(name: str, default: str = "") -> str:
+    """What is chosen for one query parameter."""
+    return chosen().get(name, default)
+
+
+def put(**values: object) -> None:
+    """Choose; None or '' takes a choice back."""
+    now = chosen()
+    for name, value in values.items():
+        if value is None or value == "":
+            now.pop(name, None)
+        else:
+            now[name] = str(value)
+    if st.query_params.to_dict() != now:
+        st.query_params.from_dict(now)
+
+
+def link(**values: object) -> dict[str, str]:
+    """The query parameters of the present view with some replaced (None leaves one out)."""
+    merged = {**chosen(), **{k: "" if v is None else str(v) for k, v in values.items()}}
+    return {k: v for k, v in merged.items() if v}
+
+
+def get_int(name: str, default: int | None = None) -> int | None:
+    """A chosen whole number; the default when there is none or it is not one."""
+    text = get(name)
+    return int(text) if text.lstrip("-").isdigit() else default
+
+
+def get_ints(name: str) -> tuple[int, ...]:
+    """Chosen whole numbers, separated by commas; what is not a number is passed over."""
+    return tuple(int(part) for part in get(name).split(",") if part.strip().isdigit())
+
+
+def get_region() -> tuple[tuple[float, float], ...]:
+    """The outline chosen on the map: x,y pairs separated by spaces; empty when there is none or it is malformed."""
+    try:
+        points = tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in get("region").split()))
+    except ValueError:
+        return ()
+    return points if len(points) >= 3 else ()
+
+
+def put_region(x: list[float], y: list[float], most: int = 60) -> None:
+    """Choose an outline on the map, thinned to at most 60 points."""
+    step = max(1, -(-len(x) // most))
+    put(region=" ".join(f"{a:.4g},{b:.4g}" for a, b in zip(x[::step], y[::step], strict=True)), page=None)
+
+
+def toggle(name: str, value: int) -> None:
+    """Add a number to a list of chosen ones, or take it out."""
+    now = get_ints(name)
+    kept = tuple(v for v in now if v != value) if value in now else (*now, value)
+    put(**{name: ",".join(map(str, sorted(kept)))}, page=None)
+
+
+def get_filter(score: str) -> Filter:
+    """The chosen filter; the percentiles are those of the given score."""
+    low, high = get_int("low", 0) or 0, get_int("high", 100)
+    low, high = max(0, min(low, 100)), min(100, 100 if high is None else high)
+    truth, agrees = get("truth"), get("agrees")
+    return Filter(
+        labels=get_ints("label"),
+        others=get_ints("other"),
+        rule=get("rule"),
+        truth="wrong" if truth == "wrong" else "right" if truth == "right" else "",
+        agreement="agrees" if agrees == "agrees" else "disagrees" if agrees == "disagrees" else "",
+        score=score,
+        low=low,
+        high=max(low, high),
+        region=get_region(),
+    )
+
+
+def clear_filter() -> None:
+    """Take back every filter."""
+    put(**dict.fromkeys(_FILTERS), page=None)

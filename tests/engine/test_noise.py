@@ -1,0 +1,110 @@
+"""Label noise: exact counts, no label left as it was among the changed, reproducible, others untouched."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.data.noise import apply_noise, parse_noise, superclasses_of, transition_matrix
+from engine.errors import SpecError
+
+label_sets = st.integers(2, 12).flatmap(
+    lambda c: st.tuples(st.lists(st.integers(0, c - 1), min_size=1, max_size=300), st.just(c))
+)
+rates = st.floats(0, 1, allow_nan=False)
+seeds = st.integers(0, 2**32)
+
+
+@given(label_sets, rates, seeds, st.sampled_from(["symmetric", "asymmetric"]))
+def test_changes_exactly_the_share_and_gives_another_class(labels_classes, rate, seed, kind):
+    labels, classes = np.array(labels_classes[0], np.int64), labels_classes[1]
+    before = labels.copy()
+    noisy = apply_noise(f"{kind}:{rate!r}", labels, classes, seed)
+    assert (noisy != labels).sum() == round(rate * len(labels))
+    assert noisy.min() >= 0 and noisy.max() < classes and noisy.dtype == np.int64
+    np.testing.assert_array_equal(labels, before)
+    np.testing.assert_array_equal(noisy, apply_noise(f"{kind}:{rate!r}", labels, classes, seed))
+
+
+@given(label_sets, rates, seeds)
+def test_asymmetric_goes_to_the_next_class(labels_classes, rate, seed):
+    labels, classes = np.array(labels_classes[0], np.int64), labels_classes[1]
+    noisy = apply_noise(f"asymmetric:{rate!r}", labels, classes, seed)
+    changed = noisy != labels
+    np.testing.assert_array_equal(noisy[changed], (labels[changed] + 1) % classes)
+
+
+def test_symmetric_reaches_every_other_class_equally_often():
+    noisy = apply_noise("symmetric:1", np.full(90_000, 3, np.int64), 10, 0)
+    counts = np.bincount(noisy, minlength=10)
+    assert counts[3] == 0
+    # 9 classes, 10,000 expected, standard deviation 94
+    assert np.abs(np.delete(counts, 3) - 10_000).max() < 400
+
+
+def test_another_seed_gives_other_samples():
+    labels = np.zeros(1000, np.int64)
+    first, second = (apply_noise("symmetric:0.5", labels, 5, seed) for seed in (0, 1))
+    assert (first != second).any()
+
+
+def test_twice_is_one_after_the_other_each_drawn_on_its_own():
+    labels = np.zeros(1000, np.int64)
+    both = apply_noise("asymmetric:0.3+asymmetric:0.3", labels, 10, 7)
+    # 300 + 300 changes; were both drawn alike, there would be 300 labels 2 and none 1
+    counts = np.bincount(both, minlength=3)
+    assert counts.sum() == 1000 and counts[1] + 2 * counts[2] == 600
+    assert 50 < counts[2] < 130  # 90 expected
+    once = apply_noise("asymmetric:0.3", labels, 10, 7)
+    np.testing.assert_array_equal(both[once == 1] >= 1, True)
+
+
+def test_superclass_stays_within_the_group():
+    groups = [0, 0, 1, 1, 1]
+    labels = np.arange(5).repeat(200)
+    noisy = apply_noise("superclass:0.5", labels, 5, 0, groups)
+    assert (noisy != labels).sum() == 500
+    np.testing.assert_array_equal(np.array(groups)[noisy], np.array(groups)[labels])
+    assert {int(v) for v in noisy[labels == 2]} == {2, 3, 4}
+
+
+def test_cifar100_has_20_superclasses_of_5():
+    from engine.data.noise import _CIFAR100
+
+    names = sorted(name for group in _CIFAR100 for name in group.split())
+    assert len(names) == len(set(names)) == 100
+    groups = superclasses_of(names)
+    assert np.bincount(groups).tolist() == [5] * 20
+    assert groups[names.index("maple_tree")] == groups[names.index("oak_tree")]
+    assert superclasses_of(["cat", "dog"]) is None
+
+
+def test_transition_matrix_by_hand():
+    true, given_labels = np.array([0, 0, 0, 1, 2]), np.array([0, 1, 1, 1, 0])
+    assert transition_matrix(true, given_labels, 3).tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("symmetric:1.5", "the rate of noise 'symmetric' is 1.5; allowed: 0 to 1 (write symmetric:0.2 for 20 %)"),
+        ("symmetric:-0.1", "the rate of noise 'symmetric' is -0.1; allowed: 0 to 1 (write symmetric:0.2 for 20 %)"),
+        ("symmetric:nan", "the rate of noise 'symmetric' is nan; allowed: 0 to 1 (write symmetric:0.2 for 20 %)"),
+        ("symmetric", "the rate of noise 'symmetric' is missing; write symmetric:0.2 for 20 %"),
+        ("symmetric:lots", "the rate of noise 'symmetric' is 'lots'; write symmetric:0.2 for 20 %"),
+        (
+            "symetric:0.2",
+            "unknown noise 'symetric'; did you mean 'symmetric'? (it is written KIND:RATE, as in symmetric:0.2)",
+        ),
+    ],
+)
+def test_says_what_is_wrong(text, message):
+    with pytest.raises(SpecError) as caught:
+        parse_noise(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("groups", [None, [0, 0], [0, 0, 1]])
+def test_superclass_without_fitting_groups_is_refused(groups):
+    with pytest.raises(SpecError, match="super-class"):
+        apply_noise("superclass:0.5", np.zeros(10, np.int64), 3, 0, groups)

@@ -20,10 +20,10 @@ import streamlit as st
 from engine import queries, samples
 from engine.errors import WinnowError
 from engine.jobs import Job, fetch_jobs
-from engine.samples import Filter
+from engine.samples import Filter, Ids
 from engine.workspace import Workspace, default_root
 
-__all__ = ["Filter", "Job", "Snapshot", "WinnowError"]
+__all__ = ["Filter", "Ids", "Job", "Snapshot", "WinnowError"]
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ def labels(at: Snapshot) -> pd.DataFrame:
     return _frame(_many(at, "fetch_labels"))
 
 
-def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> samples.Ids:
-    found: samples.Ids = _many(at, "fetch_ids", run_id, wanted, sort, hardest_first)
+def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
+    found: Ids = _many(at, "fetch_ids", run_id, wanted, sort, hardest_first)
     return found
 
 
@@ -178,7 +178,7 @@ def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
     return _frame(_few(at, "fetch_facets", run_id, wanted))
 
 
-def cards(at: Snapshot, run_id: str, wanted: Sequence[int], sort: str = "") -> pd.DataFrame:
+def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = "") -> pd.DataFrame:
     return _frame(_many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))
 
 
@@ -220,7 +220,9 @@ def _frame(found: Any) -> pd.DataFrame:
     return found
 
 
-def inside(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], outline: Sequence[tuple[float, float]]) -> np.ndarray[Any, Any]:
+def inside(
+    x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], outline: Sequence[tuple[float, float]]
+) -> np.ndarray[Any, Any]:
     """Which points lie inside a closed outline, by the even-odd rule: (n,) bool."""
     found = np.zeros(len(x), bool)
     for (x1, y1), (x2, y2) in zip(outline, [*outline[1:], outline[0]], strict=True):

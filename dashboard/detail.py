@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
+from PIL import Image
 
-from dashboard import charts, data, gallery, state
-from dashboard.widgets import View
+from dashboard import charts, curves, data, gallery, state
+from dashboard.gallery import number
+from dashboard.widgets import View, plain
 
 
 def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.DataFrame, scores: pd.DataFrame) -> str:
@@ -24,21 +27,23 @@ def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.Data
         against = dynamics[~dynamics["correct"].astype(bool)]
         span = f"{len(dynamics)} epochs ({seeds} networks × {epochs})" if seeds > 1 else f"{epochs} epochs"
         if against.empty:
-            parts.append(f"In all {span} the networks preferred the given {given}.")
+            parts.append(f"In all {span} the networks preferred the given {plain(given)}.")
         else:
             rival = int(against["predicted"].mode().iloc[0])
             times = int((against["predicted"] == rival).sum())
-            parts.append(f"In **{times}** of {span} the networks preferred **{names[rival]}** over the given **{given}**.")
+            share = "all" if times == len(dynamics) else f"**{times}** of"
+            preferred = f"**{plain(names[rival])}** over the given **{plain(given)}**"
+            parts.append(f"In {share} {span} the networks preferred {preferred}.")
     values = dict(zip(scores["score"], scores["value"], strict=True))
-    for flag in flags.itertuples():
+    for flag in charts.rows(flags):
         score = max((s for s in values if str(flag.rule).startswith(s)), key=len, default=None)
         if score is None:
-            parts.append(f"{flag.rule} {'flags it' if flag.flagged else 'does not flag it'}.")
+            parts.append(f"{plain(flag.rule)} {'flags it' if flag.flagged else 'does not flag it'}.")
             continue
         value, threshold = values[score], flag.threshold
         side = "below" if value < threshold else "above" if value > threshold else "at"
         verdict = "flagged" if flag.flagged else "not flagged"
-        parts.append(f"Its {score} {value:.2f} is {side} the threshold {threshold:.2f}: **{verdict}**.")
+        parts.append(f"Its {plain(score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**.")
     return " ".join(parts)
 
 
@@ -58,22 +63,37 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             picture(card, 190)
         with st.container():
             chips(card, view.names)
-            st.markdown(why(view.names[label], view.names, dynamics, data.sample_flags(view.at, view.run_id, sample_id), scores))
+            st.markdown(
+                why(view.names[label], view.names, dynamics, data.sample_flags(view.at, view.run_id, sample_id), scores)
+            )
             st.caption(str(sample["source"]))
     if len(dynamics):
         seed = int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, sample_id)
-        st.plotly_chart(charts.trajectory_chart(dynamics, logits, seed, label, view.names, 400), config=charts.NO_BAR, key="trajectory")
-        st.page_link("app_pages/trajectories.py", label="All seeds and more samples", icon=":material/show_chart:",
-                     query_params=state.link(samples=sample_id))  # fmt: skip
+        st.plotly_chart(
+            curves.trajectory_chart(dynamics, logits, seed, label, view.names, 360),
+            config=charts.NO_BAR,
+            key="trajectory",
+        )
+        st.page_link(
+            "app_pages/trajectories.py",
+            label="All seeds and more samples",
+            icon=":material/show_chart:",
+            query_params=state.link(samples=sample_id),
+        )
     near = data.neighbors(view.at, view.run_id, sample_id)
     if len(near):
         st.markdown("##### Nearest in the network's eyes")
         ids_near = near["neighbor_id"].to_list()[:12]
         cards = data.cards(view.at, view.run_id, ids_near)
         similarity = near.set_index("neighbor_id")["similarity"]
-        gallery.grid(cards.assign(value=cards["sample_id"].map(similarity), flagged=False), view.names, "neighbours",
-                     lambda i: state.put(sample=i), size=62)  # fmt: skip
+        gallery.grid(
+            cards.assign(value=cards["sample_id"].map(similarity), flagged=False),
+            view.names,
+            "neighbours",
+            lambda i: state.put(sample=i),
+            size=62,
+        )
     if len(scores):
         st.markdown("##### Among all samples")
         st.plotly_chart(charts.percentile_chart(scores), config=charts.NO_BAR, key="percentiles")
@@ -83,14 +103,16 @@ def picture(card: pd.DataFrame, size: int) -> None:
     """The sample's picture, enlarged with sharp pixels."""
     row = card.iloc[0]
     if isinstance(row["thumbnail"], bytes | bytearray):
-        with st.container(key=f"detail_picture_{int(row['sample_id'])}"):
-            st.image(bytes(row["thumbnail"]), width=size, alt=f"sample {row['sample_id']}")
+        content = bytes(row["thumbnail"])
+        kind = "sharp" if max(Image.open(io.BytesIO(content)).size) <= 64 else "smooth"
+        with st.container(key=f"picture_{kind}_{int(row['sample_id'])}"):
+            st.image(content, width=size, alt=f"sample {row['sample_id']}")
 
 
 def chips(card: pd.DataFrame, names: Sequence[str]) -> None:
     """The label chips in words."""
     colors = {"given": "blue", "true": "green", "suggested": "orange"}
-    row = next(card.itertuples())
+    row = next(charts.rows(card))
     with st.container(horizontal=True, gap="small"):
         for kind, text in gallery.chips(row, names):
             st.badge(f"{kind} {text}", color=colors[kind])  # type: ignore[arg-type]
@@ -107,8 +129,20 @@ def _head(sample_id: int, ids: np.ndarray[Any, Any]) -> None:
         with st.container(horizontal=True, width="content", gap="small"):
             if at is not None:
                 before, after = int(ids[max(0, at - 1)]), int(ids[min(len(ids) - 1, at + 1)])
-                st.button("", key="before", icon=":material/chevron_left:", disabled=at == 0, on_click=lambda: state.put(sample=before),
-                          help="previous")  # fmt: skip
-                st.button("", key="after", icon=":material/chevron_right:", disabled=at == len(ids) - 1,
-                          on_click=lambda: state.put(sample=after), help="next")  # fmt: skip
+                st.button(
+                    "",
+                    key="before",
+                    icon=":material/chevron_left:",
+                    disabled=at == 0,
+                    on_click=lambda: state.put(sample=before),
+                    help="previous",
+                )
+                st.button(
+                    "",
+                    key="after",
+                    icon=":material/chevron_right:",
+                    disabled=at == len(ids) - 1,
+                    on_click=lambda: state.put(sample=after),
+                    help="next",
+                )
             st.button("", key="close", icon=":material/close:", on_click=lambda: state.put(sample=None), help="close")

@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dashboard import charts
+
 _STATIC = Path(__file__).with_name("static")
 
 
@@ -40,11 +42,12 @@ def grid(
     size: int = 112,
     selected: int | None = None,
     follow: bool = False,
+    clipped: bool = False,
 ) -> None:
     """Draw samples; a click or Enter calls on_open(sample_id), Escape on_open(None).
 
     Args: cards as fetch_cards gives them; size of a thumbnail in pixels; follow: while a sample is open, the arrow
-          keys open the one they move to
+          keys open the one they move to; clipped: show one row only, as many as fit
     """
 
     def opened() -> None:
@@ -54,7 +57,13 @@ def grid(
 
     _GRID(
         key=key,
-        data={"cards": [_card(row, names) for row in cards.itertuples()], "size": size, "selected": selected, "follow": follow},
+        data={
+            "cards": [_card(row, names) for row in charts.rows(cards)],
+            "size": size,
+            "selected": selected,
+            "follow": follow,
+            "clipped": clipped,
+        },
         on_open_change=opened,
     )
 
@@ -78,13 +87,21 @@ def _card(row: Any, names: Sequence[str]) -> dict[str, Any]:
         words.append("flagged")
     return {
         "id": int(row.sample_id),
-        "image": base64.b64encode(bytes(row.thumbnail)).decode() if isinstance(row.thumbnail, bytes | bytearray) else "",
+        "image": base64.b64encode(bytes(row.thumbnail)).decode()
+        if isinstance(row.thumbnail, bytes | bytearray)
+        else "",
         "chips": labels,
-        "value": "" if pd.isna(row.value) else f"{row.value:.3g}",
+        "value": "" if pd.isna(row.value) else number(row.value),
         "flagged": bool(row.flagged),
         "action": row.action if isinstance(row.action, str) else "",
         "title": " · ".join(words),
     }
+
+
+def number(value: float) -> str:
+    """A score's value in at most three digits or so, with a true minus: −3.20, 0.05, 1.2e+04."""
+    text = f"{value:.2f}" if value == 0 or 0.1 <= abs(value) < 1000 else f"{value:.2g}"
+    return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text
 
 
 def facets(classes: pd.DataFrame, chosen: Sequence[int], key: str, on_toggle: Callable[[int], None]) -> None:
@@ -99,6 +116,7 @@ def facets(classes: pd.DataFrame, chosen: Sequence[int], key: str, on_toggle: Ca
             on_toggle(int(given))
 
     rows = [
-        {"label": int(r.label), "name": str(r.class_name), "n": int(r.n), "total": int(r.total)} for r in classes.itertuples()
+        {"label": int(r.label), "name": str(r.class_name), "n": int(r.n), "total": int(r.total)}
+        for r in charts.rows(classes)
     ]
     _FACETS(key=key, data={"rows": rows, "chosen": list(chosen)}, on_toggle_change=toggled)

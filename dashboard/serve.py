@@ -24,6 +24,7 @@ OPTIONS: dict[str, str | bool] = {
     "server.headless": True,
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": False,
+    "runner.magicEnabled": False,
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "none",
     "theme.baseRadius": "6px",
@@ -34,11 +35,13 @@ OPTIONS: dict[str, str | bool] = {
     "theme.light.secondaryBackgroundColor": "#f3f5f7",
     "theme.light.textColor": "#1c2733",
     "theme.light.borderColor": "#dde2e8",
+    "theme.light.grayTextColor": "#66727e",
     "theme.dark.primaryColor": "#4fb3d1",
     "theme.dark.backgroundColor": "#12171d",
     "theme.dark.secondaryBackgroundColor": "#1b222b",
     "theme.dark.textColor": "#e4e9ee",
     "theme.dark.borderColor": "#2e3844",
+    "theme.dark.grayTextColor": "#93a0ac",
 }
 
 
@@ -51,7 +54,9 @@ def command(port: int) -> list[str]:
     The workspace is passed in the environment as WINNOW_WORKSPACE.
     """
     app = Path(__file__).with_name("app.py")
-    options = [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in OPTIONS.items()]
+    options = [
+        f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in OPTIONS.items()
+    ]
     return [sys.executable, "-m", "streamlit", "run", str(app), f"--server.port={port}", *options]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, gallery, state
+from dashboard import charts, data, gallery, state
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,19 @@ def error_box(error: Exception) -> None:
     """Say an expected error and end the page."""
     st.error(str(error), icon=":material/error:")
     st.stop()
+
+
+def guarded(draw: Callable[[], None]) -> Callable[[], None]:
+    """A fragment's function whose expected errors are said in its place: the router does not see fragments rerun."""
+
+    @functools.wraps(draw)
+    def safely() -> None:
+        try:
+            draw()
+        except data.WinnowError as error:
+            st.error(str(error), icon=":material/error:")
+
+    return safely
 
 
 def empty(text: str, command: str) -> None:
@@ -58,13 +74,22 @@ def choose(
         value = current if picked is None else picked
         state.put(**{name: "" if value == default else value, **dict.fromkeys(resets)})
 
-    visibility = "collapsed" if collapsed else "visible"
+    visibility: Literal["visible", "collapsed"] = "collapsed" if collapsed else "visible"
     if segments:
         st.segmented_control(
-            label, options, format_func=titles, key=key, on_change=changed, help=help, label_visibility=visibility, required=True
+            label,
+            options,
+            format_func=titles,
+            key=key,
+            on_change=changed,
+            help=help,
+            label_visibility=visibility,
+            required=True,
         )
     else:
-        st.selectbox(label, options, format_func=titles, key=key, on_change=changed, help=help, label_visibility=visibility)
+        st.selectbox(
+            label, options, format_func=titles, key=key, on_change=changed, help=help, label_visibility=visibility
+        )
     return current
 
 
@@ -84,7 +109,13 @@ def shared_pickers() -> None:
         dataset = state.get("dataset")
         if dataset and dataset not in names:
             data.snapshot(dataset)  # says which dataset is meant
-        dataset = choose("Dataset", "dataset", names, dataset or data.latest_dataset(), resets=("run", "sample", "samples", "page", "label", "other", "region"))
+        dataset = choose(
+            "Dataset",
+            "dataset",
+            names,
+            dataset or data.latest_dataset(),
+            resets=("run", "sample", "samples", "page", "label", "other", "region"),
+        )
         state.put(dataset=dataset)
         at = data.snapshot(dataset)
         found = data.runs(at)
@@ -93,18 +124,26 @@ def shared_pickers() -> None:
         if len(scored):
             titles = run_titles(scored)
             asked = next((r for r in scored["run_id"] if state.get("run") and r.startswith(state.get("run"))), None)
-            run_id = choose("Run", "run", list(titles), asked or str(scored["run_id"].iloc[0]), lambda r: titles[r], resets=("region",))
+            run_id = choose(
+                "Run",
+                "run",
+                list(titles),
+                asked or str(scored["run_id"].iloc[0]),
+                lambda r: titles[r],
+                resets=("region",),
+            )
             state.put(run=run_id)
     st.session_state["winnow_view"] = View(at, run_id, tuple(data.class_names(at)))
 
 
 def run_titles(runs: pd.DataFrame) -> dict[str, str]:
     """What a person reads for each run: its title, and its time where two share one."""
-    titles = {str(r.run_id): str(r.title) or str(r.run_id) for r in runs.itertuples()}
+    titles = {str(r.run_id): str(r.title) or str(r.run_id) for r in charts.rows(runs)}
     seen = list(titles.values())
     when = dict(zip(runs["run_id"], runs["created_at"], strict=True))
     return {
-        run_id: f"{title} · {when[run_id]:%d %b %H:%M}" if seen.count(title) > 1 else title for run_id, title in titles.items()
+        run_id: f"{title} · {when[run_id]:%d %b %H:%M}" if seen.count(title) > 1 else title
+        for run_id, title in titles.items()
     }
 
 
@@ -119,9 +158,26 @@ def choose_score(view: View, label: str = "Sort by", name: str = "sort", default
     scores = data.catalog(view.at, view.run_id)
     if scores.empty:
         empty("This run has no scores.", f"winnow run {view.at.dataset} --scores all")
-    titles = {r.score: f"{r.score} · {r.title}" if isinstance(r.title, str) else r.score for r in scores.itertuples()}
-    options = list(titles)
-    return choose(label, name, options, default if default in options else options[0], lambda s: titles[s], resets=("page",))
+    meanings = {
+        str(r.score): f"{r.title} · higher = {r.higher_means}" if isinstance(r.title, str) else ""
+        for r in charts.rows(scores)
+    }
+    options = list(meanings)
+    score = choose(label, name, options, default if default in options else options[0], resets=("page",))
+    st.caption(meanings[score])
+    return score
+
+
+def open_in_gallery(sample_id: int | None) -> None:
+    """For a grid on another page: a click opens the sample in the gallery (see go_to_gallery)."""
+    state.put(sample=sample_id)
+    st.session_state["winnow_open"] = sample_id is not None
+
+
+def go_to_gallery() -> None:
+    """Leave for the gallery if a sample was opened; pages cannot be switched within a callback."""
+    if st.session_state.pop("winnow_open", False):
+        st.switch_page("app_pages/gallery.py", query_params=state.link())
 
 
 # Filters ------------------------------------------------------------------------------------------------------
@@ -130,24 +186,48 @@ def choose_score(view: View, label: str = "Sort by", name: str = "sort", default
 def filter_bar(view: View, score: str) -> data.Filter:
     """The filters in the sidebar, the same for every page that lists samples."""
     wanted = state.get_filter(score)
-    facts, rules, scores = data.dataset_facts(view.at), data.rules(view.at, view.run_id), data.catalog(view.at, view.run_id)
+    facts, rules, scores = (
+        data.dataset_facts(view.at),
+        data.rules(view.at, view.run_id),
+        data.catalog(view.at, view.run_id),
+    )
     wanted = _valid(wanted, view, list(rules["rule"]))
     with st.sidebar:
         st.divider()
         if len(rules):
-            titles = {"": "all samples", **{r.rule: f"{r.rule} · {r.flagged:,}" for r in rules.itertuples()}}
+            titles = {"": "all samples", **{r.rule: f"{r.rule} · {r.flagged:,}" for r in charts.rows(rules)}}
             choose("Flagged by", "rule", list(titles), "", lambda r: titles[r], resets=("page",))
         if facts["known"]:
             titles_truth = {"": "all", "wrong": "mislabelled", "right": "clean"}
-            choose("Known truth", "truth", list(titles_truth), "", lambda t: titles_truth[t], segments=True, resets=("page",))
+            choose(
+                "Known truth",
+                "truth",
+                list(titles_truth),
+                "",
+                lambda t: titles_truth[t],
+                segments=True,
+                resets=("page",),
+            )
         if "margin_last" in set(scores["score"]):
             titles_agree = {"": "all", "disagrees": "disagrees", "agrees": "agrees"}
-            choose("Network in the end", "agrees", list(titles_agree), "", lambda t: titles_agree[t], segments=True, resets=("page",),
-                   help="whether the networks agree with the given label after the last epoch (margin_last above 0)")  # fmt: skip
+            choose(
+                "Network in the end",
+                "agrees",
+                list(titles_agree),
+                "",
+                lambda t: titles_agree[t],
+                segments=True,
+                resets=("page",),
+                help="whether the networks agree with the given label after the last epoch (margin_last above 0)",
+            )
         _percentiles(score)
         st.caption("Given label")
-        gallery.facets(data.facets(view.at, view.run_id, replace(wanted, labels=())), wanted.labels, "facets_label",
-                       lambda label: state.toggle("label", label))  # fmt: skip
+        gallery.facets(
+            data.facets(view.at, view.run_id, replace(wanted, labels=())),
+            wanted.labels,
+            "facets_label",
+            lambda label: state.toggle("label", label),
+        )
         with st.expander("True or suggested label", expanded=bool(wanted.others)):
             _others(view, wanted)
     return wanted
@@ -178,7 +258,9 @@ def _percentiles(score: str) -> None:
         low, high = st.session_state[key]
         state.put(low=low or None, high=None if high == 100 else high, page=None)
 
-    st.slider(f"Rank by {score}", 0, 100, key=key, on_change=changed, format="%d %%", help="0 % = easiest, 100 % = hardest")
+    st.slider(
+        f"Rank by {score}", 0, 100, key=key, on_change=changed, format="%d %%", help="0 % = easiest, 100 % = hardest"
+    )
 
 
 def _others(view: View, wanted: data.Filter) -> None:
@@ -189,19 +271,25 @@ def _others(view: View, wanted: data.Filter) -> None:
     def changed() -> None:
         state.put(other=",".join(map(str, sorted(st.session_state[key]))), page=None)
 
-    st.multiselect("True or suggested label", options, format_func=lambda c: view.names[c], key=key, on_change=changed,
-                   label_visibility="collapsed")  # fmt: skip
+    st.multiselect(
+        "True or suggested label",
+        options,
+        format_func=lambda c: view.names[c],
+        key=key,
+        on_change=changed,
+        label_visibility="collapsed",
+    )
 
 
 def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> None:
-    """"n of N" and a removable chip per condition."""
+    """ "n of N" and a removable chip per condition."""
     chips: list[tuple[str, dict[str, object]]] = []
     if wanted.labels:
         chips.append((f"given {', '.join(view.names[c] for c in wanted.labels)}", {"label": None}))
     if wanted.others:
         chips.append((f"true or suggested {', '.join(view.names[c] for c in wanted.others)}", {"other": None}))
     if wanted.rule:
-        chips.append((f"flagged by {wanted.rule}", {"rule": None}))
+        chips.append((f"flagged by {plain(wanted.rule)}", {"rule": None}))
     if wanted.truth:
         chips.append(("mislabelled" if wanted.truth == "wrong" else "clean", {"truth": None}))
     if wanted.agreement:
@@ -210,11 +298,16 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
         chips.append((f"{wanted.score} {wanted.low:.0f} to {wanted.high:.0f} %", {"low": None, "high": None}))
     if wanted.region:
         chips.append(("region of the map", {"region": None}))
-    with st.container(horizontal=True, vertical_alignment="center", key="chips"):
+    with st.container(horizontal=True, vertical_alignment="center", key="chips", width="content"):
         st.markdown(f"**{shown:,}** of {total:,}", width="content")
         for i, (text, clears) in enumerate(chips):
-            st.button(text, key=f"chip_{i}", icon=":material/close:", icon_position="right",
-                      on_click=lambda c=clears: state.put(**c, page=None))  # fmt: skip
+            st.button(
+                text,
+                key=f"chip_{i}",
+                icon=":material/close:",
+                icon_position="right",
+                on_click=lambda c=clears: state.put(**c, page=None),
+            )
         if len(chips) > 1:
             st.button("clear all", key="chip_all", type="tertiary", on_click=state.clear_filter)
 
@@ -228,6 +321,11 @@ def pages(number: int, count: int) -> None:
         st.pagination(count, default=number, key=key, on_change=lambda: state.put(page=st.session_state[key]))
 
 
+def plain(text: str) -> str:
+    """Text with nothing in it that Markdown would read as markup: an order is called el2n*."""
+    return re.sub(r"([\\`*_\[\]$~:#])", r"\\\1", text)
+
+
 def duration(seconds: float | None) -> str:
     """A time a person can read: 3 s, 2 min, 1.5 h."""
     if seconds is None or seconds != seconds:
@@ -239,3 +337,16 @@ def duration(seconds: float | None) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def legend(truth_known: bool) -> None:
+    """What the chips and the mark on the thumbnails mean."""
+    other = (
+        ("background:#1a9a74", "true label")
+        if truth_known
+        else ("box-shadow:inset 0 0 0 1.5px #1a9a74", "suggested label")
+    )
+    mark = "background:#d9571c;border-radius:50%;width:9px;height:9px;vertical-align:0"
+    shown = (("background:#3b82b855", "given label"), other, (mark, "flagged"))
+    items = "".join(f'<span><i style="{style}"></i>{text}</span>' for style, text in shown)
+    st.html(f'<div class="legend">{items}</div>', width="content")

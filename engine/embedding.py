@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def compute_umap(features: Tensor, neighbor_ids: Tensor, similarities: Tensor, s
     return torch.from_numpy(np.ascontiguousarray(coordinates, np.float32))
 
 
-def _principal_components(features: Tensor, state: np.random.RandomState) -> np.ndarray:
+def _principal_components(features: Tensor, state: np.random.RandomState) -> np.ndarray[Any, Any]:
     """The first two principal components, scaled to a span of 10 as UMAP starts, with a little noise."""
     centred = (features.float() - features.float().mean(0)).cpu()
     covariance = (centred.T @ centred).double()
@@ -62,4 +63,4 @@ def _principal_components(features: Tensor, state: np.random.RandomState) -> np.
     if start.shape[1] < 2:
         start = np.concatenate([start, np.zeros((len(start), 2 - start.shape[1]), np.float32)], 1)
     start = 10 * start / max(1e-12, float(np.abs(start).max()))
-    return (start + state.normal(scale=1e-4, size=start.shape)).astype(np.float32)
+    return np.asarray(start + state.normal(scale=1e-4, size=start.shape), np.float32)

@@ -38,6 +38,31 @@ def describe_environment(device: Any) -> dict[str, Any]:
     }
 
 
+def available_bytes(device: Any) -> int:
+    """Memory that can still be allocated: of the GPU, or of this machine within the limits of its control group."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for line in _read_lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            found.append(1024 * int(line.split()[1]))
+    group = Path("/sys/fs/cgroup")
+    limit, used = (_read_lines(group / name) for name in ("memory.max", "memory.current"))
+    if limit and used and limit[0].isdigit():
+        found.append(int(limit[0]) - int(used[0]))
+    return min(found)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines of a file of the system, none where it does not exist."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
 def _git_commit() -> str | None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():

@@ -7,6 +7,8 @@ A new input is one line in INPUTS and one function here.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +17,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.data.loader import Samples
+from engine.data.loader import Samples, to_float
+from engine.environment import available_bytes
 from engine.errors import ScoreInputError, SpecError, StorageError
 from engine.neighbors import compute_neighbors
+from engine.scores.complexity import (
+    Gap,
+    check_classes,
+    gap_bytes,
+    solve_gap,
+    solve_stochastic_gap,
+    stochastic_gap_bytes,
+)
 from engine.scores.registry import INPUTS, Score, all_scores
 from engine.spec import RunSpec, TrainingSpec
 from engine.training.loop import Normalisation, clean_pass
 from engine.training.models import build_model, compute_features, head_of
 from engine.workspace import load_tensors
+
+RUNS = 10
+"""Random subsets of the stochastic complexity gap, per class (appendix A.2 of the paper)."""
 
 DEFAULT_NEIGHBORS = 15
 """K of the neighbourhood scores in a run that keeps no neighbours of its own (10 to 15 is ROP's plateau)."""
@@ -72,6 +86,10 @@ class Inputs:
         if key not in self._known:
             self._known[key] = PROVIDERS[name](self, at)
         return self._known[key]
+
+    def keep(self, at: At | None, **values: Any) -> None:
+        """Keep inputs that were computed together with another one."""
+        self._known.update({(name, at): value for name, value in values.items()})
 
     def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
         """Everything a score reads, in one seed."""
@@ -137,21 +155,22 @@ def _features(run: Inputs, at: At) -> Tensor:
     return run.passed(run.samples, at, compute_features)
 
 
-def _neighbors(run: Inputs, at: At) -> tuple[Tensor, Tensor]:
+def _neighbor_ids(run: Inputs, at: At) -> Tensor:
     k = run.spec.neighbors or DEFAULT_NEIGHBORS
     ids, similarities = compute_neighbors(run.get("features", at).to(run.device), k, run.report)
-    return ids.cpu(), similarities.cpu()
+    run.keep(at, similarities=similarities.cpu())
+    return ids.cpu()
 
 
-def _neighbor_ids(run: Inputs, at: At) -> Tensor:
-    run._known["similarities", at] = (found := _neighbors(run, at))[1]
-    return found[0]
+def _together(first: str, name: str) -> Callable[[Inputs, At | None], Tensor]:
+    """An input that is computed with another one."""
 
+    def found(run: Inputs, at: At | None) -> Tensor:
+        run.get(first, at)
+        value: Tensor = run._known[name, at if INPUTS[name].cost == "training" else None]
+        return value
 
-def _similarities(run: Inputs, at: At) -> Tensor:
-    run.get("neighbor_ids", at)
-    similarities: Tensor = run._known["similarities", at]
-    return similarities
+    return found
 
 
 def _head_weight(run: Inputs, at: At) -> Tensor:
@@ -167,6 +186,49 @@ def _validation_features(run: Inputs, at: At) -> Tensor:
     return run.passed(run.validation(), at, compute_features)
 
 
+def _alpha(run: Inputs, at: At | None) -> Tensor:
+    inputs = run.samples.inputs
+    rows = to_float(inputs, run.normalisation.mean, run.normalisation.std) if run.spec.standardise else inputs
+    gap = _gap(run, rows.flatten(1), "inputs")
+    run.keep(None, inverse_diagonal=gap.inverse_diagonal, kernel_labels=gap.kernel_labels)
+    return gap.alpha
+
+
+def _feature_alpha(run: Inputs, at: At) -> Tensor:
+    gap = _gap(run, run.get("features", at).to(run.device), f"features after epoch {at.epoch}")
+    run.keep(at, feature_inverse_diagonal=gap.inverse_diagonal)
+    return gap.alpha
+
+
+def _gap(run: Inputs, rows: Tensor, what: str) -> Gap:
+    started = time.perf_counter()
+    labels, n = run.samples.labels, len(rows)
+    if run.spec.complexity == "stochastic":
+        negatives = _negatives(run.samples)
+        generator = run.generator(f"complexity gap of the {what}")
+        gap = solve_stochastic_gap(rows, labels, negatives, RUNS, generator, report=run.report)
+        form = f"stochastic, {RUNS} runs of {negatives} negatives per positive"
+    else:
+        needed, dtype = gap_bytes(n, rows.shape[1], run.samples.classes), torch.float64
+        if needed > available_bytes(run.device):
+            dtype = torch.float32  # a GPU's way out; on a CPU the run was refused before it started
+        gap = solve_gap(rows, labels, dtype=dtype, report=run.report)
+        form = f"exact, {dtype}".replace("torch.", "")
+    seconds = time.perf_counter() - started
+    note = f"complexity gap of the {what}: {form}, {seconds:.1f} s"
+    if gap.copies:
+        note += f"; {gap.copies} exact copies of other samples share their scores"
+    if gap.ridge:
+        note += f"; a ridge of {gap.ridge:g} was needed"
+    run.notes.append(note)
+    return gap
+
+
+def _negatives(samples: Samples) -> int:
+    """Negatives per positive: the paper's 4 for colour images, 3 for all else."""
+    return 4 if samples.inputs.ndim == 4 and samples.inputs.shape[1] == 3 else 3
+
+
 def _validation_labels(run: Inputs, at: At | None) -> Tensor:
     return run.validation().labels.cpu()
 
@@ -177,11 +239,16 @@ PROVIDERS: dict[str, Callable[[Inputs, Any], Any]] = {
     "probs": _probs,
     "features": _features,
     "neighbor_ids": _neighbor_ids,
-    "similarities": _similarities,
+    "similarities": _together("neighbor_ids", "similarities"),
     "head_weight": _head_weight,
     "head_bias": _head_bias,
     "validation_features": _validation_features,
     "validation_labels": _validation_labels,
+    "alpha": _alpha,
+    "inverse_diagonal": _together("alpha", "inverse_diagonal"),
+    "kernel_labels": _together("alpha", "kernel_labels"),
+    "feature_alpha": _feature_alpha,
+    "feature_inverse_diagonal": _together("feature_alpha", "feature_inverse_diagonal"),
 }
 """Input -> the function that computes it for a run; its second argument is the network, None for inputs of none."""
 
@@ -189,15 +256,35 @@ PROVIDERS: dict[str, Callable[[Inputs, Any], Any]] = {
 def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples, test: Samples | None) -> None:
     """Refuse before anything is trained what would fail after it.
 
-    Raises: ScoreInputError when more neighbours are asked than there are; SpecError when a score needs a test split
-            and there is none
+    Raises: ScoreInputError when more neighbours are asked than there are, or when classes are missing; SpecError when
+            a score needs a test split and there is none, or more memory than is free
     """
     asked = {name for found in scores for name in found.inputs}
     k, n = spec.neighbors or DEFAULT_NEIGHBORS, len(samples)
     if (spec.neighbors or asked & {"neighbor_ids", "similarities"}) and k >= n:
         raise ScoreInputError(f"{k} neighbours were asked of {n} samples; allowed: 1 to {n - 1} (--neighbors)")
+    gaps = {"alpha", "inverse_diagonal", "kernel_labels", "feature_alpha", "feature_inverse_diagonal"}
+    if asked & gaps:
+        check_classes(samples.labels)
+        _check_memory(spec, samples)
     if asked & {"validation_features", "validation_labels"}:
         _require_test(spec, test)
+
+
+def _check_memory(spec: RunSpec, samples: Samples) -> None:
+    """Tell before it starts that the complexity gap does not fit; on a GPU it may fall back to float32."""
+    device, n, width = samples.inputs.device, len(samples), math.prod(samples.inputs.shape[1:])
+    subsets = stochastic_gap_bytes(samples.labels, width, _negatives(samples))
+    dtype = torch.float32 if device.type == "cuda" else torch.float64
+    exact = spec.complexity == "exact"
+    needed = gap_bytes(n, width, samples.classes, dtype) if exact else subsets
+    free = available_bytes(device)
+    if needed > free:
+        way = f"--complexity stochastic needs {subsets / 1e9:.1f} GB; or " if exact and subsets <= free else ""
+        raise SpecError(
+            f"the complexity gap of {n:,} samples needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB is free; "
+            f"{way}leave out the scores that begin with cg"
+        )
 
 
 def _require_test(spec: RunSpec, test: Samples | None) -> Samples:

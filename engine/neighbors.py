@@ -18,14 +18,15 @@ CHUNK = 64
 
 def unit_rows(features: Tensor) -> Tensor:
     """Rows scaled to unit length. ScoreInputError names the first row that is zero or not finite."""
-    norms = features.norm(dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     bad = ~torch.isfinite(norms[:, 0]) | (norms[:, 0] == 0)
     if bool(bad.any()):
         i = int(bad.nonzero()[0])
         raise ScoreInputError(
             f"the features of sample {i} have norm {float(norms[i]):g}; cosine similarity needs a finite non-zero one"
         )
-    return features / norms
+    unit: Tensor = features / norms
+    return unit
 
 
 def compute_neighbors(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -22,12 +22,23 @@ from engine.errors import NotFoundError
 from engine.inputs import Inputs, check_inputs_exist, kept_epochs, weights_file
 from engine.jobs import computing, seconds_spent
 from engine.progress import Listener, Progress
+from engine.queries import fetch_fingerprint
 from engine.results import Results
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores
-from engine.spec import RunSpec, TrainingSpec, run_id, spec_from_json, spec_to_json, training_key
+from engine.spec import (
+    Complexity,
+    Embedding,
+    RunSpec,
+    TrainingSpec,
+    run_id,
+    spec_from_json,
+    spec_to_json,
+    training_key,
+)
 from engine.training.dynamics import write_trajectories
 from engine.training.loop import Normalisation
+from engine.training.models import find_factory
 from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks
 from engine.workspace import Workspace, save_tensors
 
@@ -45,6 +56,48 @@ def needs_training(spec: RunSpec) -> bool:
     """Whether a run needs a trained network at all."""
     scored = any(s.needs_training for s in resolve_scores(spec.scores))
     return scored or spec.neighbors > 0 or spec.embedding != "none" or spec.threshold_rounds > 0
+
+
+def plan_run(
+    workspace: Workspace,
+    dataset: str,
+    scores: Sequence[str],
+    training: TrainingSpec,
+    *,
+    threshold_rounds: int | None = None,
+    neighbors: int | None = None,
+    embedding: Embedding | None = None,
+    seed: int = 0,
+    complexity: Complexity = "exact",
+    standardise: bool = False,
+) -> RunSpec:
+    """The spec of a run, with what was left open filled in so that it asks only for what it needs.
+
+    `all` scores bring the neighbours, the map and the threshold rule; named ones bring the rule with `aum`.
+    """
+    resolved = resolve_scores(scores)
+    names = tuple(sorted(s.name for s in resolved))
+    everything = "all" in scores
+    if embedding is None:
+        embedding = "umap" if everything else "none"
+    if neighbors is None:
+        neighbors = 15 if embedding == "umap" else 0
+    if threshold_rounds is None:
+        threshold_rounds = 2 if everything or "aum" in names else 0
+    spec = RunSpec(
+        dataset,
+        fetch_fingerprint(workspace, dataset),
+        names,
+        training,
+        threshold_rounds,
+        neighbors,
+        embedding,
+        seed,
+        complexity,
+        standardise,
+    )
+    find_factory(training.model)
+    return spec if needs_training(spec) else replace(spec, training=None)
 
 
 def find_trained(
@@ -137,12 +190,14 @@ class _Attempt:
         if spec.training:
             networks = (0 if self.trained else spec.training.seeds) + spec.threshold_rounds
         epochs = spec.training.epochs if spec.training else 0
+        asked = {name for found in resolve_scores(spec.scores) for name in found.inputs}
+        gaps = asked & {"alpha", "feature_alpha"}
         return {
             "training": networks * epochs * n * 3e-5,
             "recording": 0.0 if self.trained else n * networks * epochs * 1e-6,
             "neighbours": n * n * 1e-8 if spec.neighbors else 0.0,
             "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
-            "scores": n * 1e-4,
+            "scores": n * 1e-4 + n**3 * 2e-11 * len(gaps),
         }
 
     def compute(self, results: Results, target: Path, scores: Sequence[Score]) -> None:

@@ -21,10 +21,10 @@ from engine.errors import SpecError, unknown_name
 from engine.jobs import computing, seconds_spent
 from engine.pipeline import describe_training, load_test
 from engine.progress import Listener, Progress
-from engine.queries import connected, runs_of
+from engine.queries import connected, fetch_fingerprint, runs_of
 from engine.schema import RESULT_TABLES
 from engine.selection.orders import ascending, descending, oracle, parse_order, random_order
-from engine.spec import PsiSpec, TrainingSpec, run_id, spec_hash, spec_to_json
+from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, run_id, spec_from_json, spec_hash, spec_to_json
 from engine.training.loop import (
     Normalisation,
     batches_per_epoch,
@@ -72,6 +72,35 @@ def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -
         f"no published run of '{dataset}' has the scores {', '.join(sorted(wanted))}; "
         f"make one: winnow run {dataset} --scores {','.join(sorted(wanted))}"
     )
+
+
+def plan_psi(
+    workspace: Workspace,
+    dataset: str,
+    orders: Sequence[str],
+    *,
+    points: int,
+    seeds: int,
+    epochs: int | None = None,
+    steps: PsiSteps = "epochs",
+    seed: int = 0,
+) -> PsiSpec:
+    """The spec of a psi-curve: the same model and training as those of the scores, unless epochs are asked for.
+
+    Raises: SpecError for an order that is not there, saying which command makes it
+    """
+    orders = tuple(dict.fromkeys(orders))
+    scores_run = find_scores_run(workspace, dataset, orders)
+    trained = [scores_run] if scores_run else runs_of(workspace, dataset)
+    training = TrainingSpec()
+    for candidate in trained:
+        spec = spec_from_json(workspace.read_spec(candidate)["spec"])
+        if isinstance(spec, RunSpec) and spec.training:
+            training = spec.training
+    # What a psi-curve does not record must not make two equal curves different.
+    training = replace(training, epochs=epochs or training.epochs, seeds=seeds, observe="train", logit_seeds=0)
+    fingerprint = fetch_fingerprint(workspace, dataset)
+    return PsiSpec(dataset, fingerprint, orders, points, training, scores_run, steps, seed)
 
 
 def run_psi(
@@ -151,8 +180,8 @@ def run_psi(
                 else []
             )
             connection.execute(
-                "INSERT INTO run (run_id, kind, title, dataset, fingerprint, spec, environment, created_at, seconds, notes) "
-                "VALUES (?, 'psi', ?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?)",
+                "INSERT INTO run (run_id, kind, title, dataset, fingerprint, spec, environment, created_at, seconds, "
+                "notes) VALUES (?, 'psi', ?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?)",
                 [
                     wanted,
                     title,

@@ -177,8 +177,8 @@ def fetch_dataset(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         count(true_label) FILTER (split = 'train') AS known,
         count(*) FILTER (split = 'train' AND label <> true_label) AS wrong FROM samples) AS counts""",
     )
-    row: dict[str, Any] = frame.astype(object).where(frame.notna(), None).iloc[0].to_dict()
-    return row
+    row = frame.astype(object).where(frame.notna(), None).iloc[0]
+    return {str(name): value for name, value in row.items()}
 
 
 def fetch_classes(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:

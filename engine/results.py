@@ -84,7 +84,8 @@ class Results:
         self.write_rule("aum_threshold", flagged.numpy(), held.numpy())
         for r, value in enumerate(alpha.tolist()):
             self.notes.append(
-                f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} threshold samples"
+                f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} "
+                "threshold samples"
             )
 
     def write_rule(self, rule: str, flagged: Array, threshold: Array) -> None:
@@ -148,6 +149,9 @@ class Results:
             )
             if mislabelled is not None:
                 self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
+            if found.flags_above is not None:
+                above = values[found.name] > found.flags_above
+                self.write_rule(found.name, above.numpy(), np.full(n, found.flags_above, np.float32))
         if mislabelled is not None:
             for rule, flagged in self._rules.items():
                 self._write_metrics(rule, evaluate_rule(flagged, mislabelled))

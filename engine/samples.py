@@ -167,8 +167,8 @@ def fetch_sample(connection: duckdb.DuckDBPyConnection, sample_id: int) -> dict[
     frame = fetch_sql(connection, "SELECT * FROM samples WHERE sample_id = ?", [sample_id])
     if frame.empty:
         return None
-    row: dict[str, object] = frame.astype(object).where(frame.notna(), None).iloc[0].to_dict()
-    return row
+    row = frame.astype(object).where(frame.notna(), None).iloc[0]
+    return {str(name): value for name, value in row.items()}
 
 
 def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:

@@ -19,6 +19,7 @@ Schedule = Literal["constant", "cosine", "step"]
 Observe = Literal["train", "eval"]
 Augment = Literal["none", "flip", "crop", "crop+flip"]
 Embedding = Literal["umap", "none"]
+Complexity = Literal["exact", "stochastic"]
 PsiSteps = Literal["epochs", "fixed"]
 
 LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
@@ -81,7 +82,11 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One `winnow run`: which scores of which dataset, from which training."""
+    """One `winnow run`: which scores of which dataset, from which training.
+
+    neighbors: kept per sample, 0 = none; complexity: the complexity gap over the whole set, or averaged over random
+    subsets; standardise: its inputs shifted and scaled per channel first.
+    """
 
     dataset: str
     fingerprint: str
@@ -91,6 +96,8 @@ class RunSpec:
     neighbors: int = 15
     embedding: Embedding = "umap"
     seed: int = 0
+    complexity: Complexity = "exact"
+    standardise: bool = False
 
     def __post_init__(self) -> None:
         check_range("--threshold-rounds", self.threshold_rounds, 0, 2, "2 rounds judge every sample")
@@ -100,6 +107,7 @@ class RunSpec:
             )
         check_range("--neighbors", self.neighbors, 0, 1_000)
         check_choice("embedding", self.embedding, Embedding)
+        check_choice("complexity", self.complexity, Complexity)
         if self.embedding == "umap" and self.neighbors < 2:
             raise SpecError(f"--neighbors is {self.neighbors}; the map needs at least 2 (or ask --embedding none)")
 
@@ -180,6 +188,7 @@ def spec_from_json(content: dict[str, Any]) -> Spec:
     if cls is None or not set(content) <= known:
         extra = ", ".join(sorted(set(content) - known)) or "its kind"
         raise SpecError(f"this run was asked by another version of winnow (unknown: {extra}); run it again")
-    if isinstance(content.get("training"), dict):
-        content["training"] = TrainingSpec(**content["training"])
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    if isinstance(given.get("training"), dict):
+        given["training"] = TrainingSpec(**given["training"])
+    return cls(**given)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, gallery, state, widgets
+from dashboard import charts, clouds, data, gallery, widgets
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -20,10 +20,15 @@ def samples_of(event: Any, points: pd.DataFrame) -> pd.DataFrame:
     chosen = event["selection"]
     for outline in [*chosen.get("lasso", []), *chosen.get("box", [])]:
         x, y = outline["x"], outline["y"]
-        corners = list(zip(x, y, strict=True)) if len(x) > 2 else [(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])]
+        corners = (
+            list(zip(x, y, strict=True)) if len(x) > 2 else [(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])]
+        )
         return points[data.inside(points["x"].to_numpy(), points["y"].to_numpy(), corners)]
-    clicked = {int(p["customdata"][0] if isinstance(p["customdata"], list) else p["customdata"])
-               for p in chosen.get("points", []) if "customdata" in p}  # fmt: skip
+    clicked = {
+        int(p["customdata"][0] if isinstance(p["customdata"], list) else p["customdata"])
+        for p in chosen.get("points", [])
+        if "customdata" in p
+    }
     return points[points["sample_id"].isin(clicked)]
 
 
@@ -35,17 +40,15 @@ def show(points: pd.DataFrame, chart: Any, score: str) -> None:
     with right:
         some = samples_of(event, points)
         if some.empty:
-            st.caption("Click a point, or draw around some with the lasso, to see them here.")
-            return
-        st.markdown(f"**{len(some):,}** of {len(points):,}")
-
-        def opened(sample_id: int | None) -> None:
-            state.put(sample=sample_id)
-            st.session_state["winnow_open"] = True
-
-        gallery.grid(data.cards(view.at, view.run_id, some["sample_id"].to_list()[:60], score), view.names, "chosen", opened, size=84)
-        if st.session_state.pop("winnow_open", False):
-            st.switch_page("app_pages/gallery.py", query_params=state.link())
+            st.caption(
+                "Click a point, or draw around some with the lasso, to see them here. Until then: where the two differ most."
+            )
+            some = points.loc[points["apart"].sort_values(ascending=False).index[:60]]
+        else:
+            st.markdown(f"**{len(some):,}** of {len(points):,}")
+        cards = data.cards(view.at, view.run_id, some["sample_id"].to_list()[:60], score)
+        gallery.grid(cards, view.names, "chosen", widgets.open_in_gallery, size=84)
+        widgets.go_to_gallery()
 
 
 def with_truth(points: pd.DataFrame) -> pd.DataFrame:
@@ -60,22 +63,33 @@ def two_scores() -> None:
         x = widgets.choose_score(view, "Across", "x", "aum")
         y = widgets.choose_score(view, "Up", "y", "el2n")
     a, b = data.score(view.at, view.run_id, x), data.score(view.at, view.run_id, y)
-    points = with_truth(a.rename(columns={"value": "x"})[["sample_id", "x"]].merge(
-        b.rename(columns={"value": "y"})[["sample_id", "y"]], on="sample_id"))  # fmt: skip
-    rho = data.spearman(view.at, view.run_id).loc[x, y]
+    both = a.merge(b, on="sample_id")
+    apart = (both["rank_x"] - both["rank_y"]).abs()
+    points = with_truth(
+        pd.DataFrame({"sample_id": both["sample_id"], "x": both["value_x"], "y": both["value_y"], "apart": apart})
+    )
+    rho = float(data.spearman(view.at, view.run_id)[x][y])
     catalog = data.catalog(view.at, view.run_id).set_index("score")["higher_means"]
-    shared = "both turned so that higher = harder" if catalog[x] != catalog[y] else "higher = " + str(catalog[x]) + " in both"
+    shared = (
+        "both turned so that higher = harder"
+        if catalog[x] != catalog[y]
+        else "higher = " + str(catalog[x]) + " in both"
+    )
     st.markdown(f"#### Spearman {rho:.3f}&ensp;:gray[:small[{x} and {y}, {shared}]]")
-    show(points, charts.pair_chart(points, x, y), x)
+    show(points, clouds.pair_chart(points, x, y), x)
 
 
 def before_after() -> None:
     parent = data.dataset_facts(view.at)["parent"]
     if not parent:
-        widgets.empty(f"{view.at.dataset} was not derived from another set. This makes a noised one of it:",
-                      f"winnow ingest {view.at.dataset}-noisy --from dataset:{view.at.dataset} --noise symmetric:0.2")  # fmt: skip
+        widgets.empty(
+            f"{view.at.dataset} was not derived from another set. This makes a noised one of it:",
+            f"winnow ingest {view.at.dataset}-noisy --from dataset:{view.at.dataset} --noise symmetric:0.2",
+        )
     if parent not in data.datasets():
-        widgets.empty(f"{parent}, which it was derived from, is not in this workspace.", f"winnow ingest {parent} --from SOURCE")
+        widgets.empty(
+            f"{parent}, which it was derived from, is not in this workspace.", f"winnow ingest {parent} --from SOURCE"
+        )
     before = data.snapshot(parent)
     runs = data.runs(before)
     runs = runs[runs["kind"] != "psi"]
@@ -84,17 +98,30 @@ def before_after() -> None:
     with st.sidebar:
         score = widgets.choose_score(view, "Score")
         titles = widgets.run_titles(runs)
-        other = widgets.choose(f"Run on {parent}", "before", list(titles), str(runs["run_id"].iloc[0]), lambda r: titles[r])
+        other = widgets.choose(
+            f"Run on {parent}", "before", list(titles), str(runs["run_id"].iloc[0]), lambda r: titles[r]
+        )
     old = data.score(before, other, score)
     if old.empty:
         widgets.empty(f"That run on {parent} has no {score}.", f"winnow run {parent} --scores {score}")
     new = data.score(view.at, view.run_id, score)
-    points = with_truth(old.rename(columns={"rank": "x"})[["sample_id", "x"]].merge(
-        new.rename(columns={"rank": "y"})[["sample_id", "y"]], on="sample_id"))  # fmt: skip
+    both = old.merge(new, on="sample_id")
+    apart = (both["rank_x"] - both["rank_y"]).abs()
+    points = with_truth(
+        pd.DataFrame({"sample_id": both["sample_id"], "x": both["rank_x"], "y": both["rank_y"], "apart": apart})
+    )
     moved = points.loc[points["wrong"], ["x", "y"]].mean()
-    told = f"the mislabelled moved from rank {moved['x']:,.0f} to {moved['y']:,.0f} on average" if points["wrong"].any() else ""
+    told = (
+        f"the mislabelled moved from rank {moved['x']:,.0f} to {moved['y']:,.0f} on average"
+        if points["wrong"].any()
+        else ""
+    )
     st.markdown(f"#### Rank by {score} before and after noise&ensp;:gray[:small[0 = easiest; {told}]]")
-    show(points, charts.pair_chart(points, f"rank on {parent}", f"rank on {view.at.dataset}", fit=True, square=True), score)
+    show(
+        points,
+        clouds.pair_chart(points, f"rank on {parent}", f"rank on {view.at.dataset}", fit=True, square=True),
+        score,
+    )
 
 
 def all_scores() -> None:

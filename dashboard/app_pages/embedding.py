@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, data, gallery, state, widgets
+from dashboard import charts, clouds, data, gallery, state, widgets
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -16,8 +16,7 @@ fixed = {"given": "given class", "true": "true class", "wrong": "mislabelled", "
 if not facts["known"]:
     fixed = {name: title for name, title in fixed.items() if name not in ("true", "wrong")}
 titles = {**fixed, **{f"score:{s}": str(s) for s in data.catalog(view.at, view.run_id)["score"]}}
-DRAWN = 100_000
-"""More points than this are drawn as a seeded sample; an outline still chooses among all."""
+DRAWN = 100_000  # more points than this are drawn as a seeded sample; an outline still chooses among all
 
 with st.sidebar:
     color = widgets.choose("Colour by", "color", list(titles), "given", lambda c: titles[c])
@@ -35,8 +34,7 @@ def selected() -> None:
         return
     if chosen.get("points"):
         given = chosen["points"][0].get("customdata")
-        state.put(sample=given[0] if isinstance(given, list) else given)
-        st.session_state["winnow_open"] = True
+        widgets.open_in_gallery(given[0] if isinstance(given, list) else given)
     else:
         state.put(region=None)
 
@@ -58,27 +56,30 @@ if len(others) < len(points):
 if len(painted) > DRAWN:
     painted = painted.sample(DRAWN, random_state=0)
 
+widgets.go_to_gallery()
 widgets.filter_chips(view, wanted, len(ids), facts["train"])
 left, right = st.columns([3, 2], gap="large")
 with left:
     if painted.empty:
         st.info("No sample meets all of these conditions.", icon=":material/filter_alt_off:")
         st.stop()
-    st.plotly_chart(charts.map_chart(painted, kind, view.names, wanted.region), config=charts.SELECT_BAR, on_select=selected, key=key)
+    st.plotly_chart(
+        clouds.map_chart(painted, kind, view.names, wanted.region),
+        config=charts.SELECT_BAR,
+        on_select=selected,
+        key=key,
+    )
     if len(painted) == DRAWN:
         st.caption(f"{DRAWN:,} of {len(others):,} points are drawn; an outline chooses among all.")
 with right:
-    if st.session_state.pop("winnow_open", False):
-        st.switch_page("app_pages/gallery.py", query_params=state.link())
-
-    def opened(sample_id: int | None) -> None:
-        state.put(sample=sample_id)
-        st.session_state["winnow_open"] = True
-
     if not wanted.region:
-        st.caption("Draw around some points with the lasso, or click one. The outline becomes a filter in the gallery and the export too.")
+        st.caption(
+            "Draw around some points with the lasso, or click one. The outline becomes a filter in the gallery and the export too."
+        )
     if len(ids):
         number = max(1, min(state.get_int("page", 1) or 1, -(-len(ids) // 60)))
         shown = ids[(number - 1) * 60 : number * 60]
-        gallery.grid(data.cards(view.at, view.run_id, shown, score), view.names, "inside", opened, size=84)
+        gallery.grid(
+            data.cards(view.at, view.run_id, shown, score), view.names, "inside", widgets.open_in_gallery, size=84
+        )
         widgets.pages(number, -(-len(ids) // 60))

@@ -13,8 +13,15 @@ SIZES = {"S": 64, "M": 104, "L": 168}
 
 with st.sidebar:
     score = widgets.choose_score(view)
-    order = widgets.choose("First", "order", ["hard", "easy"], "hard", lambda o: {"hard": "hardest", "easy": "easiest"}[o],
-                           segments=True, resets=("page",))  # fmt: skip
+    order = widgets.choose(
+        "First",
+        "order",
+        ["hard", "easy"],
+        "hard",
+        lambda o: {"hard": "hardest", "easy": "easiest"}[o],
+        segments=True,
+        resets=("page",),
+    )
 wanted = widgets.filter_bar(view, score)
 ids = data.ids(view.at, view.run_id, wanted, score, order == "hard")
 total = data.dataset_facts(view.at)["train"]
@@ -27,8 +34,11 @@ def open_sample(sample_id: int | None) -> None:
 sample_id = state.get_int("sample")
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     widgets.filter_chips(view, wanted, len(ids), total)
+    widgets.legend(data.dataset_facts(view.at)["known"] > 0)
     with st.container(horizontal=True, vertical_alignment="center", width="content"):
-        per_page = int(widgets.choose("Per page", "n", ["48", "96", "200"], "96", segments=True, collapsed=True, resets=("page",)))
+        per_page = int(
+            widgets.choose("Per page", "n", ["48", "96", "200"], "96", segments=True, collapsed=True, resets=("page",))
+        )
         size = SIZES[widgets.choose("Size", "size", list(SIZES), "M", segments=True, collapsed=True)]
 
 if not len(ids):

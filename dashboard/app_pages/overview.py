@@ -6,7 +6,7 @@ import time
 
 import streamlit as st
 
-from dashboard import charts, data, gallery, state, widgets
+from dashboard import charts, curves, data, gallery, state, widgets
 
 view = widgets.current_view()
 facts = data.dataset_facts(view.at)
@@ -21,27 +21,36 @@ def tiles() -> None:
         st.metric("Test samples", f"{facts['test']:,}")
         st.metric("Classes", len(view.names))
         st.metric("Input", shape, help="channels × height × width" if len(facts["input_shape"]) == 3 else "dimensions")
-        st.metric("Mislabelled", "unknown" if rate is None else f"{100 * rate:.1f} %",
-                  help="realised share of wrong training labels, where the truth is known")  # fmt: skip
+        st.metric(
+            "Mislabelled",
+            "unknown" if rate is None else f"{100 * rate:.1f} %",
+            help="realised share of wrong training labels, where the truth is known",
+        )
     origin = f"derived from **{facts['parent']}**" if facts["parent"] else f"from **{facts['source']}**"
     noise = f", label noise **{facts['noise']}**" if facts["noise"] else ""
     skipped = f", {facts['skipped']:,} unreadable samples passed over" if facts["skipped"] else ""
-    st.caption(f"{view.at.dataset}: {origin}{noise}{skipped}")
+    st.caption(f"{origin}{noise}{skipped}")
 
 
 @st.fragment(run_every=1.5)
+@widgets.guarded
 def live() -> None:
     """Runs that are being computed, or that stopped before their end."""
     open_jobs = [job for job in data.jobs(view.at.dataset) if job.state != "done"]
     for job in open_jobs[:6]:
-        title = f"**{job.kind}** {job.title or job.run_id}"
+        title = f"**{widgets.plain(job.title or job.run_id)}**"
         if job.state == "running":
             left = f" · {widgets.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-            st.progress(min(1.0, job.fraction), text=f"{title} · {job.stage} · {100 * job.fraction:.0f} %{left}")
+            st.progress(
+                min(1.0, job.fraction), text=f"{title} · {widgets.plain(job.stage)} · {100 * job.fraction:.0f} %{left}"
+            )
         else:
-            told = f": {job.message}" if job.message else ""
+            told = f": {widgets.plain(job.message)}" if job.message else ""
             ago = widgets.duration(time.time() - job.updated_at)
-            st.warning(f"{title} · {job.state} {ago} ago{told}. Go on with `winnow resume {job.run_id}`", icon=":material/pause:")
+            st.warning(
+                f"{title} · {job.state} {ago} ago{told}. Go on with `winnow resume {job.run_id}`",
+                icon=":material/pause:",
+            )
 
 
 def suspects() -> None:
@@ -56,16 +65,21 @@ def suspects() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         what = f"{len(ids):,} of {facts['train']:,} flagged by {rule}" if rule else f"hardest by {score}"
         st.markdown(f"#### Look first&ensp;:gray[:small[{what}]]", width="content")
-        st.page_link("app_pages/gallery.py", label="Open the gallery", icon=":material/grid_view:",
-                     query_params=state.link(rule=rule, sort=score, sample=None, page=None))  # fmt: skip
+        st.page_link(
+            "app_pages/gallery.py",
+            label="Open the gallery",
+            icon=":material/grid_view:",
+            query_params=state.link(rule=rule, sort=score, sample=None, page=None),
+        )
 
     def opened(sample_id: int | None) -> None:
-        state.put(sample=sample_id, rule=rule, sort=score)
-        st.session_state["winnow_open"] = "app_pages/gallery.py"
+        state.put(rule=rule, sort=score)
+        widgets.open_in_gallery(sample_id)
 
-    gallery.grid(data.cards(view.at, view.run_id, ids[:14], score), view.names, "suspects", opened, size=84)
-    if st.session_state.pop("winnow_open", None):
-        st.switch_page("app_pages/gallery.py", query_params=state.link())
+    gallery.grid(
+        data.cards(view.at, view.run_id, ids[:24], score), view.names, "suspects", opened, size=84, clipped=True
+    )
+    widgets.go_to_gallery()
 
 
 def runs_table() -> None:
@@ -76,14 +90,24 @@ def runs_table() -> None:
         st.caption("None published yet. This trains, scores and maps the set:")
         st.code(f"winnow run {view.at.dataset}", language="bash")
         return
-    shown = runs.assign(took=[widgets.duration(s) for s in runs["seconds"]])[["title", "kind", "took", "created_at", "run_id"]]
-    st.dataframe(shown, hide_index=True, height="content", column_config={
-        "title": st.column_config.TextColumn("Run", width="large"), "kind": "Kind", "took": "Took",
-        "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"), "run_id": "Id",
-    })  # fmt: skip
+    shown = runs.assign(took=[widgets.duration(s) for s in runs["seconds"]])[
+        ["title", "kind", "took", "created_at", "run_id"]
+    ]
+    st.dataframe(
+        shown,
+        hide_index=True,
+        height="content",
+        column_config={
+            "title": st.column_config.TextColumn("Run", width="large"),
+            "kind": "Kind",
+            "took": "Took",
+            "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"),
+            "run_id": "Id",
+        },
+    )
 
 
-st.title(view.at.dataset, anchor=False)
+st.header(view.at.dataset, anchor=False)
 tiles()
 live()
 if view.run_id:
@@ -93,17 +117,17 @@ with left:
     epochs = data.epochs(view.at, view.run_id) if view.run_id else None
     if epochs is not None and len(epochs):
         st.markdown("#### Accuracy while training")
-        st.plotly_chart(charts.accuracy_chart(epochs), config=charts.NO_BAR, key="accuracy")
+        st.plotly_chart(curves.accuracy_chart(epochs), config=charts.NO_BAR, key="accuracy")
     runs_table()
 with right:
     catalog = data.catalog(view.at, view.run_id) if view.run_id else None
     if catalog is not None and catalog["roc_auc"].notna().any():
         st.markdown("#### What finds the mislabelled")
         st.plotly_chart(charts.detection_chart(catalog), config=charts.NO_BAR, key="detection")
-    for rule in data.rules(view.at, view.run_id).itertuples() if view.run_id else ():
+    for rule in charts.rows(data.rules(view.at, view.run_id)) if view.run_id else ():
         known = rule.recall == rule.recall  # NaN where no truth is known
         quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
-        st.markdown(f"**{rule.rule}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
+        st.markdown(f"**{widgets.plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
     if facts["known"] and facts["wrong"]:
         st.markdown("#### Label noise")
         st.caption("percent of each true class")

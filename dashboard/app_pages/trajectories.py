@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, data, state, widgets
+from dashboard import charts, curves, data, state, widgets
 from dashboard.detail import chips, picture, why
 
 view = widgets.current_view()
@@ -25,8 +25,13 @@ def chose() -> None:
 
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-    st.text_input("Samples", key="pick_samples", on_change=chose, width=360,
-                  placeholder=f"ids, like {', '.join(map(str, ids[:3]))}")  # fmt: skip
+    st.text_input(
+        "Samples",
+        key="pick_samples",
+        on_change=chose,
+        width=360,
+        placeholder=f"ids, like {', '.join(map(str, ids[:3]))}",
+    )
     epochs = data.epochs(view.at, view.run_id)
     seeds = sorted({int(s) for s in epochs["seed"]})
     seed = int(widgets.choose("Seed", "seed", [str(s) for s in seeds], segments=len(seeds) <= 10)) if seeds else 0
@@ -36,7 +41,9 @@ if not given:
 shown = [i for i in ids if (s := data.sample(view.at, i)) and s["split"] == "train"][:MOST]
 lost = [i for i in ids if i not in shown]
 if lost:
-    st.warning(f"Not shown: {', '.join(map(str, lost))}. Up to {MOST} training samples at a time.", icon=":material/info:")
+    st.warning(
+        f"Not shown: {', '.join(map(str, lost))}. Up to {MOST} training samples at a time.", icon=":material/info:"
+    )
 columns = st.columns(2 if len(shown) > 1 else 1, gap="large")
 for place, i in enumerate(shown):
     with columns[place % len(columns)], st.container(border=True):
@@ -51,12 +58,18 @@ for place, i in enumerate(shown):
                 picture(card, 92)
             with st.container(gap="small"):
                 with st.container(horizontal=True, vertical_alignment="center"):
-                    st.page_link("app_pages/gallery.py", label=f"**{i}**", query_params=state.link(sample=i), width="content")
+                    st.page_link(
+                        "app_pages/gallery.py", label=f"**{i}**", query_params=state.link(sample=i), width="content"
+                    )
                     chips(card, view.names)
                 flags, scores = data.sample_flags(view.at, view.run_id, i), data.sample_scores(view.at, view.run_id, i)
                 st.caption(why(view.names[label], view.names, dynamics, flags, scores))
         own = seed if seed in set(dynamics["seed"]) else int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, i)
-        st.plotly_chart(charts.trajectory_chart(dynamics, logits, own, label, view.names), config=charts.NO_BAR, key=f"trajectory_{i}")
+        st.plotly_chart(
+            curves.trajectory_chart(dynamics, logits, own, label, view.names),
+            config=charts.NO_BAR,
+            key=f"trajectory_{i}",
+        )
         if logits.empty or own not in set(logits["seed"]):
             st.caption("The full logits of this seed were not kept: the given label and the largest other are shown.")

@@ -3,6 +3,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const grid = parentElement.querySelector(".grid");
   grid.style.setProperty("--size", data.size + "px");
   grid.classList.toggle("small", data.size < 90);
+  grid.classList.toggle("clipped", data.clipped);
   const fresh = JSON.stringify(data.cards.map((c) => [c.id, c.value, c.chips, c.flagged, c.action]));
   if (grid.dataset.drawn !== fresh) {
     grid.dataset.drawn = fresh;

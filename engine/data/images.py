@@ -66,7 +66,9 @@ def decode(image: Image.Image, room: int) -> Image.Image:
 def fit(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """A decoded image as uint8 (C, H, W): scaled to cover H x W, then cropped around its centre."""
     channels, height, width = shape
-    image = image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
     pixels = np.asarray(image)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +19,7 @@ from engine.data.noise import apply_noise, parse_noise, superclasses_of
 from engine.data.parts import Labels, Part
 from engine.data.sources import open_source, resolve
 from engine.data.splits import stratified
-from engine.errors import SourceError, SpecError
+from engine.errors import BusyError, SourceError, SpecError
 from engine.spec import check_choice, check_dataset_name, check_range
 from engine.workspace import Workspace
 
@@ -58,7 +60,7 @@ class IngestSpec:
         if self.limit is not None:
             check_range("--limit", self.limit, 2, 2**31 - 1)
         if self.image_size is not None:
-            check_range("--image-size", self.image_size, 4, 1024, "pixels a side")
+            check_range("--image-size", self.image_size, 4, 256, "pixels a side")
         if self.test is not None and self.test_fraction is not None:
             raise SpecError("--test and --test-fraction were both given; choose one")
         if self.noise is not None:
@@ -206,7 +208,7 @@ def _read(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
     skipped = [*source.train.ignored, *(source.test.ignored if source.test else ())]
 
     with (
-        workspace.building_dataset(spec.name) as path,
+        _building(workspace, spec.name) as path,
         DatasetWriter(path, form.shape, form.dtype) as writer,
     ):
 
@@ -260,7 +262,7 @@ def _derive(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
     if new is None and noise is not None:
         done = replace(done, noise=f"{noise}+{done.noise}")
     with (
-        workspace.building_dataset(spec.name) as path,
+        _building(workspace, spec.name) as path,
         DatasetWriter(path, tuple(shape), dtype) as writer,
     ):
         report("copying", 0, len(labels))
@@ -272,6 +274,15 @@ def _derive(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
             parent_fingerprint=fingerprint,
         )
         _finish(writer, record, classes, done, labels[train:], places)
+
+
+@contextlib.contextmanager
+def _building(workspace: Workspace, name: str) -> Iterator[Path]:
+    """A path to write the dataset to, unless another process made one of that name since we looked."""
+    with workspace.building_dataset(name) as path:
+        if name in workspace.datasets():
+            raise BusyError(f"dataset '{name}' was made by another process just now; run the same command again")
+        yield path
 
 
 def _relabel(

@@ -22,7 +22,7 @@ def split_labels(text: str) -> tuple[Path, str]:
 def read_labels(text: str, classes: Sequence[str], count: int) -> Labels:
     """The column as labels (count,) int64.
 
-    A value is the name of a class; where not all are, each is the number of a class, from 0.
+    A value is the name of a class; where all are whole numbers and not all are names, the number of one, from 0.
     Raises: SourceError for a missing file or column, another length, or a row that names no class.
     """
     path, column = split_labels(text)
@@ -44,6 +44,6 @@ def read_labels(text: str, classes: Sequence[str], count: int) -> Labels:
             "needs one, in the source's order"
         )
     texts = [str(value) for value in values]
-    numbers = [str(i) for i in range(len(classes))]
-    names = classes if set(texts) <= set(classes) or not set(texts) <= set(numbers) else numbers
+    are_numbers = all(text.removeprefix("-").isdecimal() for text in texts) and not set(texts) <= set(classes)
+    names = [str(i) for i in range(len(classes))] if are_numbers else classes
     return label_indices(texts, names, f"{path}, column '{column}'")

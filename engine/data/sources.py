@@ -70,7 +70,8 @@ def _open_path(text: str) -> Source:
     path = Path(text).expanduser()
     try:
         if path.is_dir():
-            found = [p for p in sorted(path.rglob("*.parquet")) if not p.name.startswith(".")]
+            files = [*path.glob("*.parquet"), *path.glob("*/*.parquet")]
+            found = sorted(p for p in files if not p.name.startswith("."))
             if found:
                 return parquet_files(found)
             return idx_folder(path) if idx_files(path) else class_folders(path)

@@ -30,7 +30,8 @@ def el2n(probs: Tensor, labels: Tensor) -> Tensor:
     memorised the noise.
     """
     onehot = functional.one_hot(labels, probs.shape[1]).to(probs.dtype)
-    return (probs - onehot).norm(dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(probs - onehot, dim=1)
+    return lengths
 
 
 @score(higher_means="easier", source="Pleiss et al. 2020, eq. 1", recorded="margin")
@@ -77,7 +78,8 @@ def entropy(probs: Tensor) -> Tensor:
     Args:    probs (N, C), rows sum to 1
     Returns: (N,) in [0, log C]; higher = harder
     """
-    return torch.special.entr(probs).sum(1).clamp_min(0.0)
+    entropies: Tensor = torch.special.entr(probs).sum(1)
+    return entropies.clamp_min(0.0)
 
 
 @score(higher_means="easier", value_range=(0.0, 1.0), source="Coleman et al. 2020, margin", recorded="top2_gap")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.errors import ScoreInputError, SpecError, unknown_name
 
-FAMILIES = ("prediction", "dynamics", "baseline")
+FAMILIES = ("prediction", "dynamics", "complexity", "baseline")
 """The modules of this package that hold scores."""
 
 Direction = Literal["harder", "easier"]
@@ -53,6 +53,11 @@ INPUTS: dict[str, Input] = {
     "head_weight": Input("(C, D) weight of the network's last linear layer", "training", None),
     "head_bias": Input("(C,) bias of the network's last linear layer, zeros where it has none", "training", None),
     "validation_features": Input("(M, D) features of the test split in the same network", "training", None),
+    "alpha": Input("(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs", "inputs", 1),
+    "inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "inputs", 1),
+    "kernel_labels": Input("(R, N) float64 H y of the same", "inputs", 1),
+    "feature_alpha": Input("(R, N) float64 H^-1 y of the features of one network at one epoch", "training", 1),
+    "feature_inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "training", 1),
     "validation_labels": Input("(M,) int64 labels of the test split", "free", None),
 }
 """What a score may ask for. T epochs, N samples, C classes, D features, K neighbours, M test samples.
@@ -81,6 +86,7 @@ class Score:
     recorded: str | None
     epoch: int | None
     every_seed: bool
+    flags_above: float | None
 
     @property
     def cost(self) -> str:
@@ -122,6 +128,7 @@ def score(
     recorded: str | None = None,
     epoch: int | None = None,
     every_seed: bool = False,
+    flags_above: float | None = None,
 ) -> Callable[[F], F]:
     """Put a function into the catalogue under its own name.
 
@@ -134,6 +141,7 @@ def score(
         epoch: for a function of one epoch: which; None = the last one trained
         every_seed: for a function of a network's inputs that is not recorded: mean over the networks of all seeds,
             not the network of the first seed alone
+        flags_above: larger values flag a sample as mislabelled, by a rule of the score's own name
     """
 
     def add(function: F) -> F:
@@ -150,7 +158,18 @@ def score(
             raise TypeError(f"score {name} is defined twice")
         family = function.__module__.rpartition(".")[2]
         _REGISTRY[name] = Score(
-            name, title, function, higher_means, value_range, source, family, inputs, recorded, epoch, every_seed
+            name,
+            title,
+            function,
+            higher_means,
+            value_range,
+            source,
+            family,
+            inputs,
+            recorded,
+            epoch,
+            every_seed,
+            flags_above,
         )
         return function
 

@@ -131,9 +131,11 @@ class Spill:
 class DynamicsRecorder:
     """Takes the logits of one network, batch by batch, and writes an epoch of dynamics at a time to a Spill."""
 
-    def __init__(self, spill: Spill, device: torch.device) -> None:
+    def __init__(self, spill: Spill, device: torch.device, expected: Tensor | None = None) -> None:
+        """expected: (N,) the labels that must be logged, when they come from somebody else's loop."""
         self.spill = spill
         self.device = device
+        self._expected = None if expected is None else expected.to(device)
         n = spill.samples
         types = {"float32": torch.float32, "int16": torch.int16}
         self._columns = {c: torch.zeros(n, dtype=types[t], device=device) for c, t in recorded_columns().items()}
@@ -184,6 +186,8 @@ class DynamicsRecorder:
         self._staged, self._staged_values = [], 0
         logits = logits.to(self.device).float()
         positions, labels = positions.to(self.device), labels.to(self.device)
+        if self._expected is not None:
+            self._check(labels, positions, self._expected)
         if not bool(torch.isfinite(logits).all()):
             bad = int(positions[(~torch.isfinite(logits)).any(1)][0])
             raise ScoreInputError(
@@ -194,6 +198,18 @@ class DynamicsRecorder:
         if self._logits is not None:
             self._logits[positions.cpu()] = logits.cpu()
         self._seen[positions] = True
+
+    def _check(self, labels: Tensor, positions: Tensor, expected: Tensor) -> None:
+        known = (positions >= 0) & (positions < len(expected))
+        if not bool(known.all()):
+            raise ScoreInputError(f"sample_id {int(positions[~known][0])}; allowed: 0 to {len(expected) - 1}")
+        differs = expected[positions] != labels
+        if bool(differs.any()):
+            i, given = int(positions[differs][0]), int(labels[differs][0])
+            raise ScoreInputError(
+                f"sample {i} was logged with label {given}, the dataset gives {int(expected[i])}; "
+                "check that sample_ids are the dataset's"
+            )
 
 
 def create_trajectories(connection: duckdb.DuckDBPyConnection) -> None:

@@ -113,7 +113,7 @@ def train_epochs(
                 logits = network(inputs)
             loss = functional.cross_entropy(logits.float(), labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if recorder and training.observe == "train":
                 recorder.log(logits, labels, positions)

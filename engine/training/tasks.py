@@ -157,7 +157,7 @@ def train_tasks(
             recorder=recorder,
             pulse=pulse,
         ):
-            row = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
+            row: dict[str, Any] = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
             if task.test:
                 row["test_accuracy"] = compute_accuracy(network, test, normalisation) if test else None
                 row["lr"] = learning_rate(task.training, epoch / task.training.epochs)

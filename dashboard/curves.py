@@ -1,0 +1,230 @@
+"""Lines over epochs and over shares pruned: DataFrame -> plotly figure. No Streamlit in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from dashboard.charts import BLUE, GREEN, GREY, GRID, PURPLE, VERMILION, new_figure, with_alpha
+
+
+def accuracy_chart(epochs: pd.DataFrame) -> go.Figure:
+    """Training and test accuracy over epochs: the mean over seeds, and from the lowest to the highest seed.
+
+    Args: epochs with seed, epoch, train_accuracy, test_accuracy (0..1, NaN where there is no test split)
+    """
+    figure = new_figure(260, x="epoch", right=64)
+    ends: list[tuple[float, str, str]] = []
+    lows: list[float] = []
+    for column, name, color in (("train_accuracy", "train", GREY), ("test_accuracy", "test", BLUE)):
+        if epochs[column].isna().all():
+            continue
+        by = epochs.groupby("epoch")[column].agg(["mean", "min", "max"]) * 100
+        figure.add_scatter(
+            x=[*by.index, *by.index[::-1]],
+            y=[*by["max"], *by["min"][::-1]],
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor=color,
+            opacity=0.22,
+            hoverinfo="skip",
+        )
+        figure.add_scatter(
+            x=by.index,
+            y=by["mean"],
+            mode="lines",
+            line={"color": color, "width": 2.5},
+            name=name,
+            hovertemplate=f"{name} %{{y:.1f}} %<br>epoch %{{x}}<extra></extra>",
+        )
+        ends.append((float(by["mean"].iloc[-1]), name, color))
+        lows.append(float(by["min"].min()))
+    ends.sort()
+    for (_, name, color), height in zip(
+        ends, _spread([end[0] for end in ends], (100 - min(lows, default=0)) / 9), strict=True
+    ):
+        _label(figure, float(epochs["epoch"].max()), height, name, color)
+    figure.update_yaxes(ticksuffix=" %")
+    return figure
+
+
+def crossing_points(x: np.ndarray[Any, Any], a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> tuple[Any, Any, Any]:
+    """x, a, b with a point added wherever the two lines cross, so that areas between them meet in it exactly."""
+    gap = a - b
+    at = np.nonzero(gap[:-1] * gap[1:] < 0)[0]
+    share = gap[at] / (gap[at] - gap[at + 1])
+    where = at + 1
+
+    def between(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        added: np.ndarray[Any, Any] = np.insert(v.astype(float), where, v[at] + share * (v[at + 1] - v[at]))
+        return added
+
+    low = between(b)
+    high = between(a)
+    high[where + np.arange(len(where))] = low[where + np.arange(len(where))]  # equal despite rounding
+    return between(x), high, low
+
+
+def trajectory_chart(
+    dynamics: pd.DataFrame, logits: pd.DataFrame, seed: int, label: int, names: Sequence[str], height: int = 470
+) -> go.Figure:
+    """One sample in one seed over the epochs: its logits, its margin and running AUM, its probability.
+
+    The area between the logit of the given label and the largest other logit is green where the given label leads
+    and hatched vermilion where another class does. Other seeds' margins are drawn faintly behind.
+
+    Args: dynamics with seed, epoch, margin, logit_given, p_given, other; logits with seed, epoch, 0 .. C-1, empty
+          where the full logits were not kept: then the largest other logit is logit_given - margin
+    """
+    one = dynamics[dynamics["seed"] == seed].sort_values("epoch")
+    epoch, given, margin = one["epoch"].to_numpy(), one["logit_given"].to_numpy(float), one["margin"].to_numpy(float)
+    figure = new_figure(height, right=70)
+    grid = make_subplots(
+        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.52, 0.27, 0.21], figure=figure
+    )
+    x, high, low = crossing_points(epoch, given, given - margin)
+    hidden = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    for edge, color, pattern in ((np.maximum(high, low), GREEN, ""), (np.minimum(high, low), VERMILION, "/")):
+        grid.add_scatter(x=x, y=low, **hidden, row=1, col=1)
+        grid.add_scatter(
+            x=x,
+            y=edge,
+            **hidden,
+            fill="tonexty",
+            row=1,
+            col=1,
+            name="ahead" if color == GREEN else "behind",
+            fillcolor=with_alpha(color, 0.30),
+            fillpattern={"shape": pattern, "fgcolor": with_alpha(color, 0.75), "size": 7, "solidity": 0.25},
+        )
+    kept = logits[logits["seed"] == seed] if len(logits) else logits
+    rival = int(one["other"].mode().iloc[0])
+    if len(kept):
+        for c in [c for c in range(len(names)) if c not in (label, rival)]:
+            _line(grid, kept["epoch"], kept[c], names[c], GREY, 1, 0.55)
+        _line(grid, kept["epoch"], kept[rival], names[rival], VERMILION, 2)
+        ends = [(float(kept[rival].iloc[-1]), names[rival], VERMILION)]
+    else:
+        _line(grid, epoch, given - margin, "largest other", VERMILION, 2)
+        ends = [(float((given - margin)[-1]), "other", VERMILION)]
+    _line(grid, epoch, given, f"{names[label]} (given)", BLUE, 3)
+    ends.append((float(given[-1]), names[label], BLUE))
+    ends.sort()
+    span = float(max(high.max(), low.max()) - min(high.min(), low.min()))
+    for (_, text, color), y in zip(ends, _spread([end[0] for end in ends], span / 9), strict=True):
+        _label(grid, float(epoch[-1]), y, str(text)[:9], color, row=1, col=1)
+    for other in sorted(set(dynamics["seed"]) - {seed}):
+        rest = dynamics[dynamics["seed"] == other].sort_values("epoch")
+        _line(grid, rest["epoch"], rest["margin"], f"margin, seed {other}", GREY, 1, 0.35, row=2)
+    _line(grid, epoch, margin, "margin", BLUE, 1.5, row=2)
+    running = np.cumsum(margin) / np.arange(1, len(margin) + 1)
+    _line(grid, epoch, running, "running AUM", PURPLE, 3, row=2)
+    _label(
+        grid,
+        float(epoch[-1]),
+        float(running[-1]),
+        f"AUM {running[-1]:.2f}".replace("-", "\N{MINUS SIGN}"),
+        PURPLE,
+        row=2,
+        col=1,
+    )
+    grid.add_hline(y=0, line={"color": GREY, "width": 1}, row=2, col=1)
+    _line(grid, epoch, one["p_given"], f"p({names[label]})", BLUE, 2, row=3)
+    for row, title in enumerate(("logit", "margin", "p given"), start=1):
+        grid.update_yaxes(title=title, gridcolor=GRID, zeroline=False, row=row, col=1)
+    grid.update_yaxes(range=[0, 1.02], dtick=0.5, row=3, col=1)
+    grid.update_xaxes(showgrid=False, zeroline=False, range=[float(epoch[0]), float(epoch[-1])])
+    grid.update_xaxes(title="epoch", row=3, col=1)
+    return grid
+
+
+def _line(
+    figure: go.Figure, x: Any, y: Any, name: str, color: str, width: float, opacity: float = 1, row: int = 1
+) -> None:
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        name=str(name),
+        line={"color": color, "width": width},
+        opacity=opacity,
+        showlegend=False,
+        hovertemplate=f"{name} %{{y:.3f}}<br>epoch %{{x}}<extra></extra>",
+        row=row,
+        col=1,
+    )
+
+
+def psi_chart(psi: pd.DataFrame) -> go.Figure:
+    """Test accuracy against the share pruned, a line per order: the mean over seeds, from the lowest to the highest.
+
+    Args: psi with order, seed, kept_fraction (0..1), accuracy (0..1)
+    """
+    figure = new_figure(520, x="share of the training samples pruned", y="test accuracy", right=110)
+    orders = sorted(psi["order"].unique(), key=lambda o: (o not in ("random", "oracle"), o))
+    fixed = {"random": GREY, "oracle": GREEN}
+    tints = iter([BLUE, VERMILION, PURPLE, "#e0a100", "#a96b59", "#4fb3d1", "#bd1f01", "#717581"] * 4)
+    ends = []
+    for order in orders:
+        color = fixed.get(order) or next(tints)
+        some = psi[psi["order"] == order].assign(pruned=lambda f: (1 - f["kept_fraction"]) * 100)
+        by = some.groupby("pruned")["accuracy"].agg(["mean", "min", "max", "count"])
+        by[["mean", "min", "max"]] *= 100
+        figure.add_scatter(
+            x=[*by.index, *by.index[::-1]],
+            y=[*by["max"], *by["min"][::-1]],
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor=with_alpha(color, 0.16),
+            hoverinfo="skip",
+            legendgroup=order,
+        )
+        figure.add_scatter(
+            x=some["pruned"],
+            y=some["accuracy"] * 100,
+            mode="markers",
+            marker={"size": 5, "color": color, "opacity": 0.45},
+            customdata=some["seed"],
+            hovertemplate=f"{order}, seed %{{customdata}}<br>%{{y:.1f}} % at %{{x:.0f}} % pruned<extra></extra>",
+        )
+        figure.add_scatter(
+            x=by.index,
+            y=by["mean"],
+            mode="lines",
+            name=order,
+            line={"color": color, "width": 2.5, "dash": "dot" if order == "random" else "solid"},
+            customdata=by[["min", "max", "count"]],
+            hovertemplate=f"<b>{order}</b> %{{y:.1f}} % at %{{x:.0f}} % pruned<br>"
+            "%{customdata[0]:.1f} to %{customdata[1]:.1f} %, %{customdata[2]} seeds<extra></extra>",
+        )
+        ends.append((float(by.index[-1]), float(by["mean"].iloc[-1]), order, color))
+    low, high = float(psi["accuracy"].min()) * 100, float(psi["accuracy"].max()) * 100
+    for (x, _, order, color), y in zip(
+        sorted(ends, key=lambda e: e[1]), _spread(sorted(e[1] for e in ends), (high - low) / 18), strict=True
+    ):
+        _label(figure, x, y, order, color)
+    figure.update_xaxes(ticksuffix=" %", showgrid=True, gridcolor=GRID)
+    figure.update_yaxes(ticksuffix=" %")
+    return figure
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights moved apart upwards until each is at least a gap above the one before: labels that do not collide."""
+    out: list[float] = []
+    for height in heights:
+        out.append(max(height, out[-1] + gap) if out else height)
+    return out
+
+
+def _label(figure: go.Figure, x: float, y: float, text: str, color: str, **more: Any) -> None:
+    """Name a line at its end, in its colour: no legend to look up."""
+    figure.add_annotation(
+        x=x, y=y, text=text, font={"color": color, "size": 13}, showarrow=False, xanchor="left", xshift=6, **more
+    )

@@ -1,0 +1,415 @@
+"""The command `winnow`: thin commands over the engine. torch is imported inside the commands that need it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from engine.console import duration, print_json, print_table, progress_bar, say
+from engine.errors import Cancelled, SpecError, WinnowError
+from engine.spec import TrainingSpec
+from engine.workspace import Workspace
+
+app = typer.Typer(
+    help="See which samples of an image-classification set are redundant, hard or mislabelled, and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", envvar="WINNOW_WORKSPACE", help="Folder of datasets and runs. [default: winnow-workspace]"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+Dataset = Annotated[str, typer.Argument(help="Name of a dataset (winnow ingest makes one).")]
+RunId = Annotated[str, typer.Argument(help="A run's id, or its first digits (winnow runs lists them).")]
+
+
+@app.command()
+def ingest(
+    name: Annotated[str, typer.Argument(help="Name of the new dataset.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="digits, synthetic, torchvision:NAME[:ROOT], dataset:NAME, or a path: folder with a sub-folder per "
+            "class, Parquet (file, glob, folder), CSV with path,label, folder of MNIST IDX files.",
+        ),
+    ],
+    test: Annotated[str | None, typer.Option(help="A second source for the test split.")] = None,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Share held out for testing where the source has no test split. [default: 0.2]")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE:COLUMN", help="Given labels from a column of a CSV or Parquet file.")
+    ] = None,
+    true_labels: Annotated[
+        str, typer.Option(help="With --labels: keep the source's labels as the true ones, or know none (keep, drop).")
+    ] = "keep",
+    noise: Annotated[
+        str | None,
+        typer.Option(metavar="KIND:RATE", help="On the training split: symmetric:0.2, asymmetric:0.4; a+b for two."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise, the split and the limit.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Training samples to keep, drawn evenly over the classes.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in pixels that networks see. [default: as stored up to 64, else 64]")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Pass over unreadable samples, and list them.")] = False,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Read a set of images into the workspace."""
+    from engine.data.ingest import IngestSpec, ingest
+
+    spec = IngestSpec(
+        name=name,
+        source=source,
+        test=test,
+        test_fraction=test_fraction,
+        labels=labels,
+        true_labels=true_labels,  # type: ignore[arg-type]  # checked by the spec
+        noise=noise,
+        seed=seed,
+        limit=limit,
+        image_size=image_size,
+        skip_bad=skip_bad,
+    )
+    at = Workspace.open(workspace, create=True)
+    with progress_bar(f"ingest {name}") as listen:
+        done = ingest(at, spec, lambda stage, n, total: listen(stage, n / max(1, total), None))
+    if json:
+        return print_json(asdict(done))
+    wrong = "" if done.noise_rate is None else f", {done.noise_rate:.1%} of the training labels wrong"
+    skipped = f", {done.skipped} unreadable samples passed over" if done.skipped else ""
+    state = "is there already" if done.existed else f"ingested in {duration(done.seconds)}"
+    say(
+        f"dataset {name}: {done.train:,} training and {done.test:,} test samples of {done.classes} classes{wrong}{skipped}; {state}"
+    )
+
+
+@app.command()
+def run(
+    dataset: Dataset,
+    model: Annotated[str, typer.Option(help="mlp, cnn, resnet18, or PACKAGE.MODULE:FACTORY.")] = TrainingSpec.model,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = TrainingSpec.epochs,
+    seeds: Annotated[int, typer.Option(help="Networks to train.")] = TrainingSpec.seeds,
+    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = TrainingSpec.batch_size,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. [default: 0.002 adam, 0.1 sgd]")] = None,
+    optimizer: Annotated[str, typer.Option(help="adam, or sgd with Nesterov momentum 0.9.")] = TrainingSpec.optimizer,
+    schedule: Annotated[
+        str, typer.Option(help="constant, cosine, or step (a tenth at 1/2 and at 3/4).")
+    ] = TrainingSpec.schedule,
+    weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = TrainingSpec.weight_decay,
+    observe: Annotated[
+        str, typer.Option(help="Record logits of the training pass (train) or of a clean pass after it (eval).")
+    ] = TrainingSpec.observe,
+    augment: Annotated[str, typer.Option(help="none, flip, crop or crop+flip.")] = TrainingSpec.augment,
+    logit_seeds: Annotated[int, typer.Option(help="Seeds that keep their full logits.")] = TrainingSpec.logit_seeds,
+    threshold_rounds: Annotated[
+        int | None, typer.Option(help="Networks for the AUM threshold rule: 0 or 2. [default: 2 with aum]")
+    ] = None,
+    scores: Annotated[
+        str, typer.Option(help="all, or names separated by commas; el2n@5 is el2n after epoch 5.")
+    ] = "all",
+    neighbors: Annotated[
+        int | None, typer.Option(help="Nearest neighbours to keep. [default: 15 with all or a map]")
+    ] = None,
+    embedding: Annotated[str | None, typer.Option(help="umap or none. [default: umap with all]")] = None,
+    seed: Annotated[int, typer.Option(help="Of threshold samples, ties and the map.")] = 0,
+    device: Device = "auto",
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Train, record the dynamics, score every sample and publish the run. Started again, it goes on where it was."""
+    from engine.pipeline import plan_run
+    from engine.spec import LEARNING_RATE
+
+    training: dict[str, Any] = dict(
+        model=model,
+        epochs=epochs,
+        seeds=seeds,
+        batch_size=batch_size,
+        lr=LEARNING_RATE.get(optimizer, 0.1) if lr is None else lr,
+        optimizer=optimizer,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        observe=observe,
+        augment=augment,
+        logit_seeds=min(logit_seeds, seeds),
+    )
+    at = Workspace.open(workspace)
+    at.require_dataset(dataset)
+    spec = plan_run(
+        at,
+        dataset,
+        [name.strip() for name in scores.split(",") if name.strip()],
+        TrainingSpec(**training),
+        threshold_rounds=threshold_rounds,
+        neighbors=neighbors,
+        embedding=embedding,  # type: ignore[arg-type]  # checked by the spec
+        seed=seed,
+    )
+    _compute(at, spec, device, json)
+
+
+@app.command()
+def psi(
+    dataset: Dataset,
+    orders: Annotated[
+        str, typer.Option(help="random, oracle, or scores, separated by commas; * behind a score reverses it.")
+    ] = "random,el2n,el2n*,oracle",
+    points: Annotated[int, typer.Option(help="Points of a curve: 0, 1/points, 2/points, ... pruned.")] = 20,
+    seeds: Annotated[int, typer.Option(help="Networks per point.")] = 3,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the kept samples. [default: as the scores]")] = None,
+    steps: Annotated[
+        str, typer.Option(help="epochs: as many passes at every point; fixed: as many steps as the full set.")
+    ] = "epochs",
+    seed: Annotated[int, typer.Option(help="Of random orders.")] = 0,
+    device: Device = "auto",
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Prune by an order, train afresh, test: the data-pruning curve. Started again, it goes on where it was."""
+    from engine.psi import plan_psi
+
+    at = Workspace.open(workspace)
+    at.require_dataset(dataset)
+    names = [name.strip() for name in orders.split(",") if name.strip()]
+    spec = plan_psi(at, dataset, names, points=points, seeds=seeds, epochs=epochs, steps=steps, seed=seed)  # type: ignore[arg-type]
+    _compute(at, spec, device, json)
+
+
+@app.command()
+def resume(run: RunId, device: Device = "auto", workspace: Root = None, json: Json = False) -> None:
+    """Go on with a run that was cancelled, interrupted or failed."""
+    from engine.spec import spec_from_json
+
+    at = Workspace.open(workspace)
+    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, json)
+
+
+@app.command()
+def runs(
+    dataset: Annotated[str | None, typer.Option(help="Only the runs of this dataset.")] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """List all runs, the latest first."""
+    from engine.jobs import fetch_jobs
+
+    at = Workspace.open(workspace)
+    if dataset:
+        at.require_dataset(dataset)
+    jobs = fetch_jobs(at, dataset)
+    if json:
+        return print_json({"runs": [asdict(job) for job in jobs]})
+    if not jobs:
+        return say("no runs yet; winnow run DATASET makes one")
+    rows = [{**asdict(job), "done": f"{job.fraction:.0%}", "left": duration(job.seconds_left)} for job in jobs]
+    print_table(rows, ["run_id", "dataset", "title", "state", "done", "left"])
+
+
+@app.command()
+def status(run: RunId, workspace: Root = None, json: Json = False) -> None:
+    """Tell how far a run is."""
+    from engine.jobs import fetch_job
+
+    at = Workspace.open(workspace)
+    job = fetch_job(at, at.require_run(run))
+    if json:
+        return print_json(asdict(job))
+    left = f", {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+    stage = f" ({job.stage}{left})" if job.state == "running" else ""
+    say(
+        f"run {job.run_id} on {job.dataset}: {job.title}; {job.state}, {job.fraction:.0%} done{stage} {job.message}".rstrip()
+    )
+
+
+@app.command()
+def cancel(run: RunId, workspace: Root = None, json: Json = False) -> None:
+    """Ask a running run to stop. It keeps what it has done: winnow resume goes on."""
+    from engine.jobs import cancel
+
+    at = Workspace.open(workspace)
+    wanted = at.require_run(run)
+    cancel(at, wanted)
+    _tell(
+        json, {"run_id": wanted, "asked": "cancel"}, f"run {wanted} was asked to stop; winnow resume {wanted} goes on"
+    )
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="A run's id, or a dataset (its runs go with it).")],
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Delete a run, or a dataset with all its runs."""
+    from engine.jobs import fetch_jobs
+
+    at = Workspace.open(workspace)
+    if name in at.datasets():
+        found = [job.run_id for job in fetch_jobs(at, name)]
+        for run_id in found:
+            at.remove_run(run_id)
+        at.remove_dataset(name)
+        removed = {"dataset": name, "runs": found}
+        return _tell(json, removed, f"removed dataset {name} and {len(found)} runs")
+    run_id = at.require_run(name)
+    at.remove_run(run_id)
+    _tell(json, {"dataset": None, "runs": [run_id]}, f"removed run {run_id}")
+
+
+@app.command()
+def scores(json: Json = False) -> None:
+    """List every score: what it means, which way it points, what it needs."""
+    from engine.scores.registry import all_scores, catalog_row
+
+    rows = [catalog_row(found) for found in all_scores().values()]
+    if json:
+        return print_json({"scores": rows})
+    for row in rows:
+        row["range"] = f"{row['value_min']:.3g} .. {row['value_max']:.3g}"
+    print_table(rows, ["score", "title", "higher_means", "range", "cost", "source"])
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A query over the views; FROM (SHOW TABLES) lists them.")],
+    dataset: Annotated[str | None, typer.Option(help="Which dataset. [default: that of the latest run]")] = None,
+    format: Annotated[str, typer.Option(help="table, csv or json (an array of objects).")] = "table",
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Ask the views with SQL, read-only."""
+    from engine.queries import connected, default_dataset, fetch_sql
+
+    if format not in ("table", "csv", "json"):
+        raise SpecError(f"--format is '{format}'; allowed: table, csv, json")
+    at = Workspace.open(workspace)
+    chosen = dataset or default_dataset(at)
+    with connected(at, chosen) as connection:
+        frame = fetch_sql(connection, sql)
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    if json or format == "json":
+        print_json(rows)
+    elif format == "csv":
+        typer.echo(frame.to_csv(index=False), nl=False)
+    else:
+        print_table([{str(k): v for k, v in row.items()} for row in rows], [str(c) for c in frame.columns])
+        if not dataset:
+            say(f"({len(rows)} rows; dataset {chosen})")
+
+
+@app.command()
+def export(
+    dataset: Dataset,
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+    where: Annotated[
+        str,
+        typer.Option(
+            help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
+        ),
+    ] = "true",
+    format: Annotated[
+        str, typer.Option(help="csv, parquet, or npy (sample ids). [default: by the file's ending]")
+    ] = "",
+    run: Annotated[str | None, typer.Option(help="Whose scores. [default: the latest run that has scores]")] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Write the training samples that meet a condition to a file."""
+    from engine.export import export
+
+    at = Workspace.open(workspace)
+    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None)
+    _tell(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int | None, typer.Option(help="Port on localhost. [default: 8501, or the next free one]")] = None,
+    workspace: Root = None,
+) -> None:
+    """Open the workspace in a browser, on this machine only. Ctrl-C stops it."""
+    _serve(Workspace.open(workspace), port)
+
+
+@app.command()
+def demo(
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="Compute, but do not start the dashboard.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port on localhost. [default: 8501, or the next free one]")] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """From nothing to flagged images in a browser: 1,797 real digits, a fifth of the labels made wrong."""
+    from engine.demo import compute_demo
+
+    at = Workspace.open(workspace, create=True)
+    done = compute_demo(at)
+    if json:
+        print_json(done)
+    if not no_serve:
+        _serve(at, port)
+
+
+def _compute(workspace: Workspace, spec: Any, device: str, json: bool) -> None:
+    """Compute a run with a progress bar, and tell its id."""
+    from engine.compute import compute
+    from engine.jobs import fetch_job
+
+    with progress_bar(f"{spec.dataset}") as listen:
+        run_id, existed = compute(workspace, spec, device, listen)
+    job = fetch_job(workspace, run_id)
+    told = "was there already" if existed else "published"
+    _tell(
+        json,
+        {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
+        f"run {run_id} {told}: {job.title}",
+    )
+
+
+def _serve(workspace: Workspace, port: int | None) -> None:
+    from dashboard.serve import serve
+
+    try:
+        serve(workspace.root, port)
+    except OSError as error:
+        raise SpecError(str(error)) from error
+
+
+def _tell(json: bool, value: dict[str, Any], text: str) -> None:
+    if json:
+        print_json(value)
+    else:
+        say(text)
+
+
+def main() -> NoReturn:
+    """Entry point: one line and exit code 2 for an expected error, 130 for a run that was asked to stop."""
+    # Threads that spin while they wait for each other stall the machine as soon as anything else runs on it (a
+    # second run, the dashboard's browser): steps then take 40 times as long. Sleeping costs next to nothing.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except WinnowError as error:
+        say(f"winnow: {error}")
+        sys.exit(2)
+    except (Cancelled, KeyboardInterrupt):
+        say("stopped; what was done is kept: the same command, or winnow resume, goes on")
+        sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""From a spec of any kind to the code that computes it."""
+
+from __future__ import annotations
+
+from engine.errors import SpecError
+from engine.pipeline import run
+from engine.progress import Listener
+from engine.psi import run_psi
+from engine.spec import PsiSpec, RunSpec, Spec
+from engine.training.loop import pick_device
+from engine.workspace import Workspace
+
+
+def compute(workspace: Workspace, spec: Spec, device: str, listener: Listener | None = None) -> tuple[str, bool]:
+    """Compute and publish what a spec asks for, on auto, cpu or cuda.
+
+    Returns: (run id, whether it was there already)
+    """
+    chosen = pick_device(device)
+    if isinstance(spec, RunSpec):
+        return run(workspace, spec, chosen, listener)
+    if isinstance(spec, PsiSpec):
+        return run_psi(workspace, spec, chosen, listener)
+    raise SpecError("a recorded run is made by its own training loop; start that again instead")

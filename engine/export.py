@@ -1,0 +1,76 @@
+"""Export of a curated subset: which training samples, to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from engine.errors import SpecError, unknown_name
+from engine.queries import connected, fetch_sql
+from engine.workspace import Workspace, write_export
+
+Format = Literal["csv", "parquet", "npy"]
+
+
+def export(
+    workspace: Workspace, dataset: str, where: str, to: Path, format: str = "", run: str | None = None
+) -> tuple[int, int]:
+    """Write the training samples that meet a condition to a file, whole or not at all.
+
+    csv and parquet hold sample_id, split, label, true_label, class_name and source; npy the sample ids (int64).
+
+    Args:    where: an SQL condition over the columns of `samples`, one column per score of the run, `flagged`
+             (by any of its rules) and `action` (a person's decision), with sub-queries over every view;
+             format: "" = by the file's ending; run: whose scores; None = the latest run that has scores
+    Returns: (kept, all) numbers of training samples
+    Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
+    """
+    chosen = format or to.suffix.lstrip(".").lower()
+    if chosen not in get_args(Format):
+        raise SpecError(unknown_name("format", chosen, get_args(Format), "--format"))
+    with connected(workspace, dataset) as connection:
+        runs = fetch_sql(
+            connection,
+            "SELECT run_id FROM runs WHERE run_id IN (SELECT DISTINCT run_id FROM scores) ORDER BY created_at DESC",
+        )["run_id"].tolist()
+        run = run or (runs[0] if runs else None)
+        names = fetch_sql(connection, "SELECT DISTINCT score FROM scores WHERE run_id = ? ORDER BY 1", [run])["score"]
+        columns = "".join(
+            f', any_value(value) FILTER (score = {_literal(name)}) AS "{name.replace(chr(34), chr(34) * 2)}"'
+            for name in names
+        )
+        everything = (
+            "SELECT samples.*, s.* EXCLUDE (sample_id), coalesce(f.flagged, false) AS flagged, action FROM samples "
+            f"LEFT JOIN (SELECT sample_id{columns} FROM scores WHERE run_id = $run GROUP BY sample_id) AS s "
+            "USING (sample_id) LEFT JOIN (SELECT sample_id, bool_or(flagged) AS flagged FROM flags "
+            "WHERE run_id = $run GROUP BY sample_id) AS f USING (sample_id) "
+            "LEFT JOIN decisions USING (sample_id) WHERE split = 'train'"
+        )
+        if not len(names):
+            everything = everything.replace("s.* EXCLUDE (sample_id), ", "")
+        kept = fetch_sql(
+            connection,
+            "SELECT sample_id, split, label, true_label, class_name, source "
+            f"FROM ({everything}) AS samples WHERE ({where or 'true'}\n) ORDER BY sample_id",
+            {"run": run},
+        )
+        total = int(fetch_sql(connection, "SELECT count(*) AS n FROM samples WHERE split = 'train'")["n"][0])
+    write_export(to, lambda path: _write(kept, path, chosen))
+    return len(kept), total
+
+
+def _write(frame: pd.DataFrame, path: Path, format: str) -> None:
+    if format == "csv":
+        frame.astype({"true_label": "Int64"}).to_csv(path, index=False)
+    elif format == "parquet":
+        frame.astype({"true_label": "Int64"}).to_parquet(path, index=False)
+    else:
+        with open(path, "wb") as file:
+            np.save(file, frame["sample_id"].to_numpy(np.int64), allow_pickle=False)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,214 @@
+"""Recording the dynamics of a training loop that is not ours, published as a run like any other.
+
+recorder = Recorder("workspace", "cifar10", name="my resnet", seeds=1)
+for epoch in range(20):
+    for images, labels, sample_ids in loader:
+        logits = network(images)
+        ...
+        recorder.log(logits, labels, sample_ids)
+    recorder.end_epoch()
+run_id = recorder.close()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.environment import describe_environment
+from engine.errors import ScoreInputError, SpecError
+from engine.jobs import computing
+from engine.progress import Progress
+from engine.queries import connected, fetch_fingerprint, fetch_sql
+from engine.results import Results
+from engine.scores.registry import all_scores
+from engine.spec import Observe, RecordedSpec, check_choice, run_id, spec_to_json
+from engine.training.dynamics import DynamicsRecorder, Spill, write_trajectories
+from engine.workspace import Workspace, remove_path
+
+
+class Recorder:
+    """Takes the logits of somebody's own training loop, epoch by epoch, and publishes them as a run.
+
+    Args:
+        workspace: folder of the workspace; None = WINNOW_WORKSPACE, or ./winnow-workspace
+        dataset: the ingested dataset; sample_ids are its ids, 0 .. N-1 for the training samples
+        name: what the run is called
+        observe: "train" when the logits are those of the training pass, "eval" for a clean pass after it
+        keep_logits: whether the first network's full logits are kept (C <= 100)
+    Raises:
+        NotFoundError for an unknown workspace or dataset
+
+    Several networks (seeds) are recorded one after another: `next_seed()` between them, with as many epochs each.
+    Use it as a context manager, or call `close()`; left by an exception, it publishes nothing and leaves nothing.
+    """
+
+    def __init__(
+        self,
+        workspace: str | Path | None,
+        dataset: str,
+        *,
+        name: str = "recorded",
+        observe: Observe = "train",
+        keep_logits: bool = True,
+    ) -> None:
+        check_choice("observe", observe, Observe)
+        self.workspace = Workspace.open(Path(workspace) if workspace is not None else None)
+        self.dataset, self.name, self.observe = dataset, name, observe
+        with connected(self.workspace, dataset, []) as connection:
+            rows = fetch_sql(
+                connection, "SELECT label, true_label FROM samples WHERE split = 'train' ORDER BY sample_id"
+            )
+            self._classes = int(fetch_sql(connection, "SELECT count(*) AS n FROM classes")["n"][0])
+        self._labels = torch.from_numpy(rows["label"].to_numpy(np.int64, copy=True))
+        known = bool(rows["true_label"].notna().all())
+        self._truth = torch.from_numpy(rows["true_label"].to_numpy(np.int64, copy=True)) if known else None
+        self._folder = self.workspace.root / "runs" / f".recording-{secrets.token_hex(6)}"
+        self._folder.mkdir(parents=True)
+        self._keep_logits = keep_logits and self._classes <= 100
+        self._recorders: list[DynamicsRecorder] = []
+        self._rows: list[dict[str, Any]] = []
+        self._epoch = 0
+        self._epoch_started = time.perf_counter()
+        self._run_id: str | None = None
+
+    def log(self, logits: Tensor, labels: Tensor, sample_ids: Tensor) -> None:
+        """Take one batch. No loop over samples: a few tensor operations every some thousand rows.
+
+        Args:   logits (B, C) before the softmax, on any device; labels (B,) int64, the given ones;
+                sample_ids (B,) int64 in [0, N)
+        Raises: ScoreInputError for a wrong shape; at the latest in end_epoch also for an unknown sample, a label
+                that is not the dataset's, or logits that are not finite
+        """
+        if self._run_id is not None:
+            raise SpecError("the recorder is closed; make a new one for another run")
+        size, classes = len(sample_ids), self._classes
+        if logits.shape != (size, classes) or labels.shape != (size,):
+            raise ScoreInputError(
+                f"log was given logits {tuple(logits.shape)} and labels {tuple(labels.shape)} for {size} samples; "
+                f"expected ({size}, {classes}) and ({size},)"
+            )
+        if size == 0:
+            return
+        if not self._recorders:
+            self._start_seed(logits.device)
+        # Copies: a loop of somebody's own may reuse its tensors before they are looked at.
+        self._recorders[-1].log(logits.detach().clone(), labels.long().clone(), sample_ids.long().clone())
+
+    def end_epoch(self) -> dict[str, float]:
+        """End an epoch: mean loss (nats) and accuracy (0..1) against the given labels.
+
+        A sample that was not logged in it keeps its values of the epoch before (drop_last=True is fine after the
+        first epoch). Raises ScoreInputError when a sample has never been logged.
+        """
+        if not self._recorders:
+            raise ScoreInputError("end_epoch was called before any log; log the batches of the epoch first")
+        row = self._recorders[-1].end_epoch(self._epoch)
+        now = time.perf_counter()
+        timing = {"lr": None, "test_accuracy": None, "seconds": now - self._epoch_started}
+        self._rows.append({"seed": len(self._recorders) - 1, "epoch": self._epoch + 1, **row, **timing})
+        self._epoch += 1
+        self._epoch_started = now
+        return row
+
+    def next_seed(self) -> None:
+        """Go on with another network, freshly initialised, of as many epochs."""
+        if self._epoch == 0:
+            raise ScoreInputError("next_seed was called before end_epoch; end the epochs of this network first")
+        self._start_seed(self._recorders[-1].device)
+
+    def close(self) -> str:
+        """Score what was recorded and publish it.
+
+        Returns: the run id; the same recording published twice is one run
+        Raises:  ScoreInputError when no epoch was ended, or the networks have different numbers of epochs
+        """
+        if self._run_id is not None:
+            return self._run_id
+        spills = [recorder.spill for recorder in self._recorders]
+        epochs = {spill.epochs() for spill in spills}
+        if len(epochs) != 1 or 0 in epochs:
+            counted = ", ".join(str(spill.epochs()) for spill in spills) or "none"
+            raise ScoreInputError(
+                f"epochs recorded per network: {counted}; every network needs the same number, at least 1"
+            )
+        digest = hashlib.sha256()
+        for spill in spills:
+            with open(spill.path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        spec = RecordedSpec(
+            self.dataset,
+            fetch_fingerprint(self.workspace, self.dataset),
+            self.name,
+            len(spills),
+            epochs.pop(),
+            self.observe,
+            digest.hexdigest(),
+        )
+        self._run_id = run_id(spec)
+        if not self.workspace.is_published(self._run_id):
+            self._publish(self._run_id, spec, spills)
+        remove_path(self._folder)
+        return self._run_id
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        with contextlib.suppress(OSError):
+            remove_path(self._folder)
+
+    def _start_seed(self, device: torch.device) -> None:
+        seed = len(self._recorders)
+        path = self._folder / f"seed{seed}.dynamics"
+        spill = Spill(path, len(self._labels), self._classes, self._keep_logits and seed == 0)
+        self._recorders.append(DynamicsRecorder(spill, device, self._labels))
+        self._epoch = 0
+        self._epoch_started = time.perf_counter()
+
+    def _publish(self, wanted: str, spec: RecordedSpec, spills: list[Spill]) -> None:
+        environment = describe_environment(self._recorders[0].device)
+        labels = self._labels.cpu()
+        scores = [found for found in all_scores().values() if found.over_dynamics or found.cost == "free"]
+        truth = None if self._truth is None else (self._truth != labels).numpy()
+        with computing(self.workspace, wanted, spec_to_json(spec), self.name, environment) as folder:
+            progress = Progress(folder, {"recording": 1.0, "scores": 1.0})
+            with (
+                self.workspace.building_run(wanted) as target,
+                duckdb.connect(str(target / "results.duckdb")) as connection,
+            ):
+                results = Results(connection, 0)
+                progress.stage("recording")
+                results.make_trajectories()
+                write_trajectories(connection, spills, np.arange(len(labels)), labels.numpy(), progress.step)
+                results.write_epochs(self._rows)
+                progress.stage("scores")
+                results.write_scores(scores, labels, self._classes, truth, progress.step)
+                results.write_run(
+                    run_id=wanted,
+                    kind="recorded",
+                    title=f"{self.name}, {spec.epochs} epochs, {spec.seeds} seed{'s' if spec.seeds > 1 else ''}",
+                    dataset=self.dataset,
+                    fingerprint=spec.fingerprint,
+                    spec=json.dumps(spec_to_json(spec)),
+                    environment=json.dumps(environment),
+                    seconds=sum(row["seconds"] for row in self._rows),
+                    training_key=None,
+                    dynamics_run=wanted,
+                    notes=json.dumps(results.notes),
+                )

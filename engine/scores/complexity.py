@@ -1,0 +1,361 @@
+"""Complexity gap (Ki, Choi & Chung 2023): how much simpler the training set gets without a sample. No training.
+
+The kernel H is the infinite-width two-layer ReLU kernel of unit rows. It does not depend on the labels, so one
+Cholesky factor serves all classes and any number of labellings as right-hand sides, and of the inverse only the
+diagonal is needed: the squared column norms of the triangular inverse, a block of columns at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.errors import ScoreInputError
+from engine.neighbors import unit_rows
+from engine.scores.registry import score
+
+BLOCK = 1024
+"""Rows of the kernel worked on at a time."""
+
+COLUMNS = 512
+"""Columns of the triangular inverse worked on at a time."""
+
+COPY_TOLERANCE = 1e-12
+"""Unit rows that differ by no more in any entry are the same row: rounding alone makes such a difference."""
+
+RIDGES = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)
+"""Added to the kernel's diagonal, one after another, until the factorisation succeeds."""
+
+SOURCE = "Ki et al. 2023"
+
+
+@score(higher_means="harder", value_range=(0.0, math.inf), source=f"{SOURCE}, eq. 2 and 6")
+def cg(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
+    """Complexity gap: how much the complexity y'H^-1 y of the set falls when the sample is left out.
+
+    s_i = alpha_i^2 / d_i, with alpha = H^-1 y and d = diag(H^-1)
+
+    Args:    alpha, inverse_diagonal (R, N) as `solve_gap` gives them, R > 1 for the stochastic form
+    Returns: (N,), >= 0; higher = harder
+    Departs from the paper: exact over the whole set from one factor, all classes at once; copies share their score.
+    """
+    return (alpha.square() / inverse_diagonal).mean(0)
+
+
+@score(higher_means="harder", source=f"{SOURCE}, eq. 6, second term", flags_above=0.0)
+def cg_partial(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
+    """Partial complexity gap: the term whose sign tells labels that contradict their neighbourhood.
+
+    s_i = 2 (y_i alpha_i - d_i); y_i = 1, because each sample is scored against its own class
+
+    Args:    alpha, inverse_diagonal (R, N) as `solve_gap` gives them
+    Returns: (N,), unbounded; higher = harder; > 0 flags the sample (rule `cg_partial`)
+    """
+    return 2 * (alpha - inverse_diagonal).mean(0)
+
+
+@score(higher_means="harder", value_range=(0.0, math.inf), source=f"{SOURCE}, eq. 6, first term")
+def cg_fit(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
+    """First term of the complexity gap: how strongly the other samples speak about this one, for or against.
+
+    s_i = (alpha_i - y_i d_i)^2 / d_i; the terms add up: cg = cg_fit + cg_partial + d
+
+    Args:    alpha, inverse_diagonal (R, N) as `solve_gap` gives them
+    Returns: (N,), >= 0; higher = harder
+    """
+    return ((alpha - inverse_diagonal).square() / inverse_diagonal).mean(0)
+
+
+@score(higher_means="easier", source=f"{SOURCE}, CG'")
+def cg_forward(kernel_labels: Tensor) -> Tensor:
+    """Gap of y'Hy instead of y'H^-1 y: how much more alike a sample is to its own class than to the others.
+
+    s_i = 2 y_i (H y)_i - 1/2
+
+    Args:    kernel_labels (R, N) = H y of the sample's own class, as `solve_gap` gives it
+    Returns: (N,), unbounded; higher = easier
+    """
+    return 2 * kernel_labels.mean(0) - 0.5
+
+
+@score(higher_means="harder", value_range=(0.0, math.inf), source=f"{SOURCE}, appendix H", epoch=10)
+def cg_feature(feature_alpha: Tensor, feature_inverse_diagonal: Tensor) -> Tensor:
+    """Complexity gap of the penultimate features, early in training.
+
+    s_i = alpha_i^2 / d_i on the kernel of the features of one network after epoch 10
+
+    Args:    feature_alpha, feature_inverse_diagonal (R, N) as `solve_gap` gives them for features
+    Returns: (N,), >= 0; higher = harder
+    Departs from the paper: the last epoch where fewer than 10 were trained.
+    """
+    return cg(feature_alpha, feature_inverse_diagonal)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What the scores read, each (R, N) float64: R labellings of `solve_gap`, or runs of the stochastic form.
+
+    alpha: (H^-1 y)_i; inverse_diagonal: (H^-1)_ii; kernel_labels: (H y)_i, y = +1 for the sample's own class, else
+    -1. copies: samples whose row another sample has as well; ridge: what was added to the diagonal of H.
+    """
+
+    alpha: Tensor
+    inverse_diagonal: Tensor
+    kernel_labels: Tensor
+    copies: int
+    ridge: float
+
+
+def solve_gap(
+    rows: Tensor,
+    labels: Tensor,
+    *,
+    dtype: torch.dtype = torch.float64,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Gap:
+    """Factor the kernel of all samples once and solve it for every class of every labelling.
+
+    H_ij = g_ij (pi - arccos g_ij) / (2 pi), g_ij = cosine of rows i and j; diagonal 1/2
+
+    Equal rows would make H singular: each is put in once, with the label that most of its copies have (the smallest
+    of several), and all copies get its values. When the factorisation fails all the same, a ridge is added.
+
+    Args:
+        rows: (N, D) real numbers, scaled to unit length here
+        labels: (N,) int64, or (R, N) for R labellings of the same rows, say realisations of label noise
+        dtype: of the factor. float32 takes half the memory; the solution is then refined once in float64
+        report: called with (done, total)
+    Returns: a Gap on the CPU; inverse_diagonal is expanded over R
+    Raises:  ScoreInputError for a zero or non-finite row, for labels of a single class, for a class with a single
+             sample, or when no ridge up to 1e-4 helps
+    """
+    labellings = labels if labels.ndim == 2 else labels[None]
+    for labelling in labellings:
+        check_classes(labelling)
+    unit = unit_rows(rows.double())
+    first, unit, own = _merge_copies(unit, labellings)
+    signs, column = _one_versus_rest(own)
+    n, total = len(unit), 3 * len(unit)
+    for ridge in RIDGES:
+        factor, kernel_labels = _factor(unit, signs, ridge, dtype, lambda done: report(done, total))
+        if factor is not None:
+            break
+    else:
+        raise ScoreInputError(
+            f"the kernel of the {n} different rows is singular even with a ridge of {RIDGES[-1]:g}; "
+            "look for samples that are almost equal (score near_duplicate)"
+        )
+    report(2 * n, total)
+    solution = _solve(factor, signs)
+    if dtype != torch.float64:
+        residual = signs - ridge * solution
+        for start, block in _kernel_blocks(unit):
+            _subtract_product(residual, block, start, solution)
+        solution += _solve(factor, residual)
+    diagonal = _inverse_diagonal(factor, lambda done: report(2 * n + done, total))
+
+    def own_class(values: Tensor) -> Tensor:
+        return values.T.gather(0, column)[:, first].cpu()
+
+    alpha, kernel_labels = own_class(solution), own_class(kernel_labels)
+    diagonal = diagonal[first].cpu().expand_as(alpha)
+    return Gap(alpha, diagonal, kernel_labels, int(len(first) - n), ridge)
+
+
+def solve_stochastic_gap(
+    rows: Tensor,
+    labels: Tensor,
+    negatives: int,
+    runs: int,
+    generator: torch.Generator,
+    *,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Gap:
+    """The same from random subsets: all samples of a class and `negatives` times as many of the others, `runs` times.
+
+    Args:    as `solve_gap` for one labelling (N,); negatives >= 1 (the paper: 3 for MNIST, 4 for CIFAR); runs >= 1
+             (the paper: 10)
+    Returns: a Gap with one row per run; the scores average over them (appendix A.2 of the paper)
+    Raises:  as `solve_gap`
+    """
+    check_classes(labels)
+    unit = unit_rows(rows.double())
+    first, unit, own = _merge_copies(unit, labels[None])
+    out = torch.empty(3, runs, len(unit), dtype=torch.float64)
+    classes, ridge = torch.unique(own[0]), 0.0
+    for run in range(runs):
+        for done, label in enumerate(classes.tolist()):
+            positive, others = (own[0] == label).nonzero()[:, 0], (own[0] != label).nonzero()[:, 0]
+            drawn = torch.randperm(len(others), generator=generator)[: negatives * len(positive)].to(others.device)
+            chosen = torch.cat([positive, others[drawn]])
+            binary = torch.zeros(len(chosen), dtype=torch.int64, device=unit.device)
+            binary[: len(positive)] = 1
+            part = _solve_binary(unit[chosen], binary)
+            for values, solved in zip(out, (part.alpha, part.inverse_diagonal, part.kernel_labels), strict=True):
+                values[run, positive.cpu()] = solved[0, : len(positive)]
+            ridge = max(ridge, part.ridge)
+            report(run * len(classes) + done + 1, runs * len(classes))
+    alpha, diagonal, kernel_labels = out[:, :, first.cpu()]
+    return Gap(alpha, diagonal, kernel_labels, len(first) - len(unit), ridge)
+
+
+def gap_bytes(n: int, width: int, columns: int, dtype: torch.dtype = torch.float64) -> int:
+    """Memory in bytes that `solve_gap` takes for n samples of a width and so many one-versus-rest columns."""
+    return n * n * dtype.itemsize + 8 * n * (3 * width + 3 * BLOCK + 4 * columns)
+
+
+def stochastic_gap_bytes(labels: Tensor, width: int, negatives: int) -> int:
+    """Memory in bytes that `solve_stochastic_gap` takes: that of its largest class."""
+    largest = int(torch.unique(labels, return_counts=True)[1].max())
+    return gap_bytes(min(len(labels), (1 + negatives) * largest), width, 2) + 24 * len(labels) * width
+
+
+def check_classes(labels: Tensor) -> None:
+    """Raise ScoreInputError unless there are two classes or more, and two samples or more of each that occurs."""
+    present, counts = torch.unique(labels, return_counts=True)
+    if len(present) < 2:
+        raise ScoreInputError(f"all {len(labels)} samples have the label {int(present[0])}; two classes are needed")
+    if int(counts.min()) < 2:
+        raise ScoreInputError(
+            f"class {int(present[counts.argmin()])} has a single sample, so nothing can be said about it against its "
+            "own class; add samples or leave the class out"
+        )
+
+
+def find_copies(unit: Tensor) -> Tensor:
+    """For every unit row (N, D) float64 the smallest index of an equal one, (N,) int64.
+
+    Equal rows have equal projections on a random direction, so only runs of equal projections are compared.
+    """
+    n, width = unit.shape
+    direction = torch.randn(width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    projected, order = (unit @ direction.to(unit.device)).cpu().sort()
+    first = torch.arange(n)
+    tolerance = COPY_TOLERANCE * float(direction.abs().sum())
+    starts = torch.cat([torch.tensor([True]), projected.diff() > tolerance])
+    run = starts.cumsum(0) - 1
+    lengths = torch.bincount(run)
+    ends = lengths.cumsum(0)
+    for i in (lengths > 1).nonzero()[:, 0].tolist():
+        members = order[ends[i] - lengths[i] : ends[i]].sort().values
+        while len(members):
+            same = ((unit[members] - unit[members[0]]).abs().amax(1) <= COPY_TOLERANCE).cpu()
+            first[members[same]] = members[0]
+            members = members[~same]
+    return first
+
+
+def _merge_copies(unit: Tensor, labellings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Different rows only: (N,) which of them each sample has, the rows (U, D), and their labels (R, U)."""
+    original = find_copies(unit)
+    kept, first = torch.unique(original, return_inverse=True)
+    first = first.to(unit.device)
+    if len(kept) == len(unit):
+        return first, unit, labellings.to(unit.device)
+    classes = int(labellings.max()) + 1
+    own = torch.empty(len(labellings), len(kept), dtype=torch.int64, device=unit.device)
+    for row, labelling in zip(own, labellings.to(unit.device), strict=True):
+        votes = torch.zeros(len(kept), classes, dtype=torch.int64, device=unit.device)
+        votes.index_put_((first, labelling), torch.ones_like(labelling), accumulate=True)
+        # The smaller class wins a tie.
+        row.copy_((votes * classes - torch.arange(classes, device=unit.device)).argmax(1))
+    return first, unit[kept.to(unit.device)], own
+
+
+def _one_versus_rest(labellings: Tensor) -> tuple[Tensor, Tensor]:
+    """(U, R * C) of +1 and -1, and for every labelling and row (R, U) the column of the row's own class."""
+    classes = int(labellings.max()) + 1
+    onehot = functional.one_hot(labellings, classes).double()  # (R, U, C)
+    signs = (2 * onehot - 1).permute(1, 0, 2).flatten(1)
+    column = labellings + classes * torch.arange(len(labellings), device=labellings.device)[:, None]
+    return signs, column
+
+
+def _solve_binary(unit: Tensor, positive: Tensor) -> Gap:
+    """`solve_gap` of one class against the rest, whose rows are different and whose classes may be single."""
+    signs = (2.0 * positive - 1)[:, None].double()
+    for ridge in RIDGES:
+        factor, kernel_labels = _factor(unit, signs, ridge, torch.float64, lambda done: None)
+        if factor is not None:
+            diagonal = _inverse_diagonal(factor, lambda done: None)
+            return Gap(_solve(factor, signs).T.cpu(), diagonal.cpu()[None], kernel_labels.T.cpu(), 0, ridge)
+    raise ScoreInputError(f"the kernel of {len(unit)} rows is singular even with a ridge of {RIDGES[-1]:g}")
+
+
+def _kernel_blocks(unit: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The upper triangle of H, BLOCK rows at a time: (start, H[start : start + BLOCK, start:]), overwritten by the next."""
+    n = len(unit)
+    buffers = torch.empty(2, min(BLOCK, n) * n, dtype=unit.dtype, device=unit.device)
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        shape = (stop - start, n - start)
+        cosine, block = (buffer[: shape[0] * shape[1]].view(shape) for buffer in buffers)
+        torch.mm(unit[start:stop], unit[start:].T, out=cosine)
+        cosine.clamp_(-1.0, 1.0)
+        torch.acos(cosine, out=block)
+        block.neg_().add_(math.pi).mul_(cosine).mul_(0.5 / math.pi)
+        block.diagonal().fill_(0.5)
+        yield start, block
+
+
+def _subtract_product(into: Tensor, block: Tensor, start: int, values: Tensor) -> None:
+    """into -= H @ values, the share of one block of the upper triangle and of its mirror image."""
+    stop = start + len(block)
+    into[start:stop] -= block @ values[start:]
+    into[stop:] -= block[:, len(block) :].T @ values[start:stop]
+
+
+def _factor(
+    unit: Tensor, signs: Tensor, ridge: float, dtype: torch.dtype, report: Callable[[int], None]
+) -> tuple[Tensor | None, Tensor]:
+    """The lower Cholesky factor of H + ridge, in the memory of H itself (None where it fails), and H @ signs."""
+    n = len(unit)
+    storage = torch.empty(n, n, dtype=dtype, device=unit.device)
+    negative = torch.zeros_like(signs)
+    for start, block in _kernel_blocks(unit):
+        _subtract_product(negative, block, start, signs)
+        storage[start : start + len(block), start:] = block
+        report(start)
+    storage.diagonal().add_(ridge)
+    factor = storage.mT  # LAPACK's order: the upper triangle by rows is the lower one by columns
+    info = torch.empty((), dtype=torch.int32, device=unit.device)
+    torch.linalg.cholesky_ex(factor, out=(factor, info))
+    # A last pivot that is rounding error alone is a failure that went unnoticed.
+    pivots = factor.diagonal().square()
+    failed = int(info) != 0 or float(pivots.min()) < 10 * torch.finfo(dtype).eps
+    return None if failed else factor, -negative
+
+
+def _solve(factor: Tensor, columns: Tensor) -> Tensor:
+    """(L L')^-1 columns, float64."""
+    half = torch.linalg.solve_triangular(factor, columns.to(factor.dtype), upper=False)
+    solution: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True).double()
+    return solution
+
+
+def _inverse_diagonal(factor: Tensor, report: Callable[[int], None]) -> Tensor:
+    """diag((L L')^-1) = squared column norms of L^-1: (U,) float64.
+
+    Forward substitution of a block of unit columns: what lies above the block stays zero and is never touched, and
+    all but the diagonal blocks is matrix products on views of the factor, so that no second copy of it is made.
+    """
+    n = len(factor)
+    starts = range(0, n, COLUMNS)
+    corners = [factor[i : i + COLUMNS, i : i + COLUMNS] for i in starts]
+    inverses = [torch.linalg.solve_triangular(c, torch.eye(len(c)).to(c), upper=False) for c in corners]
+    buffer = torch.empty(n, COLUMNS, dtype=factor.dtype, device=factor.device)
+    out = torch.empty(n, dtype=torch.float64, device=factor.device)
+    for first, start in enumerate(starts):
+        columns = buffer[: n - start, : len(corners[first])]
+        columns[: columns.shape[1]] = inverses[first]
+        for inverse, i in zip(inverses[first + 1 :], starts[first + 1 :], strict=True):
+            above = factor[i : i + COLUMNS, start:i] @ columns[: i - start]
+            torch.mm(inverse, above.neg_(), out=columns[i - start : i - start + len(inverse)])
+        out[start : start + COLUMNS] = columns.square().sum(0, dtype=torch.float64)
+        report(min(start + COLUMNS, n))
+    return out

@@ -1,0 +1,49 @@
+"""Fixtures that several rooms share: a real workspace, made once by the real pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.compute import compute
+from engine.data.ingest import IngestSpec, ingest
+from engine.pipeline import plan_run
+from engine.psi import plan_psi
+from engine.spec import TrainingSpec
+from engine.workspace import Workspace
+
+QUICK = TrainingSpec(epochs=6, seeds=2, lr=1e-3)
+
+
+@pytest.fixture(scope="session")
+def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's two datasets with a run each and a psi-curve on the noisy one, of fewer epochs, seeds and points."""
+    root = tmp_path_factory.mktemp("demo") / "workspace"
+    workspace = Workspace.open(root, create=True)
+    ingest(workspace, IngestSpec(name="digits", source="digits"))
+    ingest(workspace, IngestSpec(name="digits-noisy", source="dataset:digits", noise="symmetric:0.2"))
+    for name in ("digits", "digits-noisy"):
+        compute(workspace, plan_run(workspace, name, ["all"], QUICK), "cpu")
+    plan = plan_psi(workspace, "digits-noisy", ("random", "aum", "aum*", "oracle"), points=4, seeds=2, epochs=2)
+    compute(workspace, plan, "cpu")
+    return root
+
+
+@pytest.fixture
+def small_workspace(tmp_path: Path) -> Workspace:
+    """A workspace of a test's own: `small`, 200 digits with 20 % symmetric noise, and no run."""
+    workspace = Workspace.open(tmp_path / "workspace", create=True)
+    ingest(workspace, IngestSpec(name="small", source="digits", limit=200, noise="symmetric:0.2"))
+    return workspace
+
+
+@pytest.fixture
+def small_training() -> Callable[..., TrainingSpec]:
+    """A training of a second or less."""
+
+    def make(**changes: object) -> TrainingSpec:
+        return TrainingSpec(**{"epochs": 3, "seeds": 2, "batch_size": 64, **changes})  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,146 @@
+"""Every score of the catalogue keeps the same promises: shape, dtype, range, and no favourite position."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from engine.errors import ScoreInputError, SpecError
+from engine.neighbors import compute_neighbors
+from engine.scores.registry import INPUTS, all_scores, catalog_row, compute_score, find_score, resolve_scores
+
+N, C, T, D, K, M = 40, 5, 8, 6, 7, 12
+
+
+def make_inputs(seed: int = 0) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(N, C, generator=generator)
+    p_given = torch.rand(T, N, generator=generator)
+    features = torch.randn(N, D, generator=generator)
+    neighbor_ids, similarities = compute_neighbors(features, K)
+    gaps = {
+        "alpha": torch.randn(1, N, generator=generator).double(),
+        "inverse_diagonal": 2 + torch.rand(1, N, generator=generator).double(),
+        "kernel_labels": torch.randn(1, N, generator=generator).double(),
+    }
+    return {
+        **gaps,
+        "feature_alpha": gaps["alpha"] + 1,
+        "feature_inverse_diagonal": gaps["inverse_diagonal"] + 1,
+        "features": features,
+        "neighbor_ids": neighbor_ids,
+        "similarities": similarities,
+        "head_weight": torch.randn(C, D, generator=generator),
+        "head_bias": torch.randn(C, generator=generator),
+        "validation_features": torch.randn(M, D, generator=generator),
+        "validation_labels": torch.randint(C, (M,), generator=generator),
+        "logits": logits,
+        "probs": logits.softmax(1),
+        "labels": torch.randint(C, (N,), generator=generator),
+        "p_given": p_given,
+        "margin": torch.randn(T, N, generator=generator),
+        "loss": -p_given.log(),
+        "correct": p_given > 0.5,
+        "generator": torch.Generator().manual_seed(seed),
+    }
+
+
+def permuted(name: str, value: Any, order: torch.Tensor) -> Any:
+    if isinstance(value, torch.Generator):
+        return torch.Generator().manual_seed(0)
+    axis = INPUTS[name].axis
+    if axis is None:
+        return value
+    if name == "neighbor_ids":
+        value = torch.argsort(order)[value]  # the neighbours, too, have moved
+    return value.index_select(axis, order)
+
+
+def test_there_is_an_input_here_for_every_input_of_the_catalogue():
+    assert set(make_inputs()) == set(INPUTS)
+
+
+@pytest.mark.parametrize("name", all_scores())
+def test_shape_dtype_and_range(name):
+    found = all_scores()[name]
+    value = compute_score(found, make_inputs())
+    low, high = found.value_range
+    assert value.shape == (N,)
+    assert value.dtype == torch.float32
+    assert float(value.min()) >= low - 1e-6 and float(value.max()) <= high + 1e-6
+
+
+@pytest.mark.parametrize("name", [n for n, s in all_scores().items() if "generator" not in s.inputs])
+def test_permuting_the_samples_permutes_the_score(name):
+    found, inputs = all_scores()[name], make_inputs()
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(9))
+    shuffled = {key: permuted(key, value, order) for key, value in inputs.items()}
+    assert torch.allclose(compute_score(found, shuffled), compute_score(found, inputs)[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", all_scores())
+def test_inputs_are_left_as_they_were(name):
+    found, inputs, same = all_scores()[name], make_inputs(), make_inputs()
+    compute_score(found, inputs)
+    assert all(torch.equal(inputs[key], same[key]) for key in found.inputs if key != "generator")
+
+
+def is_real(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+@pytest.mark.parametrize(
+    "name, key", [(n, i) for n, s in all_scores().items() for i in s.inputs if is_real(make_inputs()[i])]
+)
+def test_a_bad_value_is_named(name, key):
+    found, inputs, row = all_scores()[name], make_inputs(), 3
+    inputs[key].select(INPUTS[key].axis or 0, row).fill_(math.nan)
+    with pytest.raises(ScoreInputError, match=rf"^{key} of (sample|row) {row} is not finite"):
+        compute_score(found, inputs)
+
+
+def test_inputs_of_different_numbers_of_samples_are_refused():
+    inputs = make_inputs()
+    inputs["labels"] = inputs["labels"][:-1]
+    with pytest.raises(ScoreInputError, match="different numbers of samples"):
+        compute_score(find_score("el2n"), inputs)
+
+
+@pytest.mark.parametrize("name", all_scores())
+def test_a_score_says_what_it_is(name):
+    found = all_scores()[name]
+    text = found.function.__doc__ or ""
+    row = catalog_row(found)
+    assert "Args:" in text and "Returns:" in text
+    assert row["higher_means"] in ("harder", "easier") and f"higher = {row['higher_means']}" in text or name == "random"
+    assert row["title"] and row["source"] and row["value_min"] < row["value_max"]
+
+
+def test_an_unknown_score_names_the_nearest():
+    with pytest.raises(SpecError) as error:
+        find_score("el2m")
+    assert str(error.value) == "unknown score 'el2m'; did you mean 'el2n'? (winnow scores lists them)"
+
+
+def test_an_epoch_can_be_chosen_for_scores_of_one_epoch():
+    found = find_score("el2n@5")
+    assert (found.name, found.epoch, found.at(20), found.at(3)) == ("el2n@5", 5, 5, 3)
+    assert find_score("margin_last").at(20) == 20
+
+
+@pytest.mark.parametrize("name", ["aum@3", "cg@3", "el2n@", "el2n@0", "el2n@-1"])
+def test_a_wrong_epoch_is_refused(name):
+    with pytest.raises(SpecError, match="score"):
+        find_score(name)
+
+
+def test_scores_are_resolved_once_each():
+    names = [s.name for s in resolve_scores(["aum", "all", "aum"])]
+    assert names[0] == "aum" and sorted(names) == sorted(all_scores())
+    with pytest.raises(SpecError, match="no score was asked"):
+        resolve_scores([])
+
+
+def test_ranges_are_numbers():
+    assert all(not math.isnan(limit) for s in all_scores().values() for limit in s.value_range)

@@ -11,12 +11,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from engine.crossval import compute_heldout_correct, compute_heldout_probs
 from engine.data.loader import Samples, to_float
 from engine.environment import available_bytes
 from engine.errors import ScoreInputError, SpecError, StorageError
@@ -29,14 +31,18 @@ from engine.scores.complexity import (
     solve_stochastic_gap,
     stochastic_gap_bytes,
 )
+from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
 from engine.scores.registry import INPUTS, Score, all_scores
 from engine.spec import RunSpec, TrainingSpec
-from engine.training.loop import Normalisation, clean_pass
+from engine.training.loop import Normalisation, clean_pass, learning_rate
 from engine.training.models import build_model, compute_features, head_of
 from engine.workspace import load_tensors
 
 RUNS = 10
 """Random subsets of the stochastic complexity gap, per class (appendix A.2 of the paper)."""
+
+GRADIENT_ROWS = 1024
+"""Samples whose inputs are turned into floats at a time for their gradients."""
 
 DEFAULT_NEIGHBORS = 15
 """K of the neighbourhood scores in a run that keeps no neighbours of its own (10 to 15 is ROP's plateau)."""
@@ -134,6 +140,8 @@ def kept_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, in
         if found.needs_training and not found.over_dynamics:
             epoch = found.at(training.epochs)
             kept[epoch] = max(kept.get(epoch, 0), training.seeds if found.every_seed else 1)
+        if {"checkpoint_probs", "validation_influence"} & set(found.inputs):
+            kept = dict.fromkeys(checkpoint_epochs(training.epochs), 1) | kept
     return kept
 
 
@@ -229,6 +237,52 @@ def _negatives(samples: Samples) -> int:
     return 4 if samples.inputs.ndim == 4 and samples.inputs.shape[1] == 3 else 3
 
 
+def _gradient_norms(run: Inputs, at: At) -> Tensor:
+    network, samples, scale = run.network(at), run.samples, run.normalisation
+    parts = []
+    for start in range(0, len(samples), GRADIENT_ROWS):
+        rows = slice(start, start + GRADIENT_ROWS)
+        inputs = to_float(samples.inputs[rows], scale.mean, scale.std)
+        norms = compute_gradient_norms(network, inputs, samples.labels[rows], lambda: run.report(0, 1))
+        parts.append(norms.cpu())
+    return torch.cat(parts)
+
+
+def _checkpoint_probs(run: Inputs, at: At) -> Tensor:
+    epochs = checkpoint_epochs(run.training.epochs)
+    places = [At(0, epoch) for epoch in epochs]
+    rates = [learning_rate(run.training, epoch / run.training.epochs) for epoch in epochs]
+    squares = torch.stack([_features(run, place).square().sum(1) for place in places])
+    run.keep(at, checkpoint_squares=squares, checkpoint_rates=torch.tensor(rates))
+    return torch.stack([run.get("probs", place) for place in places])
+
+
+def _validation_influence(run: Inputs, at: At) -> Tensor:
+    labels, total = run.samples.labels.cpu(), torch.zeros(len(run.samples))
+    for epoch in checkpoint_epochs(run.training.epochs):
+        rate, place = learning_rate(run.training, epoch / run.training.epochs), At(0, epoch)
+        if rate:
+            logits = run.passed(run.validation(), place, lambda network, inputs: network(inputs))
+            others = torch.softmax(logits, 1), _validation_features(run, place), _validation_labels(run, None)
+            total += rate * compute_influence(run.get("probs", place), _features(run, place), labels, *others)
+    return total
+
+
+def _heldout_probs(run: Inputs, at: At) -> Tensor:
+    """The folds' networks are trained like the seeds', for as many epochs; a run that is killed trains them again."""
+    generator = run.generator("folds")
+    pulse = partial(run.report, 0, 1)
+    return compute_heldout_probs(run.samples, run.training, at.epoch, run.normalisation, generator, pulse)
+
+
+def _heldout(run: Inputs, at: At) -> Tensor:
+    generator = run.generator("halves")
+    pulse = partial(run.report, 0, 1)
+    found = compute_heldout_correct(run.samples, run.training, at.epoch, run.normalisation, generator, pulse)
+    run.keep(at, heldout_correct=found[1])
+    return found[0]
+
+
 def _validation_labels(run: Inputs, at: At | None) -> Tensor:
     return run.validation().labels.cpu()
 
@@ -244,6 +298,14 @@ PROVIDERS: dict[str, Callable[[Inputs, Any], Any]] = {
     "head_bias": _head_bias,
     "validation_features": _validation_features,
     "validation_labels": _validation_labels,
+    "gradient_norms": _gradient_norms,
+    "checkpoint_probs": _checkpoint_probs,
+    "checkpoint_squares": _together("checkpoint_probs", "checkpoint_squares"),
+    "checkpoint_rates": _together("checkpoint_probs", "checkpoint_rates"),
+    "validation_influence": _validation_influence,
+    "heldout_probs": _heldout_probs,
+    "heldout": _heldout,
+    "heldout_correct": _together("heldout", "heldout_correct"),
     "alpha": _alpha,
     "inverse_diagonal": _together("alpha", "inverse_diagonal"),
     "kernel_labels": _together("alpha", "kernel_labels"),
@@ -267,7 +329,7 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
     if asked & gaps:
         check_classes(samples.labels)
         _check_memory(spec, samples)
-    if asked & {"validation_features", "validation_labels"}:
+    if asked & {"validation_features", "validation_labels", "validation_influence"}:
         _require_test(spec, test)
 
 

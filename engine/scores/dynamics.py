@@ -88,6 +88,42 @@ def correctness(correct: Tensor) -> Tensor:
     return correct.float().mean(0)
 
 
+@score(higher_means="harder", value_range=(0.0, math.sqrt(0.5)), source="He et al. 2024 (Dyn-Unc), eq. 3 and 4")
+def dyn_unc(p_given: Tensor, window: int = 10) -> Tensor:
+    """Mean over sliding windows of the standard deviation of the probability of the given label.
+
+    s_i = mean_k std(p_{y_i}^(k), ..., p_{y_i}^(k+J-1)), J = 10, with J - 1 in the denominator of the variance
+
+    Args:    p_given (T, N) in [0, 1]; window: J epochs
+    Returns: (N,) float32 in [0, sqrt 1/2]; higher = harder (uncertain); 0 after a single epoch
+    Departs from the paper: where fewer than J epochs were trained, one window over all of them.
+    """
+    return _windows(p_given, window)[0].mean(0)
+
+
+@score(higher_means="harder", value_range=(0.0, math.sqrt(0.5)), source="Cho et al. 2025 (DUAL), eq. 4")
+def dual(p_given: Tensor, window: int = 10, epochs: int = 30) -> Tensor:
+    """Uncertainty times difficulty, early in training.
+
+    s_i = mean_k std_k (1 - mean_k) of p_{y_i} in window k of 10 epochs, over the first 30 epochs
+
+    Args:    p_given (T, N) in [0, 1]; window: J epochs; epochs: how many are looked at
+    Returns: (N,) float32 in [0, sqrt 1/2]; higher = harder; 0 after a single epoch
+    Departs from the paper: where fewer epochs were trained, what there is.
+    """
+    deviation, mean = _windows(p_given[:epochs], window)
+    return (deviation * (1 - mean)).mean(0)
+
+
+def _windows(p_given: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean of every window (T - J + 1, N) of J epochs."""
+    length = min(window, len(p_given))
+    windows = p_given.unfold(0, length, 1)
+    if length == 1:
+        return torch.zeros_like(p_given), p_given
+    return windows.std(2, correction=1), windows.mean(2)
+
+
 def threshold_flags(aum_rounds: Tensor, member: Tensor, percentile: float = 99.0) -> tuple[Tensor, Tensor]:
     """The rule of the AUM paper: who behaves like samples that are certainly mislabelled.
 

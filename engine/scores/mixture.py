@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -30,7 +31,9 @@ def bmm(logits: Tensor, labels: Tensor) -> Tensor:
     return fit_beta_mixture(_losses(logits, labels))
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="Li et al. 2020 (DivideMix); AUM, section 4", every_seed=True)
+@score(
+    higher_means="harder", value_range=(0.0, 1.0), source="Li et al. 2020 (DivideMix); AUM, section 4", every_seed=True
+)
 def gmm(logits: Tensor, labels: Tensor) -> Tensor:
     """Posterior of the high-loss component of a mixture of two Gaussians on the last losses.
 
@@ -124,7 +127,7 @@ def estimate_noise_rate(agreement: float, classes: int) -> float:
     Source:  Chen et al. 2019, equation 4
     """
     ratio = classes / (classes - 1)
-    return (1 - max(0.0, 1 - (1 - agreement) * ratio) ** 0.5) / ratio
+    return (1 - math.sqrt(max(0.0, 1 - (1 - agreement) * ratio))) / ratio
 
 
 def select_incv(
@@ -205,19 +208,22 @@ def confident_flags(heldout_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     return counted & (confident != labels), joint.view(classes, classes)
 
 
-def compute_consistency(heldout: Tensor, correct: Tensor) -> Tensor:
+@score(higher_means="easier", value_range=(0.0, 1.0), source="Jiang et al. 2021, eq. 1")
+def consistency(heldout: Tensor, heldout_correct: Tensor) -> Tensor:
     """Accuracy on a sample over the networks that were trained on random subsets without it: the C-score.
 
-    Args:    heldout (R, N) bool, not trained on in run r; correct (R, N) bool, predicted as its given label
+    s_i = share of the networks not trained on i that predict y_i
+
+    Args:    heldout (R, N) bool, not trained on in run r; heldout_correct (R, N) bool, predicted as its given label
     Returns: (N,) float32 in [0, 1]; higher = easier
     Raises:  ScoreInputError names a sample that no run held out
-    Source:  Jiang et al. 2021, eq. 1
+    Departs from the paper: subsets of one half, not averaged over sizes.
     """
     runs = heldout.sum(0)
     if not bool((runs > 0).all()):
         missed = int((runs == 0).nonzero()[0])
         raise ScoreInputError(f"sample {missed} was in every random subset; use more subsets or smaller ones")
-    return (heldout & correct).sum(0) / runs
+    return (heldout & heldout_correct).sum(0) / runs
 
 
 def draw_folds(labels: Tensor, folds: int, generator: torch.Generator) -> Tensor:
@@ -254,6 +260,6 @@ def _given(probs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_heldout(heldout_probs: Tensor, labels: Tensor) -> None:
-    check_rows("probs", heldout_probs, 2)
+    check_rows("heldout_probs", heldout_probs, 2)
     if len(heldout_probs) != len(labels):
         raise ScoreInputError(f"{len(heldout_probs)} held-out predictions but {len(labels)} labels")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.errors import ScoreInputError, SpecError, unknown_name
 
-FAMILIES = ("prediction", "dynamics", "complexity", "baseline")
+FAMILIES = ("prediction", "dynamics", "complexity", "gradient", "mixture", "detector", "baseline")
 """The modules of this package that hold scores."""
 
 Direction = Literal["harder", "easier"]
@@ -58,6 +58,14 @@ INPUTS: dict[str, Input] = {
     "kernel_labels": Input("(R, N) float64 H y of the same", "inputs", 1),
     "feature_alpha": Input("(R, N) float64 H^-1 y of the features of one network at one epoch", "training", 1),
     "feature_inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "training", 1),
+    "gradient_norms": Input("(N,) norm of each sample's loss gradient in one network at one epoch", "training"),
+    "checkpoint_probs": Input("(E, N, C) softmax output of one network at some epochs", "training", 1),
+    "checkpoint_squares": Input("(E, N) squared norms of its features at them", "training", 1),
+    "checkpoint_rates": Input("(E,) learning rates at them", "training", None),
+    "validation_influence": Input("(N,) mean over the test split of the influence on its losses", "training"),
+    "heldout_probs": Input("(N, C) softmax output of networks not trained on the sample", "training"),
+    "heldout": Input("(R, N) bool, not among the half that network R was trained on", "training", 1),
+    "heldout_correct": Input("(R, N) bool, held out and predicted as its given label", "training", 1),
     "validation_labels": Input("(M,) int64 labels of the test split", "free", None),
 }
 """What a score may ask for. T epochs, N samples, C classes, D features, K neighbours, M test samples.

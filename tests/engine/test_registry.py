@@ -42,6 +42,14 @@ def make_inputs(seed: int = 0) -> dict[str, Any]:
         "margin": torch.randn(T, N, generator=generator),
         "loss": -p_given.log(),
         "correct": p_given > 0.5,
+        "gradient_norms": torch.rand(N, generator=generator),
+        "checkpoint_probs": torch.randn(4, N, C, generator=generator).softmax(2),
+        "checkpoint_squares": torch.rand(4, N, generator=generator),
+        "checkpoint_rates": torch.tensor([0.1, 0.1, 0.01, 0.0]),
+        "validation_influence": torch.randn(N, generator=generator),
+        "heldout_probs": torch.randn(N, C, generator=generator).softmax(1),
+        "heldout": torch.arange(6)[:, None] % 2 == torch.arange(N) % 2,
+        "heldout_correct": torch.rand(6, N, generator=generator) < 0.5,
         "generator": torch.Generator().manual_seed(seed),
     }
 

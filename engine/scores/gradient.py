@@ -1,0 +1,165 @@
+"""Scores from gradients of the loss: their size, and their agreement with those of other samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+
+from engine.scores.registry import score
+
+GRADIENT_BYTES = 1 << 28
+"""Per-sample gradients held at a time (256 MB)."""
+
+
+@score(higher_means="harder", value_range=(0.0, math.inf), source="Paul et al. 2021, eq. 1", epoch=20, every_seed=True)
+def grand(gradient_norms: Tensor) -> Tensor:
+    """Norm of the gradient of a sample's loss with respect to all parameters, early in training.
+
+    s_i = ||grad_w l(f_w(x_i), y_i)||_2, see `compute_gradient_norms`
+
+    Args:    gradient_norms (N,), of one network
+    Returns: (N,) float32 in [0, inf); higher = harder
+    Departs from the paper: in evaluation mode, so that a sample's gradient does not depend on its batch; the last
+    epoch where fewer than 20 were trained.
+    """
+    return gradient_norms.float()
+
+
+@score(higher_means="harder", value_range=(0.0, math.inf), source="Paul et al. 2021, eq. 1", epoch=20, every_seed=True)
+def grand_last_layer(probs: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+    """Norm of the gradient of a sample's loss with respect to the last layer, early in training.
+
+    s_i = ||p_i - onehot(y_i)||_2 sqrt(1 + ||h_i||^2), the 1 for the bias
+
+    Args:    probs (N, C); labels (N,) int64 in [0, C); features (N, D), the last layer's input
+    Returns: (N,) float32 in [0, inf); higher = harder
+    Departs from the paper: the last layer alone, which needs no backward pass.
+    """
+    size: Tensor = _error(probs, labels).norm(dim=1)
+    return size * (1 + features.float().square().sum(1)).sqrt()
+
+
+@score(higher_means="harder", value_range=(0.0, math.inf), source="Pruthi et al. 2020, TracInCP and section 3.4")
+def tracin_self(
+    checkpoint_probs: Tensor, checkpoint_squares: Tensor, checkpoint_rates: Tensor, labels: Tensor
+) -> Tensor:
+    """Influence of a sample on its own loss over training: last-layer gradients at several checkpoints.
+
+    s_i = sum_t lr_t ||p_i^(t) - onehot(y_i)||^2 (1 + ||h_i^(t)||^2)
+
+    Args:    checkpoint_probs (K, N, C); checkpoint_squares (K, N), ||h_i||^2; checkpoint_rates (K,), learning rates;
+             labels (N,) int64 in [0, C)
+    Returns: (N,) float32 in [0, inf); higher = harder
+    Departs from the paper: the last layer alone; checkpoints with a learning rate of 0 add nothing.
+    """
+    total = torch.zeros(len(labels))
+    for probs, squares, rate in zip(checkpoint_probs, checkpoint_squares, checkpoint_rates.tolist(), strict=True):
+        total += rate * _error(probs, labels).square().sum(1) * (1 + squares)
+    return total
+
+
+@score(higher_means="easier", source="Pruthi et al. 2020, TracInCP; CG, appendix E.3")
+def tracin_validation(validation_influence: Tensor) -> Tensor:
+    """Mean influence of a sample on the losses of the test split: positive lowers them.
+
+    s_i = sum_t lr_t mean_v <grad l_i, grad l_v>, of the last layer at several checkpoints, see `compute_influence`
+
+    Args:    validation_influence (N,)
+    Returns: (N,) float32, unbounded; higher = easier; mislabelled samples are negative
+    Departs from the paper: the last layer alone.
+    """
+    return validation_influence.float()
+
+
+def compute_influence(
+    probs: Tensor, features: Tensor, labels: Tensor, other_probs: Tensor, other_features: Tensor, other_labels: Tensor
+) -> Tensor:
+    """Mean inner product of a sample's last-layer gradient with those of other samples, without forming any.
+
+    A gradient is (p - onehot(y)) outer (h, 1), so the mean over the others is one (C, D + 1) matrix.
+
+    Args:    probs (N, C), features (N, D), labels (N,); the same of M others
+    Returns: (N,) float32
+    """
+    ours, others = _error(probs, labels), _error(other_probs, other_labels)
+    mean = others.T @ _with_one(other_features) / len(others)
+    return ((ours @ mean) * _with_one(features)).sum(1)
+
+
+def compute_gradient_norms(
+    network: nn.Module, inputs: Tensor, labels: Tensor, pulse: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Norm of each sample's gradient with respect to all trainable parameters, chunk by chunk.
+
+    Args:    network: in evaluation mode; inputs (B, ...), as the network takes them; labels (B,)
+    Returns: (B,) float32
+    """
+    trained = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
+    fixed = {name: p.detach() for name, p in network.named_parameters() if not p.requires_grad}
+    buffers = dict(network.named_buffers())
+
+    def loss(parameters: dict[str, Tensor], one: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(network, {**parameters, **fixed, **buffers}, (one[None],))
+        return functional.cross_entropy(logits.float(), label[None])
+
+    per_sample = vmap(grad(loss), in_dims=(None, 0, 0))
+    size = sum(p.numel() * p.element_size() for p in trained.values())
+    chunk = max(1, min(len(inputs), GRADIENT_BYTES // max(1, size)))
+    parts = []
+    for start in range(0, len(inputs), chunk):
+        pulse()
+        gradients = per_sample(trained, inputs[start : start + chunk], labels[start : start + chunk])
+        parts.append(sum((g.flatten(1).square().sum(1) for g in gradients.values()), torch.zeros(())).sqrt())
+    return torch.cat(parts).float()
+
+
+def compute_kernel_velocity(before: Tensor, after: Tensor) -> float:
+    """1 - cosine of two kernel matrices: how much the tangent kernel of some samples has turned.
+
+    Args:    before, after: (n, n)
+    Returns: 0 (no change) .. 2
+    Source:  Fort et al. 2020; CG, section 5.2
+    """
+    return float(1 - functional.cosine_similarity(before.flatten().double(), after.flatten().double(), dim=0))
+
+
+def compute_tangent_kernel(network: nn.Module, inputs: Tensor) -> Tensor:
+    """The neural tangent kernel's Gram matrix over some inputs, summed parameter by parameter.
+
+    K[(i, c), (j, d)] = <grad_w z_c(x_i), grad_w z_d(x_j)>
+
+    Args:    network: in evaluation mode; inputs (n, ...), as the network takes them
+    Returns: (n C, n C) float32
+    """
+    buffers = dict(network.named_buffers())
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    kernel: Tensor | None = None
+    for name, values in parameters.items():
+        others = {key: p for key, p in parameters.items() if key != name}
+
+        def logits(own: Tensor, one: Tensor, name: str = name, others: dict[str, Tensor] = others) -> Tensor:
+            out: Tensor = functional_call(network, {**others, **buffers, name: own}, (one[None],))
+            return out[0]
+
+        jacobian = vmap(torch.func.jacrev(logits), in_dims=(None, 0))(values, inputs).flatten(2).flatten(0, 1)
+        kernel = jacobian @ jacobian.T if kernel is None else kernel + jacobian @ jacobian.T
+    assert kernel is not None
+    return kernel
+
+
+def checkpoint_epochs(epochs: int, count: int = 5) -> Sequence[int]:
+    """The epochs (1 .. T) whose networks TracIn reads: evenly spaced, the last among them."""
+    return sorted({max(1, round(epochs * k / count)) for k in range(1, count + 1)})
+
+
+def _error(probs: Tensor, labels: Tensor) -> Tensor:
+    return probs.float() - functional.one_hot(labels, probs.shape[1])
+
+
+def _with_one(features: Tensor) -> Tensor:
+    return functional.pad(features.float(), (0, 1), value=1.0)

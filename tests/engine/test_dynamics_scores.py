@@ -10,6 +10,8 @@ from engine.scores.dynamics import (
     confidence,
     correctness,
     draw_threshold_samples,
+    dual,
+    dyn_unc,
     forgetting,
     never_learned,
     threshold_flags,
@@ -102,3 +104,15 @@ def test_threshold_samples_are_disjoint_and_of_the_papers_size():
 def test_too_few_samples_for_threshold_samples():
     with pytest.raises(ScoreInputError, match="--threshold-rounds 0"):
         draw_threshold_samples(10, 10, 2, torch.Generator())
+
+
+def test_dyn_unc_and_dual_by_hand():
+    p_given = torch.tensor([[0.0], [0.6], [0.6]])
+    # Windows of 2: (0, 0.6) with standard deviation 0.6 / sqrt 2 and mean 0.3, (0.6, 0.6) with 0 and 0.6.
+    deviation = 0.6 / math.sqrt(2)
+    assert float(dyn_unc(p_given, window=2)) == pytest.approx(deviation / 2)
+    assert float(dual(p_given, window=2)) == pytest.approx(deviation * 0.7 / 2)
+    assert float(dual(p_given, window=2, epochs=2)) == pytest.approx(deviation * 0.7)  # the first window alone
+    # Fewer epochs than a window: one window over all, whose standard deviation is torch's.
+    assert float(dyn_unc(p_given)) == pytest.approx(float(p_given.std()))
+    assert float(dyn_unc(p_given[:1])) == 0.0

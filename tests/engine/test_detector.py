@@ -1,0 +1,98 @@
+"""The LSTM noise detector: what it learns, what it refuses, and that the shipped one finds mislabelled samples."""
+
+import numpy as np
+import pytest
+import torch
+
+from engine.errors import ScoreInputError
+from engine.evaluate import evaluate_detection
+from engine.scores.detector import (
+    Detector,
+    explain_detection,
+    lstm_detector,
+    resample,
+    shipped_detector,
+    train_detector,
+)
+
+
+def _curves(n: int, epochs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Dynamics as networks make them: the clean rise early, the mislabelled late. (T, N) and (N,) bool."""
+    generator = torch.Generator().manual_seed(seed)
+    mislabelled = torch.rand(n, generator=generator) < 0.3
+    middle = torch.where(mislabelled, 0.85, 0.2) + 0.1 * torch.randn(n, generator=generator)
+    time = torch.linspace(0, 1, epochs)[:, None]
+    noise = 0.3 * torch.randn(epochs, n, generator=generator)
+    return torch.sigmoid((time - middle) * 10 + noise), mislabelled
+
+
+def test_resampling_is_numpys_interpolation():
+    p_given = torch.rand(7, 5, generator=torch.Generator().manual_seed(0))
+    for epochs in (1, 3, 7, 20):
+        places = np.linspace(0, 6, epochs) if epochs > 1 else np.zeros(1)
+        expected = np.stack([np.interp(places, np.arange(7), p_given[:, i]) for i in range(5)], 1)
+        assert np.allclose(resample(p_given, epochs).numpy(), expected, atol=1e-6)
+    assert resample(p_given[:1], 4).tolist() == p_given[:1].repeat(4, 1).tolist()
+
+
+def test_a_detector_is_learned_and_goes_to_another_length():
+    fit = train_detector(*_curves(600, 12, 0), seed=0, epochs=4)
+    assert fit.metrics["roc_auc"] > 0.95
+    p_given, mislabelled = _curves(400, 30, 1)
+    value = lstm_detector(p_given, fit.detector)
+    assert value.shape == (400,) and float(value.min()) >= 0 and float(value.max()) <= 1
+    assert evaluate_detection(value.numpy(), mislabelled.numpy())["average_precision"] > 0.9
+
+
+def test_the_same_seed_gives_the_same_detector():
+    first, second = (train_detector(*_curves(200, 6, 0), seed=3, epochs=1).detector for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_a_learning_rate_that_diverges_is_lowered_and_said():
+    fit = train_detector(*_curves(600, 12, 0), seed=0, lr=1.0, epochs=4)
+    assert fit.lr < 1 and fit.metrics["roc_auc"] > 0.95
+    assert fit.notes[0].startswith("learning rate 1 diverged: held-out AUC 0.")
+
+
+def test_fine_tuning_never_loses_on_what_is_held_out():
+    start = train_detector(*_curves(600, 12, 0), seed=0, epochs=4).detector
+    before = [p.clone() for p in start.parameters()]
+    p_given, mislabelled = _curves(300, 12, 5)
+    untouched = train_detector(p_given, mislabelled, seed=0, start=start, epochs=0)
+    tuned = train_detector(p_given, mislabelled, seed=0, start=start, epochs=3)
+    assert tuned.metrics["average_precision"] >= untouched.metrics["average_precision"]
+    assert all(torch.equal(a, b) for a, b in zip(before, start.parameters(), strict=True))
+
+
+def test_the_shipped_detector_knows_late_learners():
+    p_given, mislabelled = _curves(500, 20, 2)
+    assert evaluate_detection(lstm_detector(p_given).numpy(), mislabelled.numpy())["roc_auc"] > 0.95
+
+
+def test_an_explanation_points_at_the_epochs_that_differ():
+    # A sample like the mean but for three early epochs, at which it is unlearned.
+    reference = torch.linspace(0.3, 0.98, shipped_detector().epochs)
+    sequence = reference.clone()
+    sequence[5:10] = 0.02
+    weights = explain_detection(shipped_detector(), sequence, reference, seed=0)
+    assert weights.shape == sequence.shape
+    assert set(weights.abs().topk(3).indices.tolist()) <= set(range(5, 10))
+    assert float(weights[5:10].sum()) > 0
+    # Where masking changes nothing, there is nothing to say.
+    assert float(explain_detection(shipped_detector(), reference, reference, seed=0).abs().max()) < 1e-6
+
+
+def test_messages():
+    with pytest.raises(ScoreInputError, match="p_given of sample 2 is not a probability at every epoch"):
+        lstm_detector(torch.tensor([[0.5, 0.5, 1.5]]))
+    with pytest.raises(ScoreInputError, match=r"p_given has shape \(3,\)"):
+        lstm_detector(torch.rand(3))
+    with pytest.raises(ScoreInputError, match="0 of 5 samples are mislabelled; a detector needs at least 2 of each"):
+        train_detector(torch.rand(4, 5), torch.zeros(5, dtype=torch.bool), seed=0)
+    with pytest.raises(ScoreInputError, match="4 sequences but 5 labels"):
+        train_detector(torch.rand(3, 4), torch.zeros(5, dtype=torch.bool), seed=0)
+
+
+def test_a_detector_has_two_layers_of_64():
+    assert sum(p.numel() for p in Detector(20).parameters()) == 4 * (64 * (1 + 64) + 128) + 4 * (64 * 128 + 128) + 65

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import SpecError, unknown_name
+from engine.training.image_models import (
+    image_channels,
+    preact_resnet18,
+    resnet18,
+    resnet32,
+    resnet50,
+    torchvision_model,
+    vgg16,
+)
 
 Factory = Callable[[Sequence[int], int], nn.Module]
 """(input shape without the batch axis, number of outputs) -> a network that gives logits (B, outputs)."""
@@ -41,7 +50,7 @@ def cnn(input_shape: Sequence[int], classes: int) -> nn.Module:
             nn.MaxPool2d(2, ceil_mode=True),
         ]
 
-    channels = _image_channels("cnn", input_shape)
+    channels = image_channels("cnn", input_shape)
     return nn.Sequential(
         *stage(channels, 32),
         *stage(32, 64),
@@ -52,25 +61,21 @@ def cnn(input_shape: Sequence[int], classes: int) -> nn.Module:
     )
 
 
-def resnet18(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """ResNet-18 with the stem for small images: one 3x3 convolution of stride 1, no pooling (He et al. 2016)."""
-    from torchvision.models import resnet18 as build
-
-    channels = _image_channels("resnet18", input_shape)
-    network: Any = build(num_classes=classes)
-    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return network  # type: ignore[no-any-return]
-
-
-MODELS: dict[str, Factory] = {"mlp": mlp, "cnn": cnn, "resnet18": resnet18}
+MODELS: dict[str, Factory] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "vgg16": vgg16,
+    "resnet18": resnet18,
+    "resnet32": resnet32,
+    "resnet50": resnet50,
+    "preact_resnet18": preact_resnet18,
+}
 
 
 def build_model(name: str, input_shape: Sequence[int], classes: int, seed: int) -> nn.Module:
     """The network of that name, freshly initialised; the same seed gives the same weights.
 
-    Args:   name: one of MODELS, or PACKAGE.MODULE:FACTORY, a function (input_shape, classes) -> nn.Module
+    Args:   name: one of MODELS, torchvision:NAME, or PACKAGE.MODULE:FACTORY, a function (input_shape, classes) -> nn.Module
     Raises: SpecError for an unknown name, or a factory that cannot be imported or called
     """
     factory = find_factory(name)
@@ -94,7 +99,10 @@ def find_factory(name: str) -> Factory:
         return MODELS[name]
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise SpecError(unknown_name("model", name, MODELS, "or PACKAGE.MODULE:FACTORY for one of your own"))
+        hint = "or torchvision:NAME, or PACKAGE.MODULE:FACTORY for one of your own"
+        raise SpecError(unknown_name("model", name, MODELS, hint))
+    if module == "torchvision":
+        return partial(torchvision_model, attribute)
     try:
         factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -123,11 +131,3 @@ def compute_features(network: nn.Module, inputs: Tensor) -> Tensor:
     finally:
         hook.remove()
     return caught[0].flatten(1).float()
-
-
-def _image_channels(name: str, input_shape: Sequence[int]) -> int:
-    if len(input_shape) != 3:
-        raise SpecError(
-            f"--model {name} takes images; this dataset holds inputs of shape {tuple(input_shape)}: use mlp"
-        )
-    return int(input_shape[0])

@@ -98,6 +98,27 @@ def fetch_sql(
         raise WinnowError(" ".join(lines[:2]) or "the query failed") from error
 
 
+def fetch_evaluation(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """How well every score and rule of every run finds the mislabelled, where the truth is known.
+
+    run_id, name, kind (score or rule), roc_auc, average_precision, precision_at_95 (of a score), flagged_share,
+    precision, recall (of a rule), all 0..1, NA where it does not apply; the best average precision first, then the
+    rules by precision.
+    """
+    return fetch_sql(
+        connection,
+        """SELECT run_id, score AS name, if(count(*) FILTER (metric = 'flagged_share') > 0, 'rule', 'score') AS kind,
+        any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
+        any_value(value) FILTER (metric = 'average_precision') AS average_precision,
+        any_value(value) FILTER (metric = 'precision_at_95') AS precision_at_95,
+        any_value(value) FILTER (metric = 'flagged_share') AS flagged_share,
+        any_value(value) FILTER (metric = 'precision') AS precision,
+        any_value(value) FILTER (metric = 'recall') AS recall
+        FROM metrics GROUP BY run_id, score
+        ORDER BY kind DESC, average_precision DESC NULLS LAST, precision DESC NULLS LAST, run_id, name""",
+    )
+
+
 def _attach(connection: duckdb.DuckDBPyConnection, path: Any, name: str) -> None:
     quoted = str(path).replace("'", "''")
     try:

@@ -17,14 +17,14 @@ CHUNK = 32
 """Similarities of which only the largest is looked at in the first step of the top-k."""
 
 
-def unit_rows(features: Tensor) -> Tensor:
+def unit_rows(features: Tensor, what: str = "features") -> Tensor:
     """Rows scaled to unit length. ScoreInputError names the first row that is zero or not finite."""
     norms: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     bad = ~torch.isfinite(norms[:, 0]) | (norms[:, 0] == 0)
     if bool(bad.any()):
         i = int(bad.nonzero()[0])
         raise ScoreInputError(
-            f"the features of sample {i} have norm {float(norms[i]):g}; cosine similarity needs a finite non-zero one"
+            f"the {what} of sample {i} have norm {float(norms[i]):g}; cosine similarity needs a finite non-zero one"
         )
     unit: Tensor = features / norms
     return unit

@@ -267,7 +267,7 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
         check_classes(samples.labels)
     if asked & gaps:
         _check_memory(spec, samples)
-    if asked & {"validation_features", "validation_labels"}:
+    if any(name.startswith("validation_") for name in asked):
         _require_test(spec, test)
 
 

@@ -46,7 +46,7 @@ def compute_neighbors(
     ids = torch.empty(n, k, dtype=torch.int64, device=features.device)
     similarities = torch.empty(n, k, device=features.device)
     chunks = -(-n // CHUNK)
-    rows = max(1, min(ROWS, BLOCK_VALUES // (chunks * CHUNK), n))
+    rows = max(1, min(ROWS, BLOCK_VALUES // n, n))
     # One buffer for all blocks: fresh memory for each would cost as much as half the product. Columns beyond n pad.
     buffer = torch.full((rows, chunks * CHUNK), -torch.inf, device=features.device)
     for start in range(0, n, rows):

@@ -1,20 +1,31 @@
+import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import NearestNeighbors
 
+from engine import neighbors
+from engine.embedding import compute_umap
 from engine.errors import ScoreInputError
-from engine.neighbors import CHUNK, compute_neighbors, unit_rows
+from engine.neighbors import compute_neighbors
 
 
-@pytest.mark.parametrize("n, d, k", [(5, 3, 4), (300, 8, 15), (CHUNK * 70 + 3, 16, 15), (1500, 4, 1)])
-def test_they_are_those_of_brute_force(n, d, k):
-    features = torch.randn(n, d, generator=torch.Generator().manual_seed(n))
-    unit = features / features.norm(dim=1, keepdim=True)
-    cosine = unit @ unit.T
-    cosine.fill_diagonal_(-2)
-    expected = cosine.topk(k, dim=1)
+@pytest.mark.parametrize(("n", "k"), [(50, 5), (700, 7), (3000, 15)])
+def test_neighbours_equal_brute_force(n, k):
+    features = torch.randn(n, 24, generator=torch.Generator().manual_seed(n))
     ids, similarities = compute_neighbors(features, k)
-    assert torch.equal(ids, expected.indices)
-    assert torch.allclose(similarities, expected.values, atol=1e-6)
+    search = NearestNeighbors(n_neighbors=k + 1, metric="cosine", algorithm="brute").fit(features)
+    distances, expected = search.kneighbors(features)
+    np.testing.assert_array_equal(ids, expected[:, 1:])
+    np.testing.assert_allclose(similarities, 1 - distances[:, 1:], atol=1e-5)
+
+
+def test_blocks_do_not_change_the_neighbours(monkeypatch):
+    features = torch.randn(500, 8, generator=torch.Generator().manual_seed(1))
+    whole, _ = compute_neighbors(features, 5)
+    monkeypatch.setattr(neighbors, "BLOCK_VALUES", 500 * 7)
+    seen = []
+    blocked, _ = compute_neighbors(features, 5, lambda done, total: seen.append(done))
+    assert torch.equal(whole, blocked) and seen[-1] == 500 and len(seen) == 72
 
 
 def test_the_same_call_gives_the_same_bits():
@@ -23,17 +34,36 @@ def test_the_same_call_gives_the_same_bits():
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
 
 
-def test_equal_samples_are_neighbours_but_nobody_is_their_own():
-    ids, similarities = compute_neighbors(torch.tensor([[1.0, 0], [2, 0], [0, 1], [0, 3]]), 1)
-    assert ids[:, 0].tolist() == [1, 0, 3, 2] and similarities[:, 0].tolist() == [1, 1, 1, 1]
+def test_a_sample_is_not_its_own_neighbour_but_its_copy_is():
+    features = torch.randn(40, 6, generator=torch.Generator().manual_seed(2))
+    features[7] = features[3]
+    ids, similarities = compute_neighbors(features, 3)
+    assert not (ids == torch.arange(40)[:, None]).any()
+    assert ids[3, 0] == 7 and ids[7, 0] == 3 and similarities[3, 0] == pytest.approx(1.0)
+    assert similarities.max() <= 1
 
 
-@pytest.mark.parametrize("k", [0, 4, 9])
-def test_more_neighbours_than_others_are_refused(k):
-    with pytest.raises(ScoreInputError, match=f"{k} neighbours were asked of 4 samples; allowed: 1 to 3"):
-        compute_neighbors(torch.eye(4), k)
+@pytest.mark.parametrize("k", [0, 10, 11])
+def test_too_many_neighbours_are_refused(k):
+    with pytest.raises(ScoreInputError, match="allowed: 1 to 9"):
+        compute_neighbors(torch.randn(10, 3), k)
 
 
-def test_a_zero_row_is_named():
-    with pytest.raises(ScoreInputError, match="the features of sample 1 have norm 0"):
-        unit_rows(torch.tensor([[1.0, 2], [0, 0]]))
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_features_without_a_direction_name_the_sample(value):
+    features = torch.ones(10, 3)
+    features[4] = value
+    with pytest.raises(ScoreInputError, match="features of sample 4"):
+        compute_neighbors(features, 2)
+
+
+def test_the_map_is_seeded_and_keeps_clusters_apart():
+    generator = torch.Generator().manual_seed(0)
+    centres = 10 * torch.eye(3, 16)
+    groups = torch.arange(3).repeat_interleave(60)
+    features = centres[groups] + torch.randn(180, 16, generator=generator)
+    ids, similarities = compute_neighbors(features, 10)
+    first, again = (compute_umap(features, ids, similarities, seed=5) for _ in range(2))
+    assert first.shape == (180, 2) and torch.equal(first, again) and bool(torch.isfinite(first).all())
+    nearest = torch.cdist(first, first).topk(6, largest=False).indices[:, 1:]
+    assert float((groups[nearest] == groups[:, None]).float().mean()) > 0.95

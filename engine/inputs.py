@@ -267,7 +267,7 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
         check_classes(samples.labels)
     if asked & gaps:
         _check_memory(spec, samples)
-    if any(name.startswith("validation_") for name in asked):
+    if any(found.needs_test for found in scores):
         _require_test(spec, test)
 
 

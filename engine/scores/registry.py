@@ -98,6 +98,11 @@ class Score:
         return COSTS.index(self.cost) >= COSTS.index("training")
 
     @property
+    def needs_test(self) -> bool:
+        """Whether it is held against the test split."""
+        return any(name.startswith("validation_") for name in self.inputs)
+
+    @property
     def over_dynamics(self) -> bool:
         """Whether it reads the recorded dynamics, some samples at a time."""
         return bool(self.recorded) or bool(set(self.inputs) & TRAJECTORY_INPUTS)

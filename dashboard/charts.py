@@ -120,7 +120,7 @@ def detection_chart(catalog: pd.DataFrame) -> go.Figure:
     Args: catalog with score, roc_auc, average_precision (NaN rows are left out)
     """
     known = catalog.dropna(subset=["roc_auc"]).sort_values("roc_auc")
-    figure = new_figure(60 + 24 * len(known), x="ROC AUC of finding the mislabelled", right=56)
+    figure = new_figure(60 + 24 * len(known), x="ROC AUC, 0.5 = chance", right=56)
     for row in rows(known):
         figure.add_shape(
             type="line",
@@ -143,7 +143,7 @@ def detection_chart(catalog: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y}<br>ROC AUC %{x:.4f}<br>average precision %{customdata[0]:.4f}<extra></extra>",
     )
     low = min(0.48, float(known["roc_auc"].min()) - 0.03) if len(known) else 0.48
-    figure.update_xaxes(range=[low, 1.0], dtick=0.1)
+    figure.update_xaxes(range=[low, 1.0], tickvals=[0.5, 0.75, 1])
     figure.update_yaxes(showgrid=False)
     return figure
 

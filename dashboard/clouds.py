@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.charts import BLUE, GREY, GRID, HARDNESS, PURPLE, VERMILION, class_color, new_figure, with_alpha
+from dashboard.charts import BLUE, CLASSES, GREY, GRID, HARDNESS, PURPLE, VERMILION, class_color, new_figure, with_alpha
 
 SVG_POINTS = 4_000
 """Up to this many points are drawn as SVG, which every browser paints; more go to WebGL."""
@@ -97,11 +97,14 @@ def map_chart(
     size = 7 if len(points) <= SVG_POINTS else 4 if len(points) <= 60_000 else 3
     total = len(points)
     if color == "class":
+        if len(points) > SVG_POINTS:
+            _mixed(figure, points, size)
         for label in sorted(set(points["color"])):
             some = points[points["color"] == label]
             tint = class_color(label) if label >= 0 else GREY
             name = str(names[label]) if label >= 0 else "unknown"
-            _points(figure, some, name=name, marker={"size": size, "color": tint, "opacity": 0.75}, total=total)
+            if len(points) <= SVG_POINTS:
+                _points(figure, some, name=name, marker={"size": size, "color": tint, "opacity": 0.75}, total=total)
             if 0 <= label and len(names) <= 30:
                 x, y = _above(some)
                 figure.add_annotation(
@@ -154,6 +157,17 @@ def map_chart(
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, scaleanchor="x")
     return figure
+
+
+def _mixed(figure: go.Figure, points: pd.DataFrame, size: int) -> None:
+    """All classes in one trace, in a random order: where they overlap, none paints over the others."""
+    some = points.sample(frac=1, random_state=0)
+    tints = [*CLASSES, GREY]
+    steps = len(tints)
+    scale = [[(i + side) / steps, tint] for i, tint in enumerate(tints) for side in (0, 1)]
+    codes = np.where(some["color"] < 0, steps - 1, some["color"] % len(CLASSES)).astype(np.uint8)
+    marker = {"color": codes, "colorscale": scale, "cmin": -0.5, "cmax": steps - 0.5, "size": size, "opacity": 0.75}
+    _points(figure, some, name="", marker=marker, total=len(points))
 
 
 def _above(points: pd.DataFrame) -> tuple[float, float]:

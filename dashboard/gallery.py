@@ -43,11 +43,13 @@ def grid(
     selected: int | None = None,
     follow: bool = False,
     clipped: bool = False,
+    page: int = 1,
 ) -> None:
     """Draw samples; a click or Enter calls on_open(sample_id), Escape on_open(None).
 
     Args: cards as fetch_cards gives them; size of a thumbnail in pixels; follow: while a sample is open, the arrow
-          keys open the one they move to; clipped: show one row only, as many as fit
+          keys open the one they move to; clipped: show one row only, as many as fit; page: another
+          one scrolls back to its top
     """
 
     def opened() -> None:
@@ -63,6 +65,7 @@ def grid(
             "selected": selected,
             "follow": follow,
             "clipped": clipped,
+            "page": page,
         },
         on_open_change=opened,
     )

@@ -16,9 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-from engine.errors import BusyError, WorkspaceError
-from engine.workspace import Workspace
-
 OPTIONS: dict[str, str | bool] = {
     "server.address": "localhost",
     "server.headless": True,
@@ -69,7 +66,7 @@ def environment(root: Path) -> dict[str, str]:
 def free_port(asked: int | None) -> int:
     """The port asked for, or the first free one from 8501 on.
 
-    Raises: BusyError when the port asked for, or every port tried, is taken
+    Raises: OSError when the port asked for, or every port tried, is taken
     """
     for port in [asked] if asked is not None else range(FIRST_PORT, FIRST_PORT + TRIED_PORTS):
         with socket.socket() as probe:
@@ -80,15 +77,15 @@ def free_port(asked: int | None) -> int:
                 continue
             return port
     tried = f"port {asked} is" if asked is not None else f"ports {FIRST_PORT} to {FIRST_PORT + TRIED_PORTS - 1} are"
-    raise BusyError(f"{tried} taken on localhost; choose another with --port")
+    raise OSError(f"{tried} taken on localhost; choose another with --port")
 
 
-def serve(workspace: Path | None, port: int | None) -> None:
-    """Serve a workspace until Ctrl-C, and print the address as soon as it answers.
+def serve(root: Path, port: int | None) -> None:
+    """Serve the workspace at root until Ctrl-C, and print the address as soon as it answers.
 
-    Raises: WorkspaceError for a workspace that is not there or is of a newer format; BusyError for a taken port
+    Raises: OSError, in words for people, for a taken port or a server that ended by itself. Nothing of the engine
+    is imported here: the command line, which calls this, opens the workspace and speaks for it.
     """
-    root = Workspace.open(workspace).root
     chosen = free_port(port)
     with subprocess.Popen(command(chosen), env=environment(root), stdout=subprocess.DEVNULL) as process:
         try:
@@ -98,7 +95,7 @@ def serve(workspace: Path | None, port: int | None) -> None:
         except KeyboardInterrupt:
             process.terminate()
     if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT):
-        raise WorkspaceError(f"the dashboard ended with code {process.returncode}; its messages stand above")
+        raise OSError(f"the dashboard ended with code {process.returncode}; its messages stand above")
 
 
 def _answers(port: int, process: subprocess.Popen[bytes], patience_seconds: float = 60) -> bool:

@@ -25,14 +25,13 @@ from engine.errors import ScoreInputError, SpecError, StorageError
 from engine.neighbors import compute_neighbors
 from engine.scores.complexity import (
     Gap,
-    check_classes,
     gap_bytes,
     solve_gap,
     solve_stochastic_gap,
     stochastic_gap_bytes,
 )
 from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
-from engine.scores.registry import INPUTS, Score, all_scores
+from engine.scores.registry import INPUTS, Score, all_scores, check_classes
 from engine.spec import RunSpec, TrainingSpec
 from engine.training.loop import Normalisation, clean_pass, learning_rate
 from engine.training.models import build_model, compute_features, head_of
@@ -326,10 +325,11 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
     if (spec.neighbors or asked & {"neighbor_ids", "similarities"}) and k >= n:
         raise ScoreInputError(f"{k} neighbours were asked of {n} samples; allowed: 1 to {n - 1} (--neighbors)")
     gaps = {"alpha", "inverse_diagonal", "kernel_labels", "feature_alpha", "feature_inverse_diagonal"}
-    if asked & gaps:
+    if any(found.family in ("neighbor", "complexity") for found in scores):
         check_classes(samples.labels)
+    if asked & gaps:
         _check_memory(spec, samples)
-    if asked & {"validation_features", "validation_labels", "validation_influence"}:
+    if any(found.needs_test for found in scores):
         _require_test(spec, test)
 
 

@@ -22,7 +22,7 @@ from engine.errors import NotFoundError
 from engine.inputs import Inputs, check_inputs_exist, kept_epochs, weights_file
 from engine.jobs import computing, seconds_spent
 from engine.progress import Listener, Progress
-from engine.queries import fetch_fingerprint
+from engine.queries import fetch_fingerprint, has_test
 from engine.results import Results
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores
@@ -73,9 +73,13 @@ def plan_run(
 ) -> RunSpec:
     """The spec of a run, with what was left open filled in so that it asks only for what it needs.
 
-    `all` scores bring the neighbours, the map and the threshold rule; named ones bring the rule with `aum`.
+    `all` scores bring the neighbours, the map and the threshold rule; named ones bring the rule with `aum`. `all`
+    passes over the scores that need a test split where there is none.
     """
     resolved = resolve_scores(scores)
+    if "all" in scores and not has_test(workspace, dataset):
+        named = set(scores)
+        resolved = tuple(s for s in resolved if s.name in named or not s.needs_test)
     names = tuple(sorted(s.name for s in resolved))
     everything = "all" in scores
     if embedding is None:

@@ -63,6 +63,12 @@ def fetch_fingerprint(workspace: Workspace, dataset: str) -> str:
         return str(fetch_sql(connection, "SELECT fingerprint FROM dataset")["fingerprint"][0])
 
 
+def has_test(workspace: Workspace, dataset: str) -> bool:
+    """Whether a dataset has a test split."""
+    with connected(workspace, dataset, []) as connection:
+        return bool(connection.execute("SELECT count(*) > 0 FROM samples WHERE split = 'test'").fetchall()[0][0])
+
+
 def default_dataset(workspace: Workspace) -> str:
     """The dataset of the latest published run, else the first by name; NotFoundError when there is none."""
     published = [workspace.read_spec(run_id) for run_id in workspace.published_runs()]

@@ -130,6 +130,8 @@ class Workspace:
         final = self.dataset_path(name)
         temp = final.with_name(f".{name}.{os.getpid()}.tmp")
         with exclusive(final.with_name(f".{name}.lock"), f"dataset '{name}' is being ingested"):
+            for stale in final.parent.glob(f".{name}.*.tmp*"):  # of a process that was killed
+                stale.unlink(missing_ok=True)
             try:
                 with storage_errors(f"dataset '{name}'", final.parent):
                     yield temp

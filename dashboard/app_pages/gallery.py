@@ -50,12 +50,12 @@ number = max(1, min(state.get_int("page", 1) or 1, pages))
 shown = ids[(number - 1) * per_page : number * per_page]
 cards = data.cards(view.at, view.run_id, shown, score)
 if sample_id is None:
-    gallery.grid(cards, view.names, "samples", open_sample, size=size)
+    gallery.grid(cards, view.names, "samples", open_sample, size=size, page=number)
     column = st.container()
 else:
     column, beside = st.columns([11, 9], gap="large")
     with column:
-        gallery.grid(cards, view.names, "samples", open_sample, size=size, selected=sample_id, follow=True)
+        gallery.grid(cards, view.names, "samples", open_sample, size=size, selected=sample_id, follow=True, page=number)
     with beside, st.container(key="detail"):
         detail(view, sample_id, ids)
 with column:

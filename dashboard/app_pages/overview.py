@@ -119,6 +119,10 @@ with left:
         st.markdown("#### Accuracy while training")
         st.plotly_chart(curves.accuracy_chart(epochs), config=charts.NO_BAR, key="accuracy")
     runs_table()
+    if facts["known"] and facts["wrong"]:
+        st.markdown("#### Label noise")
+        st.caption("percent of each true class")
+        st.plotly_chart(charts.noise_chart(data.noise_matrix(view.at), view.names), config=charts.NO_BAR, key="noise")
 with right:
     catalog = data.catalog(view.at, view.run_id) if view.run_id else None
     if catalog is not None and catalog["roc_auc"].notna().any():
@@ -128,7 +132,3 @@ with right:
         known = rule.recall == rule.recall  # NaN where no truth is known
         quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
         st.markdown(f"**{widgets.plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
-    if facts["known"] and facts["wrong"]:
-        st.markdown("#### Label noise")
-        st.caption("percent of each true class")
-        st.plotly_chart(charts.noise_chart(data.noise_matrix(view.at), view.names), config=charts.NO_BAR, key="noise")

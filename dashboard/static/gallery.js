@@ -9,6 +9,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     grid.dataset.drawn = fresh;
     grid.replaceChildren(...data.cards.map(card));
   }
+  if (grid.dataset.page && grid.dataset.page !== String(data.page)) grid.scrollIntoView({ block: "start" });
+  grid.dataset.page = data.page;
   const cards = [...grid.children];
   for (const c of cards) {
     const selected = c.dataset.id === String(data.selected);
@@ -18,12 +20,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   if (!cards.some((c) => c.tabIndex === 0) && cards[0]) cards[0].tabIndex = 0;
   const chosen = cards.find((c) => c.classList.contains("selected"));
+  let focusing;
   if (chosen && data.follow) {
-    // The page was laid out anew around the grid: the keyboard goes on where it was.
-    const inside = grid.getRootNode().activeElement;
-    if (!inside && (document.activeElement === document.body || document.activeElement === null)) {
-      chosen.focus({ preventScroll: true });
-    }
+    // Opening a sample lays the page out anew around the grid, and the focus goes when the old grid does, which is
+    // only at the end of the script run: take it back then, so that the arrow keys go on from the open sample.
+    const until = Date.now() + 10000;
+    focusing = setInterval(() => {
+      if (!document.activeElement || document.activeElement === document.body) chosen.focus({ preventScroll: true });
+      if (grid.getRootNode().activeElement || Date.now() > until) clearInterval(focusing);
+    }, 100);
   }
   const open = (c) => setTriggerValue("open", Number(c.dataset.id));
   grid.onclick = (event) => {
@@ -48,6 +53,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
     } else if (event.key === "Escape" && data.selected !== null) {
       setTriggerValue("open", -1);
     }
+  };
+  return () => {
+    clearInterval(focusing);
+    clearTimeout(wait);
   };
 }
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from engine.errors import ScoreInputError
 from engine.neighbors import unit_rows
-from engine.scores.registry import score
+from engine.scores.registry import check_classes, score
 
 BLOCK = 1024
 """Rows of the kernel worked on at a time."""
@@ -137,7 +137,7 @@ def solve_gap(
     labellings = labels if labels.ndim == 2 else labels[None]
     for labelling in labellings:
         check_classes(labelling)
-    unit = unit_rows(rows.double())
+    unit = unit_rows(rows.double(), "rows")
     first, unit, own = _merge_copies(unit, labellings)
     signs, column = _one_versus_rest(own)
     n, total = len(unit), 3 * len(unit)
@@ -184,7 +184,7 @@ def solve_stochastic_gap(
     Raises:  as `solve_gap`
     """
     check_classes(labels)
-    unit = unit_rows(rows.double())
+    unit = unit_rows(rows.double(), "rows")
     first, unit, own = _merge_copies(unit, labels[None])
     out = torch.empty(3, runs, len(unit), dtype=torch.float64)
     classes, ridge = torch.unique(own[0]), 0.0
@@ -213,18 +213,6 @@ def stochastic_gap_bytes(labels: Tensor, width: int, negatives: int) -> int:
     """Memory in bytes that `solve_stochastic_gap` takes: that of its largest class."""
     largest = int(torch.unique(labels, return_counts=True)[1].max())
     return gap_bytes(min(len(labels), (1 + negatives) * largest), width, 2) + 24 * len(labels) * width
-
-
-def check_classes(labels: Tensor) -> None:
-    """Raise ScoreInputError unless there are two classes or more, and two samples or more of each that occurs."""
-    present, counts = torch.unique(labels, return_counts=True)
-    if len(present) < 2:
-        raise ScoreInputError(f"all {len(labels)} samples have the label {int(present[0])}; two classes are needed")
-    if int(counts.min()) < 2:
-        raise ScoreInputError(
-            f"class {int(present[counts.argmin()])} has a single sample, so nothing can be said about it against its "
-            "own class; add samples or leave the class out"
-        )
 
 
 def find_copies(unit: Tensor) -> Tensor:

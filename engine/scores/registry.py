@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.errors import ScoreInputError, SpecError, unknown_name
 
-FAMILIES = ("prediction", "dynamics", "complexity", "gradient", "mixture", "detector", "baseline")
+FAMILIES = ("prediction", "dynamics", "neighbor", "complexity", "gradient", "mixture", "detector", "baseline")
 """The modules of this package that hold scores."""
 
 Direction = Literal["harder", "easier"]
@@ -104,6 +104,11 @@ class Score:
     @property
     def needs_training(self) -> bool:
         return COSTS.index(self.cost) >= COSTS.index("training")
+
+    @property
+    def needs_test(self) -> bool:
+        """Whether it is held against the test split."""
+        return any(name.startswith("validation_") for name in self.inputs)
 
     @property
     def over_dynamics(self) -> bool:
@@ -281,3 +286,15 @@ def check_rows(name: str, values: Tensor, dims: int) -> None:
     if values.ndim != dims:
         raise ScoreInputError(f"{name} has shape {tuple(values.shape)}; expected {dims} axes")
     check_inputs({name: values})
+
+
+def check_classes(labels: Tensor) -> None:
+    """Raise ScoreInputError unless there are two classes or more, and two samples or more of each that occurs."""
+    present, counts = torch.unique(labels, return_counts=True)
+    if len(present) < 2:
+        raise ScoreInputError(f"all {len(labels)} samples have the label {int(present[0])}; two classes are needed")
+    if int(counts.min()) < 2:
+        raise ScoreInputError(
+            f"class {int(present[counts.argmin()])} has a single sample, so nothing can be said about it against its "
+            "own class; add samples or leave the class out"
+        )

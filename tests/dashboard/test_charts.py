@@ -1,0 +1,200 @@
+"""What the figures hold: traces, colours, areas, fits. That they are painted is looked at in a browser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dashboard import charts, clouds, curves
+
+NAMES = [str(i) for i in range(3)]
+
+
+def dynamics(margins: dict[int, list[float]]) -> pd.DataFrame:
+    """A sample with label 0, whose given logit is 1 throughout, in one seed per entry."""
+    rows = [
+        {"seed": seed, "epoch": t, "margin": m, "logit_given": 1.0, "p_given": 0.5, "other": 2, "predicted": 0, "correct": m > 0}
+        for seed, values in margins.items()
+        for t, m in enumerate(values, start=1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_lines_get_a_point_exactly_where_they_cross() -> None:
+    x, a, b = curves.crossing_points(np.array([1, 2, 3]), np.array([0.0, 4.0, 4.0]), np.array([2.0, 2.0, 6.0]))
+    # a - b runs -2, 2, -2: zero halfway between the first two, and halfway between the last two
+    assert x.tolist() == [1, 1.5, 2, 2.5, 3]
+    assert a.tolist() == [0, 2, 4, 4, 4]
+    assert b.tolist() == [2, 2, 2, 4, 6]
+
+
+def test_lines_that_touch_or_never_cross_stay_as_they_are() -> None:
+    for b in ([1.0, 1.0, 1.0], [0.0, 2.0, 0.0]):
+        x, _, _ = curves.crossing_points(np.array([1, 2, 3]), np.array([2.0, 2.0, 2.0]), np.array(b))
+        assert x.tolist() == [1, 2, 3]
+
+
+def test_the_area_is_green_ahead_and_hatched_vermilion_behind() -> None:
+    figure = curves.trajectory_chart(dynamics({0: [-1.0, 1.0]}), pd.DataFrame(columns=["seed", "epoch"]), 0, 0, NAMES)
+    areas = {t.name: t for t in figure.data if t.name in ("ahead", "behind")}
+    # the given logit is 1, the other 2 then 0: they cross in the middle, at 1
+    assert areas["ahead"].y.tolist() == [2, 1, 1]
+    assert areas["behind"].y.tolist() == [1, 1, 0]
+    assert areas["ahead"].fillcolor == charts.with_alpha(charts.GREEN, 0.30)
+    assert areas["behind"].fillcolor == charts.with_alpha(charts.VERMILION, 0.30)
+    assert (areas["ahead"].fillpattern.shape, areas["behind"].fillpattern.shape) == ("", "/")
+    assert all(t.fill == "tonexty" for t in areas.values())
+
+
+def test_the_running_aum_is_the_mean_margin_so_far() -> None:
+    figure = curves.trajectory_chart(dynamics({0: [3.0, -1.0, 1.0], 1: [0.0, 0.0, 0.0]}), pd.DataFrame(), 0, 0, NAMES)
+    lines = {t.name: t.y for t in figure.data if t.y is not None}
+    assert list(lines["running AUM"]) == [3, 1, 1]
+    assert list(lines["margin"]) == [3, -1, 1]
+    assert list(lines["margin, seed 1"]) == [0, 0, 0]
+    assert any("AUM 1.00" in a.text for a in figure.layout.annotations)
+
+
+def test_full_logits_are_drawn_when_they_were_kept_and_the_rival_otherwise() -> None:
+    one = dynamics({0: [-1.0, 1.0]})
+    logits = pd.DataFrame({"seed": [0, 0], "epoch": [1, 2], 0: [1.0, 1.0], 1: [0.1, 0.2], 2: [2.0, 0.0]})
+    drawn = {t.name for t in curves.trajectory_chart(one, logits, 0, 0, NAMES).data}
+    assert {"0 (given)", "1", "2"} <= drawn
+    without = {t.name for t in curves.trajectory_chart(one, logits[:0], 0, 0, NAMES).data}
+    assert "largest other" in without
+    assert "1" not in without
+
+
+def test_the_fit_is_numpys_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    points = pd.DataFrame({"sample_id": range(200), "x": x, "y": 2 * x + rng.normal(size=200), "wrong": x > 1})
+    figure = clouds.pair_chart(points, "a", "b", fit=True)
+    fit = figure.data[-1]
+    design = np.stack([points["x"], np.ones(200)], axis=1)
+    slope, intercept = np.linalg.lstsq(design, points["y"], rcond=None)[0]
+    assert fit.line.dash == "dash"
+    assert np.allclose(fit.y, slope * np.array(fit.x) + intercept)
+    assert fit.name == f"fit, slope {slope:.2f}"
+
+
+def test_the_mislabelled_are_vermilion_and_drawn_on_top() -> None:
+    points = pd.DataFrame({"sample_id": range(4), "x": range(4), "y": range(4), "wrong": [True, False, False, True]})
+    clean, wrong = clouds.pair_chart(points, "a", "b").data
+    assert (clean.marker.color, wrong.marker.color) == (charts.BLUE, charts.VERMILION)
+    assert wrong.customdata.tolist() == [0, 3]
+    assert (clean.name, wrong.name) == ("clean  2", "mislabelled  2")
+
+
+def test_large_clouds_go_to_webgl_as_numbers_without_hover_text() -> None:
+    n = clouds.SVG_POINTS + 1
+    points = pd.DataFrame({"sample_id": range(n), "x": np.arange(n), "y": np.arange(n), "wrong": False})
+    (trace,) = clouds.pair_chart(points, "a", "b").data
+    assert (trace.type, trace.x.dtype, trace.customdata.dtype) == ("scattergl", np.float32, np.int32)
+    assert trace.text is None
+    assert clouds.pair_chart(points[:-1], "a", "b").data[0].type == "scatter"
+    many = pd.DataFrame({"sample_id": range(100_001), "x": 0.0, "y": 0.0, "wrong": False})
+    assert clouds.pair_chart(many, "a", "b").data[0].hoverinfo == "skip"
+
+
+def test_large_maps_mix_their_classes_in_one_trace() -> None:
+    n = clouds.SVG_POINTS + 2
+    points = pd.DataFrame({"sample_id": range(n), "x": np.arange(n), "y": np.zeros(n), "color": np.arange(n) % 3})
+    figure = clouds.map_chart(points, "class", NAMES)
+    (trace,) = figure.data
+    at = trace.customdata
+    assert sorted(at.tolist()) == list(range(n))
+    assert (trace.marker.color == at % 3).all()
+    assert (at[:-1] < at[1:]).mean() < 0.6  # shuffled
+    assert [a.text for a in figure.layout.annotations] == ["<b>0</b>", "<b>1</b>", "<b>2</b>"]
+
+
+@pytest.mark.parametrize(("color", "traces"), [("class", 3), ("yes", 2), ("el2n", 1)])
+def test_a_map_is_coloured_by_classes_by_yes_or_no_or_by_a_number(color: str, traces: int) -> None:
+    values = {"class": [0, 1, 2, 0], "yes": [True, False, True, False], "el2n": [0.1, 0.2, 0.3, np.nan]}[color]
+    points = pd.DataFrame({"sample_id": range(4), "x": range(4), "y": range(4), "color": values})
+    figure = clouds.map_chart(points, color, NAMES, [(0, 0), (1, 0), (1, 1)])
+    assert len(figure.data) == traces
+    assert figure.layout.shapes[0].path == "M0,0 L1,0 L1,1 Z"
+
+
+def test_a_class_is_named_above_its_core_and_not_above_its_strays() -> None:
+    y = [0, 0.1, 0.2, 0.1, 50]
+    points = pd.DataFrame({"sample_id": range(5), "x": [0.0] * 5, "y": y, "color": 0})
+    (annotation,) = clouds.map_chart(points, "class", NAMES).layout.annotations
+    assert annotation.y <= 0.2
+
+
+def test_the_histogram_keeps_the_mislabelled_apart_and_marks_thresholds_once_a_rule() -> None:
+    bins = pd.DataFrame({"left": [0.0, 1.0], "right": [1.0, 2.0], "clean": [3, 4], "mislabelled": [2, 0], "unknown": 0})
+    figure = charts.histogram_chart(bins, "aum", "easier", [("aum_threshold", 0.5), ("aum_threshold", 0.7)])
+    assert {t.name: list(t.y) for t in figure.data} == {"clean  7": [3, 4], "mislabelled  2": [2, 0]}
+    assert [s.x0 for s in figure.layout.shapes] == [0.5, 0.7]
+    assert [a.text for a in figure.layout.annotations] == ["aum_threshold<br>0.50 and 0.70"]
+    assert "harder" in figure.layout.xaxis.title.text.split("<b>")[0]
+
+
+def test_the_noise_matrix_leaves_the_diagonal_out_of_the_colours() -> None:
+    matrix = pd.DataFrame({"true_label": [0, 0, 1, 2], "label": [0, 1, 1, 2], "count": [8, 2, 5, 5], "share": [0.8, 0.2, 1, 1]})
+    (heat,) = charts.noise_chart(matrix, NAMES).data
+    assert np.isnan(np.diag(heat.z)).all()
+    assert heat.z[0, 1] == pytest.approx(20)
+    assert heat.customdata[0, 1].tolist() == [20, 2]
+
+
+def test_psi_curves_average_their_seeds_and_keep_every_point() -> None:
+    psi = pd.DataFrame({
+        "order": ["random"] * 4 + ["oracle"] * 4, "seed": [0, 1] * 4, "kept_fraction": [1, 1, 0.5, 0.5] * 2,
+        "accuracy": [0.9, 0.8, 0.6, 0.5, 0.9, 0.8, 0.95, 0.85],
+    })  # fmt: skip
+    figure = curves.psi_chart(psi)
+    lines = {t.name: t for t in figure.data if t.mode == "lines" and t.name}
+    assert np.allclose(lines["random"].x, [0, 50])
+    assert np.allclose(lines["random"].y, [85, 55])
+    assert np.allclose(lines["oracle"].y, [85, 90])
+    assert sum(len(t.x) for t in figure.data if t.mode == "markers") == 8
+    assert {a.text for a in figure.layout.annotations} == {"random", "oracle"}
+
+
+def test_names_at_the_ends_of_lines_do_not_collide() -> None:
+    epochs = pd.DataFrame({"seed": 0, "epoch": [1, 2], "train_accuracy": [0.5, 0.9], "test_accuracy": [0.4, 0.9]})
+    heights = [a.y for a in curves.accuracy_chart(epochs).layout.annotations]
+    assert abs(heights[0] - heights[1]) > 5
+
+
+def test_without_a_test_split_only_training_accuracy_is_drawn() -> None:
+    epochs = pd.DataFrame({"seed": 0, "epoch": [1, 2], "train_accuracy": [0.5, 0.9], "test_accuracy": [np.nan, np.nan]})
+    assert {t.name for t in curves.accuracy_chart(epochs).data if t.name} == {"train"}
+
+
+def test_bars_show_kept_over_total() -> None:
+    classes = pd.DataFrame({"class_name": ["cat", "dog"], "n": [3, 0], "total": [4, 5]})
+    figure = charts.balance_chart(classes)
+    assert [list(t.x) for t in figure.data] == [[4, 5], [3, 0]]
+    assert [a.text for a in figure.layout.annotations] == ["75 %", "0 %"]
+
+
+def test_percentiles_are_ordered_with_the_value_beside_the_bar() -> None:
+    scores = pd.DataFrame({"score": ["a", "b"], "title": ["A", "B"], "value": [0.5, 2.0], "percentile": [90.0, 10.0]})
+    figure = charts.percentile_chart(scores)
+    assert list(figure.data[1].y) == ["b", "a"]
+    assert {a.y: a.text for a in figure.layout.annotations} == {"a": "0.5", "b": "2"}
+
+
+def test_scores_that_find_nothing_out_are_left_out_of_the_detection_chart() -> None:
+    catalog = pd.DataFrame({"score": ["a", "b", "c"], "roc_auc": [0.9, np.nan, 0.6], "average_precision": [0.8, np.nan, 0.5]})
+    assert list(charts.detection_chart(catalog).data[0].y) == ["c", "a"]
+
+
+def test_no_chart_offers_to_send_itself_elsewhere() -> None:
+    buttons = {b for group in charts.SELECT_BAR["modeBarButtons"] for b in group}
+    assert buttons == {"lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"}
+    assert charts.SELECT_BAR["displaylogo"] is False
+    assert charts.NO_BAR == {"displayModeBar": False}
+
+
+def test_spearman_cells_without_a_value_stay_empty() -> None:
+    matrix = pd.DataFrame([[1, np.nan], [np.nan, np.nan]], index=["a", "b"], columns=["a", "b"])
+    (heat,) = charts.spearman_chart(matrix).data
+    assert heat.text.tolist() == [["1.00", ""], ["", ""]]

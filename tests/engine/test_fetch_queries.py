@@ -1,0 +1,144 @@
+"""The fetch_* queries about runs, against numpy, pandas, scipy and scikit-learn on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import precision_score, recall_score, roc_auc_score
+
+from engine import queries
+from engine.compute import compute
+from engine.errors import WinnowError
+from engine.pipeline import plan_run
+from engine.spec import TrainingSpec
+from engine.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def opened(demo_workspace: Path) -> tuple[duckdb.DuckDBPyConnection, str, str]:
+    """A connection to digits-noisy, its scored run and its psi run."""
+    connection = queries.connect(Workspace.open(demo_workspace), "digits-noisy")
+    runs = queries.fetch_runs(connection).set_index("kind")["run_id"]
+    return connection, str(runs["run"]), str(runs["psi"])
+
+
+@pytest.fixture(scope="module")
+def aum(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> pd.DataFrame:
+    connection, run, _ = opened
+    sql = "SELECT * FROM scores JOIN samples USING (sample_id) WHERE run_id = ? AND score = 'aum'"
+    return connection.execute(sql, [run]).df()
+
+
+def test_the_dataset_counts_its_samples(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    facts = queries.fetch_dataset(opened[0])
+    assert facts["train"] + facts["test"] == 1797
+    assert facts["known"] == facts["train"]
+    assert facts["wrong"] == round(0.2 * facts["train"])
+    assert facts["noise_rate"] == pytest.approx(facts["wrong"] / facts["train"])
+    assert (facts["parent"], facts["noise"], facts["skipped"]) == ("digits", "symmetric:0.2", 0)
+    assert list(facts["input_shape"]) == [1, 8, 8]
+    classes = queries.fetch_classes(opened[0])
+    assert (classes["train"].sum(), classes["test"].sum()) == (facts["train"], facts["test"])
+    assert classes["wrong"].sum() == facts["wrong"]
+
+
+def test_the_noise_matrix_sums_to_one_per_true_class(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    matrix = queries.fetch_noise_matrix(opened[0])
+    assert np.allclose(matrix.groupby("true_label")["share"].sum(), 1)
+    off = matrix["true_label"] != matrix["label"]
+    assert matrix.loc[off, "count"].sum() == queries.fetch_dataset(opened[0])["wrong"]
+
+
+def test_the_histogram_is_numpys(opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame) -> None:
+    connection, run, _ = opened
+    bins = queries.fetch_histogram(connection, run, "aum", 40)
+    values = aum["value"].to_numpy(np.float64)
+    wrong = (aum["label"] != aum["true_label"]).to_numpy()
+    edges = np.append(bins["left"], bins["right"].iloc[-1])
+    assert np.allclose(edges, np.linspace(values.min(), values.max(), 41))
+    for column, some in (("clean", values[~wrong]), ("mislabelled", values[wrong])):
+        assert bins[column].tolist() == np.histogram(some, 40, (values.min(), values.max()))[0].tolist()
+    assert bins["unknown"].sum() == 0
+
+
+def test_a_histogram_of_a_score_that_is_not_there_is_empty(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    assert queries.fetch_histogram(opened[0], opened[1], "no_such").empty
+
+
+def test_the_catalog_knows_range_and_quality(
+    opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
+) -> None:
+    row = queries.fetch_catalog(opened[0], opened[1]).set_index("score").loc["aum"]
+    assert (row["n"], row["higher_means"]) == (len(aum), "easier")
+    assert (row["low"], row["high"]) == (pytest.approx(aum["value"].min()), pytest.approx(aum["value"].max()))
+    assert row["roc_auc"] == pytest.approx(roc_auc_score(aum["label"] != aum["true_label"], -aum["value"]), abs=1e-3)
+
+
+def test_rules_are_judged_against_the_truth(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    connection, run, _ = opened
+    rule = queries.fetch_rules(connection, run).iloc[0]
+    flags = connection.execute(
+        "SELECT * FROM flags JOIN samples USING (sample_id) WHERE run_id = ? AND rule = 'aum_threshold'", [run]
+    ).df()
+    wrong = flags["label"] != flags["true_label"]
+    assert (rule["rule"], rule["flagged"], rule["judged"]) == ("aum_threshold", flags["flagged"].sum(), len(flags))
+    assert rule["precision"] == pytest.approx(precision_score(wrong, flags["flagged"]))
+    assert rule["recall"] == pytest.approx(recall_score(wrong, flags["flagged"]))
+    assert sorted(rule["thresholds"]) == sorted(flags["threshold"].dropna().unique())
+
+
+def test_spearman_is_scipys_with_both_turned_the_same_way(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    connection, run, _ = opened
+    matrix = queries.fetch_spearman(connection, run)
+    wide = {s: queries.fetch_score(connection, run, s)["value"] for s in ("aum", "el2n", "forgetting")}
+    for a, b, sign in (("aum", "el2n", -1), ("el2n", "forgetting", 1), ("aum", "forgetting", -1)):
+        assert matrix[a][b] == pytest.approx(sign * spearmanr(wide[a], wide[b]).statistic, abs=1e-9)
+    assert matrix["aum"]["aum"] == pytest.approx(1)
+
+
+def test_the_map_has_every_training_sample(
+    opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
+) -> None:
+    points = queries.fetch_map(opened[0], opened[1])
+    assert points["sample_id"].tolist() == sorted(aum["sample_id"])
+    assert points.dtypes.astype(str).to_dict() == {
+        "sample_id": "int32", "x": "float32", "y": "float32", "label": "int16", "true_label": "int16", "flagged": "bool",
+    }  # fmt: skip
+
+
+def test_the_journal_of_a_psi_run_holds_the_points_it_publishes(
+    demo_workspace: Path, opened: tuple[duckdb.DuckDBPyConnection, str, str]
+) -> None:
+    connection, _, psi = opened
+    by = ["order", "pruned", "seed"]
+    published = queries.fetch_psi(connection, [psi]).sort_values(by).reset_index(drop=True)
+    journalled = queries.fetch_psi_journal(Workspace.open(demo_workspace), psi).sort_values(by).reset_index(drop=True)
+    assert len(published) == 4 * 4 * 2  # orders, points, seeds
+    columns = [*by, "kept_fraction", "accuracy"]
+    pd.testing.assert_frame_equal(published[columns], journalled[columns], check_dtype=False)
+
+
+def test_a_run_that_trained_nothing_reads_the_dynamics_of_another(
+    small_workspace: Workspace, small_training: Callable[..., TrainingSpec]
+) -> None:
+    training = small_training()
+    first, _ = compute(small_workspace, plan_run(small_workspace, "small", ["aum", "el2n"], training), "cpu")
+    second, _ = compute(small_workspace, plan_run(small_workspace, "small", ["confidence"], training), "cpu")
+    assert first != second
+    with queries.connected(small_workspace, "small") as connection:
+        assert queries.source_run(connection, "epochs", second) == first
+        assert queries.source_run(connection, "scores", second) == second
+        assert len(queries.fetch_epochs(connection, second)) == training.epochs * training.seeds
+        pd.testing.assert_frame_equal(queries.fetch_epochs(connection, first), queries.fetch_epochs(connection, second))
+
+
+def test_a_mistake_in_the_sql_is_one_line(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    with pytest.raises(WinnowError, match="no_such_column") as error:
+        queries.fetch_sql(opened[0], "SELECT no_such_column FROM samples")
+    assert "\n" not in str(error.value)

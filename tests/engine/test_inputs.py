@@ -1,0 +1,136 @@
+"""Scores through the pipeline: what trains, what is read again, and what is refused before anything starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+import torch
+
+from engine import inputs
+from engine.compute import compute
+from engine.data.ingest import IngestSpec, ingest
+from engine.data.loader import load_split
+from engine.errors import ScoreInputError, SpecError
+from engine.pipeline import plan_run
+from engine.scores.complexity import cg_partial, solve_gap
+from engine.workspace import Workspace, load_tensors
+
+
+def run(workspace: Workspace, scores: list[str], training: Any, **asked: Any) -> Path:
+    """The published folder of a run of `small` on the CPU."""
+    published, _ = compute(workspace, plan_run(workspace, "small", scores, training, **asked), "cpu")
+    return workspace.published_dir(published)
+
+
+def read(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(folder / "results.duckdb"), read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def values(folder: Path, score: str) -> list[float]:
+    return [v for (v,) in read(folder, f"SELECT value FROM scores WHERE score = '{score}' ORDER BY sample_id")]
+
+
+def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
+    folder = run(small_workspace, ["cg", "cg_partial"], small_training())
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "results.duckdb"]
+    assert read(folder, "SELECT count(*) FROM epochs") == [(0,)]
+    samples = load_split(small_workspace, "small", "train")
+    gap = solve_gap(samples.inputs.flatten(1), samples.labels)
+    expected = cg_partial(gap.alpha, gap.inverse_diagonal).float()
+    assert values(folder, "cg_partial") == expected.tolist()
+    flagged = read(folder, "SELECT flagged, threshold FROM flags WHERE rule = 'cg_partial' ORDER BY sample_id")
+    assert flagged == [(bool(v > 0), 0.0) for v in expected]
+    (note,) = json.loads(read(folder, "SELECT notes FROM run")[0][0])
+    assert note.startswith("complexity gap of the inputs: exact, float64")
+
+
+def test_the_stochastic_form_and_standardised_inputs_are_runs_of_their_own(small_workspace, small_training):
+    exact = run(small_workspace, ["cg"], small_training())
+    drawn = run(small_workspace, ["cg"], small_training(), complexity="stochastic")
+    shifted = run(small_workspace, ["cg"], small_training(), standardise=True)
+    assert len({exact, drawn, shifted}) == 3
+    ranks = np.argsort(np.argsort([values(f, "cg") for f in (exact, drawn, shifted)]))
+    agreement = np.corrcoef(ranks)[0]
+    assert 0.8 < agreement[1] < 1 and agreement[2] < 1
+    assert "stochastic, 10 runs of 3 negatives per positive" in read(drawn, "SELECT notes FROM run")[0][0]
+
+
+def test_every_score_reads_a_published_training(small_workspace, small_training):
+    training = small_training(epochs=12)
+    first = run(small_workspace, ["el2n"], training)
+    later = run(small_workspace, ["nli", "cg_feature", "near_duplicate", "knn_shapley"], training)
+    assert not (later / "weights.safetensors").exists()
+    assert read(later, "SELECT dynamics_run FROM run") == [(first.parent.name,)]
+    # The same scores, trained for and scored in one go.
+    small = Workspace.open(small_workspace.root.parent / "other", create=True)
+    ingest(small, IngestSpec(name="small", source="digits", limit=200, noise="symmetric:0.2"))
+    once = run(small, ["nli", "cg_feature", "near_duplicate", "knn_shapley", "el2n"], training)
+    for score in ("nli", "cg_feature", "near_duplicate", "knn_shapley"):
+        assert values(later, score) == values(once, score)
+
+
+def test_weights_are_kept_of_the_epochs_that_scores_read(small_workspace, small_training):
+    folder = run(small_workspace, ["nli@2"], small_training(epochs=12))
+    kept = {p.name: load_tensors(p) for p in folder.glob("weights*")}
+    assert {"weights.safetensors", "weights-epoch2.safetensors", "weights-epoch10.safetensors"} <= set(kept)
+    assert kept["weights-epoch2.safetensors"][1]["epoch"] == 2
+    early, late = (kept[name][0]["seed0.1.weight"] for name in ("weights-epoch2.safetensors", "weights.safetensors"))
+    assert early.shape == late.shape and not np.allclose(early, late)
+
+
+def test_an_epoch_that_was_not_kept_is_trained_again(small_workspace, small_training):
+    first = run(small_workspace, ["nli"], small_training())
+    again = run(small_workspace, ["nli@1"], small_training())
+    assert read(again, "SELECT dynamics_run FROM run") == [(again.parent.name,)]
+    assert values(first, "nli") != values(again, "nli@1")
+    # Now it was kept: a third run reads the one that has it.
+    third = run(small_workspace, ["nli@1", "random"], small_training())
+    assert read(third, "SELECT dynamics_run FROM run") == [(again.parent.name,)]
+    assert values(third, "nli@1") == values(again, "nli@1")
+
+
+def test_too_little_memory_is_told_before_anything_starts(small_workspace, small_training, monkeypatch):
+    monkeypatch.setattr(inputs, "available_bytes", lambda device: 3_500_000)
+    with pytest.raises(SpecError) as error:
+        run(small_workspace, ["aum", "cg"], small_training())
+    assert str(error.value).startswith("the complexity gap of 200 samples needs 0.0 GB of memory")
+    assert "--complexity stochastic needs" in str(error.value)
+    assert small_workspace.published_runs() == []
+
+
+def test_more_neighbours_than_samples_are_refused(small_workspace, small_training):
+    with pytest.raises(ScoreInputError, match="200 neighbours were asked of 200 samples; allowed: 1 to 199"):
+        run(small_workspace, ["nli"], small_training(), neighbors=200)
+    assert small_workspace.published_runs() == []
+
+
+def test_a_score_against_the_test_split_needs_one(small_workspace, small_training):
+    samples = np.eye(30, dtype=np.uint8)[:, :16].reshape(30, 4, 4) * 200 + 1
+    source = small_workspace.root.parent / "images"
+    for label in range(3):
+        (source / str(label)).mkdir(parents=True)
+    from PIL import Image
+
+    for i, pixels in enumerate(samples):
+        Image.fromarray(pixels).save(source / str(i % 3) / f"{i}.png")
+    ingest(small_workspace, IngestSpec(name="alone", source=str(source), test_fraction=0.0))
+    with pytest.raises(SpecError, match="dataset 'alone' has no test split to validate against"):
+        compute(small_workspace, plan_run(small_workspace, "alone", ["knn_shapley"], small_training()), "cpu")
+    everything = plan_run(small_workspace, "alone", ["all"], small_training())
+    assert "knn_shapley" not in everything.scores and "nli" in everything.scores
+
+
+def test_a_class_of_one_is_named_before_anything_starts(small_workspace, small_training):
+    labels = load_split(small_workspace, "small", "train").labels
+    table = small_workspace.root.parent / "labels.csv"
+    changed = torch.where(labels == 9, 8, labels)
+    changed[0] = 9
+    table.write_text("label\n" + "\n".join(str(v) for v in changed.tolist()) + "\n")
+    ingest(small_workspace, IngestSpec(name="single", source="dataset:small", labels=f"{table}:label"))
+    spec = plan_run(small_workspace, "single", ["cg"], small_training())
+    with pytest.raises(ScoreInputError, match="class 9 has a single sample"):
+        compute(small_workspace, spec, "cpu")

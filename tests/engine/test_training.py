@@ -1,0 +1,165 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from engine.data.loader import load_split, normalisation
+from engine.errors import SpecError
+from engine.spec import TrainingSpec
+from engine.training.augment import augment
+from engine.training.dynamics import DynamicsRecorder, Spill
+from engine.training.loop import (
+    Normalisation,
+    batches_per_epoch,
+    build_optimizer,
+    compute_accuracy,
+    epochs_before_first_drop,
+    learning_rate,
+    pick_device,
+    train_epochs,
+)
+from engine.training.models import MODELS, build_model, compute_features, head_of
+
+
+@pytest.fixture
+def samples(small_workspace):
+    return load_split(small_workspace, "small", "train")
+
+
+def train(samples, training, seed=0, recorder=None):
+    scale = Normalisation(*normalisation(samples))
+    network = build_model(training.model, samples.inputs.shape[1:], samples.classes, seed)
+    for epoch, _ in train_epochs(network, build_optimizer(network, training), samples, scale, training, seed, recorder=recorder):
+        if recorder:
+            recorder.end_epoch(epoch)
+    return network
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_same_seed_gives_the_same_network(samples, small_training, optimizer):
+    training = small_training(optimizer=optimizer, lr=0.01)
+    first, again, other = (train(samples, training, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_training_learns(small_workspace, samples):
+    training = TrainingSpec(epochs=12, seeds=1, batch_size=32, lr=1e-3)
+    scale = Normalisation(*normalisation(samples))
+    network = train(samples, training)
+    assert compute_accuracy(network, load_split(small_workspace, "small", "test"), scale) > 0.6  # chance is 0.1
+
+
+def test_observe_eval_records_the_clean_pass(tmp_path, samples, small_training):
+    training = small_training(observe="eval", epochs=2)
+    recorder = DynamicsRecorder(Spill(tmp_path / "d", len(samples.labels), samples.classes, True), torch.device("cpu"))
+    network = train(samples, training, recorder=recorder).eval()
+    with torch.no_grad():
+        scale = normalisation(samples)
+        logits = network((samples.inputs.float() - scale[0]) / scale[1])
+    torch.testing.assert_close(torch.from_numpy(recorder.spill.logits()[1].copy()), logits, atol=1e-4, rtol=1e-4)
+
+
+def test_observe_train_and_eval_differ_only_in_what_is_recorded(tmp_path, samples, small_training):
+    weights = []
+    for observe in ("train", "eval"):
+        spill = Spill(tmp_path / observe, len(samples.labels), samples.classes, False)
+        recorder = DynamicsRecorder(spill, torch.device("cpu"))
+        weights.append(train(samples, small_training(observe=observe), recorder=recorder).state_dict())
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_schedules():
+    base = TrainingSpec(lr=1.0)
+    assert learning_rate(base, 0.99) == 1.0
+    cosine = replace(base, schedule="cosine")
+    assert [learning_rate(cosine, p) for p in (0, 0.5)] == pytest.approx([1.0, 0.5])
+    step = replace(base, schedule="step")
+    assert [learning_rate(step, p) for p in (0.49, 0.5, 0.75)] == pytest.approx([1.0, 0.1, 0.01])
+    assert epochs_before_first_drop(replace(step, epochs=20)) == 10
+    assert epochs_before_first_drop(replace(base, epochs=20)) == 20
+
+
+@pytest.mark.parametrize(("n", "size", "expected"), [(10, 5, 2), (11, 5, 2), (12, 5, 3), (1, 5, 1), (5, 8, 1)])
+def test_a_last_batch_of_one_joins_the_one_before(n, size, expected):
+    assert batches_per_epoch(n, size) == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_give_logits_and_features(name):
+    network = build_model(name, (3, 16, 16), 7, seed=1).eval()
+    inputs = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        logits, features = network(inputs), compute_features(network, inputs)
+    assert logits.shape == (2, 7) and head_of(network).out_features == 7
+    torch.testing.assert_close(head_of(network)(features), logits)
+
+
+def test_a_model_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_nets.py").write_text(
+        "import torch.nn as nn\ndef make(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0], classes))\n"
+        "def wrong(shape, classes):\n    return 3\ndef broken(shape, classes):\n    raise RuntimeError('no such width')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(build_model("my_nets:make", (4,), 3, 0), nn.Module)
+    with pytest.raises(SpecError, match="must return a torch.nn.Module"):
+        build_model("my_nets:wrong", (4,), 3, 0)
+    with pytest.raises(SpecError, match="no such width"):
+        build_model("my_nets:broken", (4,), 3, 0)
+    with pytest.raises(SpecError, match="cannot be imported"):
+        build_model("my_nets:missing", (4,), 3, 0)
+
+
+def test_wrong_models_are_refused():
+    with pytest.raises(SpecError, match="did you mean 'resnet18'"):
+        build_model("resnet81", (3, 8, 8), 2, 0)
+    with pytest.raises(SpecError, match="use mlp"):
+        build_model("cnn", (100,), 2, 0)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(SpecError, match="auto, cpu, cuda"):
+        pick_device("tpu")
+    assert pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.gpu
+def test_training_on_the_gpu_learns_as_on_the_cpu(small_workspace):
+    on_gpu = load_split(small_workspace, "small", "train", "cuda")
+    training = TrainingSpec(epochs=12, seeds=1, batch_size=32, lr=1e-3)
+    scale = Normalisation(*normalisation(on_gpu))
+    network = build_model("mlp", on_gpu.inputs.shape[1:], 10, 0).cuda()
+    for _ in train_epochs(network, build_optimizer(network, training), on_gpu, scale, training, 0):
+        pass
+    assert compute_accuracy(network, load_split(small_workspace, "small", "test", "cuda"), scale) > 0.6
+
+
+def test_flips_are_flips():
+    images = torch.arange(64.0).view(8, 1, 2, 4)
+    flipped = augment(images, "flip", torch.Generator().manual_seed(0))
+    kinds = {torch.equal(f, i) or (torch.equal(f, i.flip(2)) and 2) for f, i in zip(flipped, images, strict=True)}
+    assert kinds == {True, 2}
+
+
+def test_crops_are_shifts_of_at_most_an_eighth():
+    images = torch.zeros(200, 1, 16, 16)
+    images[:, :, 8, 8] = 1
+    places = augment(images, "crop", torch.Generator().manual_seed(0)).flatten(1).argmax(1)
+    rows, columns = places // 16 - 8, places % 16 - 8
+    assert sorted(set(rows.tolist())) == sorted(set(columns.tolist())) == [-2, -1, 0, 1, 2]
+
+
+def test_no_augmentation_returns_the_images():
+    images = torch.randn(3, 1, 4, 4)
+    assert augment(images, "none", torch.Generator()) is images
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("seeds", 0), ("batch_size", 1), ("lr", 0.0), ("lr", math.nan), ("optimizer", "adma"), ("logit_seeds", 9)],
+)
+def test_a_training_out_of_range_is_refused(field, value):
+    with pytest.raises(SpecError, match=field.split("_")[0]):
+        TrainingSpec(**{field: value})

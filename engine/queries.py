@@ -53,7 +53,7 @@ def runs_of(workspace: Workspace, dataset: str) -> list[str]:
     for run_id in workspace.published_runs():
         content = workspace.read_spec(run_id)
         if content["spec"].get("dataset") == dataset:
-            found.append((content.get("created_at", ""), run_id))
+            found.append((float(content.get("started_at", 0.0)), run_id))
     return [run_id for _, run_id in sorted(found)]
 
 
@@ -72,7 +72,7 @@ def has_test(workspace: Workspace, dataset: str) -> bool:
 def default_dataset(workspace: Workspace) -> str:
     """The dataset of the latest published run, else the first by name; NotFoundError when there is none."""
     published = [workspace.read_spec(run_id) for run_id in workspace.published_runs()]
-    latest = sorted(published, key=lambda content: str(content.get("created_at", "")))
+    latest = sorted(published, key=lambda content: float(content.get("started_at", 0.0)))
     names = [str(content["spec"].get("dataset")) for content in latest] + workspace.datasets()[::-1]
     for name in reversed(names):
         if name in workspace.datasets():

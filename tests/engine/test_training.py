@@ -31,7 +31,9 @@ def samples(small_workspace):
 def train(samples, training, seed=0, recorder=None):
     scale = Normalisation(*normalisation(samples))
     network = build_model(training.model, samples.inputs.shape[1:], samples.classes, seed)
-    for epoch, _ in train_epochs(network, build_optimizer(network, training), samples, scale, training, seed, recorder=recorder):
+    for epoch, _ in train_epochs(
+        network, build_optimizer(network, training), samples, scale, training, seed, recorder=recorder
+    ):
         if recorder:
             recorder.end_epoch(epoch)
     return network
@@ -158,7 +160,15 @@ def test_no_augmentation_returns_the_images():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("seeds", 0), ("batch_size", 1), ("lr", 0.0), ("lr", math.nan), ("optimizer", "adma"), ("logit_seeds", 9)],
+    [
+        ("epochs", 0),
+        ("seeds", 0),
+        ("batch_size", 1),
+        ("lr", 0.0),
+        ("lr", math.nan),
+        ("optimizer", "adma"),
+        ("logit_seeds", 9),
+    ],
 )
 def test_a_training_out_of_range_is_refused(field, value):
     with pytest.raises(SpecError, match=field.split("_")[0]):

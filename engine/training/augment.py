@@ -13,9 +13,12 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     flip: left to right with probability 1/2. crop: pad by an eighth of the side with zeros (the mean, after
     normalisation) and cut a random window of the old size (He et al. 2016: 4 of 32 pixels).
 
-    Args:    images (B, C, H, W), normalised; kind: none, flip, crop or crop+flip; generator: on the CPU
+    Args:    images (B, C, H, W), normalised; vectors (B, D) where kind is none
+             kind: none, flip, crop or crop+flip; generator: on the CPU
     Returns: (B, C, H, W), a new tensor unless kind is none
     """
+    if kind == "none":
+        return images  # vectors too
     batch, _, height, width = images.shape
     if "flip" in kind:
         flip = (torch.rand(batch, generator=generator) < 0.5).to(images.device)

@@ -152,11 +152,15 @@ def read_sequences(workspace: Workspace, dataset: str, run_id: str) -> tuple[Ten
     """
     with connected(workspace, dataset) as connection:
         owner = source_run(connection, "dynamics", run_id)
-        rows = connection.cursor().sql(
-            "SELECT seed, list(p_given ORDER BY epoch) AS p_given, sample_id FROM dynamics WHERE run_id = ? "
-            "GROUP BY seed, sample_id ORDER BY seed, sample_id",
-            params=[owner],
-        ).to_arrow_table()
+        rows = (
+            connection.cursor()
+            .sql(
+                "SELECT seed, list(p_given ORDER BY epoch) AS p_given, sample_id FROM dynamics WHERE run_id = ? "
+                "GROUP BY seed, sample_id ORDER BY seed, sample_id",
+                params=[owner],
+            )
+            .to_arrow_table()
+        )
     if not rows.num_rows:
         raise NotFoundError(f"run {run_id} of '{dataset}' has no dynamics; make one: winnow run {dataset}")
     ids = np.unique(rows.column("sample_id").to_numpy())

@@ -54,11 +54,12 @@ def test_a_run_writes_every_table_of_what_it_was_asked(demo_workspace):
         "logits": n * 6,
         "neighbors": n * 15,
         "embedding": n,
-        "flags": n,
+        "flags": 2 * n,  # aum_threshold and cg_partial
         "epochs": 2 * 6,
     }
     files = {p.name for p in workspace.published_dir(run).iterdir()}
-    assert files == {"results.duckdb", "weights.safetensors", "features.safetensors", "manifest.json"}
+    checkpoints = {f"weights-epoch{epoch}.safetensors" for epoch in (1, 2, 4, 5)}  # TracIn reads them
+    assert files == {"results.duckdb", "weights.safetensors", "features.safetensors", "manifest.json"} | checkpoints
     assert load_file(workspace.published_dir(run) / "features.safetensors")["features"].shape == (n, 512)
 
 

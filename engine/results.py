@@ -31,12 +31,13 @@ class Results:
         self.connection = connection
         self.seed = seed
         self.notes: list[str] = []
-        self._trajectories = "trajectories"
+        self._trajectories = ""
         self._rules: dict[str, Array] = {}
         connection.execute(RESULT_TABLES)
 
     def make_trajectories(self) -> None:
         """Make the table for dynamics of the run's own."""
+        self._trajectories = "trajectories"
         create_trajectories(self.connection)
 
     def attach_trained(self, path: Path) -> None:
@@ -193,7 +194,7 @@ class Results:
         self, found: Score, arguments: Callable[[Score, int], Mapping[str, Any]], seconds: dict[str, float]
     ) -> Tensor:
         """A score over all samples at once, of the first seed's network or as the mean over all."""
-        seeds, epochs = self._shape() if found.needs_training else (1, 0)
+        seeds, epochs = self._shape() if found.needs_training and self._trajectories else (1, 0)
         per_seed = []
         for seed in range(seeds if found.every_seed else 1):
             inputs = arguments(found, seed)

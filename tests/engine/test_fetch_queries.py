@@ -100,7 +100,9 @@ def test_spearman_is_scipys_with_both_turned_the_same_way(opened: tuple[duckdb.D
     assert matrix["aum"]["aum"] == pytest.approx(1)
 
 
-def test_the_map_has_every_training_sample(opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame) -> None:
+def test_the_map_has_every_training_sample(
+    opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
+) -> None:
     points = queries.fetch_map(opened[0], opened[1])
     assert points["sample_id"].tolist() == sorted(aum["sample_id"])
     assert points.dtypes.astype(str).to_dict() == {

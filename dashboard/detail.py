@@ -40,7 +40,7 @@ def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.Data
         if score is None:
             parts.append(f"{plain(flag.rule)} {'flags it' if flag.flagged else 'does not flag it'}.")
             continue
-        value, threshold = values[score], flag.threshold
+        value, threshold = flag.value, flag.threshold
         side = "below" if value < threshold else "above" if value > threshold else "at"
         verdict = "flagged" if flag.flagged else "not flagged"
         parts.append(f"Its {plain(score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**.")

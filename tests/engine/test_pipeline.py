@@ -97,6 +97,13 @@ def test_metrics_agree_with_an_independent_computation(small_workspace, plan):
     assert metrics["recall"] == pytest.approx((flags[:, 0] & flags[:, 1]).sum() / flags[:, 1].sum())
 
 
+def test_a_flag_says_what_was_held_against_what(small_workspace, plan):
+    compute(small_workspace, plan, "cpu")
+    rows = ask(small_workspace, "SELECT flagged, value <= threshold, threshold FROM flags")
+    assert len(rows) == 200 and all(flagged == below for flagged, below, _ in rows)
+    assert len({threshold for *_, threshold in rows}) == 2  # one alpha per round
+
+
 def test_the_same_spec_is_found_and_another_reads_its_training(small_workspace, small_training):
     plan = plan_run(small_workspace, "small", ["aum"], small_training())
     first, existed = compute(small_workspace, plan, "cpu")

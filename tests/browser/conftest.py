@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -14,7 +17,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from dashboard.serve import command, environment, free_port
+from dashboard.serve import command, environment
+from engine.workspace import Workspace
 
 FLAGS = (
     "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
@@ -38,13 +42,14 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="session")
-def address(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a dashboard over the demo's workspace, started in a directory without any configuration."""
-    port = free_port(None)
+@contextlib.contextmanager
+def serving(root: Path, elsewhere: Path) -> Iterator[str]:
+    """The address of a dashboard over a workspace, started in a directory without any configuration."""
+    with socket.socket() as probe:  # not serve.free_port: two suites at once would both be given the first free one
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
     url = f"http://localhost:{port}"
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    env = environment(demo_workspace)
+    env = environment(root)
     env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), env.get("PYTHONPATH", "")])
     process = subprocess.Popen(command(port), env=env, cwd=elsewhere, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
@@ -63,8 +68,22 @@ def address(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     assert b"Traceback" not in said, said.decode()[-3000:]
 
 
+@pytest.fixture(scope="session")
+def address(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a dashboard over the demo's workspace."""
+    with serving(demo_workspace, tmp_path_factory.mktemp("elsewhere")) as url:
+        yield url
+
+
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
+def small_address(small_workspace: Workspace, tmp_path: Path) -> Iterator[str]:
+    """The address of a dashboard over a workspace of the test's own."""
+    with serving(small_workspace.root, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
     """A page that fails its test on any error in the console and on any request that leaves this machine."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
     opened = context.new_page()
@@ -80,12 +99,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     opened.on("console", console)
     opened.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
     opened.on(
-        "request",
-        lambda r: (
-            None
-            if r.url.startswith((address, "data:", "blob:", address.replace("http", "ws")))
-            else wrong.append(r.url)
-        ),
+        "request", lambda r: None if re.match(r"(https?|ws)://localhost:|data:|blob:", r.url) else wrong.append(r.url)
     )
     yield opened
     context.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from engine.compute import compute
+from engine.jobs import computing
+from engine.pipeline import plan_run
 from engine.queries import connected
-from engine.workspace import Workspace
+from engine.spec import TrainingSpec
+from engine.workspace import Workspace, append_journal
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=30_000)
@@ -190,6 +195,23 @@ def test_an_export_downloads_what_the_page_counts(page: Page, address: str) -> N
     content = Path(download.value.path()).read_text().splitlines()
     assert content[0] == "sample_id,split,label,true_label,class_name,source"
     assert len(content) == n + 1
+
+
+def test_a_run_shows_its_progress_and_appears_by_itself(
+    small_address: str, page: Page, small_workspace: Workspace, small_training: Callable[..., TrainingSpec]
+) -> None:
+    visit(page, small_address)
+    expect(page.get_by_text("winnow run small")).to_be_visible()
+    with computing(small_workspace, "feedfeedfeed", {"kind": "run", "dataset": "small"}, "a long one", {}) as folder:
+        append_journal(folder, "progress", stage="training", fraction=0.37, seconds_left=80.0)
+        expect(page.get_by_text("a long one · training · 37 % · 80 s left")).to_be_visible()
+        page.get_by_role("link", name="Psi curves").click()  # the other pages stay usable
+        expect(page.get_by_text("small has no psi-curve yet")).to_be_visible()
+        page.get_by_role("link", name="Overview").click()
+        expect(page.get_by_text("37 %")).to_be_visible()
+    compute(small_workspace, plan_run(small_workspace, "small", ["all"], small_training()), "cpu")
+    expect(page.get_by_text("Look first")).to_be_visible()  # nobody reloaded the page
+    expect(page.locator(".card").first).to_be_visible()
 
 
 def test_the_dark_theme_is_dark_and_its_charts_too(page: Page, address: str) -> None:

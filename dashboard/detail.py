@@ -75,6 +75,8 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             config=charts.NO_BAR,
             key="trajectory",
         )
+        if dynamics["seed"].nunique() > 1:
+            st.caption(f"Seed {seed}, and the margins of the other seeds in grey.")
         st.page_link(
             "app_pages/trajectories.py",
             label="All seeds and more samples",

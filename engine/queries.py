@@ -37,7 +37,13 @@ def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = Non
         _attach(connection, path, "dataset_file")
         for run_id in wanted:
             _attach(connection, workspace.published_dir(run_id) / "results.duckdb", f"run_{run_id}")
-        _make_views(connection, wanted)
+        try:
+            _make_views(connection, wanted)
+        except duckdb.Error as error:
+            raise StorageError(
+                f"the runs of '{dataset}' were made by another version of winnow ({str(error).splitlines()[0]}); "
+                "remove them (winnow remove RUN) and compute them again"
+            ) from error
         _make_decisions(connection, decisions)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -53,7 +59,7 @@ def runs_of(workspace: Workspace, dataset: str) -> list[str]:
     for run_id in workspace.published_runs():
         content = workspace.read_spec(run_id)
         if content["spec"].get("dataset") == dataset:
-            found.append((content.get("created_at", ""), run_id))
+            found.append((float(content.get("started_at", 0.0)), run_id))
     return [run_id for _, run_id in sorted(found)]
 
 
@@ -72,7 +78,7 @@ def has_test(workspace: Workspace, dataset: str) -> bool:
 def default_dataset(workspace: Workspace) -> str:
     """The dataset of the latest published run, else the first by name; NotFoundError when there is none."""
     published = [workspace.read_spec(run_id) for run_id in workspace.published_runs()]
-    latest = sorted(published, key=lambda content: str(content.get("created_at", "")))
+    latest = sorted(published, key=lambda content: float(content.get("started_at", 0.0)))
     names = [str(content["spec"].get("dataset")) for content in latest] + workspace.datasets()[::-1]
     for name in reversed(names):
         if name in workspace.datasets():

@@ -13,6 +13,8 @@ def stratified(labels: Labels, count: int, seed: int, *, keep_one: bool = False)
     Args:    labels (N,); 0 <= count <= N; keep_one: leave at least one sample of every class undrawn
     Returns: (count,) int64; fewer only when keep_one forbids more
     """
+    if count == 0:
+        return np.empty(0, np.int64)
     rng = np.random.default_rng([seed, len(labels)])
     values, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     room = sizes - 1 if keep_one else sizes
@@ -26,4 +28,4 @@ def stratified(labels: Labels, count: int, seed: int, *, keep_one: bool = False)
     by_class = order[np.argsort(inverse[order], kind="stable")]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     drawn = [by_class[start : start + n] for start, n in zip(starts, take, strict=True)]
-    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
+    return np.sort(np.concatenate(drawn))

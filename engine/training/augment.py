@@ -16,6 +16,8 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     Args:    images (B, C, H, W), normalised; kind: none, flip, crop or crop+flip; generator: on the CPU
     Returns: (B, C, H, W), a new tensor unless kind is none
     """
+    if kind == "none":
+        return images
     batch, _, height, width = images.shape
     if "flip" in kind:
         flip = (torch.rand(batch, generator=generator) < 0.5).to(images.device)

@@ -88,7 +88,9 @@ def test_a_sample_missed_later_keeps_its_values(tmp_path):
 
 def test_logits_that_are_not_finite_name_the_sample(tmp_path):
     recorder = DynamicsRecorder(Spill(tmp_path / "x", 3, 2, False), torch.device("cpu"))
-    recorder.log(torch.tensor([[0.0, 1.0], [float("nan"), 0.0], [1.0, 0.0]]), torch.zeros(3, dtype=torch.long), torch.arange(3))
+    recorder.log(
+        torch.tensor([[0.0, 1.0], [float("nan"), 0.0], [1.0, 0.0]]), torch.zeros(3, dtype=torch.long), torch.arange(3)
+    )
     with pytest.raises(ScoreInputError, match="logits of sample 1 are not finite"):
         recorder.end_epoch(0)
 
@@ -118,11 +120,15 @@ def test_trajectories_come_back_as_they_were(tmp_path, monkeypatch):
             connection, [first, second], np.arange(N), labels.numpy(), lambda n, total: done.append((n, total))
         )
         back = read_trajectories(connection, "trajectories", ["correct", "el2n", "label", "margin"], 5, 20)
-        kept = connection.execute("SELECT seed, count(*), any_value(len(logits)) FROM logit_trajectories GROUP BY 1").fetchall()
+        kept = connection.execute(
+            "SELECT seed, count(*), any_value(len(logits)) FROM logit_trajectories GROUP BY 1"
+        ).fetchall()
     assert len(done) > 1 and done[-1] == (N, N)
     assert back["margin"].shape == (2, 3, 15)
     np.testing.assert_array_equal(back["margin"][0], first.columns()["margin"][:, 5:20])
     np.testing.assert_array_equal(back["el2n"][1], second.columns()["el2n"][:, 5:20])
     assert torch.equal(back["label"], labels[5:20])
-    assert torch.equal(back["correct"][0], torch.from_numpy(first.columns()["predicted"][:, 5:20] == labels[5:20].numpy()))
+    assert torch.equal(
+        back["correct"][0], torch.from_numpy(first.columns()["predicted"][:, 5:20] == labels[5:20].numpy())
+    )
     assert kept == [(0, N, 3 * C)]

@@ -31,7 +31,9 @@ def samples(small_workspace):
 def train(samples, training, seed=0, recorder=None):
     scale = Normalisation(*normalisation(samples))
     network = build_model(training.model, samples.inputs.shape[1:], samples.classes, seed)
-    for epoch, _ in train_epochs(network, build_optimizer(network, training), samples, scale, training, seed, recorder=recorder):
+    for epoch, _ in train_epochs(
+        network, build_optimizer(network, training), samples, scale, training, seed, recorder=recorder
+    ):
         if recorder:
             recorder.end_epoch(epoch)
     return network
@@ -153,12 +155,22 @@ def test_crops_are_shifts_of_at_most_an_eighth():
 
 def test_no_augmentation_returns_the_images():
     images = torch.randn(3, 1, 4, 4)
+    vectors = torch.randn(3, 5)
     assert augment(images, "none", torch.Generator()) is images
+    assert augment(vectors, "none", torch.Generator()) is vectors
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("seeds", 0), ("batch_size", 1), ("lr", 0.0), ("lr", math.nan), ("optimizer", "adma"), ("logit_seeds", 9)],
+    [
+        ("epochs", 0),
+        ("seeds", 0),
+        ("batch_size", 1),
+        ("lr", 0.0),
+        ("lr", math.nan),
+        ("optimizer", "adma"),
+        ("logit_seeds", 9),
+    ],
 )
 def test_a_training_out_of_range_is_refused(field, value):
     with pytest.raises(SpecError, match=field.split("_")[0]):

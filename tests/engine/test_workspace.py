@@ -84,7 +84,10 @@ def test_run_ids_can_be_shortened(workspace):
 
 def test_a_lock_is_released_when_its_process_is_killed(tmp_path):
     lock = tmp_path / "lock"
-    code = f"import time\nfrom pathlib import Path\nfrom engine.workspace import exclusive\nwith exclusive(Path({str(lock)!r}), 'x'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    code = (
+        f"import time\nfrom pathlib import Path\nfrom engine.workspace import exclusive\n"
+        f"with exclusive(Path({str(lock)!r}), 'x'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"

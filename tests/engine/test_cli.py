@@ -1,0 +1,165 @@
+"""The command as people type it: real processes, real files, one line and exit code 2 for what is expected."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import duckdb
+import numpy as np
+import pytest
+
+from engine.cli import app
+from engine.workspace import FORMAT, Workspace
+
+
+def winnow(*words, workspace=None, **options):
+    command = [sys.executable, "-m", "engine.cli", *map(str, words)]
+    if workspace is not None:
+        command += ["--workspace", str(workspace)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def refused(done, *words):
+    """The one line that was said."""
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, lines
+    assert all(word in lines[0] for word in words), lines[0]
+    return lines[0]
+
+
+def test_from_a_folder_of_images_to_an_export(tmp_path):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    for i in np.flatnonzero(data.target < 3)[:120]:
+        folder = tmp_path / "photos" / f"class {data.target[i]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((data.images[i] * 15).astype("uint8")).resize((24, 20)).save(folder / f"{i}.png")
+    w = tmp_path / "w"
+    done = winnow("ingest", "mine", "--from", tmp_path / "photos", "--noise", "symmetric:0.1", "--json", workspace=w)
+    made = json.loads(done.stdout)
+    assert (made["train"], made["test"], made["classes"], made["existed"]) == (96, 24, 3, False)
+    assert json.loads(
+        winnow(
+            "ingest", "mine", "--from", tmp_path / "photos", "--noise", "symmetric:0.1", "--json", workspace=w
+        ).stdout
+    )["existed"]
+    done = winnow("run", "mine", "--epochs", 3, "--seeds", 1, "--batch-size", 16, "--json", workspace=w)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)["run_id"]
+    assert json.loads(winnow("status", run[:6], "--json", workspace=w).stdout)["state"] == "done"
+    listed = json.loads(winnow("runs", "--json", workspace=w).stdout)["runs"]
+    assert [job["run_id"] for job in listed] == [run]
+    rows = json.loads(
+        winnow("query", "select score, count(*) as n from scores group by 1", "--format", "json", workspace=w).stdout
+    )
+    assert {"score": "aum", "n": 96} in rows
+    text = winnow("query", "select 1 as a, NULL as b", "--format", "csv", workspace=w).stdout
+    assert list(csv.reader(text.splitlines())) == [["a", "b"], ["1", ""]]
+
+    done = winnow(
+        "export", "mine", "--where", "NOT flagged AND label <> 1", "--to", tmp_path / "kept.csv", "--json", workspace=w
+    )
+    kept = json.loads(done.stdout)
+    with open(tmp_path / "kept.csv") as file:
+        exported = list(csv.DictReader(file))
+    assert len(exported) == kept["kept"] < kept["of"] == 96
+    assert {row["class_name"] for row in exported} == {"class 0", "class 2"} and exported[0]["source"].endswith(".png")
+    winnow("export", "mine", "--where", "aum > 0", "--to", tmp_path / "kept.npy", workspace=w)
+    winnow("export", "mine", "--where", "aum > 0", "--to", tmp_path / "kept.parquet", workspace=w)
+    ids = np.load(tmp_path / "kept.npy")
+    assert duckdb.execute(f"SELECT sample_id FROM '{tmp_path}/kept.parquet'").fetchall() == [(i,) for i in ids.tolist()]
+
+    done = winnow(
+        "psi", "mine", "--orders", "random,aum*", "--points", 3, "--seeds", 1, "--epochs", 1, "--json", workspace=w
+    )
+    assert json.loads(done.stdout)["title"].startswith("psi: random, aum*")
+    assert json.loads(winnow("remove", "mine", "--json", workspace=w).stdout)["dataset"] == "mine"
+    opened = Workspace.open(w)
+    assert opened.datasets() == [] and opened.run_ids() == []
+
+
+def test_expected_errors_are_one_line(tmp_path, small_workspace):
+    w = small_workspace.root
+    refused(
+        winnow("run", "small", "--scores", "el2m", workspace=w),
+        "unknown score 'el2m'; did you mean 'el2n'? (winnow scores lists them)",
+    )
+    refused(winnow("run", "smal", workspace=w), "unknown dataset 'smal'; did you mean 'small'?")
+    refused(winnow("run", "small", "--model", "resnt18", workspace=w), "did you mean 'resnet18'")
+    refused(winnow("run", "small", "--epochs", 0, workspace=w), "--epochs is 0; allowed: 1 to")
+    refused(winnow("run", "small", "--optimizer", "sdg", workspace=w), "did you mean 'sgd'")
+    refused(winnow("psi", "small", "--orders", "aum", workspace=w), "winnow run small --scores aum")
+    refused(winnow("ingest", "x", "--from", tmp_path / "nowhere", workspace=w), "nowhere")
+    refused(winnow("ingest", "x", "--from", "digits", "--noise", "symmetric:1.5", workspace=w), "1.5")
+    refused(winnow("ingest", "../x", "--from", "digits", workspace=w), "dataset name")
+    refused(winnow("query", "select nothing", workspace=w), "nothing")
+    refused(winnow("export", "small", "--to", tmp_path / "x.docx", workspace=w), "unknown format 'docx'")
+    refused(winnow("status", "zzz", workspace=w), "unknown run 'zzz'")
+    refused(winnow("resume", "zzz", workspace=w), "unknown run")
+    refused(winnow("runs", workspace=tmp_path / "none"), "no workspace at", "winnow demo")
+    assert small_workspace.datasets() == ["small"] and small_workspace.run_ids() == []
+    (w / "winnow.json").write_text(json.dumps({"format": FORMAT + 1}))
+    refused(winnow("runs", workspace=w), f"format {FORMAT + 1}", "upgrade winnow")
+
+
+def test_scores_are_listed():
+    rows = json.loads(winnow("scores", "--json").stdout)["scores"]
+    assert {"score", "title", "higher_means", "value_min", "value_max", "source", "cost"} == set(rows[0])
+    el2n = next(row for row in rows if row["score"] == "el2n")
+    assert el2n["higher_means"] == "harder" and el2n["value_max"] == pytest.approx(2**0.5)
+    assert "area under the margin" in winnow("scores").stdout.lower()
+
+
+def test_a_run_in_another_process_can_be_watched_cancelled_and_resumed(small_workspace):
+    w = small_workspace.root
+    words = [
+        "run",
+        "small",
+        "--scores",
+        "aum",
+        "--epochs",
+        "4000",
+        "--seeds",
+        "1",
+        "--threshold-rounds",
+        "0",
+        "--workspace",
+        str(w),
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "engine.cli", *words], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        jobs = []
+        while time.monotonic() < deadline and not (jobs and jobs[0]["state"] == "running" and jobs[0]["fraction"] > 0):
+            jobs = json.loads(winnow("runs", "--json", workspace=w).stdout)["runs"]
+        assert jobs[0]["state"] == "running" and "seed0" in jobs[0]["stage"]
+        run = jobs[0]["run_id"]
+        # A page asks while the run is computed: no lock is in the way.
+        assert winnow("query", "select count(*) from samples", workspace=w).returncode == 0
+        asked = time.monotonic()
+        assert winnow("cancel", run, workspace=w).returncode == 0
+        assert process.wait(timeout=30) == 130
+        assert time.monotonic() - asked < 10
+        assert "winnow resume" in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert json.loads(winnow("status", run, "--json", workspace=w).stdout)["state"] == "cancelled"
+    assert winnow("remove", run, workspace=w).returncode == 0
+    assert json.loads(winnow("runs", "--json", workspace=w).stdout) == {"runs": []}
+
+
+def test_every_command_and_option_says_what_it_is():
+    import typer.main
+
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None) or parameter.name == "help", f"{name} {parameter.name}"

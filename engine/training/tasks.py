@@ -55,7 +55,7 @@ class Task:
     keep_epochs: tuple[int, ...] = ()
 
 
-def seed_tasks(samples: Samples, training: TrainingSpec, kept: Mapping[int, int] = {}) -> list[Task]:
+def seed_tasks(samples: Samples, training: TrainingSpec, kept: Mapping[int, int]) -> list[Task]:
     """One network per seed on the given labels. kept: epoch -> how many seeds keep their weights after it."""
     return [
         Task(

@@ -28,6 +28,12 @@ def test_blocks_do_not_change_the_neighbours(monkeypatch):
     assert torch.equal(whole, blocked) and seen[-1] == 500 and len(seen) == 72
 
 
+def test_the_same_call_gives_the_same_bits():
+    features = torch.randn(2000, 10, generator=torch.Generator().manual_seed(1))
+    first, second = compute_neighbors(features, 10), compute_neighbors(features, 10)
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
 def test_a_sample_is_not_its_own_neighbour_but_its_copy_is():
     features = torch.randn(40, 6, generator=torch.Generator().manual_seed(2))
     features[7] = features[3]

@@ -58,7 +58,7 @@ class TrainingSpec:
     model: str = "mlp"
     epochs: int = 20
     seeds: int = 5
-    batch_size: int = 128
+    batch_size: int = 256
     lr: float = LEARNING_RATE["adam"]
     optimizer: Optimizer = "adam"
     schedule: Schedule = "constant"

@@ -27,7 +27,8 @@ def pair_chart(points: pd.DataFrame, x: str, y: str, *, fit: bool = False, squar
     Args: points with sample_id, x, y, wrong (bool)
     """
     figure = new_figure(560, x=x, y=y, legend=True, top=34, right=44)
-    figure.update_layout(dragmode="lasso", legend={"itemsizing": "constant"})
+    # Not "lasso": Streamlit answers clicks on points only while the mouse pans.
+    figure.update_layout(dragmode="pan", legend={"itemsizing": "constant"})
     size = 7 if len(points) <= SVG_POINTS else 4
     for wrong, name, color in ((False, "clean", BLUE), (True, "mislabelled", VERMILION)):
         some = points[points["wrong"] == wrong]
@@ -93,7 +94,7 @@ def map_chart(
           of numbers, in which case the column `color` holds them; outline: a chosen region to draw
     """
     figure = new_figure(640, legend=color == "yes" or len(names) > 30, top=34, right=44)
-    figure.update_layout(dragmode="lasso", legend={"itemsizing": "constant"}, uirevision="map")
+    figure.update_layout(dragmode="pan", legend={"itemsizing": "constant"}, uirevision="map")
     size = 7 if len(points) <= SVG_POINTS else 4 if len(points) <= 60_000 else 3
     total = len(points)
     if color == "class":

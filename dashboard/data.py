@@ -6,6 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,10 @@ def _changed(path: Path) -> int:
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _connection(at: Snapshot) -> duckdb.DuckDBPyConnection:
     return queries.connect(Workspace(Path(at.root)), at.dataset, at.runs)
+
+
+# A connection that is still open when the interpreter ends makes DuckDB's binding report leaks on the terminal.
+atexit.register(lambda: _connection.clear())
 
 
 @st.cache_data(max_entries=400, show_spinner=False)

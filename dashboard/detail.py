@@ -40,7 +40,7 @@ def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.Data
         if score is None:
             parts.append(f"{plain(flag.rule)} {'flags it' if flag.flagged else 'does not flag it'}.")
             continue
-        value, threshold = values[score], flag.threshold
+        value, threshold = flag.value, flag.threshold
         side = "below" if value < threshold else "above" if value > threshold else "at"
         verdict = "flagged" if flag.flagged else "not flagged"
         parts.append(f"Its {plain(score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**.")
@@ -75,6 +75,8 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             config=charts.NO_BAR,
             key="trajectory",
         )
+        if dynamics["seed"].nunique() > 1:
+            st.caption(f"Seed {seed}, and the margins of the other seeds in grey.")
         st.page_link(
             "app_pages/trajectories.py",
             label="All seeds and more samples",

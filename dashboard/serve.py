@@ -22,8 +22,10 @@ OPTIONS: dict[str, str | bool] = {
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": False,
     "runner.magicEnabled": False,
+    "logger.hideWelcomeMessage": True,
     "client.toolbarMode": "viewer",
-    "client.showErrorDetails": "none",
+    "client.showErrorDetails": "type",
+    "client.showErrorLinks": False,
     "theme.baseRadius": "6px",
     "theme.buttonRadius": "6px",
     "theme.showWidgetBorder": True,
@@ -87,7 +89,7 @@ def serve(root: Path, port: int | None) -> None:
     is imported here: the command line, which calls this, opens the workspace and speaks for it.
     """
     chosen = free_port(port)
-    with subprocess.Popen(command(chosen), env=environment(root), stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command(chosen), env=environment(root)) as process:
         try:
             if _answers(chosen, process):
                 print(f"dashboard at http://localhost:{chosen} (Ctrl-C stops it)", flush=True)

@@ -125,6 +125,13 @@ def run(
         int | None, typer.Option(help="Nearest neighbours to keep. [default: 15 with all or a map]")
     ] = None,
     embedding: Annotated[str | None, typer.Option(help="umap or none. [default: umap with all]")] = None,
+    features: Annotated[
+        str, typer.Option(metavar="torchvision:NAME:FILE", help="Features of a torchvision model with weights from a file.")
+    ] = "",
+    complexity: Annotated[
+        str, typer.Option(help="Complexity gap over the whole set (exact) or averaged over random subsets (stochastic).")
+    ] = "exact",
+    standardise: Annotated[bool, typer.Option("--standardise", help="Standardise its inputs per channel first.")] = False,
     seed: Annotated[int, typer.Option(help="Of threshold samples, ties and the map.")] = 0,
     device: Device = "auto",
     workspace: Root = None,
@@ -158,6 +165,9 @@ def run(
         neighbors=neighbors,
         embedding=embedding,  # type: ignore[arg-type]  # checked by the spec
         seed=seed,
+        complexity=complexity,  # type: ignore[arg-type]  # checked by the spec
+        standardise=standardise,
+        features=features,
     )
     _compute(at, spec, device, json)
 

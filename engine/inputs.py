@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from engine.scores.registry import INPUTS, Score, all_scores, check_classes
 from engine.spec import RunSpec, TrainingSpec
 from engine.training.loop import Normalisation, clean_pass, learning_rate
 from engine.training.models import build_model, compute_features, head_of
+from engine.training.pretrained import compute_pretrained_features, file_hash, load_pretrained, parse_source
 from engine.workspace import load_tensors
 
 RUNS = 10
@@ -81,9 +82,16 @@ class Inputs:
         return self.spec.training
 
     @property
-    def last(self) -> At:
-        """The first seed's network at the end of training."""
-        return At(0, self.training.epochs)
+    def last(self) -> At | None:
+        """The first seed's network at the end of training; None where the features are not of a trained network."""
+        return None if self.spec.features else At(0, self.training.epochs)
+
+    @cached_property
+    def pretrained(self) -> nn.Module:
+        """The network whose features are used instead of the trained one's."""
+        if file_hash(parse_source(self.spec.features)[1]) != self.spec.features_hash:
+            raise SpecError(f"the file of {self.spec.features} has changed since this run was asked; ask it again")
+        return load_pretrained(self.spec.features)
 
     def get(self, name: str, at: At | None = None) -> Any:
         """One input, of the network `at` where it is a network's. Computed once."""
@@ -98,7 +106,7 @@ class Inputs:
 
     def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
         """Everything a score reads, in one seed."""
-        at = At(seed, found.at(self.training.epochs)) if found.needs_training else None
+        at = At(seed, found.at(self.training.epochs)) if needs_training(found, self.spec) else None
         own = {"generator": self.generator(found.name)}
         return {name: own[name] if name in own else self.get(name, at) for name in found.inputs}
 
@@ -121,6 +129,11 @@ class Inputs:
     def validation(self) -> Samples:
         """The test split; SpecError where there is none."""
         return _require_test(self.spec, self.test)
+
+
+def needs_training(found: Score, spec: RunSpec) -> bool:
+    """Whether a score needs a network trained in this run."""
+    return found.needs_training and not (spec.features and found.features_suffice)
 
 
 def weights_file(epoch: int, epochs: int) -> str:
@@ -156,13 +169,22 @@ def _probs(run: Inputs, at: At) -> Tensor:
     return torch.softmax(run.get("logits", at), 1)
 
 
-def _features(run: Inputs, at: At) -> Tensor:
-    if at == run.last and (found := load_tensors(run.folder / "features.safetensors")):
+def network_features(run: Inputs, at: At) -> Tensor:
+    """Penultimate features of a network of the training itself."""
+    if at == At(0, run.training.epochs) and (found := load_tensors(run.folder / "features.safetensors")):
         return torch.from_numpy(found[0]["features"])
     return run.passed(run.samples, at, compute_features)
 
 
-def _neighbor_ids(run: Inputs, at: At) -> Tensor:
+def _features(run: Inputs, at: At | None) -> Tensor:
+    return _any_features(run, run.samples) if at is None else network_features(run, at)
+
+
+def _any_features(run: Inputs, samples: Samples) -> Tensor:
+    return compute_pretrained_features(run.pretrained, samples, lambda: run.report(0, 1))
+
+
+def _neighbor_ids(run: Inputs, at: At | None) -> Tensor:
     k = run.spec.neighbors or DEFAULT_NEIGHBORS
     ids, similarities = compute_neighbors(run.get("features", at).to(run.device), k, run.report)
     run.keep(at, similarities=similarities.cpu())
@@ -189,8 +211,8 @@ def _head_bias(run: Inputs, at: At) -> Tensor:
     return torch.zeros(head.out_features) if head.bias is None else head.bias.detach().float().cpu()
 
 
-def _validation_features(run: Inputs, at: At) -> Tensor:
-    return run.passed(run.validation(), at, compute_features)
+def _validation_features(run: Inputs, at: At | None) -> Tensor:
+    return _any_features(run, run.validation()) if at is None else run.passed(run.validation(), at, compute_features)
 
 
 def _alpha(run: Inputs, at: At | None) -> Tensor:
@@ -201,8 +223,9 @@ def _alpha(run: Inputs, at: At | None) -> Tensor:
     return gap.alpha
 
 
-def _feature_alpha(run: Inputs, at: At) -> Tensor:
-    gap = _gap(run, run.get("features", at).to(run.device), f"features after epoch {at.epoch}")
+def _feature_alpha(run: Inputs, at: At | None) -> Tensor:
+    what = f"features after epoch {at.epoch}" if at else f"features of {run.spec.features}"
+    gap = _gap(run, run.get("features", at).to(run.device), what)
     run.keep(at, feature_inverse_diagonal=gap.inverse_diagonal)
     return gap.alpha
 
@@ -321,6 +344,12 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
             a score needs a test split and there is none, or more memory than is free
     """
     asked = {name for found in scores for name in found.inputs}
+    mixed = [found.name for found in scores if found.reads_features and not found.features_suffice]
+    if spec.features and mixed:
+        raise SpecError(
+            f"{', '.join(mixed)} reads the trained network's last layer, which features of {spec.features} do not fit; "
+            "leave it out or leave out --features"
+        )
     k, n = spec.neighbors or DEFAULT_NEIGHBORS, len(samples)
     if (spec.neighbors or asked & {"neighbor_ids", "similarities"}) and k >= n:
         raise ScoreInputError(f"{k} neighbours were asked of {n} samples; allowed: 1 to {n - 1} (--neighbors)")
@@ -329,6 +358,12 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
         check_classes(samples.labels)
     if asked & gaps:
         _check_memory(spec, samples)
+    blank = ~samples.inputs.flatten(1).any(1)
+    if asked & {"alpha", "inverse_diagonal", "kernel_labels"} and not spec.standardise and bool(blank.any()):
+        raise ScoreInputError(
+            f"the input of sample {int(blank.nonzero()[0])} is all zeros, so it has no direction; ask --standardise, or "
+            "leave out the scores that begin with cg"
+        )
     if any(found.needs_test for found in scores):
         _require_test(spec, test)
 

@@ -19,7 +19,7 @@ from engine.data.loader import Samples, load_split, normalisation
 from engine.embedding import compute_umap
 from engine.environment import describe_environment
 from engine.errors import NotFoundError
-from engine.inputs import Inputs, check_inputs_exist, kept_epochs, weights_file
+from engine.inputs import At, Inputs, check_inputs_exist, kept_epochs, needs_training, network_features, weights_file
 from engine.jobs import computing, seconds_spent
 from engine.progress import Listener, Progress
 from engine.queries import fetch_fingerprint, has_test
@@ -39,6 +39,7 @@ from engine.spec import (
 from engine.training.dynamics import write_trajectories
 from engine.training.loop import Normalisation
 from engine.training.models import find_factory
+from engine.training.pretrained import file_hash, parse_source
 from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks
 from engine.workspace import Workspace, save_tensors
 
@@ -52,10 +53,10 @@ class Trained:
     folder: Path
 
 
-def needs_training(spec: RunSpec) -> bool:
+def run_needs_training(spec: RunSpec) -> bool:
     """Whether a run needs a trained network at all."""
-    scored = any(s.needs_training for s in resolve_scores(spec.scores))
-    return scored or spec.neighbors > 0 or spec.embedding != "none" or spec.threshold_rounds > 0
+    scored = any(needs_training(found, spec) for found in resolve_scores(spec.scores))
+    return scored or bool(spec.neighbors and not spec.features) or spec.threshold_rounds > 0
 
 
 def plan_run(
@@ -70,16 +71,20 @@ def plan_run(
     seed: int = 0,
     complexity: Complexity = "exact",
     standardise: bool = False,
+    features: str = "",
 ) -> RunSpec:
     """The spec of a run, with what was left open filled in so that it asks only for what it needs.
 
     `all` scores bring the neighbours, the map and the threshold rule; named ones bring the rule with `aum`. `all`
-    passes over the scores that need a test split where there is none.
+    passes over scores that cannot be had: those that need a test split where there is none, and those that read the
+    trained network's last layer where the features are another's.
     """
     resolved = resolve_scores(scores)
-    if "all" in scores and not has_test(workspace, dataset):
-        named = set(scores)
-        resolved = tuple(s for s in resolved if s.name in named or not s.needs_test)
+    if "all" in scores:
+        tested = has_test(workspace, dataset)
+        mixed = [s for s in resolved if features and s.reads_features and not s.features_suffice]
+        untested = [s for s in resolved if s.needs_test and not tested]
+        resolved = tuple(s for s in resolved if s.name in scores or s not in (*mixed, *untested))
     names = tuple(sorted(s.name for s in resolved))
     everything = "all" in scores
     if embedding is None:
@@ -99,9 +104,11 @@ def plan_run(
         seed,
         complexity,
         standardise,
+        features,
+        file_hash(parse_source(features)[1]) if features else "",
     )
     find_factory(training.model)
-    return spec if needs_training(spec) else replace(spec, training=None)
+    return spec if run_needs_training(spec) else replace(spec, training=None)
 
 
 def find_trained(
@@ -209,7 +216,7 @@ class _Attempt:
         check_inputs_exist(scores, self.spec, self.samples, self.test)
         if self.trained:
             results.attach_trained(self.trained.folder / "results.duckdb")
-        if self.spec.training and needs_training(self.spec):
+        if self.spec.training and run_needs_training(self.spec):
             self._train(results, target, scores)
         inputs = Inputs(
             self.spec,
@@ -287,8 +294,9 @@ class _Attempt:
 
     def _write_features(self, inputs: Inputs, target: Path) -> None:
         """Publish the penultimate features (N, D) of the first seed's network at the end of training."""
-        features = inputs.get("features", inputs.last)
-        meta = {"seed": inputs.last.seed, "epoch": inputs.last.epoch}
+        last = At(0, inputs.training.epochs)
+        features = network_features(inputs, last)
+        meta = {"seed": last.seed, "epoch": last.epoch}
         save_tensors(target / "features.safetensors", {"features": features.numpy()}, meta)
 
 

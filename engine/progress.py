@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ class Progress:
         self._stage = ""
         self._last_line = 0.0
         self._last_step = 0.0
+        self._stopped = False
+        self._lock = threading.Lock()
         self._last_pulse = 0.0
 
     def stage(self, name: str, **values: Any) -> None:
@@ -47,6 +50,10 @@ class Progress:
     def step(self, done: float, total: float, detail: str = "") -> None:
         """Report done of total in the current stage."""
         self.pulse()
+        with self._lock:
+            self._step(done, total, detail)
+
+    def _step(self, done: float, total: float, detail: str) -> None:
         now = time.monotonic()
         if now - self._last_step < 0.1 and done < total:
             return
@@ -64,8 +71,14 @@ class Progress:
             self._last_line = now
             append_journal(self.folder, "progress", stage=label, fraction=round(fraction, 4), seconds_left=left)
 
+    def stop(self, stopped: bool = True) -> None:
+        """Make every thread that reports here stop at its next pulse, or let them go on."""
+        self._stopped = stopped
+
     def pulse(self) -> None:
         """Raise Cancelled when somebody asked for it; looks at the disk a few times a second at most."""
+        if self._stopped:
+            raise Cancelled()
         now = time.monotonic()
         if now - self._last_pulse < 0.25:
             return

@@ -5,10 +5,12 @@ Every finished network is one durable line in the journal, so that a killed curv
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -33,6 +35,7 @@ from engine.training.loop import (
     train_epochs,
 )
 from engine.training.models import build_model
+from engine.training.together import train_together, workers_for
 from engine.workspace import Workspace, append_journal, read_journal
 
 
@@ -137,13 +140,23 @@ def run_psi(
         finished = sum(c for c, network in zip(costs, networks, strict=True) if network.key in done)
         progress.resumed("psi", finished / sum(costs))
         scale = Normalisation(*normalisation(samples))
-        for cost, network in zip(costs, networks, strict=True):
-            if network.key in done:
-                continue
+        fractions = dict.fromkeys((network.key for network in networks), 0.0)
+        fractions.update(dict.fromkeys(done, 1.0))
+
+        def report(network: Network, fraction: float) -> None:
+            fractions[network.key] = fraction
+            spent = sum(c * fractions[n.key] for c, n in zip(costs, networks, strict=True))
+            progress.step(spent, sum(costs), f"{network.order or 'all'}, {network.pruned} pruned")
+
+        def train(network: Network) -> None:
             started = time.perf_counter()
             kept = orders[network.order or spec.orders[0]][network.pruned :].sort().values.to(device)
             training = _with_steps(spec, n, len(kept))
-            accuracy = _train_and_test(samples, test, kept, scale, training, network.seed, progress)
+            steps = training.epochs * batches_per_epoch(len(kept), training.batch_size)
+            seen = itertools.count(1)
+            accuracy = _train_and_test(
+                samples, test, kept, scale, training, network.seed, lambda: report(network, next(seen) / steps)
+            )
             point = {
                 "order": network.order,
                 "pruned": network.pruned,
@@ -153,8 +166,10 @@ def run_psi(
             }
             append_journal(folder, "psi_point", durable=True, kept_fraction=1 - network.pruned / n, **point)
             done[network.key] = point
-            finished += cost
-            progress.step(finished, sum(costs), f"{network.order or 'all'}, {network.pruned} pruned")
+
+        left = [network for network in networks if network.key not in done]
+        workers = workers_for(spec.training.model, len(left), device)
+        train_together([partial(train, network) for network in left], workers, progress)
         with (
             workspace.building_run(wanted) as target,
             duckdb.connect(str(target / "results.duckdb")) as connection,
@@ -242,7 +257,7 @@ def _train_and_test(
     scale: Normalisation,
     training: TrainingSpec,
     seed: int,
-    progress: Progress,
+    pulse: Callable[[], None],
 ) -> float:
     subset = replace(
         samples,
@@ -253,8 +268,6 @@ def _train_and_test(
     )
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, seed)
     network.to(samples.inputs.device)
-    for _ in train_epochs(
-        network, build_optimizer(network, training), subset, scale, training, seed, pulse=progress.pulse
-    ):
+    for _ in train_epochs(network, build_optimizer(network, training), subset, scale, training, seed, pulse=pulse):
         pass
     return compute_accuracy(network, test, scale)

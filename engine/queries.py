@@ -37,7 +37,13 @@ def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = Non
         _attach(connection, path, "dataset_file")
         for run_id in wanted:
             _attach(connection, workspace.published_dir(run_id) / "results.duckdb", f"run_{run_id}")
-        _make_views(connection, wanted)
+        try:
+            _make_views(connection, wanted)
+        except duckdb.Error as error:
+            raise StorageError(
+                f"the runs of '{dataset}' were made by another version of winnow ({str(error).splitlines()[0]}); "
+                "remove them (winnow remove RUN) and compute them again"
+            ) from error
         _make_decisions(connection, decisions)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")

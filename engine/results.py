@@ -31,12 +31,13 @@ class Results:
         self.connection = connection
         self.seed = seed
         self.notes: list[str] = []
-        self._trajectories = "trajectories"
+        self._trajectories = ""
         self._rules: dict[str, Array] = {}
         connection.execute(RESULT_TABLES)
 
     def make_trajectories(self) -> None:
         """Make the table for dynamics of the run's own."""
+        self._trajectories = "trajectories"
         create_trajectories(self.connection)
 
     def attach_trained(self, path: Path) -> None:
@@ -79,16 +80,18 @@ class Results:
         )
 
     def write_threshold_rule(self, member: Tensor, aum: Tensor, flagged: Tensor, alpha: Tensor) -> None:
-        """The rule `aum_threshold`: each sample with the lowest alpha it was held against."""
-        held = torch.where(member, torch.inf, alpha[:, None]).amin(0)
-        self.write_rule("aum_threshold", flagged.numpy(), held.numpy())
+        """The rule `aum_threshold`: each sample with the round that decided, where it lies highest above alpha."""
+        decided = (aum - alpha[:, None]).masked_fill(member, -torch.inf).argmax(0)
+        value = aum.gather(0, decided[None])[0]
+        self.write_rule("aum_threshold", flagged.numpy(), alpha[decided].numpy(), value.numpy())
         for r, value in enumerate(alpha.tolist()):
             self.notes.append(
                 f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} "
                 "threshold samples"
             )
 
-    def write_rule(self, rule: str, flagged: Array, threshold: Array) -> None:
+    def write_rule(self, rule: str, flagged: Array, threshold: Array, value: Array) -> None:
+        """A rule's verdict on every sample: flagged (N,) bool, and the value (N,) held against the threshold (N,)."""
         n = len(flagged)
         self._rules[rule] = flagged
         self._insert(
@@ -97,15 +100,17 @@ class Results:
             sample_id=np.arange(n, dtype=np.int32),
             flagged=flagged,
             threshold=threshold,
+            value=value,
         )
 
     def copy_flags(self, rule: str) -> None:
         """Take a rule over from the attached run."""
         rows = self.connection.execute(
-            "SELECT flagged, threshold FROM trained.flags WHERE rule = ? ORDER BY sample_id", [rule]
+            "SELECT flagged, threshold, value FROM trained.flags WHERE rule = ? ORDER BY sample_id", [rule]
         ).fetchnumpy()
         if len(rows["flagged"]):
-            self.write_rule(rule, np.asarray(rows["flagged"], bool), np.asarray(rows["threshold"], np.float32))
+            numbers = (np.asarray(rows[name], np.float32) for name in ("threshold", "value"))
+            self.write_rule(rule, np.asarray(rows["flagged"], bool), *numbers)
 
     def write_scores(
         self,
@@ -151,7 +156,8 @@ class Results:
                 self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
             if found.flags_above is not None:
                 above = values[found.name] > found.flags_above
-                self.write_rule(found.name, above.numpy(), np.full(n, found.flags_above, np.float32))
+                threshold = np.full(n, found.flags_above, np.float32)
+                self.write_rule(found.name, above.numpy(), threshold, values[found.name].numpy())
         if mislabelled is not None:
             for rule, flagged in self._rules.items():
                 self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
@@ -193,7 +199,7 @@ class Results:
         self, found: Score, arguments: Callable[[Score, int], Mapping[str, Any]], seconds: dict[str, float]
     ) -> Tensor:
         """A score over all samples at once, of the first seed's network or as the mean over all."""
-        seeds, epochs = self._shape() if found.needs_training else (1, 0)
+        seeds, epochs = self._shape() if found.needs_training and self._trajectories else (1, 0)
         per_seed = []
         for seed in range(seeds if found.every_seed else 1):
             inputs = arguments(found, seed)

@@ -38,7 +38,7 @@ CREATE TABLE seed_scores (score VARCHAR, seed INTEGER, sample_id INTEGER, value 
 CREATE TABLE score_catalog (
     score VARCHAR, title VARCHAR, higher_means VARCHAR, value_min DOUBLE, value_max DOUBLE, source VARCHAR,
     cost VARCHAR, seconds DOUBLE);
-CREATE TABLE flags (rule VARCHAR, sample_id INTEGER, flagged BOOLEAN, threshold FLOAT);
+CREATE TABLE flags (rule VARCHAR, sample_id INTEGER, flagged BOOLEAN, threshold FLOAT, value FLOAT);
 CREATE TABLE neighbor_lists (sample_id INTEGER, neighbor_ids INTEGER[], similarities FLOAT[]);
 CREATE TABLE embedding (method VARCHAR, sample_id INTEGER, x FLOAT, y FLOAT);
 CREATE TABLE psi (
@@ -261,10 +261,11 @@ VIEWS: dict[str, View] = {
             "rule": ("VARCHAR", "name of the rule"),
             "sample_id": _SAMPLE,
             "flagged": ("BOOLEAN", "the rule says mislabelled"),
-            "threshold": ("FLOAT", "the value it was held against"),
+            "threshold": ("FLOAT", "what its value was held against"),
+            "value": ("FLOAT", "the value that decided; for aum_threshold its AUM in the round of that threshold"),
         },
         "flags",
-        "SELECT {run} AS run_id, rule, sample_id, flagged, threshold FROM {db}.flags",
+        "SELECT {run} AS run_id, rule, sample_id, flagged, threshold, value FROM {db}.flags",
     ),
     "neighbors": View(
         "The nearest training samples by cosine similarity of penultimate features.",

@@ -58,7 +58,7 @@ class TrainingSpec:
     model: str = "mlp"
     epochs: int = 20
     seeds: int = 5
-    batch_size: int = 128
+    batch_size: int = 256
     lr: float = LEARNING_RATE["adam"]
     optimizer: Optimizer = "adam"
     schedule: Schedule = "constant"
@@ -85,7 +85,8 @@ class RunSpec:
     """One `winnow run`: which scores of which dataset, from which training.
 
     neighbors: kept per sample, 0 = none; complexity: the complexity gap over the whole set, or averaged over random
-    subsets; standardise: its inputs shifted and scaled per channel first.
+    subsets; standardise: its inputs shifted and scaled per channel first; features: torchvision:NAME:FILE, "" = of the
+    trained network; features_hash: of that file.
     """
 
     dataset: str
@@ -98,6 +99,8 @@ class RunSpec:
     seed: int = 0
     complexity: Complexity = "exact"
     standardise: bool = False
+    features: str = ""
+    features_hash: str = ""
 
     def __post_init__(self) -> None:
         check_range("--threshold-rounds", self.threshold_rounds, 0, 2, "2 rounds judge every sample")

@@ -5,7 +5,7 @@ workspace/
   datasets/<name>.duckdb        immutable, published by ingest
   runs/<run_id>/spec.json       what was asked
                 journal.jsonl   append-only while running
-                checkpoint.safetensors
+                partial/         checkpoints and growing dynamics, gone when published
                 lock            held by the process that computes the run
                 published/      appears whole, by one rename, and never changes
   decisions.duckdb              the only mutable database
@@ -210,8 +210,7 @@ class Workspace:
                 _fsync(folder)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
-        for left in ("checkpoint.safetensors", "partial"):
-            remove_path(folder / left)
+        remove_path(folder / "partial")
 
     def remove_run(self, run_id: str) -> None:
         """Delete a run; spec.json goes first, so that a half-deleted run is never listed."""

@@ -14,7 +14,7 @@ from engine.psi import plan_psi
 from engine.spec import TrainingSpec
 from engine.workspace import Workspace
 
-QUICK = TrainingSpec(epochs=6, seeds=2, lr=1e-3)
+QUICK = TrainingSpec(epochs=6, seeds=2, batch_size=128, lr=1e-3)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def show(points: pd.DataFrame, chart: Any, score: str) -> None:
         some = samples_of(event, points)
         if some.empty:
             st.caption(
-                "Click a point, or draw around some with the lasso, to see them here. Until then: where the two differ most."
+                "Click a point, or draw around some with the lasso tool, to see them here. Until then: where the two differ most."
             )
             some = points.loc[points["apart"].sort_values(ascending=False).index[:60]]
         else:

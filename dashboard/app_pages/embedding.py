@@ -74,7 +74,7 @@ with left:
 with right:
     if not wanted.region:
         st.caption(
-            "Draw around some points with the lasso, or click one. The outline becomes a filter in the gallery and the export too."
+            "Click a point, or draw around some with the lasso tool: the outline filters the gallery and the export too."
         )
     if len(ids):
         number = max(1, min(state.get_int("page", 1) or 1, -(-len(ids) // 60)))

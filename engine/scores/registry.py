@@ -73,6 +73,16 @@ INPUTS: dict[str, Input] = {
 `engine.inputs` computes them, one function each; those of a network come from one seed at one epoch.
 """
 
+FEATURE_INPUTS = {
+    "features",
+    "neighbor_ids",
+    "similarities",
+    "validation_features",
+    "feature_alpha",
+    "feature_inverse_diagonal",
+}
+"""Those that any features will do for, also of a network trained elsewhere."""
+
 TRAJECTORY_INPUTS = {"p_given", "margin", "loss", "correct"}
 """Read from the recorded dynamics, some samples at a time."""
 
@@ -104,6 +114,17 @@ class Score:
     @property
     def needs_training(self) -> bool:
         return COSTS.index(self.cost) >= COSTS.index("training")
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether it reads features."""
+        return bool(set(self.inputs) & FEATURE_INPUTS)
+
+    @property
+    def features_suffice(self) -> bool:
+        """Whether features of any network are all that it needs of training."""
+        asked = {name for name in self.inputs if COSTS.index(INPUTS[name].cost) >= COSTS.index("training")}
+        return bool(asked) and asked <= FEATURE_INPUTS
 
     @property
     def needs_test(self) -> bool:

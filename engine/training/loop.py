@@ -20,6 +20,7 @@ from engine.errors import SpecError
 from engine.spec import TrainingSpec
 from engine.training.augment import augment
 from engine.training.dynamics import DynamicsRecorder
+from engine.training.models import RANDOM
 
 EVAL_VALUES = 1 << 22
 """Input values in one batch of a clean pass."""
@@ -100,7 +101,8 @@ def train_epochs(
     for epoch in range(first_epoch, training.epochs):
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(_mix(seed, epoch))
-        torch.manual_seed(_mix(seed, epoch))
+        with RANDOM:
+            torch.manual_seed(_mix(seed, epoch))
         network.train()
         for i, positions in enumerate(epoch_batches(samples, training.batch_size, seed, epoch)):
             pulse()

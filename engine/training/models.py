@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -71,6 +72,9 @@ MODELS: dict[str, Factory] = {
     "preact_resnet18": preact_resnet18,
 }
 
+RANDOM = threading.Lock()
+"""Held while the process's random generator is seeded or drawn from: networks may be trained side by side."""
+
 
 def build_model(name: str, input_shape: Sequence[int], classes: int, seed: int) -> nn.Module:
     """The network of that name, freshly initialised; the same seed gives the same weights.
@@ -79,9 +83,10 @@ def build_model(name: str, input_shape: Sequence[int], classes: int, seed: int) 
     Raises: SpecError for an unknown name, or a factory that cannot be imported or called
     """
     factory = find_factory(name)
-    torch.manual_seed(seed)
     try:
-        network = factory(tuple(input_shape), classes)
+        with RANDOM:
+            torch.manual_seed(seed)
+            network = factory(tuple(input_shape), classes)
     except SpecError:
         raise
     except Exception as error:
@@ -91,6 +96,11 @@ def build_model(name: str, input_shape: Sequence[int], classes: int, seed: int) 
     if not isinstance(network, nn.Module):
         raise SpecError(f"--model {name} gave a {type(network).__name__}; it must return a torch.nn.Module")
     return network
+
+
+def draws_while_training(name: str) -> bool:
+    """Whether a network may draw from the process's random generator in a step: any of somebody else's may."""
+    return name not in MODELS
 
 
 def find_factory(name: str) -> Factory:

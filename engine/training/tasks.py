@@ -1,15 +1,16 @@
-"""Training the networks of a run one after another, so that a killed run goes on where it was.
+"""Training the networks of a run, so that a killed run goes on where it was.
 
-One checkpoint covers them all: which network, which epoch, its weights and its optimiser. Dynamics grow in one
-spill file per network beside it; what a spill holds beyond the checkpoint is overwritten on resume.
+Each network has a checkpoint of its own (epoch, weights, optimiser) and a spill file that its dynamics grow in; what
+the spill holds beyond the checkpoint is overwritten on resume. A finished network is its weights.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from engine.training.loop import (
     train_epochs,
 )
 from engine.training.models import build_model
+from engine.training.together import train_together, workers_for
 from engine.workspace import load_tensors, save_tensors
 
 CHECKPOINT_SECONDS = 5.0
@@ -94,15 +96,10 @@ def spill_of(folder: Path, task: Task) -> Spill:
 
 def load_weights(folder: Path, task: Task, epoch: int | None = None) -> dict[str, np.ndarray[Any, Any]]:
     """The weights of a finished task: the final ones, or those kept after an epoch."""
-    found = load_tensors(_weights_path(folder, task, epoch or task.training.epochs))
+    found = load_tensors(_weights_path(folder, task, epoch))
     if found is None:
         raise StorageError(f"the weights of {task.name} are missing in {folder}; remove the run and ask again")
     return found[0]
-
-
-def _weights_path(folder: Path, task: Task, epoch: int) -> Path:
-    kept = "" if epoch == task.training.epochs else f"-epoch{epoch}"
-    return folder / "partial" / f"{task.name}{kept}.safetensors"
 
 
 def train_tasks(
@@ -114,66 +111,98 @@ def train_tasks(
     progress: Progress,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> list[dict[str, Any]]:
-    """Train every task from where the run's checkpoint left off.
+    """Train every task from where its checkpoint left off, on a CPU several at once.
 
     Returns: one row per epoch of the tasks with test=True: seed, epoch (1-based), train_loss, train_accuracy,
              test_accuracy (None without a test split), lr, seconds
     """
     (folder / "partial").mkdir(exist_ok=True)
-    found = load_tensors(folder / "checkpoint.safetensors")
-    names = [task.name for task in tasks]
-    tensors, meta = found or ({}, {})
-    if meta.get("tasks") != names:  # nothing yet, or a published run made some of the old tasks needless
-        tensors, meta = {}, {"tasks": names, "task": 0, "epoch": 0, "rows": []}
-    rows: list[dict[str, Any]] = meta["rows"]
     total = sum(task.training.epochs for task in tasks)
-    before = sum(task.training.epochs for task in tasks[: meta["task"]])
-    progress.resumed("training", (before + meta["epoch"]) / total)
-    for number in range(meta["task"], len(tasks)):
-        task, first = tasks[number], int(meta["epoch"]) if number == meta["task"] else 0
-        data = replace(samples, labels=task.labels, classes=task.classes)
-        network = build_model(task.training.model, tuple(samples.inputs.shape[1:]), task.classes, task.seed)
-        network.to(samples.inputs.device)
-        optimizer = build_optimizer(network, task.training)
-        recorder = DynamicsRecorder(spill_of(folder, task), samples.inputs.device)
-        recorder.restore(first)
-        if first:
-            _restore(network, optimizer, tensors)
-        last_checkpoint = time.monotonic()
-        batches = task.training.epochs * batches_per_epoch(len(task.labels), task.training.batch_size)
-        seen = itertools.count(first * batches // task.training.epochs)
+    done = {task.name: float(_epochs_done(folder, task)) for task in tasks}
+    progress.resumed("training", sum(done.values()) / total)
 
-        def pulse(task: Task = task, batches: int = batches, seen: Iterator[int] = seen, before: int = before) -> None:
-            progress.step(before + task.training.epochs * min(1.0, next(seen) / batches), total, task.name)
+    def report(name: str, epochs: float) -> None:
+        done[name] = epochs
+        progress.step(sum(done.values()), total, name)
 
-        for epoch, seconds in train_epochs(
-            network,
-            optimizer,
-            data,
-            normalisation,
-            task.training,
-            task.seed,
-            first_epoch=first,
-            recorder=recorder,
-            pulse=pulse,
-        ):
-            row: dict[str, Any] = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
-            if task.test:
-                row["test_accuracy"] = compute_accuracy(network, test, normalisation) if test else None
-                row["lr"] = learning_rate(task.training, epoch / task.training.epochs)
-                row["seconds"] = seconds
-                rows.append(row)
-            last = epoch + 1 == task.training.epochs
-            if last or epoch + 1 in task.keep_epochs:
-                save_tensors(_weights_path(folder, task, epoch + 1), _numpy(network.state_dict()), {})
-            if last or time.monotonic() - last_checkpoint >= checkpoint_seconds:
-                recorder.spill.sync()
-                at = {"tasks": names, "task": number + last, "epoch": 0 if last else epoch + 1, "rows": rows}
-                state = {} if last else _state(network, optimizer)
-                save_tensors(folder / "checkpoint.safetensors", state, at)
-                last_checkpoint = time.monotonic()
-        before += task.training.epochs
+    def train(task: Task) -> list[dict[str, Any]]:
+        return _train_task(folder, task, samples, test, normalisation, report, checkpoint_seconds)
+
+    workers = workers_for(tasks[0].training.model, len(tasks), samples.inputs.device)
+    rows = train_together([partial(train, task) for task in tasks], workers, progress)
+    return [row for task, of_task in zip(tasks, rows, strict=True) if task.test for row in of_task]
+
+
+def _train_task(
+    folder: Path,
+    task: Task,
+    samples: Samples,
+    test: Samples | None,
+    normalisation: Normalisation,
+    report: Callable[[str, float], None],
+    checkpoint_seconds: float,
+) -> list[dict[str, Any]]:
+    finished = load_tensors(_weights_path(folder, task))
+    if finished is not None:
+        return list(finished[1]["rows"])
+    training, data = task.training, replace(samples, labels=task.labels, classes=task.classes)
+    network = build_model(training.model, tuple(samples.inputs.shape[1:]), task.classes, task.seed)
+    network.to(samples.inputs.device)
+    optimizer = build_optimizer(network, training)
+    tensors, meta = load_tensors(_checkpoint_path(folder, task)) or ({}, {"epochs": 0, "rows": []})
+    first, rows = int(meta["epochs"]), list(meta["rows"])
+    recorder = DynamicsRecorder(spill_of(folder, task), samples.inputs.device)
+    recorder.restore(first)
+    if first:
+        _restore(network, optimizer, tensors)
+    batches = batches_per_epoch(len(task.labels), training.batch_size)
+    seen = itertools.count(first * batches)
+    last_checkpoint = time.monotonic()
+    for epoch, seconds in train_epochs(
+        network,
+        optimizer,
+        data,
+        normalisation,
+        training,
+        task.seed,
+        first_epoch=first,
+        recorder=recorder,
+        pulse=lambda: report(task.name, min(training.epochs, next(seen) / batches)),
+    ):
+        row: dict[str, Any] = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
+        if task.test:
+            row["test_accuracy"] = compute_accuracy(network, test, normalisation) if test else None
+            row["lr"] = learning_rate(training, epoch / training.epochs)
+            row["seconds"] = seconds
+        rows.append(row)
+        if epoch + 1 in task.keep_epochs:
+            save_tensors(_weights_path(folder, task, epoch + 1), _numpy(network.state_dict()), {})
+        if epoch + 1 < training.epochs and time.monotonic() - last_checkpoint >= checkpoint_seconds:
+            recorder.spill.sync()
+            save_tensors(
+                _checkpoint_path(folder, task), _state(network, optimizer), {"epochs": epoch + 1, "rows": rows}
+            )
+            last_checkpoint = time.monotonic()
+    recorder.spill.sync()
+    save_tensors(_weights_path(folder, task), _numpy(network.state_dict()), {"rows": rows})
     return rows
+
+
+def _weights_path(folder: Path, task: Task, epoch: int | None = None) -> Path:
+    """Of the final weights, whose presence says that the task is finished, or of those kept after an epoch."""
+    kept = f"-epoch{epoch}" if epoch and epoch < task.training.epochs else ""
+    return folder / "partial" / f"{task.name}{kept}.safetensors"
+
+
+def _checkpoint_path(folder: Path, task: Task) -> Path:
+    return folder / "partial" / f"{task.name}.checkpoint.safetensors"
+
+
+def _epochs_done(folder: Path, task: Task) -> int:
+    if _weights_path(folder, task).exists():
+        return task.training.epochs
+    found = load_tensors(_checkpoint_path(folder, task))
+    return int(found[1]["epochs"]) if found else 0
 
 
 def _numpy(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:

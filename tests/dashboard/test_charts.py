@@ -14,7 +14,16 @@ NAMES = [str(i) for i in range(3)]
 def dynamics(margins: dict[int, list[float]]) -> pd.DataFrame:
     """A sample with label 0, whose given logit is 1 throughout, in one seed per entry."""
     rows = [
-        {"seed": seed, "epoch": t, "margin": m, "logit_given": 1.0, "p_given": 0.5, "other": 2, "predicted": 0, "correct": m > 0}
+        {
+            "seed": seed,
+            "epoch": t,
+            "margin": m,
+            "logit_given": 1.0,
+            "p_given": 0.5,
+            "other": 2,
+            "predicted": 0,
+            "correct": m > 0,
+        }
         for seed, values in margins.items()
         for t, m in enumerate(values, start=1)
     ]
@@ -136,7 +145,9 @@ def test_the_histogram_keeps_the_mislabelled_apart_and_marks_thresholds_once_a_r
 
 
 def test_the_noise_matrix_leaves_the_diagonal_out_of_the_colours() -> None:
-    matrix = pd.DataFrame({"true_label": [0, 0, 1, 2], "label": [0, 1, 1, 2], "count": [8, 2, 5, 5], "share": [0.8, 0.2, 1, 1]})
+    matrix = pd.DataFrame(
+        {"true_label": [0, 0, 1, 2], "label": [0, 1, 1, 2], "count": [8, 2, 5, 5], "share": [0.8, 0.2, 1, 1]}
+    )
     (heat,) = charts.noise_chart(matrix, NAMES).data
     assert np.isnan(np.diag(heat.z)).all()
     assert heat.z[0, 1] == pytest.approx(20)
@@ -183,7 +194,9 @@ def test_percentiles_are_ordered_with_the_value_beside_the_bar() -> None:
 
 
 def test_scores_that_find_nothing_out_are_left_out_of_the_detection_chart() -> None:
-    catalog = pd.DataFrame({"score": ["a", "b", "c"], "roc_auc": [0.9, np.nan, 0.6], "average_precision": [0.8, np.nan, 0.5]})
+    catalog = pd.DataFrame(
+        {"score": ["a", "b", "c"], "roc_auc": [0.9, np.nan, 0.6], "average_precision": [0.8, np.nan, 0.5]}
+    )
     assert list(charts.detection_chart(catalog).data[0].y) == ["c", "a"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from engine import queries
 from engine.compute import compute
-from engine.errors import WinnowError
+from engine.errors import StorageError, WinnowError
 from engine.pipeline import plan_run
 from engine.spec import TrainingSpec
 from engine.workspace import Workspace
@@ -136,6 +137,18 @@ def test_a_run_that_trained_nothing_reads_the_dynamics_of_another(
         assert queries.source_run(connection, "scores", second) == second
         assert len(queries.fetch_epochs(connection, second)) == training.epochs * training.seeds
         pd.testing.assert_frame_equal(queries.fetch_epochs(connection, first), queries.fetch_epochs(connection, second))
+
+
+def test_a_run_of_another_version_is_said_in_one_line(demo_workspace: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(demo_workspace, root)
+    workspace = Workspace.open(root)
+    run = queries.runs_of(workspace, "digits-noisy")[0]
+    with duckdb.connect(str(workspace.published_dir(run) / "results.duckdb")) as connection:
+        connection.execute("ALTER TABLE flags DROP COLUMN threshold")
+    with pytest.raises(StorageError, match="made by another version of winnow.*winnow remove RUN") as error:
+        queries.connect(workspace, "digits-noisy")
+    assert "\n" not in str(error.value)
 
 
 def test_a_mistake_in_the_sql_is_one_line(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:

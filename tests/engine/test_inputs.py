@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from engine import inputs
 from engine.compute import compute
@@ -60,7 +61,7 @@ def test_the_stochastic_form_and_standardised_inputs_are_runs_of_their_own(small
 
 
 def test_every_score_reads_a_published_training(small_workspace, small_training):
-    training = small_training(epochs=12)
+    training = small_training()
     first = run(small_workspace, ["el2n"], training)
     later = run(small_workspace, ["nli", "cg_feature", "near_duplicate", "knn_shapley"], training)
     assert not (later / "weights.safetensors").exists()
@@ -114,8 +115,6 @@ def test_a_score_against_the_test_split_needs_one(small_workspace, small_trainin
     source = small_workspace.root.parent / "images"
     for label in range(3):
         (source / str(label)).mkdir(parents=True)
-    from PIL import Image
-
     for i, pixels in enumerate(samples):
         Image.fromarray(pixels).save(source / str(i % 3) / f"{i}.png")
     ingest(small_workspace, IngestSpec(name="alone", source=str(source), test_fraction=0.0))
@@ -135,3 +134,15 @@ def test_a_class_of_one_is_named_before_anything_starts(small_workspace, small_t
     spec = plan_run(small_workspace, "single", ["cg"], small_training())
     with pytest.raises(ScoreInputError, match="class 9 has a single sample"):
         compute(small_workspace, spec, "cpu")
+
+
+def test_a_blank_image_is_named_before_anything_starts(small_workspace, small_training, tmp_path):
+    for label in range(2):
+        (tmp_path / "set" / str(label)).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(np.full((4, 4), 0 if (label, i) == (1, 2) else 9 + i, np.uint8)).save(
+                tmp_path / "set" / str(label) / f"{i}.png"
+            )
+    ingest(small_workspace, IngestSpec(name="blank", source=str(tmp_path / "set"), test_fraction=0.0))
+    with pytest.raises(ScoreInputError, match="the input of sample 6 is all zeros"):
+        compute(small_workspace, plan_run(small_workspace, "blank", ["cg"], small_training()), "cpu")

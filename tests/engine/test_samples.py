@@ -120,7 +120,9 @@ def test_an_outline_on_the_map_keeps_the_points_inside_it(raw: Raw, frame: pd.Da
 def test_a_suggested_label_stands_in_where_the_truth_is_unknown(tmp_path: Path, raw: Raw) -> None:
     wanted = condition(raw.connection, raw.run, Filter(others=(4,)))
     suggested = raw.read("SELECT sample_id FROM suggestions WHERE suggested_label = 4")["sample_id"]
-    sql = f"SELECT sample_id FROM (SELECT * REPLACE (NULL::INTEGER AS true_label) FROM samples) AS samples WHERE {wanted}"
+    sql = (
+        f"SELECT sample_id FROM (SELECT * REPLACE (NULL::INTEGER AS true_label) FROM samples) AS samples WHERE {wanted}"
+    )
     found = raw.connection.execute(sql).df()["sample_id"]
     assert len(suggested) > 0
     assert sorted(found) == sorted(suggested)
@@ -139,7 +141,9 @@ def test_a_name_that_the_run_does_not_have_is_said(raw: Raw, changes: dict[str, 
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize("changes", [{"low": -1}, {"low": 60, "high": 40}, {"high": 101}, {"region": ((0.0, 0.0), (1.0, 1.0))}])
+@pytest.mark.parametrize(
+    "changes", [{"low": -1}, {"low": 60, "high": 40}, {"high": 101}, {"region": ((0.0, 0.0), (1.0, 1.0))}]
+)
 def test_a_filter_refuses_what_makes_no_sense(changes: dict[str, object]) -> None:
     with pytest.raises(SpecError):
         Filter(**changes)  # type: ignore[arg-type]
@@ -220,7 +224,9 @@ def test_neighbours_come_nearest_first_without_the_sample_itself(raw: Raw) -> No
 
 
 def test_what_a_page_keeps_is_what_the_command_line_writes(raw: Raw, tmp_path: Path) -> None:
-    wanted = Filter(labels=(1, 2, 3), rule="aum_threshold", score="aum", low=50, region=((-99, -99), (99, -99), (0, 99)))
+    wanted = Filter(
+        labels=(1, 2, 3), rule="aum_threshold", score="aum", low=50, region=((-99, -99), (99, -99), (0, 99))
+    )
     where = condition(raw.connection, raw.run, wanted)
     for text in (where, f"NOT ({where})"):
         kept = fetch_export(raw.connection, text)

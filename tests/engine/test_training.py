@@ -155,7 +155,9 @@ def test_crops_are_shifts_of_at_most_an_eighth():
 
 def test_no_augmentation_returns_the_images():
     images = torch.randn(3, 1, 4, 4)
+    vectors = torch.randn(3, 5)
     assert augment(images, "none", torch.Generator()) is images
+    assert augment(vectors, "none", torch.Generator()) is vectors
 
 
 @pytest.mark.parametrize(

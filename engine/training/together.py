@@ -1,0 +1,60 @@
+"""Several networks at once on a CPU: one thread of this process each, instead of several threads for each step.
+
+A step of a small network is too short to share out: its threads spend more time waiting for each other than
+computing. Networks side by side do not wait, and because each computes alone, its numbers do not depend on how many
+there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from engine.errors import Cancelled
+from engine.progress import Progress
+from engine.training.models import draws_while_training
+
+T = TypeVar("T")
+
+
+def workers_for(model: str, networks: int, device: torch.device) -> int:
+    """How many networks to train at once: as many as torch has threads on a CPU, one on a GPU.
+
+    A network that draws random numbers while it trains (dropout) is trained alone: the generator is the process's.
+    """
+    if device.type != "cpu" or draws_while_training(model):
+        return 1
+    return max(1, min(networks, torch.get_num_threads()))
+
+
+def train_together(work: Sequence[Callable[[], T]], workers: int, progress: Progress) -> list[T]:
+    """The results of every piece of work, in order. When one fails, the others stop at their next pulse."""
+    if workers == 1:
+        return [piece() for piece in work]
+    with _threads(workers), ThreadPoolExecutor(workers) as pool:
+        futures: list[Future[T]] = [pool.submit(piece) for piece in work]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # Also when a person interrupts: nobody waits for the epochs that are left.
+            progress.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+            progress.stop(False)
+    failed = [error for future in futures if not future.cancelled() and (error := future.exception())]
+    for error in sorted(failed, key=lambda error: isinstance(error, Cancelled)):
+        raise error
+    return [future.result() for future in futures]
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,106 @@
+"""A real server on a free port of localhost, and a real Chromium that looks at it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from dashboard.serve import command, environment
+from engine.workspace import Workspace
+
+FLAGS = (
+    "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
+).split()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, painting in software."""
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if found is None:
+        if os.environ.get("WINNOW_REQUIRE_BROWSER") == "1":
+            pytest.fail("no Chromium found, and WINNOW_REQUIRE_BROWSER=1 asks for one: apt-get install chromium")
+        pytest.skip("no Chromium found (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@contextlib.contextmanager
+def serving(root: Path, elsewhere: Path) -> Iterator[str]:
+    """The address of a dashboard over a workspace, started in a directory without any configuration."""
+    with socket.socket() as probe:  # not serve.free_port: two suites at once would both be given the first free one
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    url = f"http://localhost:{port}"
+    env = environment(root)
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), env.get("PYTHONPATH", "")])
+    process = subprocess.Popen(command(port), env=env, cwd=elsewhere, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, "the dashboard did not start"
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+    assert b"Traceback" not in said, said.decode()[-3000:]
+
+
+@pytest.fixture(scope="session")
+def address(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a dashboard over the demo's workspace."""
+    with serving(demo_workspace, tmp_path_factory.mktemp("elsewhere")) as url:
+        yield url
+
+
+@pytest.fixture
+def small_address(small_workspace: Workspace, tmp_path: Path) -> Iterator[str]:
+    """The address of a dashboard over a workspace of the test's own."""
+    with serving(small_workspace.root, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails its test on any error in the console and on any request that leaves this machine."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    opened = context.new_page()
+    opened.set_default_timeout(30_000)
+    wrong: list[str] = []
+
+    def console(message: object) -> None:
+        text, where = message.text, message.location.get("url", "")  # type: ignore[attr-defined]
+        # Below a page's own path Streamlit first asks for its endpoints there, gets a 404, and asks at the root.
+        if message.type == "error" and "/_stcore/" not in where:  # type: ignore[attr-defined]
+            wrong.append(f"{text} {where}")
+
+    opened.on("console", console)
+    opened.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
+    opened.on(
+        "request", lambda r: None if re.match(r"(https?|ws)://localhost:|data:|blob:", r.url) else wrong.append(r.url)
+    )
+    yield opened
+    context.close()
+    assert not wrong, "\n".join(wrong)

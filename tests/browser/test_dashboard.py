@@ -1,0 +1,233 @@
+"""The dashboard as a person sees it: what is painted, what the keyboard and the mouse do, what a link brings back."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from engine.compute import compute
+from engine.jobs import computing
+from engine.pipeline import plan_run
+from engine.queries import connected
+from engine.spec import TrainingSpec
+from engine.workspace import Workspace, append_journal
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=30_000)
+
+READY = "document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') === 'notRunning'"
+
+
+def visit(page: Page, address: str, path: str = "/") -> None:
+    page.goto(address + path)
+    page.wait_for_selector("[data-testid=stSidebar] [data-testid=stSelectbox]")
+    settle(page)
+
+
+def settle(page: Page) -> None:
+    """Wait until the script has run and nothing more is on its way."""
+    page.wait_for_timeout(250)
+    page.wait_for_function(READY)
+    page.wait_for_timeout(250)
+
+
+def colours(element: Locator) -> int:
+    """How many different colours an element is painted in."""
+    picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    return len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0))
+
+
+def ids(page: Page, sql: str, root: Path) -> list[int]:
+    with connected(Workspace.open(root), "digits-noisy") as connection:
+        return [int(row[0]) for row in connection.execute(sql).fetchall()]
+
+
+HARDEST = "SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC"
+
+
+@pytest.mark.parametrize(
+    ("path", "plots"),
+    [
+        ("/", 3), ("/trajectories", 4), ("/scores", 1), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
+        ("/compare?dataset=digits-noisy&compare=all", 1), ("/embedding", 1), ("/psi", 1), ("/export", 1),
+    ],
+)  # fmt: skip
+def test_every_chart_is_painted(page: Page, address: str, path: str, plots: int) -> None:
+    visit(page, address, path)
+    charts = page.locator(".js-plotly-plot")
+    expect(charts).to_have_count(plots)
+    for i in range(plots):
+        chart = charts.nth(i)
+        chart.scroll_into_view_if_needed()
+        page.wait_for_timeout(150)
+        assert colours(chart) > 30, f"chart {i} of {path} is nearly blank"
+    assert page.get_by_text("Share chart").count() == 0
+    assert page.locator("[data-testid=stException], [data-testid=stAlertContentError]").count() == 0
+
+
+def test_the_gallery_shows_the_hardest_first_as_sharp_pictures(page: Page, address: str, demo_workspace: Path) -> None:
+    visit(page, address, "/gallery")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(96)
+    shown = cards.evaluate_all("cards => cards.map(c => Number(c.dataset.id))")
+    assert shown == ids(page, HARDEST, demo_workspace)[:96]
+    images = cards.locator("img").evaluate_all(
+        "images => images.map(i => [i.complete, i.naturalWidth, getComputedStyle(i).imageRendering, i.width])"
+    )
+    assert all(
+        complete and natural == 8 and how == "pixelated" and width > 64 for complete, natural, how, width in images
+    )
+    assert colours(cards.first.locator("img")) <= 80  # 64 pixels, enlarged without a shade between them
+    assert cards.first.locator(".chip").count() == 2
+    assert cards.first.locator(".chip.true").count() == 1
+
+
+def test_a_click_opens_the_detail_and_the_keyboard_moves_on(page: Page, address: str, demo_workspace: Path) -> None:
+    hardest = ids(page, HARDEST, demo_workspace)
+    visit(page, address, "/gallery")
+    page.locator(".card").nth(2).click()
+    expect(page.get_by_text("Nearest in the network's eyes")).to_be_visible()
+    expect(page).to_have_url(re.compile(f"sample={hardest[2]}(&|$)"))
+    settle(page)
+    page.wait_for_function("document.activeElement.shadowRoot?.activeElement?.classList.contains('selected')")
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile(f"sample={hardest[3]}(&|$)"))
+    settle(page)
+    assert page.locator(".card.selected").get_attribute("data-id") == str(hardest[3])
+    assert page.locator(".st-key-neighbours .card").count() == 12
+    assert colours(page.locator(".st-key-detail .js-plotly-plot").first) > 30
+    picture = page.locator(".st-key-detail [class*=st-key-picture] img")
+    assert picture.evaluate("i => [i.naturalWidth, getComputedStyle(i).imageRendering]")[1] == "pixelated"
+    page.reload()
+    expect(page.get_by_role("heading", name=f"Sample {hardest[3]}")).to_be_visible()  # the link brings it back
+    settle(page)
+    page.locator(".card.selected").focus()
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("Nearest in the network's eyes")).to_have_count(0)
+    assert "sample=" not in page.url
+
+
+def test_enter_opens_the_card_that_has_the_focus(page: Page, address: str, demo_workspace: Path) -> None:
+    visit(page, address, "/gallery")
+    expect(page.locator(".card")).to_have_count(96)
+    page.locator(".card").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert "sample=" not in page.url  # nothing is open, so the arrows only move
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"sample={ids(page, HARDEST, demo_workspace)[1]}(&|$)"))
+
+
+def test_a_class_filters_with_n_of_n_and_its_chip_takes_it_back(page: Page, address: str, demo_workspace: Path) -> None:
+    total = len(ids(page, HARDEST, demo_workspace))
+    threes = ids(page, "SELECT sample_id FROM samples WHERE split = 'train' AND label = 3", demo_workspace)
+    visit(page, address, "/gallery")
+    page.locator(".facets .row").nth(3).click()
+    chips = page.locator(".st-key-chips")
+    expect(chips).to_contain_text(f"{len(threes)} of {total:,}")
+    expect(page.locator(".facets .row.on .name")).to_have_text("3")
+    settle(page)
+    assert {c.inner_text() for c in page.locator(".card .chip.given").all()} == {"3"}
+    chips.get_by_role("button", name="given 3").click()
+    expect(chips).to_contain_text(f"{total:,} of {total:,}")
+    assert "label=" not in page.url
+
+
+def test_pages_follow_one_another_without_a_gap(page: Page, address: str, demo_workspace: Path) -> None:
+    visit(page, address, "/gallery?dataset=digits-noisy&n=48&page=2")
+    expect(page.locator(".card")).to_have_count(48)
+    shown = page.locator(".card").evaluate_all("cards => cards.map(c => Number(c.dataset.id))")
+    assert shown == ids(page, HARDEST, demo_workspace)[48:96]
+
+
+def test_a_lasso_on_the_map_becomes_a_filter_that_other_pages_follow(page: Page, address: str) -> None:
+    visit(page, address, "/embedding")
+    page.wait_for_selector(".js-plotly-plot .nsewdrag")
+    settle(page)
+    box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+    assert box is not None
+    page.locator(".modebar-btn[data-val=lasso]").click()
+    x, y, w, h = box["x"], box["y"], box["width"], box["height"]
+    page.mouse.move(x + 0.02 * w, y + 0.02 * h)
+    page.mouse.down()
+    for fx, fy in ((0.98, 0.02), (0.98, 0.5), (0.02, 0.5), (0.02, 0.02)):
+        page.mouse.move(x + fx * w, y + fy * h, steps=10)
+    page.mouse.up()
+    page.wait_for_function("location.search.includes('region=')")
+    settle(page)
+    expect(page.locator(".st-key-chips")).to_contain_text("region of the map")
+    counted = page.locator(".st-key-chips").inner_text().split("\n")[0]
+    n = int(counted.split(" of ")[0].replace(",", ""))
+    assert 0 < n < int(counted.split(" of ")[1].replace(",", ""))
+    page.reload()
+    expect(page.locator(".st-key-chips")).to_contain_text(counted)  # the outline is in the link
+    settle(page)
+    page.get_by_role("link", name="Export").click()
+    expect(page.get_by_role("heading", name=f"{n:,} of")).to_be_visible()
+
+
+def test_a_point_on_a_chart_opens_its_sample(page: Page, address: str) -> None:
+    visit(page, address, "/compare")
+    point = page.locator(".js-plotly-plot .scatterlayer .trace").last.locator("path.point").first
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator(".stMarkdown", has_text=re.compile(r"^1 of [\d,]+$"))).to_be_visible()
+    settle(page)
+    expect(page.locator(".card")).to_have_count(1)
+    page.locator(".card").click()
+    page.wait_for_url(re.compile("/gallery.*sample="))
+    expect(page.get_by_text("Nearest in the network's eyes")).to_be_visible()
+
+
+def test_an_export_downloads_what_the_page_counts(page: Page, address: str) -> None:
+    visit(page, address, "/export?dataset=digits-noisy&rule=aum_threshold&mode=drop")
+    heading = page.get_by_role("heading", name=re.compile("kept")).first.inner_text()
+    n = int(heading.split(" of ")[0].replace(",", ""))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    content = Path(download.value.path()).read_text().splitlines()
+    assert content[0] == "sample_id,split,label,true_label,class_name,source"
+    assert len(content) == n + 1
+
+
+def test_a_run_shows_its_progress_and_appears_by_itself(
+    small_address: str, page: Page, small_workspace: Workspace, small_training: Callable[..., TrainingSpec]
+) -> None:
+    visit(page, small_address)
+    expect(page.get_by_text("winnow run small")).to_be_visible()
+    with computing(small_workspace, "feedfeedfeed", {"kind": "run", "dataset": "small"}, "a long one", {}) as folder:
+        append_journal(folder, "progress", stage="training", fraction=0.37, seconds_left=80.0)
+        expect(page.get_by_text("a long one · training · 37 % · 80 s left")).to_be_visible()
+        page.get_by_role("link", name="Psi curves").click()  # the other pages stay usable
+        expect(page.get_by_text("small has no psi-curve yet")).to_be_visible()
+        page.get_by_role("link", name="Overview").click()
+        expect(page.get_by_text("37 %")).to_be_visible()
+    compute(small_workspace, plan_run(small_workspace, "small", ["all"], small_training()), "cpu")
+    expect(page.get_by_text("Look first")).to_be_visible()  # nobody reloaded the page
+    expect(page.locator(".card").first).to_be_visible()
+
+
+def test_the_dark_theme_is_dark_and_its_charts_too(page: Page, address: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    visit(page, address, "/scores")
+    expect(page.locator(".js-plotly-plot")).to_have_count(1)
+    settle(page)
+    picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"), np.float64)
+    assert picture.mean() < 70
+    assert colours(page.locator(".js-plotly-plot")) > 30
+
+
+def test_pages_fit_a_narrow_window(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 1000, "height": 800})
+    for path in ("/", "/gallery?dataset=digits-noisy&sample=3", "/embedding", "/export"):
+        visit(page, address, path)
+        assert (
+            page.evaluate("(m => m.scrollWidth - m.clientWidth)(document.querySelector('[data-testid=stMain]'))") <= 0
+        ), path

@@ -32,6 +32,7 @@ class Progress:
         self._last_line = 0.0
         self._last_step = 0.0
         self._stopped = False
+        self._latest: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._last_pulse = 0.0
 
@@ -65,11 +66,18 @@ class Progress:
         fresh = finished - self._skipped
         left = elapsed * (whole - finished) / fresh if fresh > 0.02 * whole and elapsed > 1 else None
         label = f"{self._stage} {detail}".strip()
+        self._latest = {"stage": label, "fraction": round(fraction, 4), "seconds_left": left}
         if self.listener:
             self.listener(label, fraction, left)
         if now - self._last_line >= min(10.0, max(1.0, elapsed / 200)):
+            self._journal(now)
+
+    def _journal(self, now: float) -> None:
+        """Write the latest report, if it is not written yet."""
+        if self._latest:
             self._last_line = now
-            append_journal(self.folder, "progress", stage=label, fraction=round(fraction, 4), seconds_left=left)
+            append_journal(self.folder, "progress", **self._latest)
+            self._latest = {}
 
     def stop(self, stopped: bool = True) -> None:
         """Make every thread that reports here stop at its next pulse, or let them go on."""
@@ -84,4 +92,5 @@ class Progress:
             return
         self._last_pulse = now
         if (self.folder / "cancel").exists():
+            self._journal(now)  # what was cancelled tells how far it had come
             raise Cancelled()

@@ -87,7 +87,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page that fails its test on any error in the console and on any request that leaves this machine."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
     opened = context.new_page()
-    opened.set_default_timeout(30_000)
+    opened.set_default_timeout(90_000)
     wrong: list[str] = []
 
     def console(message: object) -> None:

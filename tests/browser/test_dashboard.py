@@ -20,7 +20,7 @@ from engine.spec import TrainingSpec
 from engine.workspace import Workspace, append_journal
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=90_000)
 
 READY = "document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') === 'notRunning'"
 

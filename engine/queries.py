@@ -78,9 +78,9 @@ def has_test(workspace: Workspace, dataset: str) -> bool:
 def default_dataset(workspace: Workspace) -> str:
     """The dataset of the latest published run, else the first by name; NotFoundError when there is none."""
     published = [workspace.read_spec(run_id) for run_id in workspace.published_runs()]
-    latest = sorted(published, key=lambda content: float(content.get("started_at", 0.0)))
-    names = [str(content["spec"].get("dataset")) for content in latest] + workspace.datasets()[::-1]
-    for name in reversed(names):
+    latest = sorted(published, key=lambda content: float(content.get("started_at", 0.0)), reverse=True)
+    names = [str(content["spec"].get("dataset")) for content in latest] + workspace.datasets()
+    for name in names:
         if name in workspace.datasets():
             return name
     raise NotFoundError(f"no dataset in {workspace.root}; winnow ingest makes one")

@@ -126,12 +126,16 @@ def run(
     ] = None,
     embedding: Annotated[str | None, typer.Option(help="umap or none. [default: umap with all]")] = None,
     features: Annotated[
-        str, typer.Option(metavar="torchvision:NAME:FILE", help="Features of a torchvision model with weights from a file.")
+        str,
+        typer.Option(metavar="torchvision:NAME:FILE", help="Features of a torchvision model with weights from a file."),
     ] = "",
     complexity: Annotated[
-        str, typer.Option(help="Complexity gap over the whole set (exact) or averaged over random subsets (stochastic).")
+        str,
+        typer.Option(help="Complexity gap over the whole set (exact) or averaged over random subsets (stochastic)."),
     ] = "exact",
-    standardise: Annotated[bool, typer.Option("--standardise", help="Standardise its inputs per channel first.")] = False,
+    standardise: Annotated[
+        bool, typer.Option("--standardise", help="Standardise its inputs per channel first.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of threshold samples, ties and the map.")] = 0,
     device: Device = "auto",
     workspace: Root = None,

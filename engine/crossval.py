@@ -1,18 +1,27 @@
-"""Training on parts of the training set and predicting the rest: what cross-validated scores read."""
+"""Training on parts of the training set and predicting the rest: what cross-validated scores read.
+
+Networks are trained side by side on a CPU, and each one's predictions are kept in the run's folder as soon as it is
+finished, so that a killed run goes on with those that are left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from engine.data.loader import Samples
-from engine.scores.mixture import draw_folds
+from engine.progress import Reporter
+from engine.scores.mixture import draw_folds, select_incv
 from engine.spec import TrainingSpec
 from engine.training.loop import Normalisation, build_optimizer, clean_pass, train_epochs
 from engine.training.models import build_model
+from engine.training.together import train_together, workers_for
+from engine.workspace import load_tensors, save_tensors
 
 FOLDS = 5
 """Networks behind the held-out probabilities, each trained on all folds but one."""
@@ -20,60 +29,83 @@ FOLDS = 5
 REPEATS = 5
 """Times the samples are halved for the consistency score; every half trains one network and tests on the other."""
 
+ROUNDS = 4
+"""Of the iterative cross-validation, two networks each."""
 
-def predict_rest(
-    samples: Samples,
-    train: Tensor,
-    test: Tensor,
-    training: TrainingSpec,
-    epochs: int,
-    seed: int,
-    normalisation: Normalisation,
-    pulse: Callable[[], None],
-) -> Tensor:
-    """Softmax output (M, C) on the test positions of a network trained on the training positions for some epochs."""
-    part = _subset(samples, train)
-    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, seed)
-    network.to(samples.inputs.device)
-    optimizer = build_optimizer(network, training)
-    for epoch, _ in train_epochs(network, optimizer, part, normalisation, training, seed, pulse=pulse):
-        if epoch + 1 >= epochs:
-            break
-    outputs = clean_pass(network, _subset(samples, test), normalisation, pulse=pulse)
-    return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
+Part = tuple[Tensor, Tensor]
+"""Positions to train on, and positions to predict."""
 
 
-def compute_heldout_probs(
-    samples: Samples,
-    training: TrainingSpec,
-    epochs: int,
-    normalisation: Normalisation,
-    generator: torch.Generator,
-    pulse: Callable[[], None],
-    folds: int = FOLDS,
-) -> Tensor:
+@dataclass(frozen=True)
+class CrossValidation:
+    """How the networks of all parts are trained: like the seeds of a run, for so many epochs.
+
+    folder: where finished predictions are kept, under the number of their network
+    """
+
+    samples: Samples
+    training: TrainingSpec
+    epochs: int
+    normalisation: Normalisation
+    folder: Path
+    progress: Reporter
+
+    def predict(self, parts: Sequence[Part], name: str, first_seed: int = 0, whole: int | None = None) -> list[Tensor]:
+        """For every part the softmax output (M, C) on its test positions, of a network trained on the others.
+
+        name: of the purpose; whole: networks of that purpose in all, of which first_seed are done
+        """
+        networks = whole or len(parts)
+        fractions = [0.0] * len(parts)
+
+        def report(k: int, fraction: float) -> None:
+            fractions[k] = fraction
+            self.progress.step(first_seed + sum(fractions), networks)
+
+        def work(k: int) -> Tensor:
+            path = self.folder / f"{name}{first_seed + k}.safetensors"
+            if found := load_tensors(path):
+                report(k, 1.0)
+                return torch.from_numpy(found[0]["probs"])
+            probs = self._predict_rest(*parts[k], first_seed + k, partial(report, k))
+            path.parent.mkdir(exist_ok=True)
+            save_tensors(path, {"probs": probs.numpy()}, {})
+            return probs
+
+        workers = workers_for(self.training.model, len(parts), self.samples.inputs.device)
+        return train_together([partial(work, k) for k in range(len(parts))], workers, self.progress)
+
+    def _predict_rest(self, train: Tensor, test: Tensor, seed: int, report: partial[None]) -> Tensor:
+        samples, scale = self.samples, self.normalisation
+        network = build_model(self.training.model, tuple(samples.inputs.shape[1:]), samples.classes, seed)
+        network.to(samples.inputs.device)
+        optimizer = build_optimizer(network, self.training)
+        pulse = self.progress.pulse
+        part = _subset(samples, train)
+        for epoch, _ in train_epochs(network, optimizer, part, scale, self.training, seed, pulse=pulse):
+            report((epoch + 1) / self.epochs)
+            if epoch + 1 >= self.epochs:
+                break
+        outputs = clean_pass(network, _subset(samples, test), scale, pulse=pulse)
+        return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
+
+
+def compute_heldout_probs(how: CrossValidation, generator: torch.Generator, folds: int = FOLDS) -> Tensor:
     """Predictions of networks that were not trained on the sample: K-fold cross-validation, classes spread evenly.
 
     Returns: (N, C), rows sum to 1
     Raises:  ScoreInputError when there are fewer samples than folds
     """
-    fold = draw_folds(samples.labels.cpu(), folds, generator)
-    probs = torch.empty(len(samples), samples.classes)
-    for k in range(folds):
-        test = (fold == k).nonzero()[:, 0]
-        train = (fold != k).nonzero()[:, 0]
-        probs[test] = predict_rest(samples, train, test, training, epochs, k, normalisation, pulse)
+    fold = draw_folds(how.samples.labels.cpu(), folds, generator)
+    parts = [((fold != k).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(folds)]
+    probs = torch.empty(len(how.samples), how.samples.classes)
+    for (_, test), predicted in zip(parts, how.predict(parts, "fold"), strict=True):
+        probs[test] = predicted
     return probs
 
 
 def compute_heldout_correct(
-    samples: Samples,
-    training: TrainingSpec,
-    epochs: int,
-    normalisation: Normalisation,
-    generator: torch.Generator,
-    pulse: Callable[[], None],
-    repeats: int = REPEATS,
+    how: CrossValidation, generator: torch.Generator, repeats: int = REPEATS
 ) -> tuple[Tensor, Tensor]:
     """Whether networks trained on random halves without a sample predict its given label.
 
@@ -81,18 +113,30 @@ def compute_heldout_correct(
 
     Returns: heldout (R, N) and correct (R, N) bool, R = 2 repeats networks
     """
-    labels = samples.labels.cpu()
-    held, correct = [], []
-    for repeat in range(repeats):
-        half = draw_folds(labels, 2, generator)
-        for k in range(2):
-            test, train = (half == k).nonzero()[:, 0], (half != k).nonzero()[:, 0]
-            probs = predict_rest(samples, train, test, training, epochs, 2 * repeat + k, normalisation, pulse)
-            right = torch.zeros(len(labels), dtype=torch.bool)
-            right[test] = probs.argmax(1) == labels[test]
-            held.append(half == k)
-            correct.append(right)
-    return torch.stack(held), torch.stack(correct)
+    labels = how.samples.labels.cpu()
+    halves = [draw_folds(labels, 2, generator) for _ in range(repeats)]
+    held = torch.stack([half == k for half in halves for k in range(2)])
+    parts = [((~out).nonzero()[:, 0], out.nonzero()[:, 0]) for out in held]
+    correct = torch.zeros_like(held)
+    for row, (_, test), probs in zip(correct, parts, how.predict(parts, "half"), strict=True):
+        row[test] = probs.argmax(1) == labels[test]
+    return held, correct
+
+
+def compute_incv(how: CrossValidation, generator: torch.Generator, rounds: int = ROUNDS) -> tuple[Tensor, float]:
+    """Iterative noisy cross-validation, see `select_incv`.
+
+    Returns: selected (N,) bool, and the estimated noise rate
+    """
+    asked = 0
+
+    def predict(parts: Sequence[Part]) -> list[Tensor]:
+        nonlocal asked
+        found = how.predict(parts, "incv", asked, 2 * rounds)
+        asked += len(parts)
+        return found
+
+    return select_incv(predict, how.samples.labels.cpu(), generator, rounds)
 
 
 def _subset(samples: Samples, positions: Tensor) -> Samples:

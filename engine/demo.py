@@ -24,7 +24,7 @@ SPECS = (
 
 
 def compute_demo(workspace: Workspace) -> dict[str, Any]:
-    """Ingest the digits, clean and with 20 % symmetric noise, run all scores on both and one psi-curve.
+    """Ingest the digits, clean and with 20 % symmetric noise, run the standard scores on both and one psi-curve.
 
     What is published already is found and not computed again.
     """
@@ -43,7 +43,7 @@ def compute_demo(workspace: Workspace) -> dict[str, Any]:
     from engine.psi import plan_psi
 
     for name in (spec.name for spec in SPECS):
-        plan = plan_run(workspace, name, ["all", "el2n@5"], TRAINING)
+        plan = plan_run(workspace, name, ["standard", "el2n@5"], TRAINING)
         with progress_bar(name) as listen:
             run_id, existed = compute(workspace, plan, "auto", listen)
         runs.append(run_id)

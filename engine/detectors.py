@@ -7,7 +7,6 @@ one that ships with the package is called `digits`.
 from __future__ import annotations
 
 import re
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine import scores
 from engine.errors import NotFoundError, SpecError, StorageError, unknown_name
 from engine.evaluate import evaluate_detection
 from engine.queries import connected, source_run
@@ -28,6 +28,7 @@ from engine.scores.detector import (
 from engine.workspace import Workspace, load_tensors, save_tensors
 
 SHIPPED = "digits"
+SHIPPED_FILE = Path(scores.__file__).parent / "detectors" / f"{SHIPPED}.safetensors"
 
 
 def train_on_run(
@@ -130,15 +131,19 @@ def save_detector(workspace: Workspace, detector: Detector, record: dict[str, An
     return path
 
 
-def load_detector(workspace: Workspace, name: str) -> tuple[Detector, dict[str, Any]]:
-    """A detector and its record; NotFoundError for an unknown name, StorageError for a damaged file."""
-    with resources.as_file(resources.files("engine.scores") / "detectors" / f"{SHIPPED}.safetensors") as shipped:
-        path = shipped if name == SHIPPED else _path(workspace, name)
-        found = load_tensors(path)
-    if found is None:
+def detector_file(workspace: Workspace, name: str) -> Path:
+    """The file of a detector; NotFoundError for an unknown name."""
+    path = SHIPPED_FILE if name == SHIPPED else _path(workspace, name)
+    if not path.is_file():
         known = [SHIPPED, *(file.stem for file in _folder(workspace).glob("*.safetensors"))]
         raise NotFoundError(unknown_name("detector", name, known, "winnow detector list"))
-    tensors, record = found
+    return path
+
+
+def load_detector(workspace: Workspace, name: str) -> tuple[Detector, dict[str, Any]]:
+    """A detector and its record; NotFoundError for an unknown name, StorageError for a damaged file."""
+    path = detector_file(workspace, name)
+    tensors, record = load_tensors(path) or ({}, {})
     try:
         return detector_of({key: torch.from_numpy(values).float() for key, values in tensors.items()}), record
     except (KeyError, RuntimeError) as error:

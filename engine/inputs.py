@@ -11,18 +11,29 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from engine.crossval import compute_heldout_correct, compute_heldout_probs
+from engine.crossval import (
+    FOLDS,
+    REPEATS,
+    ROUNDS,
+    CrossValidation,
+    compute_heldout_correct,
+    compute_heldout_probs,
+    compute_incv,
+)
+from engine.data.cscores import read_cscores
 from engine.data.loader import Samples, to_float
+from engine.detectors import load_detector
 from engine.environment import available_bytes
 from engine.errors import ScoreInputError, SpecError, StorageError
 from engine.neighbors import compute_neighbors
+from engine.progress import Reporter
 from engine.scores.complexity import (
     Gap,
     gap_bytes,
@@ -30,13 +41,15 @@ from engine.scores.complexity import (
     solve_stochastic_gap,
     stochastic_gap_bytes,
 )
+from engine.scores.detector import Detector
 from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
-from engine.scores.registry import INPUTS, Score, all_scores, check_classes
+from engine.scores.mixture import estimate_consistency
+from engine.scores.registry import INPUTS, TRAJECTORY_INPUTS, Score, all_scores, check_classes
 from engine.spec import RunSpec, TrainingSpec
 from engine.training.loop import Normalisation, clean_pass, learning_rate
 from engine.training.models import build_model, compute_features, head_of
 from engine.training.pretrained import compute_pretrained_features, file_hash, load_pretrained, parse_source
-from engine.workspace import load_tensors
+from engine.workspace import Workspace, load_tensors
 
 RUNS = 10
 """Random subsets of the stochastic complexity gap, per class (appendix A.2 of the paper)."""
@@ -55,22 +68,33 @@ class At(NamedTuple):
     epoch: int
 
 
+Key = tuple[str, At | None]
+"""An input, and the network that it is of."""
+
+
 @dataclass
 class Inputs:
     """The inputs of one run.
 
-    folder: where the weights are; generator: one for each purpose; notes: what a reader of the run should know.
+    folder: where the weights are; partial: where finished pieces are kept for a run that goes on; generator: one for
+    each purpose; notes: what a reader of the run should know.
     """
 
+    workspace: Workspace
     spec: RunSpec
     samples: Samples
     test: Samples | None
     normalisation: Normalisation
     folder: Path
+    partial: Path
     generator: Callable[[str], torch.Generator]
-    report: Callable[[int, int], None]
+    progress: Reporter
     notes: list[str] = field(default_factory=list)
-    _known: dict[tuple[str, At | None], Any] = field(default_factory=dict)
+    _known: dict[Key, Any] = field(default_factory=dict)
+    _beside: dict[Key, Any] = field(default_factory=dict)
+    _seconds: dict[Key, float] = field(default_factory=dict)
+    _read: dict[Key, set[Key]] = field(default_factory=dict)
+    _asking: list[Key] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -95,20 +119,43 @@ class Inputs:
 
     def get(self, name: str, at: At | None = None) -> Any:
         """One input, of the network `at` where it is a network's. Computed once."""
-        key = (name, at if INPUTS[name].cost == "training" else None)
+        key = _key(name, at)
+        if self._asking:
+            self._read[self._asking[-1]].add(key)
         if key not in self._known:
+            self._read[key] = set()
+            self._asking.append(key)
+            started, before = time.perf_counter(), sum(self._seconds.values())
             self._known[key] = PROVIDERS[name](self, at)
+            self._asking.pop()
+            others = sum(self._seconds.values()) - before
+            self._seconds[key] = time.perf_counter() - started - others
         return self._known[key]
 
     def keep(self, at: At | None, **values: Any) -> None:
-        """Keep inputs that were computed together with another one."""
-        self._known.update({(name, at): value for name, value in values.items()})
+        """Keep inputs that were computed together with another one, for `_together`."""
+        self._beside.update({_key(name, at): value for name, value in values.items()})
 
     def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
-        """Everything a score reads, in one seed."""
-        at = At(seed, found.at(self.training.epochs)) if needs_training(found, self.spec) else None
-        own = {"generator": self.generator(found.name)}
-        return {name: own[name] if name in own else self.get(name, at) for name in found.inputs}
+        """Everything a score and its rule read, in one seed, but for the recorded dynamics."""
+        at, own = self._place(found, seed), {"generator": self.generator(found.name)}
+        asked = [name for name in found.all_inputs if name not in TRAJECTORY_INPUTS]
+        return {name: own[name] if name in own else self.get(name, at) for name in asked}
+
+    def seconds_of(self, found: Score, seed: int = 0) -> float:
+        """What the inputs of a score took, those that it shares with others included, the training not."""
+        at = self._place(found, seed)
+        left = [_key(name, at) for name in found.all_inputs]
+        counted: set[Key] = set()
+        while left:
+            key = left.pop()
+            if key not in counted:
+                counted.add(key)
+                left += self._read.get(key, ())
+        return sum(self._seconds.get(key, 0.0) for key in counted)
+
+    def _place(self, found: Score, seed: int) -> At | None:
+        return At(seed, found.at(self.training.epochs)) if needs_training(found, self.spec) else None
 
     def network(self, at: At) -> nn.Module:
         """The trained network, on the run's device, in evaluation mode."""
@@ -123,7 +170,7 @@ class Inputs:
 
     def passed(self, samples: Samples, at: At, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
         """function(network, batch of inputs) over all samples, in order and in evaluation mode, float32 on the CPU."""
-        parts = clean_pass(self.network(at), samples, self.normalisation, function, pulse=lambda: self.report(0, 1))
+        parts = clean_pass(self.network(at), samples, self.normalisation, function, pulse=self.progress.pulse)
         return torch.cat([values.float().cpu() for _, values in parts])
 
     def validation(self) -> Samples:
@@ -131,9 +178,14 @@ class Inputs:
         return _require_test(self.spec, self.test)
 
 
+def _key(name: str, at: At | None) -> Key:
+    return name, at if INPUTS[name].cost == "training" else None
+
+
 def needs_training(found: Score, spec: RunSpec) -> bool:
     """Whether a score needs a network trained in this run."""
-    return found.needs_training and not (spec.features and found.features_suffice)
+    from_file = (spec.features and found.features_suffice) or (spec.cscores and found.inputs == ("cscores",))
+    return found.needs_training and not from_file
 
 
 def weights_file(epoch: int, epochs: int) -> str:
@@ -181,12 +233,12 @@ def _features(run: Inputs, at: At | None) -> Tensor:
 
 
 def _any_features(run: Inputs, samples: Samples) -> Tensor:
-    return compute_pretrained_features(run.pretrained, samples, lambda: run.report(0, 1))
+    return compute_pretrained_features(run.pretrained, samples, run.progress.pulse)
 
 
 def _neighbor_ids(run: Inputs, at: At | None) -> Tensor:
     k = run.spec.neighbors or DEFAULT_NEIGHBORS
-    ids, similarities = compute_neighbors(run.get("features", at).to(run.device), k, run.report)
+    ids, similarities = compute_neighbors(run.get("features", at).to(run.device), k, run.progress.step)
     run.keep(at, similarities=similarities.cpu())
     return ids.cpu()
 
@@ -196,7 +248,7 @@ def _together(first: str, name: str) -> Callable[[Inputs, At | None], Tensor]:
 
     def found(run: Inputs, at: At | None) -> Tensor:
         run.get(first, at)
-        value: Tensor = run._known[name, at if INPUTS[name].cost == "training" else None]
+        value: Tensor = run._beside[_key(name, at)]
         return value
 
     return found
@@ -236,13 +288,13 @@ def _gap(run: Inputs, rows: Tensor, what: str) -> Gap:
     if run.spec.complexity == "stochastic":
         negatives = _negatives(run.samples)
         generator = run.generator(f"complexity gap of the {what}")
-        gap = solve_stochastic_gap(rows, labels, negatives, RUNS, generator, report=run.report)
+        gap = solve_stochastic_gap(rows, labels, negatives, RUNS, generator, report=run.progress.step)
         form = f"stochastic, {RUNS} runs of {negatives} negatives per positive"
     else:
         needed, dtype = gap_bytes(n, rows.shape[1], run.samples.classes), torch.float64
         if needed > available_bytes(run.device):
             dtype = torch.float32  # a GPU's way out; on a CPU the run was refused before it started
-        gap = solve_gap(rows, labels, dtype=dtype, report=run.report)
+        gap = solve_gap(rows, labels, dtype=dtype, report=run.progress.step)
         form = f"exact, {dtype}".replace("torch.", "")
     seconds = time.perf_counter() - started
     note = f"complexity gap of the {what}: {form}, {seconds:.1f} s"
@@ -265,8 +317,9 @@ def _gradient_norms(run: Inputs, at: At) -> Tensor:
     for start in range(0, len(samples), GRADIENT_ROWS):
         rows = slice(start, start + GRADIENT_ROWS)
         inputs = to_float(samples.inputs[rows], scale.mean, scale.std)
-        norms = compute_gradient_norms(network, inputs, samples.labels[rows], lambda: run.report(0, 1))
+        norms = compute_gradient_norms(network, inputs, samples.labels[rows], run.progress.pulse)
         parts.append(norms.cpu())
+        run.progress.step(start, len(samples))
     return torch.cat(parts)
 
 
@@ -290,19 +343,30 @@ def _validation_influence(run: Inputs, at: At) -> Tensor:
     return total
 
 
+def _cross_validation(run: Inputs, at: At) -> CrossValidation:
+    return CrossValidation(run.samples, run.training, at.epoch, run.normalisation, run.partial, run.progress)
+
+
 def _heldout_probs(run: Inputs, at: At) -> Tensor:
-    """The folds' networks are trained like the seeds', for as many epochs; a run that is killed trains them again."""
-    generator = run.generator("folds")
-    pulse = partial(run.report, 0, 1)
-    return compute_heldout_probs(run.samples, run.training, at.epoch, run.normalisation, generator, pulse)
+    return compute_heldout_probs(_cross_validation(run, at), run.generator("folds"))
 
 
-def _heldout(run: Inputs, at: At) -> Tensor:
-    generator = run.generator("halves")
-    pulse = partial(run.report, 0, 1)
-    found = compute_heldout_correct(run.samples, run.training, at.epoch, run.normalisation, generator, pulse)
-    run.keep(at, heldout_correct=found[1])
-    return found[0]
+def _incv_selected(run: Inputs, at: At) -> Tensor:
+    selected, rate = compute_incv(_cross_validation(run, at), run.generator("rounds"))
+    run.notes.append(f"iterative cross-validation estimates that {rate:.1%} of the labels are wrong")
+    return selected
+
+
+def _cscores(run: Inputs, at: At) -> Tensor:
+    if run.spec.cscores:
+        samples = run.samples
+        labels = samples.labels if samples.true_labels is None else samples.true_labels
+        return torch.from_numpy(read_cscores(Path(run.spec.cscores), labels.cpu().numpy()))
+    return estimate_consistency(*compute_heldout_correct(_cross_validation(run, at), run.generator("halves")))
+
+
+def _detector(run: Inputs, at: At | None) -> Detector | None:
+    return load_detector(run.workspace, run.spec.detector)[0] if run.spec.detector else None
 
 
 def _validation_labels(run: Inputs, at: At | None) -> Tensor:
@@ -326,8 +390,9 @@ PROVIDERS: dict[str, Callable[[Inputs, Any], Any]] = {
     "checkpoint_rates": _together("checkpoint_probs", "checkpoint_rates"),
     "validation_influence": _validation_influence,
     "heldout_probs": _heldout_probs,
-    "heldout": _heldout,
-    "heldout_correct": _together("heldout", "heldout_correct"),
+    "incv_selected": _incv_selected,
+    "cscores": _cscores,
+    "detector": _detector,
     "alpha": _alpha,
     "inverse_diagonal": _together("alpha", "inverse_diagonal"),
     "kernel_labels": _together("alpha", "kernel_labels"),
@@ -337,13 +402,35 @@ PROVIDERS: dict[str, Callable[[Inputs, Any], Any]] = {
 """Input -> the function that computes it for a run; its second argument is the network, None for inputs of none."""
 
 
+def estimate_seconds(scores: Sequence[Score], spec: RunSpec, n: int) -> dict[str, float]:
+    """Rough seconds of each score with the inputs that it is the first to ask for, to share out the progress by.
+
+    Those of the recorded dynamics are one entry, "dynamics".
+    """
+    epochs, seeds = (spec.training.epochs, spec.training.seeds) if spec.training else (0, 0)
+    network = epochs * n * 3e-5
+    heavy = {
+        "alpha": n**3 * 2e-11,
+        "feature_alpha": n**3 * 2e-11,
+        "gradient_norms": seeds * n * 1e-3,
+        "heldout_probs": FOLDS * network,
+        "cscores": 0.0 if spec.cscores else 2 * REPEATS * network / 2,
+        "incv_selected": 2 * ROUNDS * network / 2,
+    }
+    out = {"dynamics": 0.05 + n * 1e-5 * sum(found.over_dynamics for found in scores)}
+    for found in scores:
+        if not found.over_dynamics:
+            out[found.name] = 0.05 + n * 1e-5 + sum(heavy.pop(name, 0.0) for name in found.all_inputs)
+    return out
+
+
 def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples, test: Samples | None) -> None:
     """Refuse before anything is trained what would fail after it.
 
     Raises: ScoreInputError when more neighbours are asked than there are, or when classes are missing; SpecError when
             a score needs a test split and there is none, or more memory than is free
     """
-    asked = {name for found in scores for name in found.inputs}
+    asked = {name for found in scores for name in found.all_inputs}
     mixed = [found.name for found in scores if found.reads_features and not found.features_suffice]
     if spec.features and mixed:
         raise SpecError(

@@ -15,14 +15,25 @@ import duckdb
 import numpy as np
 import torch
 
+from engine.data.cscores import cscores_file
 from engine.data.loader import Samples, load_split, normalisation
+from engine.detectors import detector_file
 from engine.embedding import compute_umap
 from engine.environment import describe_environment
 from engine.errors import NotFoundError
-from engine.inputs import At, Inputs, check_inputs_exist, kept_epochs, needs_training, network_features, weights_file
+from engine.inputs import (
+    At,
+    Inputs,
+    check_inputs_exist,
+    estimate_seconds,
+    kept_epochs,
+    needs_training,
+    network_features,
+    weights_file,
+)
 from engine.jobs import computing, seconds_spent
-from engine.progress import Listener, Progress
-from engine.queries import fetch_fingerprint, has_test
+from engine.progress import Listener, Parts, Progress
+from engine.queries import class_sizes, fetch_fingerprint, has_test
 from engine.results import Results
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores
@@ -42,6 +53,11 @@ from engine.training.models import find_factory
 from engine.training.pretrained import file_hash, parse_source
 from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks
 from engine.workspace import Workspace, save_tensors
+
+KERNEL_SAMPLES = 10_000
+"""Up to so many samples `standard` has the complexity gap: its time grows with their cube, 20 s at 10,000."""
+
+KERNEL_SCORES = ("cg", "cg_partial", "cg_fit", "cg_forward", "cg_feature")
 
 
 @dataclass(frozen=True)
@@ -72,21 +88,28 @@ def plan_run(
     complexity: Complexity = "exact",
     standardise: bool = False,
     features: str = "",
+    detector: str = "",
+    cscores: str = "",
 ) -> RunSpec:
     """The spec of a run, with what was left open filled in so that it asks only for what it needs.
 
-    `all` scores bring the neighbours, the map and the threshold rule; named ones bring the rule with `aum`. `all`
-    passes over scores that cannot be had: those that need a test split where there is none, and those that read the
-    trained network's last layer where the features are another's.
+    `standard` and `all` bring the neighbours, the map and the threshold rule; named scores bring the rule with `aum`.
+    `standard` has the complexity gap up to KERNEL_SAMPLES samples. Both pass over scores that cannot be had: those
+    that need a test split where there is none, those that read the trained network's last layer where the features
+    are another's, and those of neighbours and kernels where a class has a single sample.
     """
+    everything = bool({"all", "standard"} & set(scores))
+    sizes, by_name = class_sizes(workspace, dataset), set(scores)
+    if "standard" in scores and _kernel_is_cheap(workspace, dataset, sum(sizes), standardise):
+        scores = [*scores, *KERNEL_SCORES]
     resolved = resolve_scores(scores)
-    if "all" in scores:
-        tested = has_test(workspace, dataset)
-        mixed = [s for s in resolved if features and s.reads_features and not s.features_suffice]
-        untested = [s for s in resolved if s.needs_test and not tested]
-        resolved = tuple(s for s in resolved if s.name in scores or s not in (*mixed, *untested))
+    if everything:
+        single = min(sizes) < 2 or len(sizes) < 2
+        passed = {s.name for s in resolved if s.needs_test} if not has_test(workspace, dataset) else set()
+        passed |= {s.name for s in resolved if features and s.reads_features and not s.features_suffice}
+        passed |= {s.name for s in resolved if single and s.family in ("neighbor", "complexity")}
+        resolved = tuple(s for s in resolved if s.name not in passed or s.name in by_name)
     names = tuple(sorted(s.name for s in resolved))
-    everything = "all" in scores
     if embedding is None:
         embedding = "umap" if everything else "none"
     if neighbors is None:
@@ -106,9 +129,21 @@ def plan_run(
         standardise,
         features,
         file_hash(parse_source(features)[1]) if features else "",
+        detector,
+        file_hash(detector_file(workspace, detector)) if detector else "",
+        str(Path(cscores).resolve()) if cscores else "",
+        file_hash(cscores_file(cscores)) if cscores else "",
     )
     find_factory(training.model)
     return spec if run_needs_training(spec) else replace(spec, training=None)
+
+
+def _kernel_is_cheap(workspace: Workspace, dataset: str, n: int, standardise: bool) -> bool:
+    """Whether the complexity gap can be had in passing: few samples, and none without a direction."""
+    if n > KERNEL_SAMPLES:
+        return False
+    inputs = load_split(workspace, dataset, "train").inputs
+    return standardise or bool(inputs.flatten(1).any(1).all())
 
 
 def find_trained(
@@ -187,11 +222,12 @@ class _Attempt:
         trained: Trained | None,
         listener: Listener | None,
     ) -> None:
-        self.spec, self.device, self.folder, self.trained = spec, device, folder, trained
+        self.workspace, self.spec, self.device, self.folder, self.trained = workspace, spec, device, folder, trained
         self.notes: list[str] = []
         self.samples = load_split(workspace, spec.dataset, "train", device)
         self.test = load_test(workspace, spec.dataset, device)
         self.normalisation = Normalisation(*normalisation(self.samples))
+        self.score_seconds = estimate_seconds(resolve_scores(spec.scores), spec, len(self.samples))
         self.progress = Progress(folder, self._weights(), listener)
 
     def _weights(self) -> dict[str, float]:
@@ -201,14 +237,12 @@ class _Attempt:
         if spec.training:
             networks = (0 if self.trained else spec.training.seeds) + spec.threshold_rounds
         epochs = spec.training.epochs if spec.training else 0
-        asked = {name for found in resolve_scores(spec.scores) for name in found.inputs}
-        gaps = asked & {"alpha", "feature_alpha"}
         return {
             "training": networks * epochs * n * 3e-5,
             "recording": 0.0 if self.trained else n * networks * epochs * 1e-6,
             "neighbours": n * n * 1e-8 if spec.neighbors else 0.0,
             "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
-            "scores": n * 1e-4 + n**3 * 2e-11 * len(gaps),
+            "scores": sum(self.score_seconds.values()),
         }
 
     def compute(self, results: Results, target: Path, scores: Sequence[Score]) -> None:
@@ -219,13 +253,15 @@ class _Attempt:
         if self.spec.training and run_needs_training(self.spec):
             self._train(results, target, scores)
         inputs = Inputs(
+            self.workspace,
             self.spec,
             self.samples,
             self.test,
             self.normalisation,
             self.trained.folder if self.trained else target,
+            self.folder / "partial",
             results.generator,
-            self.progress.step,
+            self.progress,
             self.notes,
         )
         if self.spec.training and not self.trained:
@@ -239,10 +275,11 @@ class _Attempt:
                 features = inputs.get("features", inputs.last)
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
         self.progress.stage("scores")
+        inputs.progress = parts = Parts(self.progress, self.score_seconds)
         mislabelled = None
         if self.samples.true_labels is not None:
             mislabelled = (self.samples.true_labels.cpu() != labels).numpy()
-        results.write_scores(scores, labels, self.samples.classes, mislabelled, self.progress.step, inputs.of_score)
+        results.write_scores(scores, labels, self.samples.classes, mislabelled, parts, inputs)
         self.notes += results.notes
 
     def _train(self, results: Results, target: Path, scores: Sequence[Score]) -> None:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import Cancelled
 from engine.workspace import append_journal
 
 Listener = Callable[[str, float, float | None], None]
 """(stage, fraction of the whole 0..1, seconds left or None)"""
+
+
+class Reporter(Protocol):
+    """What long work reports to: `Progress`, or one part of one of its stages."""
+
+    def step(self, done: float, total: float, detail: str = "") -> None:
+        """Report done of total; Cancelled when somebody asked to stop."""
+
+    def pulse(self) -> None:
+        """Raise Cancelled when somebody asked to stop."""
+
+    def stop(self, stopped: bool = True) -> None:
+        """Make every thread that reports here stop at its next pulse, or let them go on."""
 
 
 class Progress:
@@ -94,3 +107,31 @@ class Progress:
         if (self.folder / "cancel").exists():
             self._journal(now)  # what was cancelled tells how far it had come
             raise Cancelled()
+
+
+class Parts:
+    """One stage in parts of known weight, whose names are shown beside it. A part that is entered ends the others."""
+
+    def __init__(self, progress: Progress, weights: Mapping[str, float]) -> None:
+        self.progress = progress
+        self.weights = dict(weights)
+        self._whole = sum(weights.values()) or 1.0
+        self._done = 0.0
+        self._part = ""
+
+    def enter(self, name: str) -> None:
+        """Begin a part."""
+        self._done += self.weights.pop(self._part, 0.0)
+        self._part = name
+        self.step(0, 1)
+
+    def step(self, done: float, total: float, detail: str = "") -> None:
+        """Report done of total in the current part."""
+        share = self.weights.get(self._part, 0.0) * (done / total if total else 1.0)
+        self.progress.step(self._done + share, self._whole, detail or self._part)
+
+    def pulse(self) -> None:
+        self.progress.pulse()
+
+    def stop(self, stopped: bool = True) -> None:
+        self.progress.stop(stopped)

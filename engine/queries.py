@@ -75,6 +75,13 @@ def has_test(workspace: Workspace, dataset: str) -> bool:
         return bool(connection.execute("SELECT count(*) > 0 FROM samples WHERE split = 'test'").fetchall()[0][0])
 
 
+def class_sizes(workspace: Workspace, dataset: str) -> list[int]:
+    """How many training samples each class that occurs has."""
+    with connected(workspace, dataset, []) as connection:
+        rows = connection.execute("SELECT count(*) FROM samples WHERE split = 'train' GROUP BY label").fetchall()
+    return [int(count) for (count,) in rows]
+
+
 def default_dataset(workspace: Workspace) -> str:
     """The dataset of the latest published run, else the first by name; NotFoundError when there is none."""
     published = [workspace.read_spec(run_id) for run_id in workspace.published_runs()]

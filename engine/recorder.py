@@ -29,9 +29,9 @@ from torch import Tensor
 from engine.environment import describe_environment
 from engine.errors import ScoreInputError, SpecError
 from engine.jobs import computing
-from engine.progress import Progress
+from engine.progress import Parts, Progress
 from engine.queries import connected, fetch_fingerprint, fetch_sql
-from engine.results import Results
+from engine.results import DYNAMICS, Results
 from engine.scores.registry import all_scores
 from engine.spec import Observe, RecordedSpec, check_choice, run_id, spec_to_json
 from engine.training.dynamics import DynamicsRecorder, Spill, write_trajectories
@@ -198,7 +198,7 @@ class Recorder:
                 write_trajectories(connection, spills, np.arange(len(labels)), labels.numpy(), progress.step)
                 results.write_epochs(self._rows)
                 progress.stage("scores")
-                results.write_scores(scores, labels, self._classes, truth, progress.step)
+                results.write_scores(scores, labels, self._classes, truth, Parts(progress, {DYNAMICS: 1.0}))
                 results.write_run(
                     run_id=wanted,
                     kind="recorded",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.evaluate import evaluate_rule, evaluate_score
+from engine.progress import Parts
 from engine.schema import RESULT_TABLES
 from engine.scores.registry import TRAJECTORY_INPUTS, Score, catalog_row, compute_score
 from engine.selection.orders import compute_ranks
@@ -22,6 +23,19 @@ from engine.spec import spec_hash
 from engine.training.dynamics import BLOCK_BYTES, create_trajectories, read_trajectories
 
 Array = np.ndarray[Any, Any]
+
+DYNAMICS = "dynamics"
+"""The part of scoring that reads the recorded dynamics, for all scores of them together."""
+
+
+class Given(Protocol):
+    """Where the inputs of scores come from, but for the recorded dynamics: `engine.inputs.Inputs`, for one."""
+
+    def of_score(self, found: Score, seed: int = 0) -> Mapping[str, Any]:
+        """The inputs of a score and its rule in one seed."""
+
+    def seconds_of(self, found: Score, seed: int = 0) -> float:
+        """What they took."""
 
 
 class Results:
@@ -118,24 +132,30 @@ class Results:
         labels: Tensor,
         classes: int,
         mislabelled: Array | None,
-        report: Callable[[int, int], None],
-        arguments: Callable[[Score, int], Mapping[str, Any]] | None = None,
+        progress: Parts,
+        inputs: Given | None = None,
     ) -> None:
         """Compute, rank, evaluate and write the scores; from dynamics also the labels the networks voted for.
 
-        arguments: (score, seed) -> the inputs of a score that does not read the recorded dynamics; without it such
-        a score gets the labels and a generator.
+        inputs: of the scores, but for the recorded dynamics; without them a score gets the labels, a generator and
+        the shipped detector.
         """
         n = len(labels)
         values: dict[str, Tensor] = {}
         seconds = dict.fromkeys((s.name for s in scores), 0.0)
+        given = inputs or _Free(self, labels)
         over_dynamics = [s for s in scores if s.over_dynamics]
         if over_dynamics:
-            self._score_dynamics(over_dynamics, n, classes, values, seconds, report)
-        given = arguments or (lambda found, seed: {"labels": labels, "generator": self.generator(found.name)})
+            progress.enter(DYNAMICS)
+            self._score_dynamics(over_dynamics, n, classes, values, seconds, progress, given)
+        rule_values: dict[str, Tensor] = {}
         for found in scores:
             if not found.over_dynamics:
+                progress.enter(found.name)
                 values[found.name] = self._score_whole(found, given, seconds)
+                if found.flags_by:
+                    asked = given.of_score(found, 0)
+                    rule_values[found.name] = found.flags_by(*(asked[name] for name in found.rule_inputs)).float()
         for found in scores:
             started = time.perf_counter()
             ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()
@@ -155,9 +175,9 @@ class Results:
             if mislabelled is not None:
                 self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
             if found.flags_above is not None:
-                above = values[found.name] > found.flags_above
+                judged = rule_values.get(found.name, values[found.name])
                 threshold = np.full(n, found.flags_above, np.float32)
-                self.write_rule(found.name, above.numpy(), threshold, values[found.name].numpy())
+                self.write_rule(found.name, (judged > found.flags_above).numpy(), threshold, judged.numpy())
         if mislabelled is not None:
             for rule, flagged in self._rules.items():
                 self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
@@ -169,13 +189,15 @@ class Results:
         classes: int,
         values: dict[str, Tensor],
         seconds: dict[str, float],
-        report: Callable[[int, int], None],
+        progress: Parts,
+        inputs: Given,
     ) -> None:
         columns = {"label", "predicted"}
         for found in scores:
             columns |= {found.recorded} if found.recorded else set(found.inputs) & TRAJECTORY_INPUTS
         seeds, epochs = self._shape()
         per_seed = {found.name: torch.empty(seeds, n) for found in scores}
+        others = {found.name: inputs.of_score(found, 0) for found in scores}
         step = max(1, BLOCK_BYTES // (4 * len(columns) * seeds * epochs))
         for start in range(0, n, step):
             stop = min(start + step, n)
@@ -186,26 +208,25 @@ class Results:
                     if found.recorded:
                         value = block[found.recorded][s, found.at(epochs) - 1]
                     else:
-                        value = compute_score(found, {i: block[i][s] for i in found.inputs})
+                        own = {i: block[i][s] for i in found.inputs if i in TRAJECTORY_INPUTS}
+                        value = compute_score(found, {**others[found.name], **own})
                     per_seed[found.name][s, start:stop] = value
                 seconds[found.name] += time.perf_counter() - started
             self._write_votes(block["predicted"].long(), block["label"], classes, start)
-            report(stop, n)
+            progress.step(stop, n)
         for found in scores:
             values[found.name] = self._write_seed_scores(found, per_seed[found.name])
             self._note_epoch(found, epochs)
 
-    def _score_whole(
-        self, found: Score, arguments: Callable[[Score, int], Mapping[str, Any]], seconds: dict[str, float]
-    ) -> Tensor:
+    def _score_whole(self, found: Score, given: Given, seconds: dict[str, float]) -> Tensor:
         """A score over all samples at once, of the first seed's network or as the mean over all."""
         seeds, epochs = self._shape() if found.needs_training and self._trajectories else (1, 0)
         per_seed = []
         for seed in range(seeds if found.every_seed else 1):
-            inputs = arguments(found, seed)
+            inputs = given.of_score(found, seed)
             started = time.perf_counter()
             per_seed.append(compute_score(found, inputs))
-            seconds[found.name] += time.perf_counter() - started
+            seconds[found.name] += time.perf_counter() - started + given.seconds_of(found, seed)
         self._note_epoch(found, epochs)
         return self._write_seed_scores(found, torch.stack(per_seed)) if found.every_seed else per_seed[0]
 
@@ -260,6 +281,20 @@ class Results:
         self.connection.register("block", block)
         self.connection.execute(f"INSERT INTO {table} SELECT * FROM block")
         self.connection.unregister("block")
+
+
+class _Free:
+    """Inputs that need nothing: what the scores of a recorded run can have."""
+
+    def __init__(self, results: Results, labels: Tensor) -> None:
+        self.results, self.labels = results, labels
+
+    def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
+        known = {"labels": self.labels, "generator": self.results.generator(found.name), "detector": None}
+        return {name: known[name] for name in found.inputs if name not in TRAJECTORY_INPUTS}
+
+    def seconds_of(self, found: Score, seed: int = 0) -> float:
+        return 0.0
 
 
 def _repeat(text: str, n: int) -> pa.Array:

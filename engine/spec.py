@@ -86,7 +86,8 @@ class RunSpec:
 
     neighbors: kept per sample, 0 = none; complexity: the complexity gap over the whole set, or averaged over random
     subsets; standardise: its inputs shifted and scaled per channel first; features: torchvision:NAME:FILE, "" = of the
-    trained network; features_hash: of that file.
+    trained network; detector: a noise detector's name, "" = the shipped one; cscores: a file of published consistency
+    scores, "" = estimated; the hashes are of those files.
     """
 
     dataset: str
@@ -101,6 +102,10 @@ class RunSpec:
     standardise: bool = False
     features: str = ""
     features_hash: str = ""
+    detector: str = ""
+    detector_hash: str = ""
+    cscores: str = ""
+    cscores_hash: str = ""
 
     def __post_init__(self) -> None:
         check_range("--threshold-rounds", self.threshold_rounds, 0, 2, "2 rounds judge every sample")

@@ -25,7 +25,7 @@ def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ingest(workspace, IngestSpec(name="digits", source="digits"))
     ingest(workspace, IngestSpec(name="digits-noisy", source="dataset:digits", noise="symmetric:0.2"))
     for name in ("digits", "digits-noisy"):
-        compute(workspace, plan_run(workspace, name, ["all"], QUICK), "cpu")
+        compute(workspace, plan_run(workspace, name, ["standard"], QUICK), "cpu")
     plan = plan_psi(workspace, "digits-noisy", ("random", "aum", "aum*", "oracle"), points=4, seeds=2, epochs=2)
     compute(workspace, plan, "cpu")
     return root

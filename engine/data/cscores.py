@@ -13,6 +13,13 @@ from engine.errors import SourceError
 Array = np.ndarray[Any, Any]
 
 
+def cscores_file(path: str | Path) -> Path:
+    """The path of a file of C-scores; SourceError when it is missing."""
+    if not Path(path).is_file():
+        raise SourceError(f"no file {path} (--cscores); it must be an .npz with an array 'scores'")
+    return Path(path)
+
+
 def read_cscores(path: Path, labels: Array) -> Array:
     """C-scores of a training set from an .npz file with `scores` and, to check the order by, `labels`.
 
@@ -22,8 +29,7 @@ def read_cscores(path: Path, labels: Array) -> Array:
     Returns: (N,) float32 in [0, 1]; higher = easier, as the score `consistency`
     Raises:  SourceError when the file is missing or malformed, or is of other samples or another order
     """
-    if not path.is_file():
-        raise SourceError(f"no file {path}; it must be an .npz with an array 'scores'")
+    cscores_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files if name in ("scores", "labels")}

@@ -76,16 +76,16 @@ def resample(p_given: Tensor, epochs: int) -> Tensor:
     return functional.interpolate(p_given.T[:, None], size=epochs, mode="linear", align_corners=True)[:, 0].T
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="LSTM paper, eq. 3")
+@score(higher_means="harder", value_range=(0.0, 1.0), source="LSTM paper, eq. 3", flags_above=0.5)
 @torch.no_grad()
-def lstm_detector(p_given: Tensor, detector: Detector | None = None) -> Tensor:
+def lstm_detector(p_given: Tensor, detector: Detector | None) -> Tensor:
     """Probability of being mislabelled, by an LSTM that reads the training dynamics.
 
     s_i = sigmoid(g(p_{y_i}^(1), ..., p_{y_i}^(T)))
 
     Args:    p_given (T, N) in [0, 1]; detector: trained on any dataset, of any length; None = the one that ships,
              trained on scikit-learn's digits with 30 % of the labels wrong
-    Returns: (N,) float32 in [0, 1]; higher = harder (mislabelled)
+    Returns: (N,) float32 in [0, 1]; higher = harder (mislabelled); > 1/2 flags it (rule `lstm_detector`)
     Raises:  ScoreInputError on a wrong shape or values that are not probabilities
     Departs from the paper: sequences of another length are resampled linearly to the detector's.
     """

@@ -118,40 +118,6 @@ def compute_gradient_norms(
     return torch.cat(parts).float()
 
 
-def compute_kernel_velocity(before: Tensor, after: Tensor) -> float:
-    """1 - cosine of two kernel matrices: how much the tangent kernel of some samples has turned.
-
-    Args:    before, after: (n, n)
-    Returns: 0 (no change) .. 2
-    Source:  Fort et al. 2020; CG, section 5.2
-    """
-    return float(1 - functional.cosine_similarity(before.flatten().double(), after.flatten().double(), dim=0))
-
-
-def compute_tangent_kernel(network: nn.Module, inputs: Tensor) -> Tensor:
-    """The neural tangent kernel's Gram matrix over some inputs, summed parameter by parameter.
-
-    K[(i, c), (j, d)] = <grad_w z_c(x_i), grad_w z_d(x_j)>
-
-    Args:    network: in evaluation mode; inputs (n, ...), as the network takes them
-    Returns: (n C, n C) float32
-    """
-    buffers = dict(network.named_buffers())
-    parameters = {name: p.detach() for name, p in network.named_parameters()}
-    kernel: Tensor | None = None
-    for name, values in parameters.items():
-        others = {key: p for key, p in parameters.items() if key != name}
-
-        def logits(own: Tensor, one: Tensor, name: str = name, others: dict[str, Tensor] = others) -> Tensor:
-            out: Tensor = functional_call(network, {**others, **buffers, name: own}, (one[None],))
-            return out[0]
-
-        jacobian = vmap(torch.func.jacrev(logits), in_dims=(None, 0))(values, inputs).flatten(2).flatten(0, 1)
-        kernel = jacobian @ jacobian.T if kernel is None else kernel + jacobian @ jacobian.T
-    assert kernel is not None
-    return kernel
-
-
 def checkpoint_epochs(epochs: int, count: int = 5) -> Sequence[int]:
     """The epochs (1 .. T) whose networks TracIn reads: evenly spaced, the last among them."""
     return sorted({max(1, round(epochs * k / count)) for k in range(1, count + 1)})

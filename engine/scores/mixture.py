@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,13 @@ EM_ITERATIONS = 10
 Posterior = Callable[[Tensor], Tensor]
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="Arazo et al. 2019; AUM, section 4", every_seed=True)
+@score(
+    higher_means="harder",
+    value_range=(0.0, 1.0),
+    source="Arazo et al. 2019; AUM, section 4",
+    every_seed=True,
+    flags_above=0.5,
+)
 def bmm(logits: Tensor, labels: Tensor) -> Tensor:
     """Posterior of the high-loss component of a mixture of two beta distributions on the last losses.
 
@@ -25,14 +31,18 @@ def bmm(logits: Tensor, labels: Tensor) -> Tensor:
     M-step by weighted moments; s_i = P(component with the larger mean | l_i)
 
     Args:    logits (N, C), a clean pass of the trained network; labels (N,) int64 in [0, C)
-    Returns: (N,) float32 in [0, 1]; higher = harder; 0 everywhere when the losses do not differ
+    Returns: (N,) float32 in [0, 1]; higher = harder; 0 everywhere when the losses do not differ; > 1/2 flags it
     Departs from the paper: losses of a clean pass after the last epoch, not of the training pass.
     """
     return fit_beta_mixture(_losses(logits, labels))
 
 
 @score(
-    higher_means="harder", value_range=(0.0, 1.0), source="Li et al. 2020 (DivideMix); AUM, section 4", every_seed=True
+    higher_means="harder",
+    value_range=(0.0, 1.0),
+    source="Li et al. 2020 (DivideMix); AUM, section 4",
+    every_seed=True,
+    flags_above=0.5,
 )
 def gmm(logits: Tensor, labels: Tensor) -> Tensor:
     """Posterior of the high-loss component of a mixture of two Gaussians on the last losses.
@@ -40,7 +50,7 @@ def gmm(logits: Tensor, labels: Tensor) -> Tensor:
     l_i = -log softmax(z_i)_{y_i}, scaled to [0, 1]; EM 10 iterations; s_i = P(component with the larger mean | l_i)
 
     Args:    logits (N, C), a clean pass of the trained network; labels (N,) int64 in [0, C)
-    Returns: (N,) float32 in [0, 1]; higher = harder; 0 everywhere when the losses do not differ
+    Returns: (N,) float32 in [0, 1]; higher = harder; 0 everywhere when the losses do not differ; > 1/2 flags it
     Departs from the paper: losses of a clean pass after the last epoch, not of the training pass.
     """
     return fit_gaussian_mixture(_losses(logits, labels))
@@ -100,7 +110,18 @@ def fit_gaussian_mixture(losses: Tensor) -> Tensor:
     return posterior()[:, int(mean.argmax())].float()
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="Chen et al. 2019 (INCV), algorithm 1")
+def _incv_discarded(incv_selected: Tensor) -> Tensor:
+    """1 for the samples that iterative cross-validation did not keep."""
+    return (~incv_selected).float()
+
+
+@score(
+    higher_means="harder",
+    value_range=(0.0, 1.0),
+    source="Chen et al. 2019 (INCV), algorithms 1 and 2",
+    flags_above=0.5,
+    flags_by=_incv_discarded,
+)
 def incv(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     """Whether networks that were not trained on a sample disagree with its label.
 
@@ -108,8 +129,8 @@ def incv(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     agree; within both the probability of the given label ranks
 
     Args:    heldout_probs (N, C) from cross-validation; labels (N,) int64 in [0, C)
-    Returns: (N,) float32 in [0, 1]; higher = harder
-    Departs from the paper: one round, graded, so that samples can be ranked; `select_incv` is the iteration.
+    Returns: (N,) float32 in [0, 1]; higher = harder; the rule `incv` flags what `select_incv` does not keep
+    Departs from the paper: the value is of one round of more folds, graded, so that samples can be ranked.
     """
     _check_heldout(heldout_probs, labels)
     agrees = heldout_probs.argmax(1) == labels
@@ -131,7 +152,10 @@ def estimate_noise_rate(agreement: float, classes: int) -> float:
 
 
 def select_incv(
-    predict: Callable[[Tensor, Tensor], Tensor], labels: Tensor, generator: torch.Generator, rounds: int = 4
+    predict: Callable[[Sequence[tuple[Tensor, Tensor]]], Sequence[Tensor]],
+    labels: Tensor,
+    generator: torch.Generator,
+    rounds: int = 4,
 ) -> tuple[Tensor, float]:
     """Iterative noisy cross-validation: the samples whose held-out prediction agrees, round after round.
 
@@ -139,8 +163,8 @@ def select_incv(
     the samples that agree are selected, and of those that do not the rate / (1 - rate) (at most 2) times as many
     with the largest loss are thrown out for good.
 
-    Args:    predict (training positions, test positions) -> probabilities (M, C) of the test positions;
-             labels (N,); rounds >= 1
+    Args:    predict: for each of the pairs (training positions, test positions) the probabilities (M, C) of the test
+             positions; labels (N,); rounds >= 1
     Returns: selected (N,) bool, and the noise rate estimated from the first round
     Raises:  ScoreInputError when there are fewer than 4 samples
     Source:  Chen et al. 2019, algorithm 2
@@ -156,7 +180,7 @@ def select_incv(
             break
         halves = torch.tensor_split(left[torch.randperm(len(left), generator=generator)], 2)
         before = selected.nonzero()[:, 0]
-        probs = [predict(torch.cat([before, halves[1 - h]]), halves[h]) for h in range(2)]
+        probs = predict([(torch.cat([before, halves[1 - h]]), halves[h]) for h in range(2)])
         agree = [p.argmax(1) == labels[half] for p, half in zip(probs, halves, strict=True)]
         if done == 0:
             rate = estimate_noise_rate(float(torch.cat(agree).float().mean()), probs[0].shape[1])
@@ -169,14 +193,31 @@ def select_incv(
     return selected, rate
 
 
-@score(higher_means="harder", value_range=(-1.0, 1.0), source="Northcutt et al. 2021, eq. 1 and 2")
+def _confident_excess(heldout_probs: Tensor, labels: Tensor) -> Tensor:
+    """How far the most probable class a sample is confidently of lies above its label, (N,): > 0 off the diagonal.
+
+    Classes whose probability stays below their threshold count as 0.
+    """
+    confident = heldout_probs * (heldout_probs >= class_thresholds(heldout_probs, labels))
+    own = _given(confident, labels)
+    return confident.scatter(1, labels[:, None], 0.0).amax(1) - own
+
+
+@score(
+    higher_means="harder",
+    value_range=(-1.0, 1.0),
+    source="Northcutt et al. 2021, eq. 1 and 2",
+    flags_above=0.0,
+    flags_by=_confident_excess,
+)
 def confident_learning(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     """How far the held-out probability of the given label stays below what is usual for its class.
 
     s_i = t_{y_i} - p_{i y_i}, t_j = mean of p_ij over the samples labelled j
 
     Args:    heldout_probs (N, C) from cross-validation; labels (N,) int64 in [0, C)
-    Returns: (N,) float32 in [-1, 1]; higher = harder; `confident_flags` are the off-diagonal of the confident joint
+    Returns: (N,) float32 in [-1, 1]; higher = harder; the rule `confident_learning` flags the off-diagonal of the
+             confident joint: samples that of the classes j with p_ij >= t_j are most probably of another than theirs
     """
     thresholds = class_thresholds(heldout_probs, labels)
     return thresholds[labels] - _given(heldout_probs, labels)
@@ -191,33 +232,25 @@ def class_thresholds(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     return torch.where(counts > 0, sums / counts.clamp_min(1), torch.inf).float()
 
 
-def confident_flags(heldout_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The off-diagonal of the confident joint: samples that are confidently of another class than their label.
-
-    A sample counts for class j when p_ij >= t_j; of several, for the one with the largest p_ij.
-
-    Args:    heldout_probs (N, C); labels (N,)
-    Returns: flagged (N,) bool, and the confident joint (C, C) int64, row = given label, column = confident class
-    Source:  Northcutt et al. 2021, eq. 1
-    """
-    classes = heldout_probs.shape[1]
-    above = heldout_probs >= class_thresholds(heldout_probs, labels)
-    counted = above.any(1)
-    confident = heldout_probs.masked_fill(~above, -1.0).argmax(1)
-    joint = torch.bincount(labels[counted] * classes + confident[counted], minlength=classes * classes)
-    return counted & (confident != labels), joint.view(classes, classes)
-
-
 @score(higher_means="easier", value_range=(0.0, 1.0), source="Jiang et al. 2021, eq. 1")
-def consistency(heldout: Tensor, heldout_correct: Tensor) -> Tensor:
+def consistency(cscores: Tensor) -> Tensor:
     """Accuracy on a sample over the networks that were trained on random subsets without it: the C-score.
 
-    s_i = share of the networks not trained on i that predict y_i
+    s_i = share of the networks not trained on i that predict y_i, see `estimate_consistency`
+
+    Args:    cscores (N,), estimated, or read from a published file (--cscores)
+    Returns: (N,) float32 in [0, 1]; higher = easier
+    Departs from the paper: estimated from subsets of one half, not averaged over sizes.
+    """
+    return cscores.float()
+
+
+def estimate_consistency(heldout: Tensor, heldout_correct: Tensor) -> Tensor:
+    """The share of the networks not trained on a sample that predict its given label.
 
     Args:    heldout (R, N) bool, not trained on in run r; heldout_correct (R, N) bool, predicted as its given label
-    Returns: (N,) float32 in [0, 1]; higher = easier
+    Returns: (N,) float32 in [0, 1]
     Raises:  ScoreInputError names a sample that no run held out
-    Departs from the paper: subsets of one half, not averaged over sizes.
     """
     runs = heldout.sum(0)
     if not bool((runs > 0).all()):

@@ -31,11 +31,16 @@ COSTS = ("free", "inputs", "training")
 
 @dataclass(frozen=True)
 class Input:
-    """Something a score may ask for. axis: the one along which the samples lie; None where none does."""
+    """Something a score may ask for.
+
+    axis: the one along which the samples lie; None where none does. heavy: it takes longer than the training itself
+    may: N^3, a backward pass for each sample, or networks of its own.
+    """
 
     what: str
     cost: str
     axis: int | None = 0
+    heavy: bool = False
 
 
 INPUTS: dict[str, Input] = {
@@ -53,19 +58,26 @@ INPUTS: dict[str, Input] = {
     "head_weight": Input("(C, D) weight of the network's last linear layer", "training", None),
     "head_bias": Input("(C,) bias of the network's last linear layer, zeros where it has none", "training", None),
     "validation_features": Input("(M, D) features of the test split in the same network", "training", None),
-    "alpha": Input("(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs", "inputs", 1),
-    "inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "inputs", 1),
-    "kernel_labels": Input("(R, N) float64 H y of the same", "inputs", 1),
-    "feature_alpha": Input("(R, N) float64 H^-1 y of the features of one network at one epoch", "training", 1),
-    "feature_inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "training", 1),
-    "gradient_norms": Input("(N,) norm of each sample's loss gradient in one network at one epoch", "training"),
+    "alpha": Input(
+        "(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs", "inputs", 1, heavy=True
+    ),
+    "inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "inputs", 1, heavy=True),
+    "kernel_labels": Input("(R, N) float64 H y of the same", "inputs", 1, heavy=True),
+    "feature_alpha": Input(
+        "(R, N) float64 H^-1 y of the features of one network at one epoch", "training", 1, heavy=True
+    ),
+    "feature_inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "training", 1, heavy=True),
+    "gradient_norms": Input(
+        "(N,) norm of each sample's loss gradient in one network at one epoch", "training", heavy=True
+    ),
     "checkpoint_probs": Input("(E, N, C) softmax output of one network at some epochs", "training", 1),
     "checkpoint_squares": Input("(E, N) squared norms of its features at them", "training", 1),
     "checkpoint_rates": Input("(E,) learning rates at them", "training", None),
     "validation_influence": Input("(N,) mean over the test split of the influence on its losses", "training"),
-    "heldout_probs": Input("(N, C) softmax output of networks not trained on the sample", "training"),
-    "heldout": Input("(R, N) bool, not among the half that network R was trained on", "training", 1),
-    "heldout_correct": Input("(R, N) bool, held out and predicted as its given label", "training", 1),
+    "heldout_probs": Input("(N, C) softmax output of networks not trained on the sample", "training", heavy=True),
+    "incv_selected": Input("(N,) bool, kept by iterative cross-validation", "training", heavy=True),
+    "cscores": Input("(N,) share of networks not trained on a sample that predict its label", "training", heavy=True),
+    "detector": Input("a noise detector (scores.detector)", "free", None),
     "validation_labels": Input("(M,) int64 labels of the test split", "free", None),
 }
 """What a score may ask for. T epochs, N samples, C classes, D features, K neighbours, M test samples.
@@ -105,11 +117,27 @@ class Score:
     epoch: int | None
     every_seed: bool
     flags_above: float | None
+    flags_by: Callable[..., Tensor] | None
 
     @property
     def cost(self) -> str:
         """What it needs, in one word: the dearest of its inputs."""
         return max((INPUTS[i].cost for i in self.inputs), key=COSTS.index)
+
+    @property
+    def heavy(self) -> bool:
+        """Whether one of its inputs may take longer than the training."""
+        return any(INPUTS[i].heavy for i in self.all_inputs)
+
+    @property
+    def rule_inputs(self) -> tuple[str, ...]:
+        """What its rule reads, where that is something else than its value."""
+        return _parameters(self.flags_by) if self.flags_by else ()
+
+    @property
+    def all_inputs(self) -> tuple[str, ...]:
+        """What it and its rule read."""
+        return tuple(dict.fromkeys((*self.inputs, *self.rule_inputs)))
 
     @property
     def needs_training(self) -> bool:
@@ -163,6 +191,7 @@ def score(
     epoch: int | None = None,
     every_seed: bool = False,
     flags_above: float | None = None,
+    flags_by: Callable[..., Tensor] | None = None,
 ) -> Callable[[F], F]:
     """Put a function into the catalogue under its own name.
 
@@ -176,13 +205,13 @@ def score(
         every_seed: for a function of a network's inputs that is not recorded: mean over the networks of all seeds,
             not the network of the first seed alone
         flags_above: larger values flag a sample as mislabelled, by a rule of the score's own name
+        flags_by: a function of inputs, named by its parameters, whose values (N,) the rule looks at instead
     """
 
     def add(function: F) -> F:
         name = function.__name__
-        parameters = inspect.signature(function).parameters
-        inputs = tuple(p.name for p in parameters.values() if p.default is p.empty)
-        unknown = [i for i in inputs if i not in INPUTS]
+        inputs = _parameters(function)
+        unknown = [i for i in (*inputs, *(_parameters(flags_by) if flags_by else ())) if i not in INPUTS]
         title = (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
         if unknown:
             raise TypeError(f"score {name} asks for {unknown}; the pipeline knows {sorted(INPUTS)}")
@@ -204,10 +233,15 @@ def score(
             epoch,
             every_seed,
             flags_above,
+            flags_by,
         )
         return function
 
     return add
+
+
+def _parameters(function: Callable[..., Tensor]) -> tuple[str, ...]:
+    return tuple(p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty)
 
 
 @cache
@@ -243,10 +277,14 @@ def find_score(name: str) -> Score:
 
 
 def resolve_scores(names: Sequence[str]) -> tuple[Score, ...]:
-    """The scores asked for, once each; `all` stands for every one of the catalogue."""
-    expanded = [n for name in names for n in (all_scores() if name == "all" else [name])]
+    """The scores asked for, once each.
+
+    `all` stands for every one of the catalogue, `standard` for those that take no longer than the training.
+    """
+    groups = {"all": list(all_scores()), "standard": [s.name for s in all_scores().values() if not s.heavy]}
+    expanded = [n for name in names for n in groups.get(name, [name])]
     if not expanded:
-        raise SpecError("no score was asked; allowed: all, or names from `winnow scores`")
+        raise SpecError("no score was asked; allowed: standard, all, or names from `winnow scores`")
     return tuple({n: find_score(n) for n in expanded}.values())
 
 
@@ -265,7 +303,7 @@ def catalog_row(found: Score) -> dict[str, Any]:
         "value_min": low,
         "value_max": high,
         "source": found.source,
-        "cost": found.cost,
+        "cost": found.cost + (" (heavy)" if found.heavy else ""),
     }
 
 

@@ -98,7 +98,7 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)  # type: ignore[no-any-return]
+            return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise SourceError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error

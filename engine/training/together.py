@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from engine.errors import Cancelled
-from engine.progress import Progress
+from engine.progress import Reporter
 from engine.training.models import draws_while_training
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def workers_for(model: str, networks: int, device: torch.device) -> int:
     return max(1, min(networks, torch.get_num_threads()))
 
 
-def train_together(work: Sequence[Callable[[], T]], workers: int, progress: Progress) -> list[T]:
+def train_together(work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
     """The results of every piece of work, in order. When one fails, the others stop at their next pulse."""
     if workers == 1:
         return [piece() for piece in work]

@@ -67,7 +67,7 @@ def test_fine_tuning_never_loses_on_what_is_held_out():
 
 def test_the_shipped_detector_knows_late_learners():
     p_given, mislabelled = _curves(500, 20, 2)
-    assert evaluate_detection(lstm_detector(p_given).numpy(), mislabelled.numpy())["roc_auc"] > 0.95
+    assert evaluate_detection(lstm_detector(p_given, None).numpy(), mislabelled.numpy())["roc_auc"] > 0.95
 
 
 def test_an_explanation_points_at_the_epochs_that_differ():
@@ -85,9 +85,9 @@ def test_an_explanation_points_at_the_epochs_that_differ():
 
 def test_messages():
     with pytest.raises(ScoreInputError, match="p_given of sample 2 is not a probability at every epoch"):
-        lstm_detector(torch.tensor([[0.5, 0.5, 1.5]]))
+        lstm_detector(torch.tensor([[0.5, 0.5, 1.5]]), None)
     with pytest.raises(ScoreInputError, match=r"p_given has shape \(3,\)"):
-        lstm_detector(torch.rand(3))
+        lstm_detector(torch.rand(3), None)
     with pytest.raises(ScoreInputError, match="0 of 5 samples are mislabelled; a detector needs at least 2 of each"):
         train_detector(torch.rand(4, 5), torch.zeros(5, dtype=torch.bool), seed=0)
     with pytest.raises(ScoreInputError, match="4 sequences but 5 labels"):

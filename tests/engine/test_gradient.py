@@ -12,8 +12,6 @@ from engine.scores.gradient import (
     checkpoint_epochs,
     compute_gradient_norms,
     compute_influence,
-    compute_kernel_velocity,
-    compute_tangent_kernel,
     grand_last_layer,
     tracin_self,
 )
@@ -93,21 +91,3 @@ def test_checkpoints_are_even_and_end_with_the_last():
     assert checkpoint_epochs(20) == [4, 8, 12, 16, 20]
     assert checkpoint_epochs(3) == [1, 2, 3]
     assert checkpoint_epochs(1) == [1]
-
-
-def test_tangent_kernel_is_the_jacobians_gram_matrix():
-    network, (inputs, _) = _network(), _samples()
-    rows = []
-    for one in inputs[:3]:
-        for c in range(C):
-            grads = torch.autograd.grad(network(one[None])[0, c], list(network.parameters()))
-            rows.append(torch.cat([g.flatten() for g in grads]))
-    jacobian = torch.stack(rows)
-    assert torch.allclose(compute_tangent_kernel(network, inputs[:3]), jacobian @ jacobian.T, rtol=1e-3, atol=1e-4)
-
-
-def test_kernel_velocity_by_hand():
-    kernel = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
-    assert compute_kernel_velocity(kernel, 3 * kernel) == pytest.approx(0, abs=1e-12)
-    # <(2,1,1,2), (1,0,0,1)> = 4; norms sqrt 10 and sqrt 2.
-    assert compute_kernel_velocity(kernel, torch.eye(2)) == pytest.approx(1 - 4 / math.sqrt(20))

@@ -13,16 +13,16 @@ from sklearn.mixture import GaussianMixture
 from engine.errors import ScoreInputError
 from engine.scores.mixture import (
     class_thresholds,
-    confident_flags,
     confident_learning,
-    consistency,
     draw_folds,
+    estimate_consistency,
     estimate_noise_rate,
     fit_beta_mixture,
     fit_gaussian_mixture,
     incv,
     select_incv,
 )
+from engine.scores.registry import find_score
 
 
 def _two_groups(seed=0):
@@ -120,31 +120,46 @@ def test_confident_learning_by_hand():
     # t_0 = (0.9 + 0.6 + 0.3) / 3 = 0.6; t_1 = (0.8 + 0.2) / 2 = 0.5.
     assert class_thresholds(PROBS, LABELS).tolist() == pytest.approx([0.6, 0.5])
     assert confident_learning(PROBS, LABELS).tolist() == pytest.approx([-0.3, 0.0, 0.3, -0.3, 0.3])
-    flagged, joint = confident_flags(PROBS, LABELS)
     # 0 -> class 0, 1 -> class 0 (0.6 >= 0.6), 2 -> class 1 (0.7), 3 -> class 1, 4 -> class 0.
-    assert flagged.tolist() == [False, False, True, False, True]
-    assert joint.tolist() == [[2, 1], [1, 1]]
+    assert confident_flags(PROBS, LABELS) == [False, False, True, False, True]
+
+
+def confident_flags(probs, labels):
+    found = find_score("confident_learning")
+    return (found.flags_by(probs, labels) > found.flags_above).tolist()
+
+
+def test_the_rule_is_the_off_diagonal_of_the_confident_joint():
+    # Counted as the paper writes it: of the classes a sample is confidently of, the most probable one.
+    generator = torch.Generator().manual_seed(3)
+    probs, labels = torch.rand(200, 5, generator=generator).softmax(1), torch.randint(5, (200,), generator=generator)
+    thresholds = [float(probs[labels == j, j].mean()) for j in range(5)]
+    expected = []
+    for p, y in zip(probs.tolist(), labels.tolist(), strict=True):
+        confident = [(p[j], j) for j in range(5) if p[j] >= thresholds[j]]
+        expected.append(bool(confident) and max(confident)[1] != y)
+    assert confident_flags(probs, labels) == expected
+    assert 0 < sum(expected) < 200
 
 
 def test_an_uncertain_sample_is_in_no_confident_class():
     probs = torch.tensor([[0.9, 0.1], [0.45, 0.55], [0.1, 0.9]])
     # t_0 = 0.675, t_1 = 0.9: sample 1 reaches neither.
-    flagged, joint = confident_flags(probs, torch.tensor([0, 0, 1]))
-    assert not flagged.any() and joint.sum() == 2
+    assert confident_flags(probs, torch.tensor([0, 0, 1])) == [False] * 3
 
 
 def test_a_class_without_samples_is_never_confident():
-    flagged, _ = confident_flags(torch.tensor([[0.3, 0.1, 0.6], [0.1, 0.3, 0.6]]), torch.tensor([0, 1]))
-    assert not flagged.any()
+    probs = torch.tensor([[0.3, 0.1, 0.6], [0.1, 0.3, 0.6]])
+    assert confident_flags(probs, torch.tensor([0, 1])) == [False] * 2
 
 
 def test_consistency_by_hand():
     heldout = torch.tensor([[True, False], [True, True], [True, True], [False, True]])
     correct = torch.tensor([[True, True], [False, True], [True, False], [True, True]])
     # Sample 0: held out in runs 0..2, right in 2 of 3; sample 1: runs 1..3, right in 2 of 3.
-    assert consistency(heldout, correct).tolist() == pytest.approx([2 / 3, 2 / 3])
+    assert estimate_consistency(heldout, correct).tolist() == pytest.approx([2 / 3, 2 / 3])
     with pytest.raises(ScoreInputError, match="sample 1 was in every random subset"):
-        consistency(torch.tensor([[True, False]]), torch.tensor([[True, False]]))
+        estimate_consistency(torch.tensor([[True, False]]), torch.tensor([[True, False]]))
 
 
 def test_folds_spread_every_class():
@@ -166,7 +181,10 @@ def test_incv_rounds_select_the_clean_and_estimate_the_noise():
     labels[: int(rate * n)] = (truth[: int(rate * n)] + 1) % classes
     seen = []
 
-    def predict(train, test):
+    def predict(parts):
+        return [predict_one(train, test) for train, test in parts]
+
+    def predict_one(train, test):
         assert not set(train.tolist()) & set(test.tolist())
         seen.append(len(train))
         wrong = torch.rand(len(test), generator=generator) < rate

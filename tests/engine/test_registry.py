@@ -48,8 +48,9 @@ def make_inputs(seed: int = 0) -> dict[str, Any]:
         "checkpoint_rates": torch.tensor([0.1, 0.1, 0.01, 0.0]),
         "validation_influence": torch.randn(N, generator=generator),
         "heldout_probs": torch.randn(N, C, generator=generator).softmax(1),
-        "heldout": torch.arange(6)[:, None] % 2 == torch.arange(N) % 2,
-        "heldout_correct": torch.rand(6, N, generator=generator) < 0.5,
+        "incv_selected": torch.rand(N, generator=generator) < 0.5,
+        "cscores": torch.rand(N, generator=generator),
+        "detector": None,
         "generator": torch.Generator().manual_seed(seed),
     }
 
@@ -91,7 +92,7 @@ def test_permuting_the_samples_permutes_the_score(name):
 def test_inputs_are_left_as_they_were(name):
     found, inputs, same = all_scores()[name], make_inputs(), make_inputs()
     compute_score(found, inputs)
-    assert all(torch.equal(inputs[key], same[key]) for key in found.inputs if key != "generator")
+    assert all(torch.equal(inputs[key], same[key]) for key in found.inputs if isinstance(inputs[key], torch.Tensor))
 
 
 def is_real(value: Any) -> bool:
@@ -146,8 +147,30 @@ def test_a_wrong_epoch_is_refused(name):
 def test_scores_are_resolved_once_each():
     names = [s.name for s in resolve_scores(["aum", "all", "aum"])]
     assert names[0] == "aum" and sorted(names) == sorted(all_scores())
+    heavy = {
+        "cg",
+        "cg_partial",
+        "cg_fit",
+        "cg_forward",
+        "cg_feature",
+        "grand",
+        "incv",
+        "confident_learning",
+        "consistency",
+    }
+    assert set(all_scores()) - {s.name for s in resolve_scores(["standard"])} == heavy
     with pytest.raises(SpecError, match="no score was asked"):
         resolve_scores([])
+
+
+@pytest.mark.parametrize("name", [n for n, s in all_scores().items() if s.flags_by])
+def test_a_rule_of_its_own_judges_every_sample(name):
+    found, inputs = all_scores()[name], make_inputs()
+    values = found.flags_by(*(inputs[key] for key in found.rule_inputs))
+    assert values.shape == (N,) and bool(torch.isfinite(values).all())
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(9))
+    shuffled = found.flags_by(*(permuted(key, inputs[key], order) for key in found.rule_inputs))
+    assert torch.allclose(shuffled, values[order])
 
 
 def test_ranges_are_numbers():

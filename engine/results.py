@@ -197,7 +197,7 @@ class Results:
             columns |= {found.recorded} if found.recorded else set(found.inputs) & TRAJECTORY_INPUTS
         seeds, epochs = self._shape()
         per_seed = {found.name: torch.empty(seeds, n) for found in scores}
-        others = {found.name: inputs.of_score(found, 0) for found in scores}
+        others = {found.name: inputs.of_score(found, 0) for found in scores if not found.recorded}
         step = max(1, BLOCK_BYTES // (4 * len(columns) * seeds * epochs))
         for start in range(0, n, step):
             stop = min(start + step, n)

@@ -166,9 +166,10 @@ def fetch_costs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """score, title, cost, seconds, run_id: what each score took in the newest run that has it."""
     return fetch_sql(
         connection,
-        """SELECT score, title, cost, seconds, run_id FROM score_costs JOIN score_catalog USING (score)
-        JOIN runs USING (run_id) QUALIFY row_number() OVER (PARTITION BY score ORDER BY created_at DESC, run_id) = 1
-        ORDER BY seconds DESC, score""",
+        """SELECT score, score_catalog.title, cost, score_costs.seconds, run_id FROM score_costs
+        JOIN score_catalog USING (score) JOIN runs USING (run_id)
+        QUALIFY row_number() OVER (PARTITION BY score ORDER BY created_at DESC, run_id) = 1
+        ORDER BY score_costs.seconds DESC, score""",
     )
 
 

@@ -177,7 +177,7 @@ class Results:
             if found.flags_above is not None:
                 judged = rule_values.get(found.name, values[found.name])
                 threshold = np.full(n, found.flags_above, np.float32)
-                self.write_rule(found.name, (judged > found.flags_above).numpy(), threshold, judged.numpy())
+                self.write_rule(found.rule, (judged > found.flags_above).numpy(), threshold, judged.numpy())
         if mislabelled is not None:
             for rule, flagged in self._rules.items():
                 self._write_metrics(rule, evaluate_rule(flagged, mislabelled))

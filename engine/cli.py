@@ -54,6 +54,9 @@ def ingest(
             help="On the training split: symmetric:0.2, asymmetric:0.4, superclass:0.3; a+b for two.",
         ),
     ] = None,
+    superclasses: Annotated[
+        str | None, typer.Option(metavar="A,B;C,D", help="Groups of classes for superclass noise.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise, the split and the limit.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Training samples to keep, drawn evenly over the classes.")] = None,
     image_size: Annotated[
@@ -74,6 +77,7 @@ def ingest(
         labels=labels,
         true_labels=true_labels,  # type: ignore[arg-type]  # checked by the spec
         noise=noise,
+        superclasses=superclasses,
         seed=seed,
         limit=limit,
         image_size=image_size,

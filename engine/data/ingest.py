@@ -34,7 +34,8 @@ class IngestSpec:
     source, test: what sources.KINDS lists; test_fraction: share of the training samples held out when the
     source has no test split (None: 0.2, or what the source prefers; 0: none); labels: FILE:COLUMN in place of
     the source's training labels, in the source's own order; true_labels: whether the labels replaced by them
-    are kept as the true ones; noise: KIND:RATE, several joined with +; seed: of the noise and of every draw;
+    are kept as the true ones; noise: KIND:RATE, several joined with +; superclasses: groups of
+    class names for superclass noise, a,b;c,d; seed: of the noise and of every draw;
     limit: at most this many training samples, every class keeping its share, and of the test split the same
     share; skip_bad: pass over samples that cannot be read; image_size: pixels a side in place of the size found.
     """
@@ -46,6 +47,7 @@ class IngestSpec:
     labels: str | None = None
     true_labels: TrueLabels = "keep"
     noise: str | None = None
+    superclasses: str | None = None
     seed: int = 0
     limit: int | None = None
     skip_bad: bool = False
@@ -65,6 +67,8 @@ class IngestSpec:
             raise SpecError("--test and --test-fraction were both given; choose one")
         if self.noise is not None:
             parse_noise(self.noise)
+        if self.superclasses is not None and "superclass" not in (self.noise or ""):
+            raise SpecError("--superclasses goes with --noise superclass:RATE; give both or neither")
         if self.labels is not None:
             split_labels(self.labels)
         if self.parent is not None:
@@ -303,7 +307,7 @@ def _relabel(
     if spec.noise is not None:
         steps.append(spec.noise)
         truth = given if truth is None else truth
-        given = apply_noise(spec.noise, given, len(classes), spec.seed, superclasses_of(classes))
+        given = apply_noise(spec.noise, given, len(classes), spec.seed, superclasses_of(classes, spec.superclasses))
     return _Relabelled(given, truth, "+".join(steps) or None)
 
 

@@ -74,7 +74,9 @@ def asymmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generat
 def superclass(labels: Labels, rate: float, classes: int, rng: np.random.Generator, groups: Labels | None) -> Labels:
     """Another label of the same super-class, each equally likely (LSTM, "Super-Classes Noises")."""
     if groups is None:
-        raise SpecError("superclass noise needs super-classes; only CIFAR-100's fine classes come with them")
+        raise SpecError(
+            'superclass noise needs super-classes, which CIFAR-100\'s classes have; give others: --superclasses "cat,dog;car,truck"'
+        )
     if len(groups) != classes:
         raise SpecError(f"superclass noise was given super-classes of {len(groups)} classes; the dataset has {classes}")
     members = [np.flatnonzero(groups == groups[label]) for label in range(classes)]
@@ -102,12 +104,28 @@ def transition_matrix(true_labels: Labels, labels: Labels, classes: int) -> np.n
     return counts.reshape(classes, classes).astype(np.int64)
 
 
-def superclasses_of(class_names: Sequence[str]) -> list[int] | None:
-    """The super-class of every class when the names are CIFAR-100's fine classes in any order, else None."""
-    group_of = {name: group for group, names in enumerate(_CIFAR100) for name in names.split()}
-    if set(class_names) != set(group_of):
-        return None
-    return [group_of[name] for name in class_names]
+def superclasses_of(class_names: Sequence[str], grouping: str | None = None) -> list[int] | None:
+    """The super-class of every class: of a grouping, else CIFAR-100's when the names are its fine classes, else None.
+
+    Args:   grouping: class names separated by commas, super-classes by semicolons: "cat,dog;car,truck"
+    Raises: SpecError when a class is in no super-class or in two, or a name is of no class
+    """
+    if grouping is None:
+        groups = [names.split() for names in _CIFAR100]
+        if {name for names in groups for name in names} != set(class_names):
+            return None
+    else:
+        groups = [[name.strip() for name in names.split(",")] for names in grouping.split(";")]
+        named = [name for names in groups for name in names]
+        for name in named:
+            if name not in class_names:
+                raise SpecError(unknown_name("class", name, class_names, "--superclasses"))
+            if named.count(name) > 1:
+                raise SpecError(f"class '{name}' is in --superclasses twice; allowed: each class once")
+        left = [name for name in class_names if name not in named]
+        if left:
+            raise SpecError(f"class '{left[0]}' is in none of the --superclasses; add it to one")
+    return [next(i for i, names in enumerate(groups) if name in names) for name in class_names]
 
 
 def _choose(count: int, rate: float, rng: np.random.Generator) -> Labels:

@@ -478,3 +478,17 @@ def test_the_spec_is_stored(workspace, folder):
     ingest(workspace, IngestSpec("d", str(folder), seed=4))
     [(text,)] = fetch(workspace, "d", "SELECT spec FROM dataset")
     assert json.loads(text)["seed"] == 4 and json.loads(text)["source"] == str(folder)
+
+
+def test_superclass_noise_of_ones_own_groups_stays_within_them(tmp_path):
+    workspace = Workspace.open(tmp_path / "w", create=True)
+    groups = "0,6,8,9;1,7,4;2,3,5"
+    spec = IngestSpec(name="d", source="digits", noise="superclass:0.3", superclasses=groups)
+    ingest(workspace, spec)
+    with connected(workspace, "d") as connection:
+        rows = connection.execute("SELECT true_label, label FROM samples WHERE label <> true_label").fetchall()
+    assert len(rows) > 400
+    group_of = {int(name): i for i, names in enumerate(groups.split(";")) for name in names.split(",")}
+    assert all(group_of[a] == group_of[b] for a, b in rows)
+    with pytest.raises(SpecError, match="--superclasses goes with --noise superclass:RATE"):
+        IngestSpec(name="e", source="digits", superclasses=groups)

@@ -79,6 +79,17 @@ def test_cifar100_has_20_superclasses_of_5():
     assert superclasses_of(["cat", "dog"]) is None
 
 
+def test_a_grouping_of_ones_own_by_names():
+    assert superclasses_of(["cat", "car", "dog", "truck"], "cat, dog; car,truck") == [0, 1, 0, 1]
+    for grouping, said in (
+        ("cat,dog;car", "class 'truck' is in none of the --superclasses"),
+        ("cat,dog;car,truck,cat", "class 'cat' is in --superclasses twice"),
+        ("cat,dig;car,truck", "unknown class 'dig'; did you mean 'dog'"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            superclasses_of(["cat", "car", "dog", "truck"], grouping)
+
+
 def test_transition_matrix_by_hand():
     true, given_labels = np.array([0, 0, 0, 1, 2]), np.array([0, 1, 1, 1, 0])
     assert transition_matrix(true, given_labels, 3).tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 0]]

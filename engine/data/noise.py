@@ -75,7 +75,8 @@ def superclass(labels: Labels, rate: float, classes: int, rng: np.random.Generat
     """Another label of the same super-class, each equally likely (LSTM, "Super-Classes Noises")."""
     if groups is None:
         raise SpecError(
-            'superclass noise needs super-classes, which CIFAR-100\'s classes have; give others: --superclasses "cat,dog;car,truck"'
+            "superclass noise needs super-classes: CIFAR-100's are known, others are given like "
+            "--superclasses 'cat,dog;car,truck'"
         )
     if len(groups) != classes:
         raise SpecError(f"superclass noise was given super-classes of {len(groups)} classes; the dataset has {classes}")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import BadSampleError, BusyError, NotFoundError, SourceError, SpecError, StorageError
+from engine.queries import connected
 from engine.workspace import Workspace
 
 

@@ -1,4 +1,4 @@
-"""Runs as processes: who computes what, how far it is, and asking it to stop. No torch.
+"""Runs as processes: starting them, who computes what, how far it is, and asking it to stop. No torch.
 
 A run's folder says everything: a lock that the system holds for the process that computes it, a journal that
 grows, and a file `cancel` that asks it to stop. So any process, on this machine or on one that shares the disk,
@@ -10,19 +10,23 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import Cancelled, SpecError, WinnowError
-from engine.workspace import Workspace, append_journal, exclusive, is_locked, read_journal
+from engine.workspace import Workspace, append_journal, exclusive, is_locked, read_journal, storage_errors
 
 State = Literal["running", "done", "failed", "cancelled", "interrupted"]
 
 _TAIL_BYTES = 1 << 14
+_KEPT_OUTPUTS = 20
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,69 @@ def cancel(workspace: Workspace, run_id: str) -> None:
     if job.state != "running":
         raise SpecError(f"run {run_id} is {job.state}, not running; winnow runs lists them")
     (workspace.run_dir(run_id) / "cancel").touch()
+
+
+def discard(workspace: Workspace, run_id: str, patience_seconds: float = 20.0) -> None:
+    """Stop a run if it is running, and delete it with all it has done. BusyError when it does not stop."""
+    with contextlib.suppress(SpecError):  # it may have ended by itself
+        cancel(workspace, run_id)
+    deadline = time.monotonic() + patience_seconds
+    while is_locked(workspace.run_dir(run_id) / "lock") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workspace.remove_run(run_id)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command that runs as its own process, as the process that started it sees it."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    words: tuple[str, ...]
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def run_id(self, workspace: Workspace) -> str | None:
+        """The run it computes, as soon as there is one."""
+        for run_id in workspace.run_ids():
+            journal = read_journal(workspace.run_dir(run_id))
+            if any(e["event"] == "started" and e.get("pid") == self.process.pid for e in journal):
+                return run_id
+        return None
+
+    def message(self) -> str:
+        """Why it ended without a result: the last line it wrote; "" when it ended well or was asked to stop."""
+        if self.process.poll() in (None, 0, 130):
+            return ""
+        lines = [line for line in self.output.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1].removeprefix("winnow: ") if lines else f"it ended with code {self.process.returncode}"
+
+
+def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
+    """Start `winnow WORDS` on a workspace as a process that outlives this one and its terminal.
+
+    What it says goes to jobs/ in the workspace, of which the latest files are kept.
+    """
+    folder = workspace.root / "jobs"
+    with storage_errors("the output of a job", folder):
+        folder.mkdir(exist_ok=True)
+        for old in sorted(folder.glob("*.log"))[: 1 - _KEPT_OUTPUTS]:
+            old.unlink(missing_ok=True)
+        output = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}.log"
+        root = str(workspace.root.resolve())
+        with open(output, "wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "engine.cli", *words, "--workspace", root],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    # Somebody must wait for a child that ends, or the system keeps its entry for as long as this process lives.
+    threading.Thread(target=process.wait, daemon=True).start()
+    return Started(process, output, tuple(words))
 
 
 def seconds_spent(folder: Path) -> float:

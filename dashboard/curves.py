@@ -1,4 +1,4 @@
-"""Lines over epochs and over shares pruned: DataFrame -> plotly figure. No Streamlit in here."""
+"""Lines over epochs: DataFrame -> plotly figure. No Streamlit in here."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def accuracy_chart(epochs: pd.DataFrame) -> go.Figure:
         lows.append(float(by["min"].min()))
     ends.sort()
     for (_, name, color), height in zip(
-        ends, _spread([end[0] for end in ends], (100 - min(lows, default=0)) / 9), strict=True
+        ends, spread([end[0] for end in ends], (100 - min(lows, default=0)) / 9), strict=True
     ):
-        _label(figure, float(epochs["epoch"].max()), height, name, color)
+        label_end(figure, float(epochs["epoch"].max()), height, name, color)
     figure.update_yaxes(ticksuffix=" %")
     return figure
 
@@ -117,15 +117,15 @@ def trajectory_chart(
     ends.append((float(given[-1]), names[label], BLUE))
     ends.sort()
     span = float(max(high.max(), low.max()) - min(high.min(), low.min()))
-    for (_, text, color), y in zip(ends, _spread([end[0] for end in ends], span / 9), strict=True):
-        _label(grid, float(epoch[-1]), y, str(text)[:9], color, row=1, col=1)
+    for (_, text, color), y in zip(ends, spread([end[0] for end in ends], span / 9), strict=True):
+        label_end(grid, float(epoch[-1]), y, str(text)[:9], color, row=1, col=1)
     for other in sorted(set(dynamics["seed"]) - {seed}):
         rest = dynamics[dynamics["seed"] == other].sort_values("epoch")
         _line(grid, rest["epoch"], rest["margin"], f"margin, seed {other}", GREY, 1, 0.35, row=2)
     _line(grid, epoch, margin, "margin", BLUE, 1.5, row=2)
     running = np.cumsum(margin) / np.arange(1, len(margin) + 1)
     _line(grid, epoch, running, "running AUM", PURPLE, 3, row=2)
-    _label(
+    label_end(
         grid,
         float(epoch[-1]),
         float(running[-1]),
@@ -161,61 +161,7 @@ def _line(
     )
 
 
-def psi_chart(psi: pd.DataFrame) -> go.Figure:
-    """Test accuracy against the share pruned, a line per order: the mean over seeds, from the lowest to the highest.
-
-    Args: psi with order, seed, kept_fraction (0..1), accuracy (0..1)
-    """
-    figure = new_figure(520, x="share of the training samples pruned", y="test accuracy", right=110)
-    orders = sorted(psi["order"].unique(), key=lambda o: (o not in ("random", "oracle"), o))
-    fixed = {"random": GREY, "oracle": GREEN}
-    tints = iter([BLUE, VERMILION, PURPLE, "#e0a100", "#a96b59", "#4fb3d1", "#bd1f01", "#717581"] * 4)
-    ends = []
-    for order in orders:
-        color = fixed.get(order) or next(tints)
-        some = psi[psi["order"] == order].assign(pruned=lambda f: (1 - f["kept_fraction"]) * 100)
-        by = some.groupby("pruned")["accuracy"].agg(["mean", "min", "max", "count"])
-        by[["mean", "min", "max"]] *= 100
-        figure.add_scatter(
-            x=[*by.index, *by.index[::-1]],
-            y=[*by["max"], *by["min"][::-1]],
-            fill="toself",
-            mode="lines",
-            line={"width": 0},
-            fillcolor=with_alpha(color, 0.16),
-            hoverinfo="skip",
-            legendgroup=order,
-        )
-        figure.add_scatter(
-            x=some["pruned"],
-            y=some["accuracy"] * 100,
-            mode="markers",
-            marker={"size": 5, "color": color, "opacity": 0.45},
-            customdata=some["seed"],
-            hovertemplate=f"{order}, seed %{{customdata}}<br>%{{y:.1f}} % at %{{x:.0f}} % pruned<extra></extra>",
-        )
-        figure.add_scatter(
-            x=by.index,
-            y=by["mean"],
-            mode="lines",
-            name=order,
-            line={"color": color, "width": 2.5, "dash": "dot" if order == "random" else "solid"},
-            customdata=by[["min", "max", "count"]],
-            hovertemplate=f"<b>{order}</b> %{{y:.1f}} % at %{{x:.0f}} % pruned<br>"
-            "%{customdata[0]:.1f} to %{customdata[1]:.1f} %, %{customdata[2]} seeds<extra></extra>",
-        )
-        ends.append((float(by.index[-1]), float(by["mean"].iloc[-1]), order, color))
-    low, high = float(psi["accuracy"].min()) * 100, float(psi["accuracy"].max()) * 100
-    for (x, _, order, color), y in zip(
-        sorted(ends, key=lambda e: e[1]), _spread(sorted(e[1] for e in ends), (high - low) / 18), strict=True
-    ):
-        _label(figure, x, y, order, color)
-    figure.update_xaxes(ticksuffix=" %", showgrid=True, gridcolor=GRID)
-    figure.update_yaxes(ticksuffix=" %")
-    return figure
-
-
-def _spread(heights: Sequence[float], gap: float) -> list[float]:
+def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Heights moved apart upwards until each is at least a gap above the one before: labels that do not collide."""
     out: list[float] = []
     for height in heights:
@@ -223,7 +169,7 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return out
 
 
-def _label(figure: go.Figure, x: float, y: float, text: str, color: str, **more: Any) -> None:
+def label_end(figure: go.Figure, x: float, y: float, text: str, color: str, **more: Any) -> None:
     """Name a line at its end, in its colour: no legend to look up."""
     figure.add_annotation(
         x=x, y=y, text=text, font={"color": color, "size": 13}, showarrow=False, xanchor="left", xshift=6, **more

@@ -18,13 +18,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from engine import queries, samples
+from engine import curve_queries, figure_queries, queries, samples
+from engine.curve_queries import EPOCH_COLUMNS
 from engine.errors import WinnowError
-from engine.jobs import Job, fetch_jobs
+from engine.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.samples import Filter, Ids
 from engine.workspace import Workspace, default_root
 
-__all__ = ["Filter", "Ids", "Job", "Snapshot", "WinnowError"]
+__all__ = ["EPOCH_COLUMNS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError"]
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,41 @@ def _many(at: Snapshot, name: str, *given: Any) -> Any:
 
 
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
-    function = getattr(queries, name, None) or getattr(samples, name)
+    function = next(
+        f for rooms in (queries, samples, curve_queries, figure_queries) if (f := getattr(rooms, name, None))
+    )
     return function(_connection(at).cursor(), *given)
+
+
+# Jobs ---------------------------------------------------------------------------------------------------------
+
+
+def start(words: Sequence[str]) -> Started:
+    """Start a command of the command line on this workspace; it goes on when the dashboard ends."""
+    return start_job(Workspace.open(workspace_root()), words)
+
+
+def started_run(started: Started) -> str | None:
+    """The run that a started command computes, as soon as there is one."""
+    return started.run_id(Workspace.open(workspace_root()))
+
+
+def pause(run_id: str) -> None:
+    """Ask a run to stop and keep what it has done."""
+    cancel(Workspace.open(workspace_root()), run_id)
+
+
+def remove(run_id: str) -> None:
+    """Stop a run and delete it."""
+    discard(Workspace.open(workspace_root()), run_id)
+
+
+def throughput(run_id: str) -> tuple[int, float]:
+    """Of a curve that is being computed: the networks that are done, and how many a minute."""
+    workspace = Workspace.open(workspace_root())
+    points = queries.fetch_psi_journal(workspace, run_id)
+    done = len(points[points["pruned"] > 0]) + points[points["pruned"] == 0]["seed"].nunique()
+    return done, 60 * done / max(1e-9, seconds_spent(workspace.run_dir(run_id)))
 
 
 # Runs ---------------------------------------------------------------------------------------------------------
@@ -154,13 +188,40 @@ def spearman(at: Snapshot, run_id: str) -> pd.DataFrame:
     return _frame(_few(at, "fetch_spearman", run_id))
 
 
-def psi_curves(at: Snapshot, run_ids: Sequence[str]) -> pd.DataFrame:
-    """The points of published psi runs, and those that running ones have journalled so far."""
-    done = [run_id for run_id in run_ids if run_id in at.runs]
-    workspace = Workspace(Path(at.root))
-    parts = [_frame(_few(at, "fetch_psi", tuple(done)))]
-    parts += [queries.fetch_psi_journal(workspace, run_id) for run_id in run_ids if run_id not in at.runs]
-    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+def psi_points(run_ids: Sequence[str]) -> pd.DataFrame:
+    """The points of psi runs of any datasets; of those that are not published, what they have journalled so far."""
+    workspace = Workspace.open(workspace_root())
+    found = []
+    for run_id in run_ids:
+        if workspace.is_published(run_id):
+            found.append(_frame(_few(_snapshot_of(run_id), "fetch_psi", (run_id,))))
+        else:
+            found.append(queries.fetch_psi_journal(workspace, run_id))
+    some = [part for part in found if len(part)]
+    columns = ["run_id", "order", "seed", "pruned", "kept_fraction", "accuracy", "seconds"]
+    return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=columns)
+
+
+def kept_sets(run_id: str, order: str, pruned: Sequence[int]) -> pd.DataFrame:
+    """What an order of a psi run keeps at each number pruned, as far as it is certain (see fetch_kept_sets)."""
+    spec = Workspace.open(workspace_root()).read_spec(run_id)["spec"]
+    if spec.get("class_balanced") or spec.get("window"):  # these keep other samples than the ranks alone say
+        order = "random"
+    return _frame(_few(_snapshot_of(run_id), "fetch_kept_sets", spec.get("scores_run"), order, tuple(pruned)))
+
+
+def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
+    return _frame(_few(at, "fetch_epoch_quality", run_id, column))
+
+
+def training(at: Snapshot, run_id: str) -> dict[str, Any]:
+    """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
+    found: dict[str, Any] = (Workspace(Path(at.root)).read_spec(run_id)["spec"].get("training") or {}) if run_id else {}
+    return found
+
+
+def _snapshot_of(run_id: str) -> Snapshot:
+    return snapshot(str(Workspace.open(workspace_root()).read_spec(run_id)["spec"]["dataset"]))
 
 
 # Samples ------------------------------------------------------------------------------------------------------

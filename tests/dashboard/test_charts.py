@@ -154,20 +154,6 @@ def test_the_noise_matrix_leaves_the_diagonal_out_of_the_colours() -> None:
     assert heat.customdata[0, 1].tolist() == [20, 2]
 
 
-def test_psi_curves_average_their_seeds_and_keep_every_point() -> None:
-    psi = pd.DataFrame({
-        "order": ["random"] * 4 + ["oracle"] * 4, "seed": [0, 1] * 4, "kept_fraction": [1, 1, 0.5, 0.5] * 2,
-        "accuracy": [0.9, 0.8, 0.6, 0.5, 0.9, 0.8, 0.95, 0.85],
-    })  # fmt: skip
-    figure = curves.psi_chart(psi)
-    lines = {t.name: t for t in figure.data if t.mode == "lines" and t.name}
-    assert np.allclose(lines["random"].x, [0, 50])
-    assert np.allclose(lines["random"].y, [85, 55])
-    assert np.allclose(lines["oracle"].y, [85, 90])
-    assert sum(len(t.x) for t in figure.data if t.mode == "markers") == 8
-    assert {a.text for a in figure.layout.annotations} == {"random", "oracle"}
-
-
 def test_names_at_the_ends_of_lines_do_not_collide() -> None:
     epochs = pd.DataFrame({"seed": 0, "epoch": [1, 2], "train_accuracy": [0.5, 0.9], "test_accuracy": [0.4, 0.9]})
     heights = [a.y for a in curves.accuracy_chart(epochs).layout.annotations]

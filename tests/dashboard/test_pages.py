@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -234,9 +235,61 @@ def test_an_outline_in_the_address_filters_the_map_and_the_export(open_page: Ope
 def test_psi_tells_how_much_can_be_pruned(open_page: Open, demo_workspace: Path) -> None:
     app = open_page(demo_workspace, "psi", dataset="digits-noisy")
     assert "With every sample" in text(app) and "oracle" in text(app)
-    assert len(app.get("plotly_chart")) == 1
+    assert len(app.get("plotly_chart")) == 2  # the curves, and the quality of a score over its epochs
     app.multiselect(key="pick_psi").set_value([]).run()
     assert not app.exception
+
+
+def test_psi_lists_every_point_with_what_it_keeps(open_page: Open, demo_workspace: Path) -> None:
+    app = open_page(demo_workspace, "psi", dataset="digits-noisy")
+    table = app.dataframe[0].value
+    assert len(table) == 4 * 4  # points and orders of the fixture
+    full = table[table["share"] == 0]
+    assert full["mean"].nunique() == 1 and len(full) == 4
+    hardest_first = table[table["curve"] == "aum*"].sort_values("share")
+    assert (np.diff(hardest_first["noise"]) <= 0).all() and hardest_first["noise"].iloc[0] == pytest.approx(20, abs=0.1)
+    assert table[table["curve"] == "random"]["noise"].isna().all()
+    before = text(app)
+    app.slider(key="tolerance").set_value(10.0).run()
+    assert "more than 10.0 points below" in text(app) and text(app) != before
+
+
+def test_psi_says_how_many_networks_a_curve_is_and_the_command_that_is_the_same(
+    open_page: Open, demo_workspace: Path
+) -> None:
+    app = open_page(demo_workspace, "psi", dataset="digits-noisy")
+    app.multiselect(key="new_orders_digits-noisy").set_value(["random", "aum*"]).run()
+    app.number_input(key="new_points").set_value(5).run()
+    app.number_input(key="new_seeds").set_value(3).run()
+    assert f"**{3 + 4 * 2 * 3} networks**" in text(app)
+    assert any(
+        c.value.startswith("winnow psi digits-noisy --orders 'random,aum*' --points 5 --seeds 3") for c in app.code
+    )
+
+
+def test_psi_overlays_curves_of_several_datasets(open_page: Open, demo_workspace: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(demo_workspace, root)
+    folder = Workspace.open(root).start_run(
+        "feedfeedfeed", {"spec": {"kind": "psi", "dataset": "digits", "orders": ["random"]}, "title": "psi: random"}
+    )
+    append_journal(folder, "psi_point", order="", pruned=0, seed=0, accuracy=0.9, kept_fraction=1.0, seconds=1.0)
+    other = next(
+        r for r in Workspace.open(root).published_runs() if Workspace.open(root).read_spec(r)["spec"]["kind"] == "psi"
+    )
+    app = open_page(root, "psi", dataset="digits", psi=f"feedfeedfeed,{other}")
+    assert not app.exception
+    assert "digits: with every sample 90.0 %" in text(app) and "digits-noisy: with every sample" in text(app)
+    assert "random · digits " in text(app) and "aum\\* · digits-noisy " in text(app)
+    assert any(b.key == "resume_feedfeedfeed" for b in app.button)  # it was interrupted
+
+
+def test_moving_the_epoch_of_a_score_tells_its_quality_there(open_page: Open, demo_workspace: Path) -> None:
+    app = open_page(demo_workspace, "psi", dataset="digits-noisy")
+    slider = next(s for s in app.slider if str(s.key).startswith("epoch_"))
+    slider.set_value(2).run()
+    assert "**el2n@2** · ROC AUC 0." in text(app) and "Spearman 0." in text(app)
+    assert any(b.label == "Compute el2n@2" and not b.disabled for b in app.button)
 
 
 def test_dropping_keeps_the_rest_and_the_command_says_the_same(open_page: Open, demo_workspace: Path) -> None:

@@ -45,8 +45,8 @@ def pending() -> bool:
     return False
 
 
-def job_bar(job: data.Job) -> None:
-    """How far a curve is, with what can be asked of it."""
+def job_bar(job: data.Job, waiting: bool) -> None:
+    """How far a curve is, with what can be asked of it. waiting: a command is on its way to be a run."""
     title = f"**{widgets.plain(job.title or job.run_id)}**"
     with st.container(horizontal=True, vertical_alignment="center", key=f"job_{job.run_id}"):
         if job.state == "running":
@@ -75,6 +75,7 @@ def job_bar(job: data.Job) -> None:
                 "Resume",
                 icon=":material/play_arrow:",
                 key=f"resume_{job.run_id}",
+                disabled=waiting,
                 on_click=ask,
                 args=(lambda run_id: start(["resume", run_id]), job.run_id),
                 help="Goes on after the last point that is trained.",

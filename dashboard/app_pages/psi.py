@@ -96,7 +96,7 @@ def draw() -> None:
     now = [job for job in data.jobs(view.at.dataset) if job.kind == "psi"]
     waiting = starting.pending()
     for job in [job for job in now if job.state != "done"][:6]:
-        starting.job_bar(job)
+        starting.job_bar(job, waiting)
     live = waiting or any(job.state == "running" for job in now)
     if live != st.session_state.get("winnow_live", False) or {j.run_id for j in now} != {j.run_id for j in here}:
         st.session_state["winnow_live"] = live
@@ -127,11 +127,12 @@ def draw() -> None:
     place.plotly_chart(pruning.psi_chart(points, means, names, marks, ring), config=charts.NO_BAR, key="psi")
 
 
-chosen = choose_runs() if jobs else []
-if not here:
-    st.markdown(f"#### {view.at.dataset} has no psi-curve yet")
-    st.caption("Prune more and more by each order, train afresh at every point, and see what accuracy is left.")
-(st.fragment(draw, run_every=1.5) if st.session_state.get("winnow_live") else draw)()
+with st.container():
+    chosen = choose_runs() if jobs else []
+    if not here:
+        st.markdown(f"#### {view.at.dataset} has no psi-curve yet")
+        st.caption("Prune more and more by each order, train afresh at every point, and see what accuracy is left.")
+st.fragment(draw, run_every=1.5 if st.session_state.get("winnow_live") else None)()
 with st.expander("Start a curve", icon=":material/add:", expanded=not here):
     starting.curve_form(view)
 if view.run_id and data.training(view.at, view.run_id):

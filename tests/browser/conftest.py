@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -80,6 +80,12 @@ def small_address(small_workspace: Workspace, tmp_path: Path) -> Iterator[str]:
     """The address of a dashboard over a workspace of the test's own."""
     with serving(small_workspace.root, tmp_path) as url:
         yield url
+
+
+@pytest.fixture
+def serve(small_workspace: Workspace, tmp_path: Path) -> Callable[[], contextlib.AbstractContextManager[str]]:
+    """Serves the workspace of the test's own, as often as it wants."""
+    return lambda: serving(small_workspace.root, tmp_path)
 
 
 @pytest.fixture

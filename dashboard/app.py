@@ -16,6 +16,7 @@ PAGES = (
     ("compare", "Compare", ":material/scatter_plot:"),
     ("embedding", "Embedding", ":material/bubble_chart:"),
     ("psi", "Psi curves", ":material/content_cut:"),
+    ("figures", "Figures", ":material/auto_stories:"),
     ("export", "Export", ":material/download:"),
 )
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
@@ -218,6 +219,36 @@ def training(at: Snapshot, run_id: str) -> dict[str, Any]:
     """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
     found: dict[str, Any] = (Workspace(Path(at.root)).read_spec(run_id)["spec"].get("training") or {}) if run_id else {}
     return found
+
+
+def having(at: Snapshot, kind: Literal["score", "order"], wanted: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The run with most of the scores (or the psi run with most of the orders) that are wanted, the newest of equals.
+
+    Returns: run id, "" when none has any; what it has, by what was wanted: el2n@5 counts as el2n
+    """
+    runs = _frame(_few(at, f"fetch_{kind}_runs"))
+    best: tuple[str, dict[str, str]] = ("", {})
+    for run_id, names in runs.groupby("run_id", sort=False)["name"]:
+        found = {w: n for w in wanted for n in sorted(names, reverse=True) if re.sub(r"@\d+", "", n) == w}
+        found |= {w: w for w in wanted if w in set(names)}
+        if len(found) > len(best[1]):
+            best = str(run_id), found
+    return best
+
+
+def figure_table(at: Snapshot, name: str, *given: Any) -> pd.DataFrame:
+    """What one figure shows: the query of that name."""
+    return _frame(_few(at, name, *given))
+
+
+def windows(at: Snapshot) -> pd.DataFrame:
+    """The points of every window experiment: run_id, score, offset (0..1), seed, accuracy."""
+    return _frame(_few(at, "fetch_windows"))
+
+
+def velocity(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
+    """Kernel velocity by decile of a score, as `winnow velocity` has left it; empty where it was not asked."""
+    return figure_queries.fetch_velocity(Workspace(Path(at.root)), run_id, score)
 
 
 def _snapshot_of(run_id: str) -> Snapshot:

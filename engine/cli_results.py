@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from engine.cli_options import Dataset, Json, Root, Run, tell
 from engine.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
-from engine.workspace import Workspace
+from engine.workspace import Workspace, write_export
 
 app = typer.Typer()
 
@@ -141,20 +142,20 @@ def velocity(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Tell how fast the tangent kernel of each decile of a score turned while the first network was trained."""
+    """Tell, and keep, how fast the tangent kernel of each decile of a score turned in training the first network."""
+    from engine.queries import connected, latest_run
     from engine.velocity import velocity_by_decile
 
     at = Workspace.open(workspace)
+    with connected(at, dataset) as connection:
+        chosen = at.require_run(run) if run else latest_run(connection, "scores", score)
     with progress_bar(dataset) as listen:
         found = velocity_by_decile(
-            at,
-            dataset,
-            score,
-            at.require_run(run) if run else None,
-            size,
-            lambda done, total: listen("kernel velocity", done / total, None),
+            at, dataset, score, chosen, size, lambda done, total: listen("kernel velocity", done / total, None)
         )
     rows = records(found)
+    if chosen:
+        write_export(at.velocity_path(chosen, score), lambda path: path.write_text(dumps(rows)))
     if json:
         return print_json({"velocity": rows})
     print_table(rows, ["decile", "epoch", "until", "velocity"])

@@ -8,6 +8,8 @@ workspace/
                 partial/         checkpoints and growing dynamics, gone when published
                 lock            held by the process that computes the run
                 published/      appears whole, by one rename, and never changes
+                velocity-*.json  what `winnow velocity` found
+  jobs/                         what the commands said that the dashboard started
   decisions.duckdb              the only mutable database
 """
 
@@ -161,6 +163,10 @@ class Workspace:
 
     def published_dir(self, run_id: str) -> Path:
         return self.run_dir(run_id) / "published"
+
+    def velocity_path(self, run_id: str, score: str) -> Path:
+        """Where the kernel velocity by decile of a score is kept: beside the run, which itself never changes."""
+        return self.run_dir(run_id) / f"velocity-{score}.json"
 
     def is_published(self, run_id: str) -> bool:
         return self.published_dir(run_id).is_dir()

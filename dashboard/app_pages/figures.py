@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard import charts, data, paper, widgets
 
 view = widgets.current_view()
+widgets.need_run(view)
 name = widgets.choose(
     "Figure",
     "figure",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from streamlit.testing.v1 import AppTest
 
+from engine.cli import app as command_line
 from engine.queries import connected
 from engine.workspace import Workspace, append_journal
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
-PAGES = ("overview", "gallery", "trajectories", "scores", "compare", "embedding", "psi", "export")
+PAGES = ("overview", "gallery", "trajectories", "scores", "compare", "embedding", "psi", "figures", "export")
 Open = Callable[..., AppTest]
+COMMANDS = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -99,11 +103,14 @@ def test_an_unknown_dataset_in_a_link_is_said_with_the_nearest_name(open_page: O
     assert not app.exception
 
 
-@pytest.mark.parametrize("page", ["gallery", "embedding", "export", "trajectories", "compare", "scores", "psi"])
+@pytest.mark.parametrize(
+    "page", ["gallery", "embedding", "export", "trajectories", "compare", "scores", "psi", "figures"]
+)
 def test_nonsense_in_a_link_counts_as_not_chosen(open_page: Open, demo_workspace: Path, page: str) -> None:
     app = open_page(
         demo_workspace, page, dataset="digits-noisy", sort="no", label="99,x", other="-1", rule="none", truth="?", agrees="!",
         low="900", high="-3", region="1,2 3", page="x", n="7", size="XXL", seed="77", samples="a,b", psi="zz", compare="what",
+        figure="?",
     )  # fmt: skip
     assert not app.exception
     assert not app.error
@@ -290,6 +297,46 @@ def test_moving_the_epoch_of_a_score_tells_its_quality_there(open_page: Open, de
     slider.set_value(2).run()
     assert "**el2n@2** · ROC AUC 0." in text(app) and "Spearman 0." in text(app)
     assert any(b.label == "Compute el2n@2" and not b.disabled for b in app.button)
+
+
+DRAWN = {  # what the demo's runs are enough for, on digits-noisy
+    "prune-1": False, "prune-2": True, "prune-3": True, "cg-2": False, "cg-3": True, "cg-4": True, "cg-6": True,
+    "aum-2": True, "aum-3": True, "aum-5": True, "aum-6": True, "rop-3": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_of_a_paper_is_drawn_or_says_which_command_makes_it(
+    open_page: Open, demo_workspace: Path, name: str
+) -> None:
+    app = open_page(demo_workspace, "figures", dataset="digits-noisy", figure=name)
+    assert not app.exception and not app.error
+    assert len(app.get("plotly_chart")) == DRAWN[name]
+    assert DRAWN[name] or app.code
+    for line in (line for code in app.code for line in code.value.splitlines()):
+        words = shlex.split(line)
+        assert words[0] == "winnow"
+        if not {"--window", "--around"} & set(words):
+            with COMMANDS[words[1]].make_context(words[1], words[2:]) as context:
+                assert context.info_name == words[1]
+
+
+def test_the_figures_of_a_clean_set_send_to_its_noised_one(open_page: Open, demo_workspace: Path) -> None:
+    app = open_page(demo_workspace, "figures", dataset="digits", figure="aum-2")
+    assert "choose digits-noisy as the dataset" in text(app) and not app.get("plotly_chart")
+    app = open_page(demo_workspace, "figures", dataset="digits", figure="prune-2")
+    assert len(app.get("plotly_chart")) == 1  # that of digits-noisy
+
+
+def test_a_figure_says_what_is_missing_of_it(open_page: Open, demo_workspace: Path) -> None:
+    said = text(open_page(demo_workspace, "figures", dataset="digits-noisy", figure="prune-2"))
+    assert "The curves of forgetting, forgetting\\*, el2n, el2n\\* on digits-noisy are not there" in said
+    assert (
+        "winnow psi digits-noisy --orders 'random,oracle,forgetting,forgetting*,el2n,el2n*' --points 20 --seeds 3"
+        in said
+    )
+    said = text(open_page(demo_workspace, "figures", dataset="digits-noisy", figure="cg-4"))
+    assert "winnow velocity digits-noisy --score cg --run" in said
 
 
 def test_dropping_keeps_the_rest_and_the_command_says_the_same(open_page: Open, demo_workspace: Path) -> None:

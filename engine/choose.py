@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,18 @@ from torch import Tensor
 
 from engine.errors import NotFoundError, SpecError, unknown_name
 from engine.queries import connected, fetch_sql, latest_run, source_run
+from engine.selection.coverage import craig_weights
 from engine.selection.samplers import find_sampler, select
 from engine.spec import check_range, spec_hash
 from engine.workspace import Workspace, load_tensors
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The ids (B,) int64 of samples that stay, and for craig the weights (B,) of their losses, which sum to N."""
+
+    sample_ids: Tensor
+    weights: Tensor | None
 
 
 def choose_samples(
@@ -29,12 +39,12 @@ def choose_samples(
     class_balanced: bool = False,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-) -> Tensor:
-    """The sample ids that a sampler keeps of the training split.
+) -> Chosen:
+    """What a sampler keeps of the training split.
 
     Args:    keep: share that stays, above 0 to 1; score: whose ranks it reads; run_id: whose scores and features;
              None = the newest run that has them; options: of the sampler
-    Returns: (round(keep N),) int64, ascending
+    Returns: round(keep N) samples, by ascending id
     Raises:  SpecError for an unknown sampler or option, a share outside 0..1, or a missing score or truth;
              NotFoundError where no run has what the sampler reads
     """
@@ -62,7 +72,8 @@ def choose_samples(
             inputs["probs"] = _read_probs(connection, dataset, run_id)
     budget = max(1, round(keep * len(labels)))
     positions = select(sampler, budget, inputs, class_balanced=class_balanced, **(options or {}))
-    return torch.from_numpy(frame["sample_id"].to_numpy(np.int64))[positions]
+    ids = torch.from_numpy(frame["sample_id"].to_numpy(np.int64))[positions]
+    return Chosen(ids, craig_weights(inputs["probs"], labels, positions) if sampler == "craig" else None)
 
 
 def parse_options(sampler: str, texts: Sequence[str]) -> dict[str, float | int]:

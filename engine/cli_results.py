@@ -128,7 +128,8 @@ def select(
         seed=seed,
         options=parse_options(sampler, option or []),
     )
-    n, total = export_samples(at, dataset, kept.tolist(), to, format)
+    weights = None if kept.weights is None else kept.weights.tolist()
+    n, total = export_samples(at, dataset, kept.sample_ids.tolist(), to, format, weights)
     tell(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
 
 

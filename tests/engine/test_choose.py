@@ -1,5 +1,7 @@
 """Samplers on what a run has published, and kernel velocities of the networks that it kept."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from engine.choose import choose_samples, parse_options
 from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import NotFoundError, SpecError
+from engine.export import export_samples
 from engine.pipeline import plan_run
 from engine.queries import connected, fetch_sql
 from engine.selection.samplers import SAMPLERS
@@ -28,13 +31,13 @@ def scored(tmp_path_factory):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_keeps_what_was_asked_and_the_same_again(scored, sampler):
-    first, again = (choose_samples(scored, "small", sampler, 0.25, score="nli") for _ in range(2))
+    first, again = (choose_samples(scored, "small", sampler, 0.25, score="nli").sample_ids for _ in range(2))
     assert first.tolist() == again.tolist()
     assert len(first) == 50 and len(set(first.tolist())) == 50
 
 
 def test_descending_keeps_the_lowest_nli_as_rop_does(scored):
-    kept = choose_samples(scored, "small", "descending", 0.3, score="nli").tolist()
+    kept = choose_samples(scored, "small", "descending", 0.3, score="nli").sample_ids.tolist()
     with connected(scored, "small") as connection:
         rows = fetch_sql(connection, "SELECT sample_id FROM scores WHERE score = 'nli' ORDER BY rank LIMIT 60")
     assert kept == sorted(rows["sample_id"])
@@ -42,14 +45,24 @@ def test_descending_keeps_the_lowest_nli_as_rop_does(scored):
 
 def test_a_margin_of_easier_scores_is_turned_for_strata(scored):
     # aum is higher for easier samples: with beta the lowest aum go.
-    kept = set(choose_samples(scored, "small", "ccs", 0.5, score="aum", options={"beta": 0.5}).tolist())
+    chosen = choose_samples(scored, "small", "ccs", 0.5, score="aum", options={"beta": 0.5})
+    kept = set(chosen.sample_ids.tolist())
     with connected(scored, "small") as connection:
         rows = fetch_sql(connection, "SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC LIMIT 100")
     assert not kept & set(rows["sample_id"])
 
 
+def test_craigs_weights_are_written_beside_the_samples(scored, tmp_path):
+    chosen = choose_samples(scored, "small", "craig", 0.1)
+    assert float(chosen.weights.sum()) == 200
+    export_samples(scored, "small", chosen.sample_ids.tolist(), tmp_path / "kept.csv", "", chosen.weights.tolist())
+    with open(tmp_path / "kept.csv", newline="") as file:
+        rows = {int(row["sample_id"]): float(row["weight"]) for row in csv.DictReader(file)}
+    assert rows == dict(zip(chosen.sample_ids.tolist(), chosen.weights.tolist(), strict=True))
+
+
 def test_class_balance_is_kept(scored):
-    kept = choose_samples(scored, "small", "kcenter", 0.5, class_balanced=True).tolist()
+    kept = choose_samples(scored, "small", "kcenter", 0.5, class_balanced=True).sample_ids.tolist()
     with connected(scored, "small") as connection:
         labels = fetch_sql(connection, "SELECT label FROM samples WHERE split = 'train' ORDER BY sample_id")["label"]
     before, after = np.bincount(labels), np.bincount(labels[kept], minlength=10)

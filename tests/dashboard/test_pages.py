@@ -111,7 +111,7 @@ def test_nonsense_in_a_link_counts_as_not_chosen(open_page: Open, demo_workspace
 def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspace: Path) -> None:
     said = text(open_page(demo_workspace, "overview", dataset="digits-noisy"))
     n = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train'")
-    flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged")
+    flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged AND rule = 'aum_threshold'")
     assert f"Training samples {n:,}" in said
     assert "Mislabelled 20.0 %" in said
     assert "Input 1 × 8 × 8" in said
@@ -241,7 +241,7 @@ def test_psi_tells_how_much_can_be_pruned(open_page: Open, demo_workspace: Path)
 
 def test_dropping_keeps_the_rest_and_the_command_says_the_same(open_page: Open, demo_workspace: Path) -> None:
     total = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train'")
-    flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged")
+    flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged AND rule = 'aum_threshold'")
     app = open_page(demo_workspace, "export", dataset="digits-noisy", rule="aum_threshold", mode="drop")
     assert f"{total - flagged:,} of {total:,} kept" in text(app)
     command = app.code[0].value

@@ -56,7 +56,7 @@ def test_a_run_writes_every_table_of_what_it_was_asked(demo_workspace):
         "logits": n * 6,
         "neighbors": n * 15,
         "embedding": n,
-        "flags": 2 * n,  # aum_threshold and cg_partial
+        "flags": n * len(rules),
         "epochs": 2 * 6,
     }
     files = {p.name for p in workspace.published_dir(run).iterdir()}

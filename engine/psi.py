@@ -259,7 +259,8 @@ class _Curve:
         left = [stack for stack in stacks if stack[0].key not in self.done]
         known = _published(self.workspace, plan["reads"])
         device = self.samples.inputs.device
-        workers = 1 if self.stacked else workers_for(self.spec.training.model, len(left), device)
+        # As many workers as for the whole curve: with them goes the number of threads, and with that the rounding.
+        workers = 1 if self.stacked else workers_for(self.spec.training.model, len(self.networks), device)
         train_together([partial(self._train_stack, stack, known) for stack in left], workers, self.progress)
 
     def _train_stack(self, stack: Sequence[Network], known: dict[str, Point]) -> None:

@@ -198,6 +198,35 @@ def histogram_chart(
     return figure
 
 
+def detection_curve_chart(curve: pd.DataFrame, score: str, noise_rate: float) -> go.Figure:
+    """How many of the mislabelled a person finds who looks at the hardest first, between chance and an oracle.
+
+    Args: curve with looked_at and found, 0..1; noise_rate: share of the labels that are wrong, above 0
+    """
+    figure = new_figure(300, x="looked at, hardest first, % of the samples", y="mislabelled found, %", right=20)
+    x = 100 * curve["looked_at"]
+    figure.add_scatter(x=x, y=x, mode="lines", line={"color": GREY, "width": 1.5, "dash": "dot"}, hoverinfo="skip")
+    figure.add_scatter(
+        x=[0, 100 * noise_rate, 100],
+        y=[0, 100, 100],
+        mode="lines",
+        line={"color": GREY, "width": 1.5, "dash": "dash"},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=x,
+        y=100 * curve["found"],
+        mode="lines",
+        line={"color": BLUE, "width": 3},
+        hovertemplate=f"the hardest %{{x:.0f}} % by {score}<br>hold %{{y:.1f}} % of the mislabelled<extra></extra>",
+    )
+    for at, height, text in ((62, 58, "chance"), (100 * noise_rate, 102, "oracle")):
+        figure.add_annotation(x=at, y=height, text=text, showarrow=False, font={"color": GREY}, xanchor="left")
+    figure.update_xaxes(range=[0, 100])
+    figure.update_yaxes(range=[0, 106])
+    return figure
+
+
 def percentile_chart(scores: pd.DataFrame) -> go.Figure:
     """One sample among all: a bar per score, from the easiest (0) to the hardest (100) percentile of its rank.
 

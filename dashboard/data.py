@@ -146,6 +146,10 @@ def histogram(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
     return _frame(_few(at, "fetch_histogram", run_id, score))
 
 
+def detection_curve(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
+    return _frame(_few(at, "fetch_detection_curve", run_id, score))
+
+
 def spearman(at: Snapshot, run_id: str) -> pd.DataFrame:
     return _frame(_few(at, "fetch_spearman", run_id))
 

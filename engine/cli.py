@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from engine import cli_detector, cli_results
+from engine.cli_options import Dataset, Device, Json, Root, RunId, tell
 from engine.console import duration, print_json, print_table, progress_bar, say
 from engine.errors import Cancelled, SpecError, WinnowError
 from engine.spec import TrainingSpec
@@ -21,17 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Root = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace", envvar="WINNOW_WORKSPACE", help="Folder of datasets and runs. [default: winnow-workspace]"
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
-Dataset = Annotated[str, typer.Argument(help="Name of a dataset (winnow ingest makes one).")]
-RunId = Annotated[str, typer.Argument(help="A run's id, or its first digits (winnow runs lists them).")]
+app.add_typer(cli_results.app)
+app.add_typer(cli_detector.app, name="detector")
 
 
 @app.command()
@@ -57,7 +49,10 @@ def ingest(
     ] = "keep",
     noise: Annotated[
         str | None,
-        typer.Option(metavar="KIND:RATE", help="On the training split: symmetric:0.2, asymmetric:0.4; a+b for two."),
+        typer.Option(
+            metavar="KIND:RATE",
+            help="On the training split: symmetric:0.2, asymmetric:0.4, superclass:0.3; a+b for two.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise, the split and the limit.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Training samples to keep, drawn evenly over the classes.")] = None,
@@ -99,8 +94,18 @@ def ingest(
 
 @app.command()
 def run(
+    context: typer.Context,
     dataset: Dataset,
-    model: Annotated[str, typer.Option(help="mlp, cnn, resnet18, or PACKAGE.MODULE:FACTORY.")] = TrainingSpec.model,
+    preset: Annotated[
+        str, typer.Option(help="A paper's settings (winnow presets lists them); options beside it win.")
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="mlp, cnn, vgg16, resnet18, resnet32, resnet50, preact_resnet18, torchvision:NAME, or "
+            "PACKAGE.MODULE:FACTORY."
+        ),
+    ] = TrainingSpec.model,
     epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = TrainingSpec.epochs,
     seeds: Annotated[int, typer.Option(help="Networks to train.")] = TrainingSpec.seeds,
     batch_size: Annotated[int, typer.Option(help="Samples per step.")] = TrainingSpec.batch_size,
@@ -119,12 +124,16 @@ def run(
         int | None, typer.Option(help="Networks for the AUM threshold rule: 0 or 2. [default: 2 with aum]")
     ] = None,
     scores: Annotated[
-        str, typer.Option(help="all, or names separated by commas; el2n@5 is el2n after epoch 5.")
-    ] = "all",
+        str,
+        typer.Option(
+            help="standard (what takes no longer than the training), all, or names separated by commas; el2n@5 is el2n "
+            "after epoch 5."
+        ),
+    ] = "standard",
     neighbors: Annotated[
-        int | None, typer.Option(help="Nearest neighbours to keep. [default: 15 with all or a map]")
+        int | None, typer.Option(help="Nearest neighbours to keep. [default: 15 with standard, all or a map]")
     ] = None,
-    embedding: Annotated[str | None, typer.Option(help="umap or none. [default: umap with all]")] = None,
+    embedding: Annotated[str | None, typer.Option(help="umap or none. [default: umap with standard or all]")] = None,
     features: Annotated[
         str,
         typer.Option(metavar="torchvision:NAME:FILE", help="Features of a torchvision model with weights from a file."),
@@ -136,6 +145,12 @@ def run(
     standardise: Annotated[
         bool, typer.Option("--standardise", help="Standardise its inputs per channel first.")
     ] = False,
+    detector: Annotated[
+        str, typer.Option(help="Noise detector of the score lstm_detector. [default: digits, which ships]")
+    ] = "",
+    cscores: Annotated[
+        str, typer.Option(metavar="FILE", help="Published C-scores (.npz) for consistency, instead of estimating it.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of threshold samples, ties and the map.")] = 0,
     device: Device = "auto",
     workspace: Root = None,
@@ -160,10 +175,19 @@ def run(
     )
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
+    names = [name.strip() for name in scores.split(",") if name.strip()]
+    if preset:
+        from engine.presets import find_preset
+
+        chosen = find_preset(preset)
+        typed = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+        training = asdict(chosen.training) | {name: value for name, value in training.items() if name in typed}
+        names = names if "scores" in typed else list(chosen.scores)
+        say(f"preset {preset} ({chosen.source})" + (f": {chosen.changes}" if chosen.changes else ""))
     spec = plan_run(
         at,
         dataset,
-        [name.strip() for name in scores.split(",") if name.strip()],
+        names,
         TrainingSpec(**training),
         threshold_rounds=threshold_rounds,
         neighbors=neighbors,
@@ -172,6 +196,8 @@ def run(
         complexity=complexity,  # type: ignore[arg-type]  # checked by the spec
         standardise=standardise,
         features=features,
+        detector=detector,
+        cscores=cscores,
     )
     _compute(at, spec, device, json)
 
@@ -281,9 +307,7 @@ def cancel(run: RunId, workspace: Root = None, json: Json = False) -> None:
     at = Workspace.open(workspace)
     wanted = at.require_run(run)
     cancel(at, wanted)
-    _tell(
-        json, {"run_id": wanted, "asked": "cancel"}, f"run {wanted} was asked to stop; winnow resume {wanted} goes on"
-    )
+    tell(json, {"run_id": wanted, "asked": "cancel"}, f"run {wanted} was asked to stop; winnow resume {wanted} goes on")
 
 
 @app.command()
@@ -302,76 +326,10 @@ def remove(
             at.remove_run(run_id)
         at.remove_dataset(name)
         removed = {"dataset": name, "runs": found}
-        return _tell(json, removed, f"removed dataset {name} and {len(found)} runs")
+        return tell(json, removed, f"removed dataset {name} and {len(found)} runs")
     run_id = at.require_run(name)
     at.remove_run(run_id)
-    _tell(json, {"dataset": None, "runs": [run_id]}, f"removed run {run_id}")
-
-
-@app.command()
-def scores(json: Json = False) -> None:
-    """List every score: what it means, which way it points, what it needs."""
-    from engine.scores.registry import all_scores, catalog_row
-
-    rows = [catalog_row(found) for found in all_scores().values()]
-    if json:
-        return print_json({"scores": rows})
-    for row in rows:
-        row["range"] = f"{row['value_min']:.3g} .. {row['value_max']:.3g}"
-    print_table(rows, ["score", "title", "higher_means", "range", "cost", "source"])
-
-
-@app.command()
-def query(
-    sql: Annotated[str, typer.Argument(help="A query over the views; FROM (SHOW TABLES) lists them.")],
-    dataset: Annotated[str | None, typer.Option(help="Which dataset. [default: that of the latest run]")] = None,
-    format: Annotated[str, typer.Option(help="table, csv or json (an array of objects).")] = "table",
-    workspace: Root = None,
-    json: Json = False,
-) -> None:
-    """Ask the views with SQL, read-only."""
-    from engine.queries import connected, default_dataset, fetch_sql
-
-    if format not in ("table", "csv", "json"):
-        raise SpecError(f"--format is '{format}'; allowed: table, csv, json")
-    at = Workspace.open(workspace)
-    chosen = dataset or default_dataset(at)
-    with connected(at, chosen) as connection:
-        frame = fetch_sql(connection, sql)
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    if json or format == "json":
-        print_json(rows)
-    elif format == "csv":
-        typer.echo(frame.to_csv(index=False), nl=False)
-    else:
-        print_table([{str(k): v for k, v in row.items()} for row in rows], [str(c) for c in frame.columns])
-        if not dataset:
-            say(f"({len(rows)} rows; dataset {chosen})")
-
-
-@app.command()
-def export(
-    dataset: Dataset,
-    to: Annotated[Path, typer.Option(help="The file to write.")],
-    where: Annotated[
-        str,
-        typer.Option(
-            help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
-        ),
-    ] = "true",
-    format: Annotated[
-        str, typer.Option(help="csv, parquet, or npy (sample ids). [default: by the file's ending]")
-    ] = "",
-    run: Annotated[str | None, typer.Option(help="Whose scores. [default: the latest run that has scores]")] = None,
-    workspace: Root = None,
-    json: Json = False,
-) -> None:
-    """Write the training samples that meet a condition to a file."""
-    from engine.export import export
-
-    at = Workspace.open(workspace)
-    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None)
-    _tell(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")
+    tell(json, {"dataset": None, "runs": [run_id]}, f"removed run {run_id}")
 
 
 @app.command()
@@ -410,7 +368,7 @@ def _compute(workspace: Workspace, spec: Any, device: str, json: bool) -> None:
         run_id, existed = compute(workspace, spec, device, listen)
     job = fetch_job(workspace, run_id)
     told = "was there already" if existed else "published"
-    _tell(
+    tell(
         json,
         {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
         f"run {run_id} {told}: {job.title}",
@@ -424,13 +382,6 @@ def _serve(workspace: Workspace, port: int | None) -> None:
         serve(workspace.root, port)
     except OSError as error:
         raise SpecError(str(error)) from error
-
-
-def _tell(json: bool, value: dict[str, Any], text: str) -> None:
-    if json:
-        print_json(value)
-    else:
-        say(text)
 
 
 def main() -> NoReturn:

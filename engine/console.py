@@ -39,6 +39,12 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> No
     Console(highlight=False, soft_wrap=False, width=None if Console().is_terminal else 160).print(table)
 
 
+def records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a data frame, missing values as None."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as a person says them: 0.4 s, 12 s, 3:05, 1:02:03."""
     if seconds is None:

@@ -7,6 +7,7 @@ one that ships with the package is called `digits`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def train_on_run(
     lr: float | None = None,
     epochs: int = 10,
     seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Train a detector on the dynamics of a run whose mislabelled samples are known, and save it.
 
@@ -71,6 +73,7 @@ def train_on_run(
         start=load_detector(workspace, start)[0] if start else None,
         lr=lr,
         epochs=epochs,
+        report=report,
     )
     record = {
         "name": name,

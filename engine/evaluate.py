@@ -9,6 +9,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 Array = np.ndarray[Any, Any]
 
+FOUND_AT = (10, 20, 30)
+"""Per cent of the samples, hardest first, of which the share of the mislabelled among them is kept as a metric."""
+
 
 def evaluate_detection(suspicion: Array, mislabelled: Array) -> dict[str, float]:
     """Detection quality of values that are high for suspects.
@@ -29,9 +32,17 @@ def evaluate_detection(suspicion: Array, mislabelled: Array) -> dict[str, float]
 def evaluate_score(ranks: Array, mislabelled: Array) -> dict[str, float]:
     """Detection quality of a score whose hardest samples are the suspects: `evaluate_detection` of its ranks.
 
+    Beside it found_at_10, found_at_20 and found_at_30: the share of the mislabelled among the hardest 10, 20 and 30 %.
+
     Args: ranks (N,), 0 = easiest; mislabelled (N,) bool
     """
-    return evaluate_detection(ranks, mislabelled)
+    metrics = evaluate_detection(ranks, mislabelled)
+    if metrics:
+        hardest_first = mislabelled[np.argsort(-ranks, kind="stable")]
+        for percent in FOUND_AT:
+            looked_at = round(len(ranks) * percent / 100)
+            metrics[f"found_at_{percent}"] = float(hardest_first[:looked_at].sum() / hardest_first.sum())
+    return metrics
 
 
 def precision_at_recall(suspicion: Array, mislabelled: Array, recall: float) -> float:
@@ -45,19 +56,6 @@ def precision_at_recall(suspicion: Array, mislabelled: Array, recall: float) -> 
     # Half a sample of slack, so that 0.95 * 20 = 19.000000000000004 asks for 19.
     reached = np.flatnonzero(last_of_tie & (hits >= recall * hits[-1] - 1e-6))[0]
     return float(hits[reached] / (reached + 1))
-
-
-def detection_curve(ranks: Array, mislabelled: Array, points: int = 100) -> tuple[Array, Array]:
-    """Share of the mislabelled among the hardest x of the samples (CG, figure 3).
-
-    Args:    ranks (N,), 0 = easiest; mislabelled (N,) bool with at least one True; points: steps of x
-    Returns: x (points + 1,) from 0 to 1 and the share found (points + 1,) from 0 to 1. A random order gives x;
-             an oracle min(1, x / noise rate).
-    """
-    found = np.append(0, np.cumsum(mislabelled[np.argsort(-ranks, kind="stable")]))
-    x = np.linspace(0, 1, points + 1)
-    looked_at = np.rint(x * len(ranks)).astype(int)
-    return x, found[looked_at] / found[-1]
 
 
 def evaluate_rule(flagged: Array, mislabelled: Array) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import SpecError, unknown_name
-from engine.queries import connected, fetch_sql
+from engine.queries import connected, fetch_sql, latest_run
 from engine.workspace import Workspace, write_export
 
 Format = Literal["csv", "parquet", "npy"]
@@ -28,15 +29,9 @@ def export(
     Returns: (kept, all) numbers of training samples
     Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
     """
-    chosen = format or to.suffix.lstrip(".").lower()
-    if chosen not in get_args(Format):
-        raise SpecError(unknown_name("format", chosen, get_args(Format), "--format"))
+    chosen = _format(to, format)
     with connected(workspace, dataset) as connection:
-        runs = fetch_sql(
-            connection,
-            "SELECT run_id FROM runs WHERE run_id IN (SELECT DISTINCT run_id FROM scores) ORDER BY created_at DESC",
-        )["run_id"].tolist()
-        run = run or (runs[0] if runs else None)
+        run = run or latest_run(connection, "scores")
         names = fetch_sql(connection, "SELECT DISTINCT score FROM scores WHERE run_id = ? ORDER BY 1", [run])["score"]
         columns = "".join(
             f', any_value(value) FILTER (score = {_literal(name)}) AS "{name.replace(chr(34), chr(34) * 2)}"'
@@ -60,6 +55,29 @@ def export(
         total = int(fetch_sql(connection, "SELECT count(*) AS n FROM samples WHERE split = 'train'")["n"][0])
     write_export(to, lambda path: _write(kept, path, chosen))
     return len(kept), total
+
+
+def export_samples(
+    workspace: Workspace, dataset: str, sample_ids: Sequence[int], to: Path, format: str = ""
+) -> tuple[int, int]:
+    """`export` of the training samples of those ids."""
+    chosen = _format(to, format)
+    with connected(workspace, dataset) as connection:
+        everything = fetch_sql(
+            connection,
+            "SELECT sample_id, split, label, true_label, class_name, source FROM samples WHERE split = 'train' "
+            "ORDER BY sample_id",
+        )
+    kept = everything[everything["sample_id"].isin(sample_ids)]
+    write_export(to, lambda path: _write(kept, path, chosen))
+    return len(kept), len(everything)
+
+
+def _format(to: Path, asked: str) -> str:
+    chosen = asked or to.suffix.lstrip(".").lower()
+    if chosen not in get_args(Format):
+        raise SpecError(unknown_name("format", chosen, get_args(Format), "--format"))
+    return chosen
 
 
 def _write(frame: pd.DataFrame, path: Path, format: str) -> None:

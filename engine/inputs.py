@@ -424,6 +424,11 @@ def estimate_seconds(scores: Sequence[Score], spec: RunSpec, n: int) -> dict[str
     return out
 
 
+def has_direction(inputs: Tensor) -> Tensor:
+    """Which inputs are not all zeros, (N,) bool."""
+    return (inputs.flatten(1) != 0).any(1)
+
+
 def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples, test: Samples | None) -> None:
     """Refuse before anything is trained what would fail after it.
 
@@ -445,7 +450,7 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
         check_classes(samples.labels)
     if asked & gaps:
         _check_memory(spec, samples)
-    blank = ~samples.inputs.flatten(1).any(1)
+    blank = ~has_direction(samples.inputs)
     if asked & {"alpha", "inverse_diagonal", "kernel_labels"} and not spec.standardise and bool(blank.any()):
         raise ScoreInputError(
             f"the input of sample {int(blank.nonzero()[0])} is all zeros, so it has no direction; ask --standardise, or "

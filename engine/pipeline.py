@@ -26,6 +26,7 @@ from engine.inputs import (
     Inputs,
     check_inputs_exist,
     estimate_seconds,
+    has_direction,
     kept_epochs,
     needs_training,
     network_features,
@@ -143,7 +144,7 @@ def _kernel_is_cheap(workspace: Workspace, dataset: str, n: int, standardise: bo
     if n > KERNEL_SAMPLES:
         return False
     inputs = load_split(workspace, dataset, "train").inputs
-    return standardise or bool(inputs.flatten(1).any(1).all())
+    return standardise or bool(has_direction(inputs).all())
 
 
 def find_trained(

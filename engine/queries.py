@@ -120,21 +120,56 @@ def fetch_sql(
 def fetch_evaluation(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """How well every score and rule of every run finds the mislabelled, where the truth is known.
 
-    run_id, name, kind (score or rule), roc_auc, average_precision, precision_at_95 (of a score), flagged_share,
-    precision, recall (of a rule), all 0..1, NA where it does not apply; the best average precision first, then the
-    rules by precision.
+    run_id, name, kind (score or rule); of a score roc_auc, average_precision, precision_at_95, found_at_10, found_at_20,
+    found_at_30; of a rule flagged_share, precision, recall; all 0..1, NA where it does not apply. The best average
+    precision first, then the rules by precision.
     """
     return fetch_sql(
         connection,
-        """SELECT run_id, score AS name, if(count(*) FILTER (metric = 'flagged_share') > 0, 'rule', 'score') AS kind,
+        """SELECT run_id, score AS name,
+        if(metric IN ('flagged_share', 'precision', 'recall'), 'rule', 'score') AS kind,
         any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
         any_value(value) FILTER (metric = 'average_precision') AS average_precision,
         any_value(value) FILTER (metric = 'precision_at_95') AS precision_at_95,
+        any_value(value) FILTER (metric = 'found_at_10') AS found_at_10,
+        any_value(value) FILTER (metric = 'found_at_20') AS found_at_20,
+        any_value(value) FILTER (metric = 'found_at_30') AS found_at_30,
         any_value(value) FILTER (metric = 'flagged_share') AS flagged_share,
         any_value(value) FILTER (metric = 'precision') AS precision,
         any_value(value) FILTER (metric = 'recall') AS recall
-        FROM metrics GROUP BY run_id, score
+        FROM metrics GROUP BY run_id, score, kind
         ORDER BY kind DESC, average_precision DESC NULLS LAST, precision DESC NULLS LAST, run_id, name""",
+    )
+
+
+def fetch_detection_curve(connection: duckdb.DuckDBPyConnection, run_id: str, score: str) -> pd.DataFrame:
+    """looked_at, found: the share of the mislabelled among the hardest share of a score (CG, figure 3); 0..1.
+
+    100 steps and the origin; empty where no label is known to be wrong. A random order gives found = looked_at, an
+    oracle min(1, looked_at / noise rate).
+    """
+    return fetch_sql(
+        connection,
+        """WITH judged AS (SELECT rank, label <> true_label AS wrong FROM scores JOIN samples USING (sample_id)
+            WHERE run_id = $run AND score = $score AND true_label IS NOT NULL),
+        counted AS (SELECT count(*) AS n, count(*) FILTER (wrong) AS bad FROM judged),
+        placed AS (SELECT wrong, row_number() OVER (ORDER BY rank DESC) AS place FROM judged),
+        steps AS (SELECT step / 100 AS looked_at, round(n * step / 100) AS upto, bad
+            FROM range(101) AS r(step), counted WHERE bad > 0)
+        SELECT looked_at, (SELECT count(*) FROM placed WHERE wrong AND place <= upto) / bad AS found
+        FROM steps ORDER BY looked_at""",
+        {"run": run_id, "score": score},
+    )
+
+
+def fetch_costs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """score, title, cost, seconds, run_id: what each score took in the newest run that has it."""
+    return fetch_sql(
+        connection,
+        """SELECT score, score_catalog.title, cost, score_costs.seconds, run_id FROM score_costs
+        JOIN score_catalog USING (score) JOIN runs USING (run_id)
+        QUALIFY row_number() OVER (PARTITION BY score ORDER BY created_at DESC, run_id) = 1
+        ORDER BY score_costs.seconds DESC, score""",
     )
 
 
@@ -198,6 +233,17 @@ def _comment(
 
 
 # Runs and what they hold ---------------------------------------------------------------------------------------
+
+
+def latest_run(connection: duckdb.DuckDBPyConnection, view: str, score: str = "") -> str | None:
+    """The newest run that has rows in a view (one with a column run_id), or in `scores` those of one score."""
+    having = f'SELECT run_id FROM "{view}"' + (" WHERE score = $score" if score else "")
+    found = fetch_sql(
+        connection,
+        f"SELECT run_id FROM runs WHERE run_id IN ({having}) ORDER BY created_at DESC, run_id LIMIT 1",
+        {"score": score} if score else {},
+    )
+    return str(found["run_id"][0]) if len(found) else None
 
 
 def source_run(connection: duckdb.DuckDBPyConnection, view: str, run_id: str) -> str:

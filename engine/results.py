@@ -177,7 +177,7 @@ class Results:
             if found.flags_above is not None:
                 judged = rule_values.get(found.name, values[found.name])
                 threshold = np.full(n, found.flags_above, np.float32)
-                self.write_rule(found.name, (judged > found.flags_above).numpy(), threshold, judged.numpy())
+                self.write_rule(found.rule, (judged > found.flags_above).numpy(), threshold, judged.numpy())
         if mislabelled is not None:
             for rule, flagged in self._rules.items():
                 self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
@@ -197,7 +197,7 @@ class Results:
             columns |= {found.recorded} if found.recorded else set(found.inputs) & TRAJECTORY_INPUTS
         seeds, epochs = self._shape()
         per_seed = {found.name: torch.empty(seeds, n) for found in scores}
-        others = {found.name: inputs.of_score(found, 0) for found in scores}
+        others = {found.name: inputs.of_score(found, 0) for found in scores if not found.recorded}
         step = max(1, BLOCK_BYTES // (4 * len(columns) * seeds * epochs))
         for start in range(0, n, step):
             stop = min(start + step, n)

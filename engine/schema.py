@@ -249,8 +249,12 @@ VIEWS: dict[str, View] = {
         "SELECT score, title, higher_means, value_min, value_max, source, cost FROM {db}.score_catalog",
     ),
     "score_costs": View(
-        "Seconds each score took in each run, beyond the inputs it shares with others.",
-        {"run_id": _RUN, "score": ("VARCHAR", "name"), "seconds": ("DOUBLE", "time of the score itself")},
+        "Seconds each score took in each run, its inputs included, training and recording not.",
+        {
+            "run_id": _RUN,
+            "score": ("VARCHAR", "name"),
+            "seconds": ("DOUBLE", "time of the score and of its inputs, without the training"),
+        },
         "score_catalog",
         "SELECT {run} AS run_id, score, seconds FROM {db}.score_catalog",
     ),

@@ -28,7 +28,7 @@ with st.container(horizontal=True, horizontal_alignment="distribute", vertical_a
 thresholds = [
     (str(rule.rule), float(value))
     for rule in charts.rows(data.rules(view.at, view.run_id))
-    if str(rule.rule).startswith(score)
+    if rule.rule in (score, f"{score}_threshold")
     for value in rule.thresholds
     if value is not None
 ][:6]
@@ -36,6 +36,10 @@ bins = data.histogram(view.at, view.run_id, score)
 st.plotly_chart(
     charts.histogram_chart(bins, score, row.higher_means, thresholds), config=charts.NO_BAR, key="histogram"
 )
+curve = data.detection_curve(view.at, view.run_id, score)
+if len(curve):
+    noise = data.dataset_facts(view.at)["noise_rate"]
+    st.plotly_chart(charts.detection_curve_chart(curve, score, noise), config=charts.NO_BAR, key="detection_curve")
 st.page_link(
     "app_pages/gallery.py",
     label=f"See the samples by {score}",

@@ -110,7 +110,7 @@ def fit_gaussian_mixture(losses: Tensor) -> Tensor:
     return posterior()[:, int(mean.argmax())].float()
 
 
-def _incv_discarded(incv_selected: Tensor) -> Tensor:
+def discarded_by_incv(incv_selected: Tensor) -> Tensor:
     """1 for the samples that iterative cross-validation did not keep."""
     return (~incv_selected).float()
 
@@ -120,7 +120,7 @@ def _incv_discarded(incv_selected: Tensor) -> Tensor:
     value_range=(0.0, 1.0),
     source="Chen et al. 2019 (INCV), algorithms 1 and 2",
     flags_above=0.5,
-    flags_by=_incv_discarded,
+    flags_by=discarded_by_incv,
 )
 def incv(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     """Whether networks that were not trained on a sample disagree with its label.
@@ -129,7 +129,8 @@ def incv(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     agree; within both the probability of the given label ranks
 
     Args:    heldout_probs (N, C) from cross-validation; labels (N,) int64 in [0, C)
-    Returns: (N,) float32 in [0, 1]; higher = harder; the rule `incv` flags what `select_incv` does not keep
+    Returns: (N,) float32 in [0, 1]; higher = harder; the rule `discarded_by_incv` flags what `select_incv` does
+             not keep
     Departs from the paper: the value is of one round of more folds, graded, so that samples can be ranked.
     """
     _check_heldout(heldout_probs, labels)
@@ -193,7 +194,7 @@ def select_incv(
     return selected, rate
 
 
-def _confident_excess(heldout_probs: Tensor, labels: Tensor) -> Tensor:
+def confident_joint(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     """How far the most probable class a sample is confidently of lies above its label, (N,): > 0 off the diagonal.
 
     Classes whose probability stays below their threshold count as 0.
@@ -208,7 +209,7 @@ def _confident_excess(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     value_range=(-1.0, 1.0),
     source="Northcutt et al. 2021, eq. 1 and 2",
     flags_above=0.0,
-    flags_by=_confident_excess,
+    flags_by=confident_joint,
 )
 def confident_learning(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     """How far the held-out probability of the given label stays below what is usual for its class.
@@ -216,8 +217,8 @@ def confident_learning(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     s_i = t_{y_i} - p_{i y_i}, t_j = mean of p_ij over the samples labelled j
 
     Args:    heldout_probs (N, C) from cross-validation; labels (N,) int64 in [0, C)
-    Returns: (N,) float32 in [-1, 1]; higher = harder; the rule `confident_learning` flags the off-diagonal of the
-             confident joint: samples that of the classes j with p_ij >= t_j are most probably of another than theirs
+    Returns: (N,) float32 in [-1, 1]; higher = harder; the rule `confident_joint` flags its off-diagonal:
+             samples that of the classes j with p_ij >= t_j are most probably of another than theirs
     """
     thresholds = class_thresholds(heldout_probs, labels)
     return thresholds[labels] - _given(heldout_probs, labels)

@@ -130,6 +130,11 @@ class Score:
         return any(INPUTS[i].heavy for i in self.all_inputs)
 
     @property
+    def rule(self) -> str:
+        """The name of its rule, where it has one."""
+        return self.flags_by.__name__ if self.flags_by else self.name
+
+    @property
     def rule_inputs(self) -> tuple[str, ...]:
         """What its rule reads, where that is something else than its value."""
         return _parameters(self.flags_by) if self.flags_by else ()
@@ -204,8 +209,9 @@ def score(
         epoch: for a function of one epoch: which; None = the last one trained
         every_seed: for a function of a network's inputs that is not recorded: mean over the networks of all seeds,
             not the network of the first seed alone
-        flags_above: larger values flag a sample as mislabelled, by a rule of the score's own name
-        flags_by: a function of inputs, named by its parameters, whose values (N,) the rule looks at instead
+        flags_above: larger values flag a sample as mislabelled, by a rule of the score's name
+        flags_by: a function of inputs, named by its parameters, whose values (N,) a rule of that function's name
+            looks at instead
     """
 
     def add(function: F) -> F:

@@ -55,7 +55,7 @@ HARDEST = "SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC"
 @pytest.mark.parametrize(
     ("path", "plots"),
     [
-        ("/", 3), ("/trajectories", 4), ("/scores", 1), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
+        ("/", 3), ("/trajectories", 4), ("/scores", 2), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
         ("/compare?dataset=digits-noisy&compare=all", 1), ("/embedding", 1), ("/psi", 1), ("/export", 1),
     ],
 )  # fmt: skip
@@ -217,11 +217,11 @@ def test_a_run_shows_its_progress_and_appears_by_itself(
 def test_the_dark_theme_is_dark_and_its_charts_too(page: Page, address: str) -> None:
     page.emulate_media(color_scheme="dark")
     visit(page, address, "/scores")
-    expect(page.locator(".js-plotly-plot")).to_have_count(1)
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
     settle(page)
     picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"), np.float64)
     assert picture.mean() < 70
-    assert colours(page.locator(".js-plotly-plot")) > 30
+    assert colours(page.locator(".js-plotly-plot").first) > 30
 
 
 def test_pages_fit_a_narrow_window(page: Page, address: str) -> None:

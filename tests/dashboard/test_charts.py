@@ -211,3 +211,11 @@ def test_spearman_cells_without_a_value_stay_empty() -> None:
     matrix = pd.DataFrame([[1, np.nan], [np.nan, np.nan]], index=["a", "b"], columns=["a", "b"])
     (heat,) = charts.spearman_chart(matrix).data
     assert heat.text.tolist() == [["1.00", ""], ["", ""]]
+
+
+def test_the_detection_curve_lies_between_chance_and_the_oracle() -> None:
+    curve = pd.DataFrame({"looked_at": [0.0, 0.5, 1.0], "found": [0.0, 0.9, 1.0]})
+    chance, oracle, found = charts.detection_curve_chart(curve, "aum", 0.2).data
+    assert list(chance.x) == list(chance.y) == [0, 50, 100]
+    assert (list(oracle.x), list(oracle.y)) == ([0, 20, 100], [0, 100, 100])
+    assert list(found.y) == [0, 90, 100]

@@ -165,3 +165,31 @@ def test_every_command_and_option_says_what_it_is():
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None) or parameter.name == "help", f"{name} {parameter.name}"
+
+
+def test_scores_are_evaluated_chosen_by_and_learned_from(small_workspace, tmp_path):
+    w = small_workspace.root
+    done = winnow(
+        "run", "small", "--preset", "rop-cifar10n-fast", "--model", "mlp", "--epochs", 3, "--json", workspace=w
+    )
+    assert done.returncode == 0, done.stderr
+    assert "preset rop-cifar10n-fast (ROP" in done.stderr
+    assert json.loads(done.stdout)["title"] == "mlp, 3 epochs, 1 seed"
+    found = json.loads(winnow("evaluate", "small", "--json", workspace=w).stdout)["metrics"]
+    assert {row["name"] for row in found} == {"nli", "loss_last", "margin_last", "grand_last_layer", "forgetting"}
+    costs = json.loads(winnow("scores", "--dataset", "small", "--json", workspace=w).stdout)["costs"]
+    assert {row["score"] for row in costs} == {row["name"] for row in found}
+    kept = tmp_path / "kept.csv"
+    done = winnow("select", "small", "ccs", "--keep", 0.4, "--score", "nli", "--to", kept, "--json", workspace=w)
+    assert json.loads(done.stdout) == {"kept": 80, "of": 200, "to": str(kept)}
+    assert len(kept.read_text().splitlines()) == 81
+    done = winnow("detector", "train", "mine", "--dataset", "small", "--epochs", 1, "--json", workspace=w)
+    assert json.loads(done.stdout)["name"] == "mine", done.stderr
+    applied = json.loads(winnow("detector", "apply", "mine", "small", "--json", workspace=w).stdout)
+    assert applied["existed"] is False and 0 <= applied["metrics"]["roc_auc"] <= 1
+    listed = json.loads(winnow("detector", "list", "--json", workspace=w).stdout)["detectors"]
+    assert [row["name"] for row in listed] == ["digits", "mine"]
+    explained = json.loads(winnow("detector", "explain", "small", 3, "--json", workspace=w).stdout)
+    assert len(explained["epochs"]) == 3
+    refused(winnow("detector", "apply", "mien", "small", workspace=w), "did you mean 'mine'")
+    refused(winnow("run", "small", "--preset", "aum", workspace=w), "unknown preset", "aum")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.evaluate import detection_curve, evaluate_detection, evaluate_score, precision_at_recall
+from engine.evaluate import evaluate_detection, evaluate_score, precision_at_recall
 
 
 def test_precision_at_recall_by_hand():
@@ -36,11 +36,12 @@ def test_twenty_mislabelled_ask_for_nineteen():
     assert precision_at_recall(-np.arange(30.0), mislabelled, 0.95) == 1.0
 
 
-def test_detection_curve_by_hand():
-    # Hardest first: ranks 3 (wrong), 2, 1 (wrong), 0.
-    x, found = detection_curve(np.array([0, 1, 2, 3]), np.array([False, True, False, True]), points=4)
-    assert x.tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert found.tolist() == [0, 0.5, 0.5, 1, 1]
+def test_what_the_hardest_hold_by_hand():
+    # Ten samples, wrong are ranks 9, 8 and 2: the hardest one holds 1 of 3, the hardest two and three 2 of 3.
+    mislabelled = np.isin(np.arange(10), (2, 8, 9))
+    metrics = evaluate_score(np.arange(10), mislabelled)
+    assert metrics["found_at_10"] == pytest.approx(1 / 3)
+    assert metrics["found_at_20"] == metrics["found_at_30"] == pytest.approx(2 / 3)
 
 
 def test_nothing_to_say_without_both_kinds():

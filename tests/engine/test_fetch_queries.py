@@ -72,6 +72,29 @@ def test_a_histogram_of_a_score_that_is_not_there_is_empty(opened: tuple[duckdb.
     assert queries.fetch_histogram(opened[0], opened[1], "no_such").empty
 
 
+def test_the_detection_curve_counts_the_mislabelled_among_the_hardest(
+    opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
+) -> None:
+    connection, run, _ = opened
+    curve = queries.fetch_detection_curve(connection, run, "aum")
+    wrong = aum.sort_values("rank", ascending=False)["label"] != aum.sort_values("rank", ascending=False)["true_label"]
+    n = len(wrong)
+    assert curve["looked_at"].tolist() == [i / 100 for i in range(101)]
+    for i in (0, 7, 20, 55, 100):
+        expected = wrong.iloc[: int(np.floor(n * i / 100 + 0.5))].sum() / wrong.sum()
+        assert curve["found"][i] == pytest.approx(expected)
+    metrics = queries.fetch_evaluation(connection).set_index(["kind", "name"])
+    assert metrics.loc[("score", "aum"), "found_at_20"] == pytest.approx(curve["found"][20], abs=2 / wrong.sum())
+
+
+def test_what_a_score_cost_is_told_of_its_newest_run(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    connection, run, _ = opened
+    costs = queries.fetch_costs(connection).set_index("score")
+    assert set(costs["run_id"]) == {run} and (costs["seconds"] >= 0).all()
+    # A score that reads the neighbours costs at least what finding them cost the others.
+    assert costs.loc["nli", "seconds"] > 0 and costs.loc["cg", "cost"] == "inputs (heavy)"
+
+
 def test_the_catalog_knows_range_and_quality(
     opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
 ) -> None:

@@ -13,6 +13,7 @@ from engine import cli_detector, cli_results
 from engine.cli_options import Dataset, Device, Json, Root, RunId, tell
 from engine.console import duration, print_json, print_table, progress_bar, say
 from engine.errors import Cancelled, SpecError, WinnowError
+from engine.presets import Preset
 from engine.spec import TrainingSpec
 from engine.workspace import Workspace
 
@@ -177,13 +178,10 @@ def run(
     at.require_dataset(dataset)
     names = [name.strip() for name in scores.split(",") if name.strip()]
     if preset:
-        from engine.presets import find_preset
-
-        chosen = find_preset(preset)
+        chosen = _find_preset(preset)
         typed = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
         training = asdict(chosen.training) | {name: value for name, value in training.items() if name in typed}
         names = names if "scores" in typed else list(chosen.scores)
-        say(f"preset {preset} ({chosen.source})" + (f": {chosen.changes}" if chosen.changes else ""))
     spec = plan_run(
         at,
         dataset,
@@ -200,6 +198,15 @@ def run(
         cscores=cscores,
     )
     _compute(at, spec, device, json)
+
+
+def _find_preset(name: str) -> Preset:
+    """The preset of that name, told with what it changes."""
+    from engine.presets import find_preset
+
+    found = find_preset(name)
+    say(f"preset {name} ({found.source})" + (f": {found.changes}" if found.changes else ""))
+    return found
 
 
 @app.command()
@@ -247,6 +254,8 @@ def psi(
     at.require_dataset(dataset)
     given = {"orders": orders and split_orders(orders), "points": points, "seeds": seeds, "steps": steps}
     asked = curve_settings(preset, window, **given)
+    if preset:
+        _find_preset(preset)
     spec = plan_psi(
         at, dataset, epochs=epochs, seed=seed, class_balanced=class_balanced, window=window, around=around, **asked
     )

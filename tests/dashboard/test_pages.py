@@ -259,7 +259,8 @@ def test_a_run_that_failed_or_stopped_is_told_with_what_to_do(
         "feedfeedfeed",
         {"spec": {"kind": "psi", "dataset": "digits-noisy", "orders": ["a*"]}, "title": "psi: a*", "started_at": 1.0},
     )
-    append_journal(folder, "psi_point", order="", pruned=0, seed=0, accuracy=0.9, kept_fraction=1.0, seconds=1.0)
+    point = {"order": "", "pruned": 0, "seed": 0, "accuracy": 0.9, "kept_fraction": 1.0, "seconds": 1.0}
+    append_journal(folder, "psi_points", points=[point])
     append_journal(folder, "failed", message="no space left")
     app = open_page(root, "overview", dataset="digits-noisy")
     (warning,) = app.warning

@@ -95,6 +95,8 @@ def test_expected_errors_are_one_line(tmp_path, small_workspace):
     refused(winnow("run", "small", "--epochs", 0, workspace=w), "--epochs is 0; allowed: 1 to")
     refused(winnow("run", "small", "--optimizer", "sdg", workspace=w), "did you mean 'sgd'")
     refused(winnow("psi", "small", "--orders", "aum", workspace=w), "winnow run small --scores aum")
+    refused(winnow("psi", "small", "--orders", "random,ccs", workspace=w), "write ccs(SCORE)")
+    refused(winnow("psi", "small", "--preset", "prune-minst", workspace=w), "did you mean 'prune-mnist'?")
     refused(winnow("ingest", "x", "--from", tmp_path / "nowhere", workspace=w), "nowhere")
     refused(winnow("ingest", "x", "--from", "digits", "--noise", "symmetric:1.5", workspace=w), "1.5")
     refused(winnow("ingest", "../x", "--from", "digits", workspace=w), "dataset name")

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from engine.data.loader import Samples, normalisation
-from engine.errors import SpecError, StorageError
-from engine.queries import connected
-from engine.selection.names import Order, parse_order
-from engine.selection.samplers import SAMPLERS, select
+from engine.errors import SpecError
 from engine.spec import PsiSpec, TrainingSpec, spec_hash
-from engine.training.loop import Normalisation, batches_per_epoch, clean_pass
-from engine.training.models import build_model
+from engine.training.loop import batches_per_epoch
 from engine.training.stacked import batch_width
-from engine.workspace import Workspace, load_tensors
-
-KEPT_SETS = 64
-"""Sets of samples that a selection holds, so that the seeds of a point need not choose theirs again."""
 
 
 @dataclass(frozen=True)
@@ -121,103 +108,6 @@ def network_id(spec: PsiSpec, training: TrainingSpec, kept: Tensor, seed: int) -
     content = {k: v for k, v in asdict(training).items() if k not in ("seeds", "observe", "logit_seeds")}
     samples = hashlib.sha256(kept.cpu().numpy().astype("<i8").tobytes()).hexdigest()
     return spec_hash({"fingerprint": spec.fingerprint, "training": content, "kept": samples, "seed": seed})
-
-
-class Selection:
-    """Which samples each order of a curve keeps.
-
-    samples: the training set; trained: the published folder with the features and weights that samplers read, if any
-
-    Raises: SpecError when an order needs a truth, features or classes that are not there
-    """
-
-    def __init__(self, workspace: Workspace, spec: PsiSpec, samples: Samples, trained: Path | None) -> None:
-        self.workspace, self.spec, self.samples, self.trained = workspace, spec, samples, trained
-        self.n = len(samples)
-        self._kept: dict[tuple[str, int], Tensor] = {}
-        self._lock = threading.Lock()
-        self._known: dict[str, Any] = {"labels": samples.labels.cpu(), "n": self.n}
-        for name in spec.orders:
-            reads = SAMPLERS[parse_order(name).sampler].inputs
-            if "mislabelled" in reads and samples.true_labels is None:
-                raise SpecError(
-                    f"order '{name}' needs true labels; dataset '{spec.dataset}' has none (use --noise or --labels)"
-                )
-            if {"features", "probs"} & set(reads) and trained is None:
-                raise SpecError(
-                    f"order '{name}' reads the features of a trained network; no run of '{spec.dataset}' has one: "
-                    f"winnow run {spec.dataset} makes one"
-                )
-
-    def kept(self, order: str, pruned: int) -> Tensor:
-        """Positions in the training set that stay, (n - pruned,) int64, ascending, on the CPU."""
-        with self._lock:  # networks side by side ask for the same sets, and some samplers are slow
-            if len(self._kept) > KEPT_SETS:
-                self._kept.clear()
-            if (order, pruned) not in self._kept:
-                self._kept[order, pruned] = self._select(order, pruned)
-            return self._kept[order, pruned]
-
-    def _select(self, order: str, pruned: int) -> Tensor:
-        if not order:
-            return torch.arange(self.n)
-        asked = parse_order(order)
-        base = order.rstrip("*")
-        generator = torch.Generator().manual_seed(int(spec_hash([self.spec.seed, "order", base]), 16))
-        inputs = {name: self._input(name, asked) for name in SAMPLERS[asked.sampler].inputs if name != "generator"}
-        inputs |= {"generator": generator, "labels": self._known["labels"]}
-        balanced = self.spec.class_balanced
-        return select(asked.sampler, self.n - pruned, inputs, class_balanced=balanced, **asked.options)
-
-    def _input(self, name: str, asked: Order) -> Any:
-        key = f"{name} of {asked.score}" if asked.score and name in ("ranks", "hardness") else name
-        if key not in self._known:
-            self._known[key] = getattr(self, f"_{name}")(asked)
-        return self._known[key]
-
-    def _mislabelled(self, asked: Order) -> Tensor:
-        assert self.samples.true_labels is not None
-        return (self.samples.true_labels != self.samples.labels).cpu()
-
-    def _ranks(self, asked: Order) -> Tensor:
-        return torch.from_numpy(self._score(asked.score)["rank"].astype("int64"))
-
-    def _hardness(self, asked: Order) -> Tensor:
-        found = self._score(asked.score)
-        values = torch.from_numpy(found["value"].astype("float32"))
-        return values if found["higher_means"][0] == "harder" else -values
-
-    def _score(self, score: str) -> dict[str, Any]:
-        assert self.spec.scores_run is not None
-        with connected(self.workspace, self.spec.dataset, [self.spec.scores_run]) as connection:
-            return connection.execute(
-                "SELECT value, rank, higher_means FROM scores JOIN score_catalog USING (score) WHERE score = ? "
-                "ORDER BY sample_id",
-                [score],
-            ).fetchnumpy()
-
-    def _features(self, asked: Order) -> Tensor:
-        return self._tensors("features.safetensors")["features"].float()
-
-    def _probs(self, asked: Order) -> Tensor:
-        prefix, samples = "seed0.", self.samples
-        weights = self._tensors("weights.safetensors", prefix)
-        network = build_model(self._model(), tuple(samples.inputs.shape[1:]), samples.classes, 0)
-        network.load_state_dict({name.removeprefix(prefix): values for name, values in weights.items()})
-        network.to(samples.inputs.device)
-        scale = Normalisation(*normalisation(samples))
-        return torch.cat([z.float().softmax(1).cpu() for _, z in clean_pass(network, samples, scale)])
-
-    def _model(self) -> str:
-        assert self.spec.scores_run is not None
-        return str(self.workspace.read_spec(self.spec.scores_run)["spec"]["training"]["model"])
-
-    def _tensors(self, name: str, prefix: str = "") -> dict[str, Tensor]:
-        assert self.trained is not None
-        found = load_tensors(self.trained / name, prefix)
-        if found is None:
-            raise StorageError(f"{self.trained / name} is missing; remove that run (winnow remove) and run it again")
-        return {key: torch.from_numpy(values) for key, values in found[0].items()}
 
 
 def check_points(spec: PsiSpec, n: int) -> None:

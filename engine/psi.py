@@ -18,15 +18,15 @@ from typing import Any
 import duckdb
 import torch
 
+from engine.choose import Selection, find_scores_run
 from engine.data.loader import Samples, load_split, normalisation
 from engine.environment import describe_environment
 from engine.errors import SpecError, unknown_name
 from engine.jobs import computing, seconds_spent
-from engine.pipeline import describe_training, find_trained, load_test
+from engine.pipeline import describe_training, load_test
 from engine.progress import Listener, Progress
 from engine.pruning import (
     Network,
-    Selection,
     check_points,
     network_id,
     plan_networks,
@@ -36,8 +36,7 @@ from engine.pruning import (
 )
 from engine.queries import connected, fetch_fingerprint, runs_of
 from engine.schema import RESULT_TABLES
-from engine.selection.names import SCORELESS, parse_order, split_orders
-from engine.selection.samplers import SAMPLERS
+from engine.selection.names import parse_order, split_orders
 from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, run_id, spec_from_json, spec_to_json
 from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, compute_accuracy, train_epochs
 from engine.training.models import build_model
@@ -49,41 +48,6 @@ POINTS_FILE = "networks.json"
 """What a curve publishes for others: its networks by what they were trained on."""
 
 Point = dict[str, Any]
-
-
-def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -> str | None:
-    """The latest published run that has all that the orders read; None when they read no run.
-
-    Raises: SpecError when no run has it, saying which command makes one
-    """
-    asked = [parse_order(order) for order in orders]
-    wanted = {order.score for order in asked} - {""}
-    trained = any({"features", "probs"} & set(SAMPLERS[order.sampler].inputs) for order in asked)
-    if not wanted and not trained:
-        return None
-    with connected(workspace, dataset) as connection:
-        rows = connection.execute("SELECT run_id, list(DISTINCT score) FROM scores GROUP BY run_id").fetchall()
-    having: dict[str, set[str]] = {run: set(names) for run, names in rows}
-    for candidate in reversed(runs_of(workspace, dataset)):
-        spec = spec_from_json(workspace.read_spec(candidate)["spec"])
-        if wanted <= having.get(candidate, set()) and (not trained or isinstance(spec, RunSpec) and spec.training):
-            return candidate
-    known = set().union(*having.values()) if having else set()
-    missing = sorted(wanted - known)
-    scores = f" --scores {','.join(sorted(wanted))}" if wanted else ""
-    if missing and known:
-        message = unknown_name("order", missing[0], known | set(SCORELESS))
-        raise SpecError(f"{message}; or `winnow run {dataset} --scores {','.join(missing)}` first")
-    if missing or (wanted and not trained):
-        raise SpecError(
-            f"no published run of '{dataset}' has the scores {', '.join(sorted(wanted))}; "
-            f"make one: winnow run {dataset}{scores}"
-        )
-    raise SpecError(
-        f"no published run of '{dataset}' has a trained network"
-        + (f" and the scores {', '.join(sorted(wanted))}" if wanted else "")
-        + f"; make one: winnow run {dataset}{scores}"
-    )
 
 
 def plan_psi(
@@ -166,7 +130,15 @@ def run_psi(
     if test is None:
         raise SpecError(f"dataset '{spec.dataset}' has no test split; ingest it with --test or --test-fraction")
     check_points(spec, len(samples))
-    selection = Selection(workspace, spec, samples, _trained_folder(workspace, spec))
+    selection = Selection(
+        workspace,
+        spec.dataset,
+        samples,
+        spec.orders,
+        spec.scores_run,
+        seed=spec.seed,
+        class_balanced=spec.class_balanced,
+    )
     environment, title = describe_environment(device), _title(spec)
     network = build_model(spec.training.model, tuple(samples.inputs.shape[1:]), samples.classes, 0)
     one = can_stack(network) and spec.training.augment == "none" and (device.type == "cuda" or bool(stacked))
@@ -196,15 +168,6 @@ def run_psi(
                 ],
             )
     return wanted, False
-
-
-def _trained_folder(workspace: Workspace, spec: PsiSpec) -> Path | None:
-    """Where the features and weights are that samplers read, or None."""
-    found = spec_from_json(workspace.read_spec(spec.scores_run)["spec"]) if spec.scores_run else None
-    if not isinstance(found, RunSpec) or found.training is None:
-        return None
-    trained = find_trained(workspace, spec.fingerprint, found.training)
-    return trained.folder if trained else None
 
 
 def _title(spec: PsiSpec) -> str:

@@ -180,7 +180,7 @@ def test_scores_are_evaluated_chosen_by_and_learned_from(small_workspace, tmp_pa
     costs = json.loads(winnow("scores", "--dataset", "small", "--json", workspace=w).stdout)["costs"]
     assert {row["score"] for row in costs} == {row["name"] for row in found}
     kept = tmp_path / "kept.csv"
-    done = winnow("select", "small", "ccs", "--keep", 0.4, "--score", "nli", "--to", kept, "--json", workspace=w)
+    done = winnow("select", "small", "ccs(nli)", "--keep", 0.4, "--to", kept, "--json", workspace=w)
     assert json.loads(done.stdout) == {"kept": 80, "of": 200, "to": str(kept)}
     assert len(kept.read_text().splitlines()) == 81
     done = winnow("detector", "train", "mine", "--dataset", "small", "--epochs", 1, "--json", workspace=w)

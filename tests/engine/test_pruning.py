@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from engine.choose import Selection, find_scores_run
 from engine.compute import compute
 from engine.data.loader import load_split
 from engine.errors import SpecError
 from engine.pipeline import plan_run
-from engine.pruning import Selection, coarse_to_fine, network_id, plan_networks, plan_stacks, training_of
+from engine.pruning import coarse_to_fine, network_id, plan_networks, plan_stacks, training_of
 from engine.psi import plan_psi
 from engine.queries import connected
 from engine.selection.names import parse_order
@@ -26,10 +27,10 @@ def scored(small_workspace, small_training):
     return small_workspace
 
 
-def selection_of(workspace, *orders, **options):
-    plan = plan_psi(workspace, "small", orders, points=4, seeds=1, **options)
-    folder = workspace.published_dir(plan.scores_run) if plan.scores_run else None
-    return Selection(workspace, plan, load_split(workspace, "small", "train"), folder)
+def selection_of(workspace, *orders, class_balanced=False):
+    scores_run = find_scores_run(workspace, "small", orders)
+    samples = load_split(workspace, "small", "train")
+    return Selection(workspace, "small", samples, orders, scores_run, class_balanced=class_balanced)
 
 
 def score_of(workspace, name):
@@ -116,7 +117,8 @@ def test_networks_are_the_same_when_samples_training_and_seed_are():
 
 def test_orders_keep_what_they_say(scored):
     aum, el2n = score_of(scored, "aum"), score_of(scored, "el2n@2")
-    chosen = selection_of(scored, "aum", "aum*", "el2n@2", "oracle", "random", "ccs(aum,beta=0.1)")
+    orders = ("aum", "aum*", "el2n@2", "oracle", "random", "ccs(aum,beta=0.1)")
+    chosen = selection_of(scored, *orders)
     assert set(chosen.kept("aum", 50).tolist()) == set(np.flatnonzero(aum["rank"] >= 50))
     assert set(chosen.kept("aum*", 50).tolist()) == set(np.flatnonzero(aum["rank"] < 150))
     assert aum["value"][chosen.kept("aum", 150)].max() <= np.sort(aum["value"])[49]  # a high AUM is easy
@@ -127,7 +129,7 @@ def test_orders_keep_what_they_say(scored):
     ccs = chosen.kept("ccs(aum,beta=0.1)", 100)
     assert len(ccs) == 100 and not set(ccs.tolist()) & set(np.flatnonzero(aum["rank"] >= 180))
     assert chosen.kept("", 0).tolist() == list(range(200))
-    for order in chosen.spec.orders:
+    for order in orders:
         kept = chosen.kept(order, 77)
         assert len(kept) == 123 and (kept.diff() > 0).all()
         again = selection_of(scored, order)
@@ -135,10 +137,11 @@ def test_orders_keep_what_they_say(scored):
 
 
 def test_class_balance_prunes_every_class_alike(scored):
-    chosen = selection_of(scored, "aum", "aum*", "random", "oracle", class_balanced=True)
+    orders = ("aum", "aum*", "random", "oracle")
+    chosen = selection_of(scored, *orders, class_balanced=True)
     labels, sizes = chosen.samples.labels, torch.bincount(chosen.samples.labels)
     aum = torch.from_numpy(score_of(scored, "aum")["rank"].astype("int64"))
-    for order in chosen.spec.orders:
+    for order in orders:
         kept = chosen.kept(order, 60)
         assert len(kept) == 140
         assert (torch.bincount(labels[kept]) - sizes * 0.7).abs().max() < 1
@@ -151,7 +154,7 @@ def test_class_balance_prunes_every_class_alike(scored):
 def test_samplers_read_the_networks_of_the_scores_run(scored):
     orders = ("kcenter", "moderate", "fdmat", "craig", "pr4rel")
     chosen = selection_of(scored, *orders)
-    folder = scored.published_dir(chosen.spec.scores_run)
+    folder = scored.published_dir(chosen.scores_run)
     features = torch.from_numpy(load_tensors(folder / "features.safetensors")[0]["features"])
     weights = load_tensors(folder / "weights.safetensors", "seed0.")[0]
     head = [torch.from_numpy(weights[f"seed0.7.{name}"]) for name in ("weight", "bias")]
@@ -164,7 +167,7 @@ def test_samplers_read_the_networks_of_the_scores_run(scored):
 
 
 def test_windows_keep_ranks_in_a_row(scored):
-    chosen = selection_of(scored, "aum", window=True)
+    chosen = selection_of(scored, "window(aum)")
     ranks = score_of(scored, "aum")["rank"]
     for offset in (0, 0.15, 0.5):
         kept = chosen.kept(f"window(aum,offset={offset:g})", 100)

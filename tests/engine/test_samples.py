@@ -52,7 +52,9 @@ class Raw:
         for score in ("aum", "margin_last"):
             found = self.read(f"SELECT * FROM scores WHERE score = '{score}'").set_index("sample_id")
             frame[score], frame[f"{score}_rank"] = found["value"], found["rank"]
-        frame["flagged"] = self.read("SELECT * FROM flags WHERE rule = 'aum_threshold'").set_index("sample_id")["flagged"]
+        frame["flagged"] = self.read("SELECT * FROM flags WHERE rule = 'aum_threshold'").set_index("sample_id")[
+            "flagged"
+        ]
         frame[["x", "y"]] = self.read("SELECT * FROM embedding").set_index("sample_id")[["x", "y"]]
         return frame
 

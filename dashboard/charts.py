@@ -120,7 +120,7 @@ def detection_chart(catalog: pd.DataFrame) -> go.Figure:
     Args: catalog with score, roc_auc, average_precision (NaN rows are left out)
     """
     known = catalog.dropna(subset=["roc_auc"]).sort_values("roc_auc")
-    figure = new_figure(60 + 24 * len(known), x="ROC AUC, 0.5 = chance", right=56)
+    figure = new_figure(84 + 24 * len(known), x="ROC AUC, 0.5 = chance", right=56)
     for row in rows(known):
         figure.add_shape(
             type="line",
@@ -220,10 +220,10 @@ def detection_curve_chart(curve: pd.DataFrame, score: str, noise_rate: float) ->
         line={"color": BLUE, "width": 3},
         hovertemplate=f"the hardest %{{x:.0f}} % by {score}<br>hold %{{y:.1f}} % of the mislabelled<extra></extra>",
     )
-    for at, height, text in ((62, 58, "chance"), (100 * noise_rate, 102, "oracle")):
+    for at, height, text in ((62, 58, "chance"), (100 * noise_rate, 107, "oracle")):
         figure.add_annotation(x=at, y=height, text=text, showarrow=False, font={"color": GREY}, xanchor="left")
     figure.update_xaxes(range=[0, 100])
-    figure.update_yaxes(range=[0, 106])
+    figure.update_yaxes(range=[0, 113], tickvals=[0, 25, 50, 75, 100])
     return figure
 
 

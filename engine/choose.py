@@ -1,125 +1,212 @@
-"""Which training samples stay: a sampler applied to what a dataset's runs have published."""
+"""Which training samples an order or a sampler keeps, from what a dataset's runs have published."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import NotFoundError, SpecError, unknown_name
-from engine.queries import connected, fetch_sql, latest_run, source_run
-from engine.selection.samplers import find_sampler, select
-from engine.spec import check_range, spec_hash
+from engine.data.loader import Samples, load_split, normalisation
+from engine.errors import SpecError, StorageError, unknown_name
+from engine.pipeline import find_trained
+from engine.queries import connected, runs_of
+from engine.selection.coverage import craig_weights
+from engine.selection.names import SCORELESS, Order, parse_order
+from engine.selection.samplers import SAMPLERS, select
+from engine.spec import RunSpec, check_range, spec_from_json, spec_hash
+from engine.training.loop import Normalisation, clean_pass
+from engine.training.models import build_model
 from engine.workspace import Workspace, load_tensors
+
+KEPT_SETS = 64
+"""Sets of samples that a selection holds, so that the seeds of a point need not choose theirs again."""
+
+
+def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -> str | None:
+    """The latest published run that has all that the orders read; None when they read no run.
+
+    Raises: SpecError when no run has it, saying which command makes one
+    """
+    asked = [parse_order(order) for order in orders]
+    wanted = {order.score for order in asked} - {""}
+    trained = any({"features", "probs"} & set(SAMPLERS[order.sampler].inputs) for order in asked)
+    if not wanted and not trained:
+        return None
+    with connected(workspace, dataset) as connection:
+        rows = connection.execute("SELECT run_id, list(DISTINCT score) FROM scores GROUP BY run_id").fetchall()
+    having: dict[str, set[str]] = {run: set(names) for run, names in rows}
+    for candidate in reversed(runs_of(workspace, dataset)):
+        spec = spec_from_json(workspace.read_spec(candidate)["spec"])
+        if wanted <= having.get(candidate, set()) and (not trained or isinstance(spec, RunSpec) and spec.training):
+            return candidate
+    known = set().union(*having.values()) if having else set()
+    missing = sorted(wanted - known)
+    scores = f" --scores {','.join(sorted(wanted))}" if wanted else ""
+    if missing and known:
+        message = unknown_name("order", missing[0], known | set(SCORELESS))
+        raise SpecError(f"{message}; or `winnow run {dataset} --scores {','.join(missing)}` first")
+    if missing or (wanted and not trained):
+        raise SpecError(
+            f"no published run of '{dataset}' has the scores {', '.join(sorted(wanted))}; "
+            f"make one: winnow run {dataset}{scores}"
+        )
+    raise SpecError(
+        f"no published run of '{dataset}' has a trained network"
+        + (f" and the scores {', '.join(sorted(wanted))}" if wanted else "")
+        + f"; make one: winnow run {dataset}{scores}"
+    )
+
+
+def _trained_folder(workspace: Workspace, scores_run: str | None) -> Path | None:
+    """Where the features and weights are that samplers read, or None."""
+    found = spec_from_json(workspace.read_spec(scores_run)["spec"]) if scores_run else None
+    if not isinstance(found, RunSpec) or found.training is None:
+        return None
+    trained = find_trained(workspace, found.fingerprint, found.training)
+    return trained.folder if trained else None
+
+
+class Selection:
+    """Which samples each order keeps.
+
+    samples: the training set; scores_run: the run whose scores, features and weights the orders read, as
+    `find_scores_run` finds it; seed: of what is drawn at random; class_balanced: the same share of each given class
+
+    Raises: SpecError when an order needs a truth, features or classes that are not there
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        dataset: str,
+        samples: Samples,
+        orders: Sequence[str],
+        scores_run: str | None,
+        *,
+        seed: int = 0,
+        class_balanced: bool = False,
+    ) -> None:
+        self.workspace, self.dataset, self.samples, self.scores_run = workspace, dataset, samples, scores_run
+        self.seed, self.class_balanced = seed, class_balanced
+        self.trained = _trained_folder(workspace, scores_run)
+        self.n = len(samples)
+        self._kept: dict[tuple[str, int], Tensor] = {}
+        self._lock = threading.Lock()
+        self._known: dict[str, Any] = {"labels": samples.labels.cpu(), "n": self.n}
+        for name in orders:
+            reads = SAMPLERS[parse_order(name).sampler].inputs
+            if "mislabelled" in reads and samples.true_labels is None:
+                raise SpecError(
+                    f"order '{name}' needs true labels; dataset '{dataset}' has none (use --noise or --labels)"
+                )
+            if {"features", "probs"} & set(reads) and self.trained is None:
+                raise SpecError(
+                    f"order '{name}' reads the features of a trained network; no run of '{dataset}' has one: "
+                    f"winnow run {dataset} makes one"
+                )
+
+    def weights(self, kept: Tensor) -> Tensor:
+        """How many samples each kept one stands for in craig's last-layer gradients: (B,) float32, sums to N."""
+        return craig_weights(self._input("probs", Order("craig")), self._known["labels"], kept)
+
+    def kept(self, order: str, pruned: int) -> Tensor:
+        """Positions in the training set that stay, (n - pruned,) int64, ascending, on the CPU."""
+        with self._lock:  # networks side by side ask for the same sets, and some samplers are slow
+            if len(self._kept) > KEPT_SETS:
+                self._kept.clear()
+            if (order, pruned) not in self._kept:
+                self._kept[order, pruned] = self._select(order, pruned)
+            return self._kept[order, pruned]
+
+    def _select(self, order: str, pruned: int) -> Tensor:
+        if not order:
+            return torch.arange(self.n)
+        asked = parse_order(order)
+        base = order.rstrip("*")
+        generator = torch.Generator().manual_seed(int(spec_hash([self.seed, "order", base]), 16))
+        inputs = {name: self._input(name, asked) for name in SAMPLERS[asked.sampler].inputs if name != "generator"}
+        inputs |= {"generator": generator, "labels": self._known["labels"]}
+        return select(asked.sampler, self.n - pruned, inputs, class_balanced=self.class_balanced, **asked.options)
+
+    def _input(self, name: str, asked: Order) -> Any:
+        key = f"{name} of {asked.score}" if asked.score and name in ("ranks", "hardness") else name
+        if key not in self._known:
+            self._known[key] = getattr(self, f"_{name}")(asked)
+        return self._known[key]
+
+    def _mislabelled(self, asked: Order) -> Tensor:
+        assert self.samples.true_labels is not None
+        return (self.samples.true_labels != self.samples.labels).cpu()
+
+    def _ranks(self, asked: Order) -> Tensor:
+        return torch.from_numpy(self._score(asked.score)["rank"].astype("int64"))
+
+    def _hardness(self, asked: Order) -> Tensor:
+        found = self._score(asked.score)
+        values = torch.from_numpy(found["value"].astype("float32"))
+        return values if found["higher_means"][0] == "harder" else -values
+
+    def _score(self, score: str) -> dict[str, Any]:
+        assert self.scores_run is not None
+        with connected(self.workspace, self.dataset, [self.scores_run]) as connection:
+            return connection.execute(
+                "SELECT value, rank, higher_means FROM scores JOIN score_catalog USING (score) WHERE score = ? "
+                "ORDER BY sample_id",
+                [score],
+            ).fetchnumpy()
+
+    def _features(self, asked: Order) -> Tensor:
+        return self._tensors("features.safetensors")["features"].float()
+
+    def _probs(self, asked: Order) -> Tensor:
+        prefix, samples = "seed0.", self.samples
+        weights = self._tensors("weights.safetensors", prefix)
+        network = build_model(self._model(), tuple(samples.inputs.shape[1:]), samples.classes, 0)
+        network.load_state_dict({name.removeprefix(prefix): values for name, values in weights.items()})
+        network.to(samples.inputs.device)
+        scale = Normalisation(*normalisation(samples))
+        return torch.cat([z.float().softmax(1).cpu() for _, z in clean_pass(network, samples, scale)])
+
+    def _model(self) -> str:
+        assert self.scores_run is not None
+        return str(self.workspace.read_spec(self.scores_run)["spec"]["training"]["model"])
+
+    def _tensors(self, name: str, prefix: str = "") -> dict[str, Tensor]:
+        assert self.trained is not None
+        found = load_tensors(self.trained / name, prefix)
+        if found is None:
+            raise StorageError(f"{self.trained / name} is missing; remove that run (winnow remove) and run it again")
+        return {key: torch.from_numpy(values) for key, values in found[0].items()}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The ids (B,) int64 of samples that stay, and for craig the weights (B,) of their losses, which sum to N."""
+
+    sample_ids: Tensor
+    weights: Tensor | None
 
 
 def choose_samples(
-    workspace: Workspace,
-    dataset: str,
-    sampler: str,
-    keep: float,
-    *,
-    score: str = "",
-    run_id: str | None = None,
-    class_balanced: bool = False,
-    seed: int = 0,
-    options: Mapping[str, Any] | None = None,
-) -> Tensor:
-    """The sample ids that a sampler keeps of the training split.
+    workspace: Workspace, dataset: str, order: str, keep: float, *, class_balanced: bool = False, seed: int = 0
+) -> Chosen:
+    """What an order or a sampler keeps of the training split.
 
-    Args:    keep: share that stays, above 0 to 1; score: whose ranks it reads; run_id: whose scores and features;
-             None = the newest run that has them; options: of the sampler
-    Returns: (round(keep N),) int64, ascending
-    Raises:  SpecError for an unknown sampler or option, a share outside 0..1, or a missing score or truth;
-             NotFoundError where no run has what the sampler reads
+    Args:    order: as `parse_order` reads it: nli*, kcenter, ccs(nli,beta=0.1); keep: share that stays, above 0 to 1
+    Returns: round(keep N) samples, by ascending id
+    Raises:  SpecError for an unknown order or option, a share outside 0..1, a missing score, run or truth
     """
     check_range("--keep", keep, 1e-9, 1, "share of the training samples that stays")
-    reads = set(find_sampler(sampler).inputs)
-    with connected(workspace, dataset) as connection:
-        frame = fetch_sql(
-            connection,
-            "SELECT sample_id, label, coalesce(true_label, -1) AS truth FROM samples WHERE split = 'train' ORDER BY 1",
-        )
-        labels, truth = (torch.from_numpy(frame[name].to_numpy(np.int64)) for name in ("label", "truth"))
-        inputs: dict[str, Any] = {
-            "labels": labels,
-            "generator": torch.Generator().manual_seed(int(spec_hash([seed, sampler]), 16)),
-        }
-        if "mislabelled" in reads:
-            if bool((truth < 0).any()):
-                raise SpecError(f"sampler '{sampler}' needs the truth, which dataset '{dataset}' does not know")
-            inputs["mislabelled"] = truth != labels
-        if reads & {"ranks", "hardness"}:
-            inputs |= _read_score(connection, dataset, sampler, score, run_id)
-        if "features" in reads:
-            inputs["features"] = _read_features(workspace, connection, dataset, run_id)
-        if "probs" in reads:
-            inputs["probs"] = _read_probs(connection, dataset, run_id)
-    budget = max(1, round(keep * len(labels)))
-    positions = select(sampler, budget, inputs, class_balanced=class_balanced, **(options or {}))
-    return torch.from_numpy(frame["sample_id"].to_numpy(np.int64))[positions]
-
-
-def parse_options(sampler: str, texts: Sequence[str]) -> dict[str, float | int]:
-    """A sampler's options from NAME=NUMBER; SpecError for anything else."""
-    known, out = find_sampler(sampler).options, {}
-    for text in texts:
-        name, equals, number = text.partition("=")
-        if name not in known:
-            raise SpecError(unknown_name(f"option of {sampler}", name, known))
-        try:
-            out[name] = type(known[name])(number)
-        except ValueError as error:
-            raise SpecError(f"--option {text}; write it like {name}={known[name]}") from error
-    return out
-
-
-def _read_score(
-    connection: duckdb.DuckDBPyConnection, dataset: str, sampler: str, score: str, run_id: str | None
-) -> dict[str, Tensor]:
-    if not score:
-        raise SpecError(f"sampler '{sampler}' reads a score; name one with --score (winnow scores lists them)")
-    found = run_id or latest_run(connection, "scores", score)
-    rows = fetch_sql(
-        connection,
-        "SELECT value, rank, higher_means FROM scores JOIN score_catalog USING (score) WHERE run_id = ? AND score = ? "
-        "ORDER BY sample_id",
-        [found, score],
-    )
-    if not len(rows):
-        raise NotFoundError(
-            f"no run of '{dataset}' has the score '{score}'; make one: winnow run {dataset} --scores {score}"
-        )
-    values = torch.from_numpy(rows["value"].to_numpy(np.float32).copy())
-    hardness = values if rows["higher_means"][0] == "harder" else -values
-    return {"ranks": torch.from_numpy(rows["rank"].to_numpy(np.int64).copy()), "hardness": hardness}
-
-
-def _read_features(
-    workspace: Workspace, connection: duckdb.DuckDBPyConnection, dataset: str, run_id: str | None
-) -> Tensor:
-    trained = source_run(connection, "epochs", run_id) if run_id else latest_run(connection, "epochs")
-    path = workspace.published_dir(trained or "") / "features.safetensors"
-    found = load_tensors(path) if trained and Path(path).exists() else None
-    if found is None:
-        raise NotFoundError(f"no run of '{dataset}' has kept features; make one: winnow run {dataset}")
-    return torch.from_numpy(found[0]["features"])
-
-
-def _read_probs(connection: duckdb.DuckDBPyConnection, dataset: str, run_id: str | None) -> Tensor:
-    """Softmax of the first seed's logits after the last epoch."""
-    trained = source_run(connection, "logits", run_id) if run_id else latest_run(connection, "logits")
-    rows = fetch_sql(
-        connection,
-        "SELECT logits FROM logits WHERE run_id = ? AND seed = 0 AND epoch = (SELECT max(epoch) FROM epochs "
-        "WHERE run_id = logits.run_id) ORDER BY sample_id",
-        [trained],
-    )
-    if not len(rows):
-        raise NotFoundError(f"no run of '{dataset}' has kept logits; make one: winnow run {dataset}")
-    return torch.softmax(torch.from_numpy(np.stack(rows["logits"].to_list()).astype(np.float32)), 1)
+    parse_order(order)
+    workspace.require_dataset(dataset)
+    scores_run = find_scores_run(workspace, dataset, [order])
+    samples = load_split(workspace, dataset, "train")
+    selection = Selection(workspace, dataset, samples, [order], scores_run, seed=seed, class_balanced=class_balanced)
+    kept = selection.kept(order, len(samples) - max(1, round(keep * len(samples))))
+    weights = selection.weights(kept) if parse_order(order).sampler == "craig" else None
+    return Chosen(samples.sample_ids[kept].cpu(), weights)

@@ -13,6 +13,7 @@ from engine import cli_detector, cli_results
 from engine.cli_options import Dataset, Device, Json, Root, RunId, tell
 from engine.console import duration, print_json, print_table, progress_bar, say
 from engine.errors import Cancelled, SpecError, WinnowError
+from engine.presets import Preset
 from engine.spec import TrainingSpec
 from engine.workspace import Workspace
 
@@ -181,13 +182,10 @@ def run(
     at.require_dataset(dataset)
     names = [name.strip() for name in scores.split(",") if name.strip()]
     if preset:
-        from engine.presets import find_preset
-
-        chosen = find_preset(preset)
+        chosen = _find_preset(preset)
         typed = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
         training = asdict(chosen.training) | {name: value for name, value in training.items() if name in typed}
         names = names if "scores" in typed else list(chosen.scores)
-        say(f"preset {preset} ({chosen.source})" + (f": {chosen.changes}" if chosen.changes else ""))
     spec = plan_run(
         at,
         dataset,
@@ -206,30 +204,65 @@ def run(
     _compute(at, spec, device, json)
 
 
+def _find_preset(name: str) -> Preset:
+    """The preset of that name, told with what it changes."""
+    from engine.presets import find_preset
+
+    found = find_preset(name)
+    say(f"preset {name} ({found.source})" + (f": {found.changes}" if found.changes else ""))
+    return found
+
+
 @app.command()
 def psi(
     dataset: Dataset,
     orders: Annotated[
-        str, typer.Option(help="random, oracle, or scores, separated by commas; * behind a score reverses it.")
-    ] = "random,el2n,el2n*,oracle",
-    points: Annotated[int, typer.Option(help="Points of a curve: 0, 1/points, 2/points, ... pruned.")] = 20,
-    seeds: Annotated[int, typer.Option(help="Networks per point.")] = 3,
+        str | None,
+        typer.Option(
+            help="random, oracle, scores (* behind one reverses it), samplers such as kcenter or ccs(nli,beta=0.2); "
+            "separated by commas. [default: random,el2n,el2n*,oracle]"
+        ),
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(help="Points of a curve: 0, 1/points, 2/points, ... pruned. [default: 20, window 10]")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Networks per point. [default: 3]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the kept samples. [default: as the scores]")] = None,
     steps: Annotated[
-        str, typer.Option(help="epochs: as many passes at every point; fixed: as many steps as the full set.")
-    ] = "epochs",
+        str | None,
+        typer.Option(
+            help="epochs: as many passes at every point; fixed: as many steps as the full set. [default: epochs]"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of random orders.")] = 0,
+    class_balanced: Annotated[
+        bool, typer.Option("--class-balanced", help="Prune the same share of every class.")
+    ] = False,
+    window: Annotated[
+        bool, typer.Option("--window", help="Keep half at every point: a window that slides over the ranks of a score.")
+    ] = False,
+    around: Annotated[
+        str, typer.Option(metavar="RULE", help="End at twice what a rule flags, such as aum_threshold.")
+    ] = "",
+    preset: Annotated[str | None, typer.Option(help="A paper's settings; options beside it win.")] = None,
     device: Device = "auto",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
     """Prune by an order, train afresh, test: the data-pruning curve. Started again, it goes on where it was."""
+    from engine.presets import curve_settings
     from engine.psi import plan_psi
+    from engine.selection.names import split_orders
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
-    names = [name.strip() for name in orders.split(",") if name.strip()]
-    spec = plan_psi(at, dataset, names, points=points, seeds=seeds, epochs=epochs, steps=steps, seed=seed)  # type: ignore[arg-type]
+    given = {"orders": orders and split_orders(orders), "points": points, "seeds": seeds, "steps": steps}
+    asked = curve_settings(preset, window, **given)
+    if preset:
+        _find_preset(preset)
+    spec = plan_psi(
+        at, dataset, epochs=epochs, seed=seed, class_balanced=class_balanced, window=window, around=around, **asked
+    )
     _compute(at, spec, device, json)
 
 

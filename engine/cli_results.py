@@ -90,22 +90,18 @@ def evaluate(
 @app.command()
 def select(
     dataset: Dataset,
-    sampler: Annotated[
+    order: Annotated[
         str,
         typer.Argument(
-            help="random, ascending, descending, oracle, window, ccs, moderate, kcenter, craig, pr4rel or fdmat."
+            help="What stays: a score (its hardest) or a score with * (its easiest), random, oracle, moderate, kcenter, "
+            "craig, pr4rel, fdmat, 'ccs(nli,beta=0.1)', 'window(aum,offset=0.2)'."
         ),
     ],
     keep: Annotated[float, typer.Option(help="Share of the training samples that stays, above 0 to 1.")],
     to: Annotated[Path, typer.Option(help="The file to write.")],
-    score: Annotated[str, typer.Option(help="Whose ranks ascending, descending, window and ccs read.")] = "",
     class_balanced: Annotated[
         bool, typer.Option("--class-balanced", help="Keep the same share of each given class.")
     ] = False,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Of the sampler: beta=0.2, strata=50, offset=0.1.")
-    ] = None,
-    run: Run = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     format: Annotated[
         str, typer.Option(help="csv, parquet, or npy (sample ids). [default: by the file's ending]")
@@ -113,23 +109,14 @@ def select(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Keep a share of the training samples by a sampler, and write them to a file."""
-    from engine.choose import choose_samples, parse_options
+    """Keep a share of the training samples by an order or a sampler, and write them to a file."""
+    from engine.choose import choose_samples
     from engine.export import export_samples
 
     at = Workspace.open(workspace)
-    kept = choose_samples(
-        at,
-        dataset,
-        sampler,
-        keep,
-        score=score,
-        run_id=at.require_run(run) if run else None,
-        class_balanced=class_balanced,
-        seed=seed,
-        options=parse_options(sampler, option or []),
-    )
-    n, total = export_samples(at, dataset, kept.tolist(), to, format)
+    kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed)
+    weights = None if kept.weights is None else kept.weights.tolist()
+    n, total = export_samples(at, dataset, kept.sample_ids.tolist(), to, format, weights)
     tell(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
 
 

@@ -58,9 +58,17 @@ def export(
 
 
 def export_samples(
-    workspace: Workspace, dataset: str, sample_ids: Sequence[int], to: Path, format: str = ""
+    workspace: Workspace,
+    dataset: str,
+    sample_ids: Sequence[int],
+    to: Path,
+    format: str = "",
+    weights: Sequence[float] | None = None,
 ) -> tuple[int, int]:
-    """`export` of the training samples of those ids."""
+    """`export` of the training samples of those ids, in csv and parquet with a column of weights where there are some.
+
+    Args: sample_ids: ascending
+    """
     chosen = _format(to, format)
     with connected(workspace, dataset) as connection:
         everything = fetch_sql(
@@ -69,6 +77,8 @@ def export_samples(
             "ORDER BY sample_id",
         )
     kept = everything[everything["sample_id"].isin(sample_ids)]
+    if weights is not None:
+        kept = kept.assign(weight=weights)
     write_export(to, lambda path: _write(kept, path, chosen))
     return len(kept), len(everything)
 

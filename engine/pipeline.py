@@ -346,4 +346,9 @@ def describe_training(training: TrainingSpec) -> str:
 
 
 def _title(spec: RunSpec) -> str:
-    return describe_training(spec.training) if spec.training else ", ".join(spec.scores)
+    few = ", ".join(spec.scores) if len(spec.scores) <= 3 else ""
+    if few and spec.detector:
+        few += f" by {spec.detector}"
+    if not spec.training:
+        return few or f"{len(spec.scores)} scores"
+    return describe_training(spec.training) + (f"; {few}" if few else "")

@@ -142,3 +142,23 @@ def find_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise SpecError(unknown_name("preset", name, PRESETS))
     return PRESETS[name]
+
+
+def curve_settings(preset: str | None, window: bool = False, **given: Any) -> dict[str, Any]:
+    """orders, points, seeds, steps and training of a psi-curve: what was given, else the preset's, else the default.
+
+    given: None where nothing was
+    Raises: SpecError for an unknown preset, or one without a curve
+    """
+    chosen: dict[str, Any] = {"seeds": 3, "steps": "epochs", "training": None}
+    chosen |= {"orders": ("random", "el2n", "el2n*", "oracle"), "points": 20}
+    if preset:
+        found = find_preset(preset)
+        if found.psi is None:
+            some = ", ".join(name for name, one in PRESETS.items() if one.psi)
+            raise SpecError(f"preset '{preset}' holds no psi-curve; allowed: {some}")
+        chosen |= found.psi | {"training": found.training}
+    if window:  # slides over the ranks of the same scores: their reverse and the truth have no window
+        names = tuple(o for o in chosen["orders"] if o != "oracle" and not o.endswith("*"))
+        chosen |= {"orders": names, "points": 10}
+    return chosen | {name: value for name, value in given.items() if value is not None}

@@ -404,9 +404,19 @@ def fetch_psi_journal(workspace: Workspace, run_id: str) -> pd.DataFrame:
     """The points a psi run that is not published yet has journalled, with the columns of `fetch_psi`."""
     orders = workspace.read_spec(run_id)["spec"].get("orders", [])
     points = [
-        {**event, "run_id": run_id, "order": order}
+        {**point, "run_id": run_id, "order": order}
         for event in read_journal(workspace.run_dir(run_id))
-        if event["event"] == "psi_point"
-        for order in ([event["order"]] if event["order"] else orders)  # the full set is trained once for all orders
+        if event["event"] == "psi_points"  # one line for each finished stack of networks
+        for point in event["points"]
+        for order in ([point["order"]] if point["order"] else orders)  # the full set is trained once for all orders
     ]
     return pd.DataFrame(points, columns=list(VIEWS["psi"].columns))
+
+
+def window_offsets(psi: pd.DataFrame) -> pd.DataFrame:
+    """The points of window experiments among those of `fetch_psi` or `fetch_psi_journal`.
+
+    Returns: their rows, with score and offset (share of the ranks below the window, 0..1)
+    """
+    parts = psi["order"].str.extract(r"^window\((?P<score>[^,]+),offset=(?P<offset>[0-9.e-]+)\)$")
+    return psi.join(parts.astype({"offset": float}))[parts["score"].notna()].reset_index(drop=True)

@@ -122,7 +122,12 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class PsiSpec:
-    """One `winnow psi`: accuracy on the test set after pruning i/points of the training set, i = 0 .. points-1."""
+    """One `winnow psi`: accuracy on the test set after pruning.
+
+    At point i = 0 .. points-1 the share until * i / points is pruned. With window, half of the samples are kept at
+    every point i = 0 .. points: those of a score's ranks from the share 0.5 * i / points on (CG, window experiment).
+    scores_run: the run whose scores and features the orders read; class_balanced: the same share of each class goes.
+    """
 
     dataset: str
     fingerprint: str
@@ -132,10 +137,14 @@ class PsiSpec:
     scores_run: str | None
     steps: PsiSteps = "epochs"
     seed: int = 0
+    class_balanced: bool = False
+    window: bool = False
+    until: float = 1.0
 
     def __post_init__(self) -> None:
         check_range("--points", self.points, 2, 10_000)
         check_choice("steps", self.steps, PsiSteps)
+        check_range("--until", self.until, 0.001, 1, "the largest share pruned")
         if not self.orders:
             raise SpecError("no order was given; allowed: random, oracle, or a score's name, with * for reversed")
 

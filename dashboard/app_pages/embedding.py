@@ -30,12 +30,15 @@ def selected() -> None:
     chosen = st.session_state[key]["selection"]
     for outline in [*chosen.get("lasso", []), *chosen.get("box", [])]:
         x, y = list(outline["x"]), list(outline["y"])
+        st.session_state["outlined"] = key
         state.put_region(*((x, y) if len(x) > 2 else ([x[0], x[1], x[1], x[0]], [y[0], y[0], y[1], y[1]])))
         return
     if chosen.get("points"):
         given = chosen["points"][0].get("customdata")
         widgets.open_in_gallery(given[0] if isinstance(given, list) else given)
-    else:
+    elif st.session_state.get("outlined") == key:
+        # An outline drawn here was taken back. One that came with the address stays when the chart, new to this
+        # session, reports that nothing is selected in it.
         state.put(region=None)
 
 

@@ -71,22 +71,33 @@ def load_split(
 
 
 def epoch_batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """The positions (not ids) of one epoch's batches, int64 on the samples' device.
-
-    The order is a function of (seed, epoch) alone, drawn on the CPU, so that a resumed run and another device
-    see the same batches. The last batch may be smaller; a last batch of one sample joins the one before it,
-    because batch normalisation cannot train on one.
-    """
-    mixed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
-    order = torch.randperm(len(samples), generator=generator).to(samples.labels.device)
-    ends = list(range(batch_size, len(samples), batch_size)) + [len(samples)]
-    if len(ends) > 1 and ends[-1] - ends[-2] == 1:
-        del ends[-2]
+    """The positions (not ids) of one epoch's batches, int64 on the samples' device: `epoch_order`, cut at `batch_ends`."""
+    order = epoch_order(len(samples), seed, epoch).to(samples.labels.device)
     start = 0
-    for end in ends:
+    for end in batch_ends(len(samples), batch_size):
         yield order[start:end]
         start = end
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The sequence in which an epoch sees its n samples, (n,) int64 on the CPU.
+
+    A function of (seed, epoch) alone, drawn on the CPU, so that a resumed run and another device see the same batches.
+    """
+    mixed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    return torch.randperm(n, generator=torch.Generator().manual_seed(int(mixed >> np.uint64(1))))
+
+
+def batch_ends(n: int, batch_size: int) -> list[int]:
+    """Where the batches of an epoch end, the last one at n.
+
+    The last batch may be smaller; a last batch of one sample joins the one before it, because batch normalisation
+    cannot train on one.
+    """
+    ends = [*range(batch_size, n, batch_size), n]
+    if len(ends) > 1 and ends[-1] - ends[-2] == 1:
+        del ends[-2]
+    return ends
 
 
 def normalisation(samples: Samples) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.errors import ScoreInputError, SpecError
+from engine.errors import ScoreInputError
 
 
 def compute_ranks(values: Tensor, higher_means: str, generator: torch.Generator) -> Tensor:
@@ -27,16 +27,6 @@ def compute_ranks(values: Tensor, higher_means: str, generator: torch.Generator)
     ranks = torch.empty_like(order)
     ranks[order] = torch.arange(len(order))
     return ranks
-
-
-def parse_order(name: str) -> tuple[str, bool]:
-    """The base of an order's name and whether it is reversed: "el2n*" -> ("el2n", True)."""
-    base, star, rest = name.partition("*")
-    if rest or not base or (star and base in ("random", "oracle")):
-        raise SpecError(
-            f"order '{name}'; allowed: random, oracle, or a score's name, with one * behind it for reversed"
-        )
-    return base, bool(star)
 
 
 def ascending(ranks: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ def window(budget: int, ranks: Tensor, offset: float = 0.0) -> Tensor:
     """
     n = len(ranks)
     start = round(offset * n)
+    if start + budget > n and offset * n + budget < n + 1:  # the offset and the budget were both rounded up
+        start = n - budget
     if offset < 0 or start + budget > n:
         raise SpecError(
             f"a window of {budget} of {n} samples at offset {offset:g}; allowed: 0 to {1 - budget / n:g}, "

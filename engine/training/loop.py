@@ -152,11 +152,13 @@ def clean_pass(
             yield positions, function(network, inputs)
 
 
-def compute_accuracy(network: nn.Module, samples: Samples, normalisation: Normalisation) -> float:
+def compute_accuracy(
+    network: nn.Module, samples: Samples, normalisation: Normalisation, pulse: Callable[[], None] = lambda: None
+) -> float:
     """Share of samples whose largest logit is their label, 0..1."""
     hits = sum(
         int((logits.argmax(1) == samples.labels[positions]).sum())
-        for positions, logits in clean_pass(network, samples, normalisation)
+        for positions, logits in clean_pass(network, samples, normalisation, pulse=pulse)
     )
     return hits / len(samples.labels)
 

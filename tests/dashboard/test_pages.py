@@ -119,7 +119,7 @@ def test_nonsense_in_a_link_counts_as_not_chosen(open_page: Open, demo_workspace
 def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspace: Path) -> None:
     said = text(open_page(demo_workspace, "overview", dataset="digits-noisy"))
     n = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train'")
-    flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged")
+    flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged AND rule = 'aum_threshold'")
     assert f"Training samples {n:,}" in said
     assert "Mislabelled 20.0 %" in said
     assert "Input 1 × 8 × 8" in said
@@ -341,7 +341,7 @@ def test_a_figure_says_what_is_missing_of_it(open_page: Open, demo_workspace: Pa
 
 def test_dropping_keeps_the_rest_and_the_command_says_the_same(open_page: Open, demo_workspace: Path) -> None:
     total = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train'")
-    flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged")
+    flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged AND rule = 'aum_threshold'")
     app = open_page(demo_workspace, "export", dataset="digits-noisy", rule="aum_threshold", mode="drop")
     assert f"{total - flagged:,} of {total:,} kept" in text(app)
     command = app.code[0].value
@@ -359,7 +359,8 @@ def test_a_run_that_failed_or_stopped_is_told_with_what_to_do(
         "feedfeedfeed",
         {"spec": {"kind": "psi", "dataset": "digits-noisy", "orders": ["a*"]}, "title": "psi: a*", "started_at": 1.0},
     )
-    append_journal(folder, "psi_point", order="", pruned=0, seed=0, accuracy=0.9, kept_fraction=1.0, seconds=1.0)
+    point = {"order": "", "pruned": 0, "seed": 0, "accuracy": 0.9, "kept_fraction": 1.0, "seconds": 1.0}
+    append_journal(folder, "psi_points", points=[point])
     append_journal(folder, "failed", message="no space left")
     app = open_page(root, "overview", dataset="digits-noisy")
     (warning,) = app.warning

@@ -1,14 +1,18 @@
 """Samplers on what a run has published, and kernel velocities of the networks that it kept."""
 
+import csv
+
 import numpy as np
 import pytest
 
-from engine.choose import choose_samples, parse_options
+from engine.choose import choose_samples
 from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import NotFoundError, SpecError
+from engine.export import export_samples
 from engine.pipeline import plan_run
 from engine.queries import connected, fetch_sql
+from engine.selection.names import parse_order
 from engine.selection.samplers import SAMPLERS
 from engine.spec import TrainingSpec
 from engine.velocity import velocity_by_decile
@@ -26,30 +30,48 @@ def scored(tmp_path_factory):
     return workspace
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_keeps_what_was_asked_and_the_same_again(scored, sampler):
-    first, again = (choose_samples(scored, "small", sampler, 0.25, score="nli") for _ in range(2))
-    assert first.tolist() == again.tolist()
-    assert len(first) == 50 and len(set(first.tolist())) == 50
+ORDERS = ("nli", "nli*", "random", "oracle", "window(nli,offset=0.5)", "ccs(nli,beta=0.1)", "moderate", "kcenter",
+          "craig", "pr4rel", "fdmat")  # fmt: skip
+
+
+def keep(workspace, order, share, **options):
+    return choose_samples(workspace, "small", order, share, **options).sample_ids.tolist()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_keeps_what_was_asked_and_the_same_again(scored, order):
+    first, again = (keep(scored, order, 0.25) for _ in range(2))
+    assert first == again == sorted(set(first)) and len(first) == 50
+
+
+def test_every_sampler_is_asked():
+    assert {parse_order(order).sampler for order in ORDERS} == set(SAMPLERS)
 
 
 def test_descending_keeps_the_lowest_nli_as_rop_does(scored):
-    kept = choose_samples(scored, "small", "descending", 0.3, score="nli").tolist()
     with connected(scored, "small") as connection:
         rows = fetch_sql(connection, "SELECT sample_id FROM scores WHERE score = 'nli' ORDER BY rank LIMIT 60")
-    assert kept == sorted(rows["sample_id"])
+    assert keep(scored, "nli*", 0.3) == sorted(rows["sample_id"])
 
 
 def test_a_margin_of_easier_scores_is_turned_for_strata(scored):
     # aum is higher for easier samples: with beta the lowest aum go.
-    kept = set(choose_samples(scored, "small", "ccs", 0.5, score="aum", options={"beta": 0.5}).tolist())
     with connected(scored, "small") as connection:
         rows = fetch_sql(connection, "SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC LIMIT 100")
-    assert not kept & set(rows["sample_id"])
+    assert not set(keep(scored, "ccs(aum,beta=0.5)", 0.5)) & set(rows["sample_id"])
+
+
+def test_craigs_weights_are_written_beside_the_samples(scored, tmp_path):
+    chosen = choose_samples(scored, "small", "craig", 0.1)
+    assert float(chosen.weights.sum()) == 200
+    export_samples(scored, "small", chosen.sample_ids.tolist(), tmp_path / "kept.csv", "", chosen.weights.tolist())
+    with open(tmp_path / "kept.csv", newline="") as file:
+        rows = {int(row["sample_id"]): float(row["weight"]) for row in csv.DictReader(file)}
+    assert rows == dict(zip(chosen.sample_ids.tolist(), chosen.weights.tolist(), strict=True))
 
 
 def test_class_balance_is_kept(scored):
-    kept = choose_samples(scored, "small", "kcenter", 0.5, class_balanced=True).tolist()
+    kept = keep(scored, "kcenter", 0.5, class_balanced=True)
     with connected(scored, "small") as connection:
         labels = fetch_sql(connection, "SELECT label FROM samples WHERE split = 'train' ORDER BY sample_id")["label"]
     before, after = np.bincount(labels), np.bincount(labels[kept], minlength=10)
@@ -57,34 +79,26 @@ def test_class_balance_is_kept(scored):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "keep", "given", "said"),
+    ("order", "share", "said"),
     [
-        ("kcentre", 0.5, {}, "did you mean 'kcenter'"),
-        ("random", 0.0, {}, "--keep is 0"),
-        ("random", 1.5, {}, "--keep is 1.5"),
-        ("ccs", 0.5, {}, "name one with --score"),
-        ("ccs", 0.5, {"score": "cg"}, "winnow run small --scores cg"),
-        ("ccs", 0.5, {"score": "nli", "options": {"betta": 1}}, "did you mean 'beta'"),
+        ("random", 0.0, "--keep is 0"),
+        ("random", 1.5, "--keep is 1.5"),
+        ("ccs", 0.5, "names no score"),
+        ("cg", 0.5, "winnow run small --scores cg"),
+        ("ccs(cg)", 0.5, "winnow run small --scores cg"),
+        ("ccs(nli,betta=1)", 0.5, "did you mean 'beta'"),
     ],
 )
-def test_what_cannot_be_chosen_is_said(scored, sampler, keep, given, said):
-    with pytest.raises((SpecError, NotFoundError), match=said) as error:
-        choose_samples(scored, "small", sampler, keep, **given)
+def test_what_cannot_be_chosen_is_said(scored, order, share, said):
+    with pytest.raises(SpecError, match=said) as error:
+        keep(scored, order, share)
     assert "\n" not in str(error.value)
 
 
 def test_a_set_without_a_run_says_which_to_make(scored):
-    for sampler in ("kcenter", "craig"):
-        with pytest.raises(NotFoundError, match="winnow run bare"):
-            choose_samples(scored, "bare", sampler, 0.5)
-
-
-def test_options_are_numbers_of_the_samplers_own():
-    assert parse_options("ccs", ["beta=0.2", "strata=20"]) == {"beta": 0.2, "strata": 20}
-    with pytest.raises(SpecError, match="write it like beta=0.0"):
-        parse_options("ccs", ["beta=much"])
-    with pytest.raises(SpecError, match="unknown option of random 'beta'"):
-        parse_options("random", ["beta=1"])
+    for order in ("kcenter", "craig"):
+        with pytest.raises(SpecError, match="winnow run bare"):
+            choose_samples(scored, "bare", order, 0.5)
 
 
 def test_kernel_velocity_is_told_for_every_decile_and_pair_of_networks(scored):

@@ -95,6 +95,8 @@ def test_expected_errors_are_one_line(tmp_path, small_workspace):
     refused(winnow("run", "small", "--epochs", 0, workspace=w), "--epochs is 0; allowed: 1 to")
     refused(winnow("run", "small", "--optimizer", "sdg", workspace=w), "did you mean 'sgd'")
     refused(winnow("psi", "small", "--orders", "aum", workspace=w), "winnow run small --scores aum")
+    refused(winnow("psi", "small", "--orders", "random,ccs", workspace=w), "write ccs(SCORE)")
+    refused(winnow("psi", "small", "--preset", "prune-minst", workspace=w), "did you mean 'prune-mnist'?")
     refused(winnow("ingest", "x", "--from", tmp_path / "nowhere", workspace=w), "nowhere")
     refused(winnow("ingest", "x", "--from", "digits", "--noise", "symmetric:1.5", workspace=w), "1.5")
     refused(winnow("ingest", "../x", "--from", "digits", workspace=w), "dataset name")
@@ -178,7 +180,7 @@ def test_scores_are_evaluated_chosen_by_and_learned_from(small_workspace, tmp_pa
     costs = json.loads(winnow("scores", "--dataset", "small", "--json", workspace=w).stdout)["costs"]
     assert {row["score"] for row in costs} == {row["name"] for row in found}
     kept = tmp_path / "kept.csv"
-    done = winnow("select", "small", "ccs", "--keep", 0.4, "--score", "nli", "--to", kept, "--json", workspace=w)
+    done = winnow("select", "small", "ccs(nli)", "--keep", 0.4, "--to", kept, "--json", workspace=w)
     assert json.loads(done.stdout) == {"kept": 80, "of": 200, "to": str(kept)}
     assert len(kept.read_text().splitlines()) == 81
     done = winnow("detector", "train", "mine", "--dataset", "small", "--epochs", 1, "--json", workspace=w)

@@ -38,7 +38,7 @@ def _gradients(network, inputs, labels, only=None):
     rows = []
     for one, label in zip(inputs, labels, strict=True):
         loss = functional.cross_entropy(network(one[None]), label[None])
-        parameters = list(network.parameters()) if only is None else list(only.parameters())
+        parameters = [p for p in (only or network).parameters() if p.requires_grad]
         rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
     return torch.stack(rows)
 

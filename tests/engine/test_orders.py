@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from engine.errors import ScoreInputError, SpecError
-from engine.selection.orders import ascending, compute_ranks, descending, oracle, parse_order, random_order
+from engine.errors import ScoreInputError
+from engine.selection.orders import ascending, compute_ranks, descending, oracle, random_order
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -53,13 +53,3 @@ def test_oracle_prunes_the_mislabelled_first():
 
 def test_random_order_is_seeded():
     assert torch.equal(random_order(50, seeded(4)), random_order(50, seeded(4)))
-
-
-@pytest.mark.parametrize("name", ["", "*", "el2n**", "random*", "oracle*", "el2n*x"])
-def test_a_malformed_order_is_refused(name):
-    with pytest.raises(SpecError, match="order"):
-        parse_order(name)
-
-
-def test_orders_are_parsed():
-    assert parse_order("el2n*") == ("el2n", True) and parse_order("el2n@5") == ("el2n@5", False)

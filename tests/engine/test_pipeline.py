@@ -49,12 +49,14 @@ def test_a_run_writes_every_table_of_what_it_was_asked(demo_workspace):
         )
     )
     n = ask(workspace, "SELECT count(*) FROM samples WHERE split = 'train'", "digits-noisy")[0][0]
+    rules = ask(workspace, "SELECT DISTINCT rule FROM flags ORDER BY 1", "digits-noisy")
+    assert rules == [(r,) for r in ("aum_threshold", "bmm", "cg_partial", "gmm", "knn_vote", "lstm_detector")]
     assert counts == {
         "dynamics": n * 2 * 6,
         "logits": n * 6,
         "neighbors": n * 15,
         "embedding": n,
-        "flags": 2 * n,  # aum_threshold and cg_partial
+        "flags": n * len(rules),
         "epochs": 2 * 6,
     }
     files = {p.name for p in workspace.published_dir(run).iterdir()}

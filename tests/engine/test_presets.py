@@ -4,8 +4,8 @@ import pytest
 
 from engine.data.noise import parse_noise
 from engine.errors import SpecError
-from engine.presets import PRESETS, find_preset
-from engine.selection.orders import parse_order
+from engine.presets import PRESETS, curve_settings, find_preset
+from engine.selection.names import parse_order
 from engine.spec import PsiSpec
 from engine.training.models import MODELS
 
@@ -50,7 +50,8 @@ def test_a_preset_names_what_exists(name):
         psi = {k: v for k, v in preset.psi.items() if k != "seeds"}
         PsiSpec(dataset="d", fingerprint="f", training=preset.training, scores_run=None, **psi)
         for order in preset.psi["orders"]:
-            assert parse_order(order)[0] in (*preset.scores, "random", "oracle")
+            asked = parse_order(order)
+            assert asked.score in preset.scores if asked.score else asked.sampler in ("random", "oracle")
 
 
 @pytest.mark.parametrize("name", [n for n in PRESETS if n.endswith("-fast")])
@@ -70,3 +71,15 @@ def test_a_fast_form_says_what_it_changes(name):
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(SpecError, match="unknown preset 'prune-minst'; did you mean 'prune-mnist'?"):
         find_preset("prune-minst")
+
+
+def test_a_curve_takes_what_is_given_then_the_presets():
+    paper = find_preset("prune-synthetic")
+    asked = curve_settings("prune-synthetic", orders=None, points=7, seeds=None, steps=None)
+    assert asked == {**paper.psi, "points": 7, "training": paper.training}
+    plain = curve_settings(None, orders=None, points=None, seeds=None, steps=None)
+    assert (plain["points"], plain["seeds"], plain["training"]) == (20, 3, None)
+    sliding = curve_settings("prune-synthetic", window=True, orders=None)
+    assert (sliding["orders"], sliding["points"]) == (("random", "forgetting", "el2n"), 10)
+    with pytest.raises(SpecError, match="preset 'aum-cifar10' holds no psi-curve; allowed: prune-synthetic"):
+        curve_settings("aum-cifar10")

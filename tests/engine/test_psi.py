@@ -1,4 +1,5 @@
 import json
+import random
 import subprocess
 import sys
 import time
@@ -8,13 +9,24 @@ import torch
 
 from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
-from engine.data.loader import load_split
-from engine.errors import SpecError
+from engine.errors import Cancelled, SpecError
+from engine.jobs import cancel, fetch_job
 from engine.pipeline import plan_run
-from engine.psi import make_order, plan_networks, plan_psi
-from engine.queries import connected
+from engine.pruning import plan_networks
+from engine.psi import plan_psi, run_psi
+from engine.queries import connected, fetch_psi, window_offsets
 from engine.spec import run_id, spec_to_json
 from engine.workspace import read_journal
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Steps as short as these wait for each other's threads, on a busy machine for ever."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -30,11 +42,16 @@ def points(workspace, run):
         ).fetchall()
 
 
+def journalled(folder):
+    """The points in the journal, in the order in which they were written."""
+    return [point for event in read_journal(folder) if event["event"] == "psi_points" for point in event["points"]]
+
+
 def test_exactly_i_times_r_samples_are_dropped_and_the_full_set_is_trained_once(scored):
     plan = plan_psi(scored, "small", ["random", "aum", "aum*"], points=4, seeds=2, epochs=1)
-    networks = plan_networks(plan, 200)
+    networks = [network for level in plan_networks(plan, 200) for network in level]
     assert len(networks) == 2 + 3 * 3 * 2
-    assert [n.pruned for n in networks if n.order == "aum" and n.seed == 0] == [50, 100, 150]
+    assert [n.pruned for n in networks if n.order == "aum" and n.seed == 0] == [100, 50, 150]
     run, _ = compute(scored, plan, "cpu")
     rows = points(scored, run)
     assert len(rows) == 3 * 4 * 2
@@ -43,20 +60,72 @@ def test_exactly_i_times_r_samples_are_dropped_and_the_full_set_is_trained_once(
     assert len(whole) == 2  # one accuracy per seed, shared by all orders
 
 
-def test_orders_keep_what_they_say(scored):
-    plan = plan_psi(scored, "small", ["aum", "aum*", "el2n@2", "oracle", "random"], points=4, seeds=1)
-    samples = load_split(scored, "small", "train")
-    orders = {name: make_order(scored, plan, samples, name) for name in plan.orders}
-    with connected(scored, "small") as connection:
-        values = connection.execute("SELECT value FROM scores WHERE score = 'aum' ORDER BY sample_id").fetchall()
-        hardness = connection.execute("SELECT value FROM scores WHERE score = 'el2n@2' ORDER BY sample_id").fetchall()
-    by_aum = torch.tensor(values)[:, 0][orders["aum"]]
-    assert (by_aum.diff() <= 0).all()  # a high AUM is easy, and the easiest goes first
-    assert torch.equal(orders["aum*"], orders["aum"].flip(0))
-    assert (torch.tensor(hardness)[:, 0][orders["el2n@2"]].diff() >= 0).all()
-    wrong = (samples.labels != samples.true_labels)[orders["oracle"]]
-    assert wrong[:40].all() and not wrong[40:].any()
-    assert all(sorted(order.tolist()) == list(range(200)) for order in orders.values())
+def test_a_stacked_curve_has_the_points_of_the_plain_one(scored):
+    plan = plan_psi(scored, "small", ["random", "aum", "ccs(aum)", "kcenter"], points=4, seeds=2, epochs=8)
+    run, _ = compute(scored, plan, "cpu")
+    plain = points(scored, run)
+    scored.remove_run(run)
+    assert run_psi(scored, plan, torch.device("cpu"), stacked=True) == (run, False)
+    stacked = points(scored, run)
+    assert [row[:4] for row in stacked] == [row[:4] for row in plain]
+    # 50 test samples: one on the edge of two classes may fall to either side.
+    off = [abs(a[4] - b[4]) for a, b in zip(stacked, plain, strict=True)]
+    assert max(off) < 1.5 / 50 and sum(x > 0 for x in off) <= 3
+    stacks = [event["points"] for event in read_journal(scored.run_dir(run)) if event["event"] == "psi_points"]
+    assert [len(stack) for stack in stacks] == [2 + 8, 8, 8]  # points 0 and 1/2, then 1/4, and 3/4 of batches of 50
+    assert all(point["seconds"] > 0 for stack in stacks for point in stack)
+
+
+def test_a_point_that_another_curve_has_trained_is_not_trained_again(scored):
+    first, _ = compute(scored, plan_psi(scored, "small", ["random", "aum"], points=4, seeds=2, epochs=2), "cpu")
+    plan = plan_psi(scored, "small", ["aum", "aum*"], points=2, seeds=3, epochs=2)
+    second, _ = compute(scored, plan, "cpu")
+    seconds = {}
+    for run in (first, second):
+        with connected(scored, "small", [run]) as connection:
+            rows = connection.execute('SELECT "order", pruned, seed, accuracy, seconds FROM psi').fetchall()
+        seconds[run] = {row[:3]: row[3:] for row in rows}
+    shared = {key for key in seconds[second] if key in seconds[first]}
+    assert shared == {("aum", pruned, seed) for pruned in (0, 100) for seed in (0, 1)}
+    assert all(seconds[first][key] == seconds[second][key] for key in shared)  # to the seconds: it is the same network
+    scored.remove_run(first)
+    scored.remove_run(second)
+    compute(scored, plan, "cpu")
+    alone = {row[:3]: row[4] for row in points(scored, second)}
+    assert alone == {(order, seed, pruned): seconds[second][order, pruned, seed][0] for order, seed, pruned in alone}
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_cancelled_curve_stops_soon_and_keeps_what_is_done(scored, stacked):
+    plan = plan_psi(scored, "small", ["random", "aum"], points=4, seeds=2, epochs=30)
+    asked = []
+
+    def listen(stage, fraction, left):
+        if fraction > 0.6 and not asked:
+            cancel(scored, run_id(plan))
+            asked.append(time.monotonic())
+
+    with pytest.raises(Cancelled):
+        run_psi(scored, plan, torch.device("cpu"), listen, stacked=stacked)
+    assert time.monotonic() - asked[0] < 2
+    folder = scored.run_dir(run_id(plan))
+    assert fetch_job(scored, run_id(plan)).state == "cancelled"
+    kept = journalled(folder)
+    assert 2 <= len(kept) < 14
+    assert not scored.is_published(run_id(plan))
+
+
+def test_a_window_experiment_keeps_half_at_every_offset(scored):
+    plan = plan_psi(scored, "small", ["aum", "random"], points=2, seeds=1, epochs=1, window=True)
+    run, _ = compute(scored, plan, "cpu")
+    with connected(scored, "small", [run]) as connection:
+        found = window_offsets(fetch_psi(connection, [run]))
+        [(title,)] = connection.execute("SELECT title FROM runs").fetchall()
+    assert found[["score", "offset", "pruned", "seed"]].sort_values("offset").values.tolist() == [
+        ["aum", 0.0, 100, 0], ["aum", 0.25, 100, 0], ["aum", 0.5, 100, 0],
+    ]  # fmt: skip
+    assert {order for order, *_ in points(scored, run)} - set(found["order"]) == {"random"}
+    assert title.startswith("window: aum, random; mlp, 1 epoch")
 
 
 def test_the_curve_uses_the_training_of_the_scores(scored, small_training):
@@ -65,40 +134,41 @@ def test_the_curve_uses_the_training_of_the_scores(scored, small_training):
     assert plan_psi(scored, "small", ["aum"], points=2, seeds=3).training.epochs == small_training().epochs
 
 
-def test_a_curve_with_fixed_steps_trains_longer_on_less(scored):
-    from engine.psi import _with_steps
-
-    plan = plan_psi(scored, "small", ["random"], points=4, seeds=1, epochs=3, steps="fixed")
-    # 200 samples, batch 64: 4 steps an epoch, 12 in all; 50 samples are one step an epoch, so 12 epochs.
-    assert _with_steps(plan, 200, 50).epochs == 12 and _with_steps(plan, 200, 200).epochs == 3
-
-
 CODE = """
 import json, sys
 from pathlib import Path
-from engine.compute import compute
+import torch
+from engine.psi import run_psi
 from engine.spec import spec_from_json
 from engine.workspace import Workspace
-compute(Workspace.open(Path(sys.argv[1])), spec_from_json(json.loads(sys.argv[2])), "cpu")
+stacked = sys.argv[3] == "stacked" or None
+spec = spec_from_json(json.loads(sys.argv[2]))
+run_psi(Workspace.open(Path(sys.argv[1])), spec, torch.device("cpu"), stacked=stacked)
 """
 
 
+def start(workspace, plan, form=""):
+    return subprocess.Popen([sys.executable, "-c", CODE, str(workspace.root), json.dumps(spec_to_json(plan)), form])
+
+
+def wait_until(found, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None and not found():
+        time.sleep(0.005)
+
+
 def test_a_killed_curve_resumes_with_the_same_points(scored):
-    plan = plan_psi(scored, "small", ["random", "aum"], points=5, seeds=2, epochs=4)
+    plan = plan_psi(scored, "small", ["random", "aum"], points=5, seeds=2, epochs=8)
     wanted = run_id(plan)
     folder = scored.run_dir(wanted)
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(scored.root), json.dumps(spec_to_json(plan))])
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if sum(e["event"] == "psi_point" for e in read_journal(folder)) >= 3:
-            break
-        time.sleep(0.01)
+    process = start(scored, plan)
+    wait_until(lambda: len(journalled(folder)) >= 3, process)
     process.kill()
     process.wait()
     assert not scored.is_published(wanted)
-    kept = [e for e in read_journal(folder) if e["event"] == "psi_point"]
+    kept = journalled(folder)
     compute(scored, plan, "cpu")
-    everything = [e for e in read_journal(folder) if e["event"] == "psi_point"]
+    everything = journalled(folder)
     assert everything[: len(kept)] == kept and len(everything) == 2 + 2 * 4 * 2  # none trained twice
     resumed = points(scored, wanted)
     scored.remove_run(wanted)
@@ -106,9 +176,42 @@ def test_a_killed_curve_resumes_with_the_same_points(scored):
     assert points(scored, wanted) == resumed
 
 
+@pytest.mark.parametrize(
+    ("kills", "seconds", "form"),
+    [
+        (3, 1.5, "stacked"),
+        pytest.param(20, 5.0, "", marks=pytest.mark.slow),
+        pytest.param(20, 5.0, "stacked", marks=pytest.mark.slow),
+    ],
+)
+def test_kills_at_random_moments_change_no_point(scored, kills, seconds, form):
+    count = int(4 * seconds)
+    plan = plan_psi(scored, "small", ["random", "aum"], points=count, seeds=2, epochs=count)
+    wanted, moments = run_id(plan), random.Random(7)
+    folder, kept = scored.run_dir(wanted), []
+    for kill in range(kills):
+        process = start(scored, plan, form)
+        begun = lambda: sum(e["event"] == "started" for e in read_journal(folder)) > kill  # noqa: B023, E731
+        wait_until(begun, process)
+        time.sleep(moments.uniform(0, seconds / kills))
+        process.kill()
+        process.wait()
+        assert not scored.is_published(wanted)
+        assert journalled(folder)[: len(kept)] == kept  # none is lost
+        kept = journalled(folder)
+    run_psi(scored, plan, torch.device("cpu"), stacked=form == "stacked" or None)
+    assert journalled(folder)[: len(kept)] == kept and len(journalled(folder)) == 2 + 2 * (count - 1) * 2
+    resumed = points(scored, wanted)
+    scored.remove_run(wanted)
+    run_psi(scored, plan, torch.device("cpu"), stacked=form == "stacked" or None)
+    assert points(scored, wanted) == resumed
+
+
 def test_what_a_curve_cannot_do_is_said(scored):
-    with pytest.raises(SpecError, match="--points is 500; allowed: 2 to 200"):
+    with pytest.raises(SpecError, match="--points is 500; allowed: 2 to 199 for 200 training samples"):
         compute(scored, plan_psi(scored, "small", ["random"], points=500, seeds=1), "cpu")
+    with pytest.raises(SpecError, match="--points is 200; allowed: 2 to 199"):  # the last would have one sample left
+        compute(scored, plan_psi(scored, "small", ["random"], points=200, seeds=1), "cpu")
     with pytest.raises(SpecError, match="did you mean 'aum'"):
         plan_psi(scored, "small", ["aun"], points=5, seeds=1)
     with pytest.raises(SpecError, match="winnow run small --scores entropy"):

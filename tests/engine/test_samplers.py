@@ -109,6 +109,7 @@ def test_orders_by_hand():
     assert select("window", 2, {"ranks": ranks}, offset=0.4).tolist() == [0, 2]  # ranks 2 and 3
     with pytest.raises(SpecError, match=r"offset 0.8; allowed: 0 to 0.6"):
         select("window", 2, {"ranks": ranks}, offset=0.8)
+    assert select("window", 4, {"ranks": torch.arange(7)}, offset=0.5).tolist() == [3, 4, 5, 6]  # 3.5 + 4 is within 7
 
 
 def test_oracle_prunes_the_mislabelled_first():

@@ -52,7 +52,9 @@ class Raw:
         for score in ("aum", "margin_last"):
             found = self.read(f"SELECT * FROM scores WHERE score = '{score}'").set_index("sample_id")
             frame[score], frame[f"{score}_rank"] = found["value"], found["rank"]
-        frame["flagged"] = self.read("SELECT * FROM flags").set_index("sample_id")["flagged"]
+        frame["flagged"] = self.read("SELECT * FROM flags WHERE rule = 'aum_threshold'").set_index("sample_id")[
+            "flagged"
+        ]
         frame[["x", "y"]] = self.read("SELECT * FROM embedding").set_index("sample_id")[["x", "y"]]
         return frame
 
@@ -192,7 +194,7 @@ def test_percentiles_run_from_the_easiest_to_the_hardest(raw: Raw, frame: pd.Dat
         assert scores.loc["aum", "percentile"] == percentile
         assert scores.loc["aum", "value"] == pytest.approx(frame.loc[sample_id, "aum"])
     flags = fetch_sample_flags(raw.connection, raw.run, hardest)
-    assert flags["flagged"].tolist() == [True]
+    assert flags.set_index("rule").loc["aum_threshold", "flagged"]
 
 
 def test_a_trajectory_is_what_the_file_holds(raw: Raw) -> None:

@@ -1,0 +1,146 @@
+"""How fast psi-curves are: networks x steps per second stacked against one by one, and seconds for whole figures.
+
+    python tests/benchmarks/bench_psi.py [--mnist FOLDER] [--cifar10 PARQUET_FOLDER] [--device auto]
+
+On a GPU: PRUNE's synthetic figure (10,000 samples, 5 orders x 100 points x 3 seeds x 200 epochs), its MNIST figure
+where --mnist gives the IDX files, and CIFAR-10 with its fast preset where --cifar10 gives a Parquet source of
+`winnow ingest`. Without a GPU the small forms are run, and that is said. The orders are those that need no training
+of their own (random, oracle, complexity gap), so that the seconds are those of the curve.
+The peer is the plain loop, one network after another, on the same samples; each form is run twice, the first time to
+warm up.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `winnow` itself does; read when torch is imported
+
+import argparse
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from engine.compute import compute
+from engine.data.ingest import IngestSpec, ingest
+from engine.data.loader import Samples, load_split, normalisation
+from engine.pipeline import plan_run
+from engine.presets import find_preset
+from engine.progress import Progress
+from engine.psi import plan_psi, run_psi
+from engine.queries import connected
+from engine.spec import TrainingSpec
+from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, pick_device, train_epochs
+from engine.training.models import build_model
+from engine.training.stacked import Member, train_stacked
+from engine.training.together import train_together, workers_for
+from engine.workspace import Workspace, read_journal
+
+ORDERS = ("random", "oracle", "cg", "cg*", "cg_partial")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mnist", help="folder with MNIST's IDX files")
+    parser.add_argument("--cifar10", help="folder or glob of CIFAR-10's Parquet files")
+    parser.add_argument("--device", default="auto")
+    asked = parser.parse_args()
+    device = pick_device(asked.device)
+    gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {os.cpu_count()} CPUs"
+    print(f"{name}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}")
+    if not gpu:
+        print("no GPU is at hand: small forms on the CPU (2,000 samples, 20 points, 3 seeds, 5 orders, 20 epochs)")
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace.open(Path(folder) / "workspace", create=True)
+        limit = None if gpu else 2_000
+        ingest(workspace, IngestSpec(name="synthetic", source="synthetic", limit=limit, noise="symmetric:0.3"))
+        compare(load_split(workspace, "synthetic", "train", device), Path(folder), 300 if gpu else 10)
+        fast = "" if gpu else "-fast"
+        figure(workspace, "synthetic", f"prune-synthetic{fast}", 100 if gpu else 20, device)
+        others = (("mnist", asked.mnist, "prune-mnist"), ("cifar10", asked.cifar10, "prune-cifar10-fast"))
+        for data, source, preset in others:
+            if source and gpu:
+                ingest(workspace, IngestSpec(name=data, source=source, noise="symmetric:0.3"))
+                figure(workspace, data, preset, int((find_preset(preset).psi or {})["points"]), device)
+            else:
+                print(f"{data}: not run, {'no files were given' if gpu else 'it needs a GPU'}")
+
+
+def compare(samples: Samples, folder: Path, networks: int) -> None:
+    """Steps of all networks per second: one after another, side by side, and stacked."""
+    device, n = samples.inputs.device, len(samples)
+    scale, training = Normalisation(*normalisation(samples)), TrainingSpec(epochs=2, batch_size=100, lr=0.01)
+    members = [
+        Member(torch.arange(n - n * (k % 5) // 5, device=device), k, training.epochs) for k in range(networks)
+    ]  # fmt: skip
+    progress = Progress(folder, {"psi": 1.0})
+    workers = workers_for("mlp", networks, device)
+    few = members[: min(networks, 10)]  # one after another, more of them only take longer
+
+    def steps(some: list[Member]) -> int:
+        return sum(training.epochs * batches_per_epoch(len(member.kept), training.batch_size) for member in some)
+
+    def plain(member: Member) -> None:
+        subset = replace(samples, inputs=samples.inputs[member.kept], labels=samples.labels[member.kept])
+        network = build_model("mlp", tuple(samples.inputs.shape[1:]), samples.classes, member.seed).to(device)
+        for _ in train_epochs(network, build_optimizer(network, training), subset, scale, training, member.seed):
+            pass
+
+    forms: dict[str, tuple[Callable[[], object], int]] = {
+        "one after another": (lambda: [plain(member) for member in few], steps(few)),
+        f"side by side, {workers}": (
+            lambda: train_together([partial(plain, member) for member in few], workers, progress),
+            steps(few),
+        ),
+        f"stacked, {networks}": (lambda: train_stacked(members, samples, scale, training), steps(members)),
+    }
+    print(f"\n{'mlp, batch 100, Adam, 2 epochs':32}{'networks x steps / s':>22}{'ratio':>8}")
+    first = 0.0
+    for form, (function, count) in forms.items():
+        for _ in range(2):
+            started = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            rate = count / (time.perf_counter() - started)
+        first = first or rate
+        print(f"{form:32}{rate:22,.0f}{rate / first:8.1f}")
+
+
+def figure(workspace: Workspace, dataset: str, preset: str, points: int, device: torch.device) -> None:
+    """Seconds for a whole figure, and until its points 0, 1/2 and 1/4 were there."""
+    training = find_preset(preset).training
+    seeds = 3 if device.type == "cpu" else int((find_preset(preset).psi or {})["seeds"])
+    scored = plan_run(workspace, dataset, ["cg", "cg_partial"], training)
+    compute(workspace, scored, device.type)
+    plan = plan_psi(workspace, dataset, ORDERS, points=points, seeds=seeds, training=training)
+    started = time.perf_counter()
+    run, _ = run_psi(workspace, plan, device)
+    seconds = time.perf_counter() - started
+    journal = read_journal(workspace.run_dir(run))
+    begun = next(event["at"] for event in journal if event["event"] == "started")
+    step = sorted({p["pruned"] for e in journal if e["event"] == "psi_points" for p in e["points"]})
+    coarse = {0, step[points // 2], step[points // 4]}
+    last = max(
+        e["at"] for e in journal if e["event"] == "psi_points" and coarse & {p["pruned"] for p in e["points"]}
+    )  # fmt: skip
+    with connected(workspace, dataset, [run]) as connection:
+        [(alone,)] = connection.execute(
+            "SELECT sum(seconds) FROM (SELECT DISTINCT ON (pruned, seed, CASE WHEN pruned = 0 THEN '' ELSE \"order\" END) "
+            "seconds FROM psi)"
+        ).fetchall()
+    print(
+        f"\n{dataset} with {preset}: {len(ORDERS)} orders x {points} points x {seeds} seeds x {training.epochs} epochs in "
+        f"{seconds:,.0f} s; coarse figure (0, 1/2, 1/4) after {last - begun:,.0f} s; its networks together {alone:,.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -203,6 +203,11 @@ def psi_points(run_ids: Sequence[str]) -> pd.DataFrame:
     return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=columns)
 
 
+def window_points(points: pd.DataFrame) -> pd.DataFrame:
+    """Those of the points that are of window experiments, with their score and offset (0..1)."""
+    return queries.window_offsets(points)
+
+
 def kept_sets(run_id: str, order: str, pruned: Sequence[int]) -> pd.DataFrame:
     """What an order of a psi run keeps at each number pruned, as far as it is certain (see fetch_kept_sets)."""
     spec = Workspace.open(workspace_root()).read_spec(run_id)["spec"]

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, data, pruning, starting, state, widgets
+from dashboard.figures import cg
 
 view = widgets.current_view()
 jobs = sorted((job for job in data.jobs() if job.kind == "psi"), key=lambda job: job.dataset != view.at.dataset)
@@ -105,6 +106,12 @@ def draw() -> None:
     if points.empty:
         if chosen:
             st.caption("The first points appear as soon as they are trained.")
+        return
+    windows = data.window_points(points)
+    if len(windows):
+        st.plotly_chart(cg.window_figure(windows, pd.DataFrame()), config=charts.NO_BAR, key="windows")
+        points = points[~points["run_id"].isin(windows["run_id"])]
+    if points.empty:
         return
     means = with_composition(pruning.curve_means(points))
     names = pruning.curve_names(means, short_names(chosen))

@@ -280,7 +280,8 @@ def test_psi_overlays_curves_of_several_datasets(open_page: Open, demo_workspace
     folder = Workspace.open(root).start_run(
         "feedfeedfeed", {"spec": {"kind": "psi", "dataset": "digits", "orders": ["random"]}, "title": "psi: random"}
     )
-    append_journal(folder, "psi_point", order="", pruned=0, seed=0, accuracy=0.9, kept_fraction=1.0, seconds=1.0)
+    point = {"order": "", "pruned": 0, "seed": 0, "accuracy": 0.9, "kept_fraction": 1.0, "seconds": 1.0}
+    append_journal(folder, "psi_points", points=[point])
     other = next(
         r for r in Workspace.open(root).published_runs() if Workspace.open(root).read_spec(r)["spec"]["kind"] == "psi"
     )
@@ -289,6 +290,20 @@ def test_psi_overlays_curves_of_several_datasets(open_page: Open, demo_workspace
     assert "digits: with every sample 90.0 %" in text(app) and "digits-noisy: with every sample" in text(app)
     assert "random · digits " in text(app) and "aum\\* · digits-noisy " in text(app)
     assert any(b.key == "resume_feedfeedfeed" for b in app.button)  # it was interrupted
+
+
+def test_a_window_experiment_is_drawn_by_its_offsets(open_page: Open, demo_workspace: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(demo_workspace, root)
+    folder = Workspace.open(root).start_run(
+        "feedfeedfeed", {"spec": {"kind": "psi", "dataset": "digits-noisy", "orders": ["aum"], "window": True}}
+    )
+    for offset in (0, 0.25, 0.5):
+        point = {"order": f"window(aum,offset={offset:g})", "pruned": 719, "seed": 0, "accuracy": 0.9, "seconds": 1.0}
+        append_journal(folder, "psi_points", points=[{**point, "kept_fraction": 0.5}])
+    app = open_page(root, "psi", dataset="digits-noisy", psi="feedfeedfeed")
+    assert not app.exception
+    assert len(app.get("plotly_chart")) == 2 and not app.dataframe  # the windows, and the epochs of a score
 
 
 def test_moving_the_epoch_of_a_score_tells_its_quality_there(open_page: Open, demo_workspace: Path) -> None:
@@ -316,9 +331,8 @@ def test_a_figure_of_a_paper_is_drawn_or_says_which_command_makes_it(
     for line in (line for code in app.code for line in code.value.splitlines()):
         words = shlex.split(line)
         assert words[0] == "winnow"
-        if not {"--window", "--around"} & set(words):
-            with COMMANDS[words[1]].make_context(words[1], words[2:]) as context:
-                assert context.info_name == words[1]
+        with COMMANDS[words[1]].make_context(words[1], words[2:]) as context:
+            assert context.info_name == words[1]
 
 
 def test_the_figures_of_a_clean_set_send_to_its_noised_one(open_page: Open, demo_workspace: Path) -> None:

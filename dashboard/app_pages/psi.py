@@ -143,5 +143,6 @@ st.fragment(draw, run_every=1.5 if st.session_state.get("winnow_live") else None
 with st.expander("Start a curve", icon=":material/add:", expanded=not here):
     starting.curve_form(view)
 if view.run_id and data.training(view.at, view.run_id):
-    with st.expander("Move the epoch of a score", icon=":material/timeline:"):
+    # A toggle, not an expander: what is shut away there would be computed on every visit.
+    if st.toggle("Move the epoch of a score", key="epoch_open"):
         starting.epoch_mover(view)

@@ -57,6 +57,8 @@ HARDEST = "SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC"
     [
         ("/", 3), ("/trajectories", 4), ("/scores", 2), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
         ("/compare?dataset=digits-noisy&compare=all", 1), ("/embedding", 1), ("/psi", 1), ("/export", 1),
+        ("/figures?dataset=digits-noisy&figure=prune-3", 1), ("/figures?dataset=digits-noisy&figure=cg-4", 1),
+        ("/figures?dataset=digits-noisy&figure=aum-2", 1), ("/figures?dataset=digits-noisy&figure=rop-3", 1),
     ],
 )  # fmt: skip
 def test_every_chart_is_painted(page: Page, address: str, path: str, plots: int) -> None:

@@ -242,7 +242,7 @@ def test_an_outline_in_the_address_filters_the_map_and_the_export(open_page: Ope
 def test_psi_tells_how_much_can_be_pruned(open_page: Open, demo_workspace: Path) -> None:
     app = open_page(demo_workspace, "psi", dataset="digits-noisy")
     assert "With every sample" in text(app) and "oracle" in text(app)
-    assert len(app.get("plotly_chart")) == 2  # the curves, and the quality of a score over its epochs
+    assert len(app.get("plotly_chart")) == 1
     app.multiselect(key="pick_psi").set_value([]).run()
     assert not app.exception
 
@@ -303,11 +303,13 @@ def test_a_window_experiment_is_drawn_by_its_offsets(open_page: Open, demo_works
         append_journal(folder, "psi_points", points=[{**point, "kept_fraction": 0.5}])
     app = open_page(root, "psi", dataset="digits-noisy", psi="feedfeedfeed")
     assert not app.exception
-    assert len(app.get("plotly_chart")) == 2 and not app.dataframe  # the windows, and the epochs of a score
+    assert len(app.get("plotly_chart")) == 1 and not app.dataframe
 
 
 def test_moving_the_epoch_of_a_score_tells_its_quality_there(open_page: Open, demo_workspace: Path) -> None:
     app = open_page(demo_workspace, "psi", dataset="digits-noisy")
+    app.toggle(key="epoch_open").set_value(True).run()
+    assert len(app.get("plotly_chart")) == 2
     slider = next(s for s in app.slider if str(s.key).startswith("epoch_"))
     slider.set_value(2).run()
     assert "**el2n@2** · ROC AUC 0." in text(app) and "Spearman 0." in text(app)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from engine.cluster import HERE, Tasks
 from engine.crossval import (
     FOLDS,
     REPEATS,
@@ -77,7 +78,7 @@ class Inputs:
     """The inputs of one run.
 
     folder: where the weights are; partial: where finished pieces are kept for a run that goes on; generator: one for
-    each purpose; notes: what a reader of the run should know.
+    each purpose; tasks: where they are computed; notes: what a reader of the run should know.
     """
 
     workspace: Workspace
@@ -89,6 +90,7 @@ class Inputs:
     partial: Path
     generator: Callable[[str], torch.Generator]
     progress: Reporter
+    tasks: Tasks = HERE
     notes: list[str] = field(default_factory=list)
     _known: dict[Key, Any] = field(default_factory=dict)
     _beside: dict[Key, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -65,7 +66,7 @@ class Tasks(Protocol):
     """Where independent tasks run."""
 
     def share(self, value: S) -> Shared[S]:
-        """A value for many tasks, sent to each machine once. Tasks must not change it."""
+        """A value for many tasks, sent to each machine once and kept while this is held. Tasks must not change it."""
 
     def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
         """The results of pieces of work of this process, in order, each of which may `call` a task.
@@ -186,7 +187,7 @@ class RayTasks:
         self._kind = "GPU" if device.type == "cuda" else "CPU"
         self._lock = threading.Lock()
         self._looked_at = self._seen_at = time.monotonic()
-        self._shared: dict[int, Shared[Any]] = {}
+        self._shared: weakref.WeakValueDictionary[int, Shared[Any]] = weakref.WeakValueDictionary()
         # Ray keeps arrays in memory that all processes of a machine read; tensors it would copy into each.
         register_serializer(torch.Tensor, serializer=_to_array, deserializer=_to_tensor)
         options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES}
@@ -198,9 +199,11 @@ class RayTasks:
             raise ClusterError(f"the cluster has no {self._kind}; add a machine that has one, or ask another --device")
 
     def share(self, value: S) -> Shared[S]:
-        if id(value) not in self._shared:  # kept beside its reference, so that no other value gets its id
-            self._shared[id(value)] = Shared(value, self._ray.put(value))
-        return self._shared[id(value)]
+        # As long as somebody holds what was shared, the same value is not sent again; then the cluster forgets it.
+        found = self._shared.get(id(value))
+        if found is None:
+            found = self._shared[id(value)] = Shared(value, self._ray.put(value))
+        return found
 
     def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
         fewest, most = IN_FLIGHT
@@ -216,12 +219,13 @@ class RayTasks:
                 self._check_room()
             found: T = self._ray.get(reference)
             return found
-        except errors.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
         except errors.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, Exception) and not isinstance(cause, errors.RayError):
+                raise cause from error  # the task's own
             raise ClusterError(
-                f"the cluster could not compute a task, {RETRIES + 1} times ({_first_line(error)}); what is done is kept: "
-                "look at the memory of its machines (ray status), and go on with winnow resume"
+                f"the cluster could not compute a task, nor when it ran it again ({_first_line(cause or error)}); what is "
+                "done is kept: see that its machines have the memory and the same winnow, and go on with winnow resume"
             ) from error
         except BaseException:
             self._ray.cancel(reference, force=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from engine import cli_detector, cli_results
-from engine.cli_options import Dataset, Device, Json, Root, RunId, tell
+from engine.cli_options import Cluster, Dataset, Device, Json, Root, RunId, tell
 from engine.console import duration, print_json, print_table, progress_bar, say
 from engine.errors import Cancelled, SpecError, WinnowError
 from engine.presets import Preset
@@ -158,6 +158,7 @@ def run(
     ] = "",
     seed: Annotated[int, typer.Option(help="Of threshold samples, ties and the map.")] = 0,
     device: Device = "auto",
+    cluster: Cluster = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -201,7 +202,7 @@ def run(
         detector=detector,
         cscores=cscores,
     )
-    _compute(at, spec, device, json)
+    _compute(at, spec, device, cluster, json)
 
 
 def _find_preset(name: str) -> Preset:
@@ -246,6 +247,7 @@ def psi(
     ] = "",
     preset: Annotated[str | None, typer.Option(help="A paper's settings; options beside it win.")] = None,
     device: Device = "auto",
+    cluster: Cluster = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -263,16 +265,18 @@ def psi(
     spec = plan_psi(
         at, dataset, epochs=epochs, seed=seed, class_balanced=class_balanced, window=window, around=around, **asked
     )
-    _compute(at, spec, device, json)
+    _compute(at, spec, device, cluster, json)
 
 
 @app.command()
-def resume(run: RunId, device: Device = "auto", workspace: Root = None, json: Json = False) -> None:
+def resume(
+    run: RunId, device: Device = "auto", cluster: Cluster = "", workspace: Root = None, json: Json = False
+) -> None:
     """Go on with a run that was cancelled, interrupted or failed."""
     from engine.spec import spec_from_json
 
     at = Workspace.open(workspace)
-    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, json)
+    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, cluster, json)
 
 
 @app.command()
@@ -372,13 +376,13 @@ def demo(
         _serve(at, port)
 
 
-def _compute(workspace: Workspace, spec: Any, device: str, json: bool) -> None:
+def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: bool) -> None:
     """Compute a run with a progress bar, and tell its id."""
     from engine.compute import compute
     from engine.jobs import fetch_job
 
     with progress_bar(f"{spec.dataset}") as listen:
-        run_id, existed = compute(workspace, spec, device, listen)
+        run_id, existed = compute(workspace, spec, device, listen, cluster)
     job = fetch_job(workspace, run_id)
     told = "was there already" if existed else "published"
     tell(

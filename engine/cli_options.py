@@ -17,6 +17,12 @@ Root = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        metavar="ray[:HOST:PORT]", help="Compute on a Ray cluster: the one this machine belongs to, or by its head."
+    ),
+]
 Dataset = Annotated[str, typer.Argument(help="Name of a dataset (winnow ingest makes one).")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or its first digits (winnow runs lists them).")]
 Run = Annotated[

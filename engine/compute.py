@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.cluster import tasks_on
 from engine.errors import SpecError
 from engine.pipeline import run
 from engine.progress import Listener
@@ -11,14 +12,19 @@ from engine.training.loop import pick_device
 from engine.workspace import Workspace
 
 
-def compute(workspace: Workspace, spec: Spec, device: str, listener: Listener | None = None) -> tuple[str, bool]:
+def compute(
+    workspace: Workspace, spec: Spec, device: str, listener: Listener | None = None, cluster: str = ""
+) -> tuple[str, bool]:
     """Compute and publish what a spec asks for, on auto, cpu or cuda.
+
+    cluster: where its independent tasks run, as `tasks_on` reads it
 
     Returns: (run id, whether it was there already)
     """
     chosen = pick_device(device)
-    if isinstance(spec, RunSpec):
-        return run(workspace, spec, chosen, listener)
-    if isinstance(spec, PsiSpec):
-        return run_psi(workspace, spec, chosen, listener)
+    with tasks_on(cluster, chosen) as tasks:
+        if isinstance(spec, RunSpec):
+            return run(workspace, spec, chosen, listener, tasks)
+        if isinstance(spec, PsiSpec):
+            return run_psi(workspace, spec, chosen, listener, tasks=tasks)
     raise SpecError("a recorded run is made by its own training loop; start that again instead")

@@ -1,11 +1,12 @@
 """Training on parts of the training set and predicting the rest: what cross-validated scores read.
 
-Networks are trained side by side on a CPU, and each one's predictions are kept in the run's folder as soon as it is
-finished, so that a killed run goes on with those that are left.
+Networks are trained side by side on a CPU, or on a cluster, and each one's predictions are kept in the run's folder
+as soon as it is finished, so that a killed run goes on with those that are left.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,13 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine.cluster import HERE, Report, Tasks
 from engine.data.loader import Samples
 from engine.progress import Reporter
 from engine.scores.mixture import draw_folds, select_incv
 from engine.spec import TrainingSpec
-from engine.training.loop import Normalisation, build_optimizer, clean_pass, train_epochs
+from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, clean_pass, train_epochs
 from engine.training.models import build_model
-from engine.training.together import train_together, workers_for
+from engine.training.together import workers_for
 from engine.workspace import load_tensors, save_tensors
 
 FOLDS = 5
@@ -40,7 +42,7 @@ Part = tuple[Tensor, Tensor]
 class CrossValidation:
     """How the networks of all parts are trained: like the seeds of a run, for so many epochs.
 
-    folder: where finished predictions are kept, under the number of their network
+    folder: where finished predictions are kept, under the number of their network; tasks: where networks are trained
     """
 
     samples: Samples
@@ -49,6 +51,7 @@ class CrossValidation:
     normalisation: Normalisation
     folder: Path
     progress: Reporter
+    tasks: Tasks = HERE
 
     def predict(self, parts: Sequence[Part], name: str, first_seed: int = 0, whole: int | None = None) -> list[Tensor]:
         """For every part the softmax output (M, C) on its test positions, of a network trained on the others.
@@ -57,37 +60,62 @@ class CrossValidation:
         """
         networks = whole or len(parts)
         fractions = [0.0] * len(parts)
+        shared = self.tasks.share(self.samples)
 
-        def report(k: int, fraction: float) -> None:
+        def advance(k: int, fraction: float) -> None:
             fractions[k] = fraction
             self.progress.step(first_seed + sum(fractions), networks)
+
+        def report(k: int, fraction: float) -> None:
+            self.progress.pulse()
+            advance(k, fraction)
 
         def work(k: int) -> Tensor:
             path = self.folder / f"{name}{first_seed + k}.safetensors"
             if found := load_tensors(path):
-                report(k, 1.0)
+                advance(k, 1.0)
                 return torch.from_numpy(found[0]["probs"])
-            probs = self._predict_rest(*parts[k], first_seed + k, partial(report, k))
+            network = Network(*parts[k], first_seed + k, self.training, self.epochs, self.normalisation)
+            probs = self.tasks.call(predict_rest, shared, network, partial(report, k))
+            advance(k, 1.0)
             path.parent.mkdir(exist_ok=True)
             save_tensors(path, {"probs": probs.numpy()}, {})
             return probs
 
         workers = workers_for(self.training.model, len(parts), self.samples.inputs.device)
-        return train_together([partial(work, k) for k in range(len(parts))], workers, self.progress)
+        return self.tasks.together([partial(work, k) for k in range(len(parts))], workers, self.progress)
 
-    def _predict_rest(self, train: Tensor, test: Tensor, seed: int, report: partial[None]) -> Tensor:
-        samples, scale = self.samples, self.normalisation
-        network = build_model(self.training.model, tuple(samples.inputs.shape[1:]), samples.classes, seed)
-        network.to(samples.inputs.device)
-        optimizer = build_optimizer(network, self.training)
-        pulse = self.progress.pulse
-        part = _subset(samples, train)
-        for epoch, _ in train_epochs(network, optimizer, part, scale, self.training, seed, pulse=pulse):
-            report((epoch + 1) / self.epochs)
-            if epoch + 1 >= self.epochs:
-                break
-        outputs = clean_pass(network, _subset(samples, test), scale, pulse=pulse)
-        return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a cross-validation: positions to train on and to predict, and how it is trained."""
+
+    train: Tensor
+    test: Tensor
+    seed: int
+    training: TrainingSpec
+    epochs: int
+    normalisation: Normalisation
+
+
+def predict_rest(samples: Samples, asked: Network, report: Report) -> Tensor:
+    """Train a network on its part and predict the others.
+
+    Returns: softmax output (M, C) float32 on the CPU, rows as asked.test
+    """
+    training, scale = asked.training, asked.normalisation
+    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, asked.seed)
+    network.to(samples.inputs.device)
+    optimizer = build_optimizer(network, training)
+    part = _subset(samples, asked.train)
+    total, seen = asked.epochs * batches_per_epoch(len(part), training.batch_size), itertools.count()
+    pulse = lambda: report(next(seen) / (total + 1))  # noqa: E731
+    for epoch, _ in train_epochs(network, optimizer, part, scale, training, asked.seed, pulse=pulse):
+        if epoch + 1 >= asked.epochs:
+            break
+    tested = partial(report, total / (total + 1))
+    outputs = clean_pass(network, _subset(samples, asked.test), scale, pulse=tested)
+    return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
 
 
 def compute_heldout_probs(how: CrossValidation, generator: torch.Generator, folds: int = FOLDS) -> Tensor:

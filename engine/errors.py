@@ -4,6 +4,7 @@ WinnowError                     expected: the CLI prints the message and exits 2
 |-- SpecError                   what was asked is not allowed (a name, a range, a combination)
 |-- SourceError                 what should be read is missing or malformed
 |   `-- BadSampleError          one image, row or file of a source; --skip-bad passes over it
+|-- ClusterError                the cluster does not answer, lacks what is needed, or could not compute a task
 |-- ScoreInputError             tensors that a score, sampler or neighbour search cannot take
 `-- WorkspaceError              the workspace cannot give or take what was asked
     |-- NotFoundError           no such dataset or run
@@ -32,6 +33,10 @@ class SourceError(WinnowError):
 
 class BadSampleError(SourceError):
     """One sample of a source cannot be read."""
+
+
+class ClusterError(WinnowError):
+    """The cluster does not answer, lacks what is needed, or could not compute a task."""
 
 
 class ScoreInputError(WinnowError):

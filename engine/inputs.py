@@ -11,13 +11,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from engine.cluster import HERE, Report, Shared, Tasks, map_tasks
 from engine.crossval import (
     FOLDS,
     REPEATS,
@@ -32,7 +33,7 @@ from engine.data.loader import Samples, to_float
 from engine.detectors import load_detector
 from engine.environment import available_bytes
 from engine.errors import ScoreInputError, SpecError, StorageError
-from engine.neighbors import compute_neighbors
+from engine.neighbors import block_rows, checked_rows, search_rows
 from engine.progress import Reporter
 from engine.scores.complexity import (
     Gap,
@@ -77,7 +78,7 @@ class Inputs:
     """The inputs of one run.
 
     folder: where the weights are; partial: where finished pieces are kept for a run that goes on; generator: one for
-    each purpose; notes: what a reader of the run should know.
+    each purpose; tasks: where they are computed; notes: what a reader of the run should know.
     """
 
     workspace: Workspace
@@ -89,6 +90,7 @@ class Inputs:
     partial: Path
     generator: Callable[[str], torch.Generator]
     progress: Reporter
+    tasks: Tasks = HERE
     notes: list[str] = field(default_factory=list)
     _known: dict[Key, Any] = field(default_factory=dict)
     _beside: dict[Key, Any] = field(default_factory=dict)
@@ -109,6 +111,11 @@ class Inputs:
     def last(self) -> At | None:
         """The first seed's network at the end of training; None where the features are not of a trained network."""
         return None if self.spec.features else At(0, self.training.epochs)
+
+    @cached_property
+    def shared_samples(self) -> Shared[Samples]:
+        """The training set where tasks run: held here, so that all cross-validations use it."""
+        return self.tasks.share(self.samples)
 
     @cached_property
     def pretrained(self) -> nn.Module:
@@ -238,9 +245,17 @@ def _any_features(run: Inputs, samples: Samples) -> Tensor:
 
 def _neighbor_ids(run: Inputs, at: At | None) -> Tensor:
     k = run.spec.neighbors or DEFAULT_NEIGHBORS
-    ids, similarities = compute_neighbors(run.get("features", at).to(run.device), k, run.progress.step)
+    unit = checked_rows(run.get("features", at).to(run.device), k)
+    ranges = [(k, first, last) for first, last in run.tasks.ranges(len(unit), block_rows(len(unit)))]
+    ids, similarities = (
+        torch.cat(parts) for parts in zip(*map_tasks(run.tasks, _search, unit, ranges, run.progress), strict=True)
+    )
     run.keep(at, similarities=similarities.cpu())
     return ids.cpu()
+
+
+def _search(unit: Tensor, asked: tuple[int, int, int], report: Report) -> tuple[Tensor, Tensor]:
+    return search_rows(unit, *asked, lambda done, total: report(done / total))
 
 
 def _together(first: str, name: str) -> Callable[[Inputs, At | None], Tensor]:
@@ -288,7 +303,8 @@ def _gap(run: Inputs, rows: Tensor, what: str) -> Gap:
     if run.spec.complexity == "stochastic":
         negatives = _negatives(run.samples)
         generator = run.generator(f"complexity gap of the {what}")
-        gap = solve_stochastic_gap(rows, labels, negatives, RUNS, generator, report=run.progress.step)
+        mapped = partial(map_tasks, run.tasks, progress=run.progress)
+        gap = solve_stochastic_gap(rows, labels, negatives, RUNS, generator, mapped=mapped)
         form = f"stochastic, {RUNS} runs of {negatives} negatives per positive"
     else:
         needed, dtype = gap_bytes(n, rows.shape[1], run.samples.classes), torch.float64
@@ -344,7 +360,9 @@ def _validation_influence(run: Inputs, at: At) -> Tensor:
 
 
 def _cross_validation(run: Inputs, at: At) -> CrossValidation:
-    return CrossValidation(run.samples, run.training, at.epoch, run.normalisation, run.partial, run.progress)
+    return CrossValidation(
+        run.shared_samples.value, run.training, at.epoch, run.normalisation, run.partial, run.progress, run.tasks
+    )
 
 
 def _heldout_probs(run: Inputs, at: At) -> Tensor:

@@ -39,23 +39,44 @@ def compute_neighbors(
     Returns: ids (N, k) int64 and similarities (N, k) float32 in [-1, 1]
     Raises:  ScoreInputError when k >= N, or features of a sample are zero or not finite
     """
+    unit = checked_rows(features, k)
+    return search_rows(unit, k, 0, len(unit), report)
+
+
+def checked_rows(features: Tensor, k: int) -> Tensor:
+    """The rows (N, D) float32 that `search_rows` takes, of unit length; errors as `compute_neighbors`."""
     n = len(features)
     if not 1 <= k < n:
         raise ScoreInputError(f"{k} neighbours were asked of {n} samples; allowed: 1 to {n - 1}")
-    unit = unit_rows(features.float())
-    ids = torch.empty(n, k, dtype=torch.int64, device=features.device)
-    similarities = torch.empty(n, k, device=features.device)
+    return unit_rows(features.float())
+
+
+def block_rows(n: int) -> int:
+    """Of n samples, how many have their similarities to all others held at a time."""
+    return max(1, min(ROWS, BLOCK_VALUES // n, n))
+
+
+def search_rows(
+    unit: Tensor, k: int, first: int, last: int, report: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[Tensor, Tensor]:
+    """`compute_neighbors` of the samples first .. last-1 among all.
+
+    Args:    unit (N, D) as `checked_rows` gives them
+    Returns: ids (last - first, k) and similarities
+    """
+    n, count = len(unit), last - first
+    ids = torch.empty(count, k, dtype=torch.int64, device=unit.device)
+    similarities = torch.empty(count, k, device=unit.device)
     chunks = -(-n // CHUNK)
-    rows = max(1, min(ROWS, BLOCK_VALUES // n, n))
     # One buffer for all blocks: fresh memory for each would cost as much as half the product. Columns beyond n pad.
-    buffer = torch.full((rows, chunks * CHUNK), -torch.inf, device=features.device)
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        block = buffer[: stop - start]
+    buffer = torch.full((block_rows(n), chunks * CHUNK), -torch.inf, device=unit.device)
+    for start in range(first, last, len(buffer)):
+        stop = min(start + len(buffer), last)
+        block, place = buffer[: stop - start], slice(start - first, stop - first)
         torch.mm(unit[start:stop], unit.T, out=block[:, :n])
         block.diagonal(start).fill_(-torch.inf)
-        similarities[start:stop], ids[start:stop] = _top(block, k)
-        report(stop, n)
+        similarities[place], ids[place] = _top(block, k)
+        report(stop - first, count)
     return ids, similarities.clamp_(-1.0, 1.0)
 
 

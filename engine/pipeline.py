@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import torch
 
+from engine.cluster import HERE, Tasks
 from engine.data.cscores import cscores_file
 from engine.data.loader import Samples, load_split, normalisation
 from engine.detectors import detector_file
@@ -167,9 +168,11 @@ def find_trained(
 
 
 def run(
-    workspace: Workspace, spec: RunSpec, device: torch.device, listener: Listener | None = None
+    workspace: Workspace, spec: RunSpec, device: torch.device, listener: Listener | None = None, tasks: Tasks = HERE
 ) -> tuple[str, bool]:
     """Compute and publish what a spec asks for, or find it published.
+
+    tasks: where what its scores read is computed; the networks of the training itself are trained here
 
     Returns: (run id, whether it was there already)
     Raises:  WinnowError for what is expected; Cancelled when somebody asked the run to stop
@@ -182,7 +185,7 @@ def run(
     environment = describe_environment(device)
     trains = training_key(spec.fingerprint, spec.training) if spec.training and not trained else None
     with computing(workspace, wanted, spec_to_json(spec), _title(spec), environment, trains) as folder:
-        attempt = _Attempt(workspace, spec, device, folder, trained, listener)
+        attempt = _Attempt(workspace, spec, device, folder, trained, listener, tasks)
         with workspace.building_run(wanted) as target:
             with duckdb.connect(str(target / "results.duckdb"), config={"memory_limit": "1GB"}) as connection:
                 results = Results(connection, spec.seed)
@@ -222,8 +225,10 @@ class _Attempt:
         folder: Path,
         trained: Trained | None,
         listener: Listener | None,
+        tasks: Tasks,
     ) -> None:
         self.workspace, self.spec, self.device, self.folder, self.trained = workspace, spec, device, folder, trained
+        self.tasks = tasks
         self.notes: list[str] = []
         self.samples = load_split(workspace, spec.dataset, "train", device)
         self.test = load_test(workspace, spec.dataset, device)
@@ -263,6 +268,7 @@ class _Attempt:
             self.folder / "partial",
             results.generator,
             self.progress,
+            self.tasks,
             self.notes,
         )
         if self.spec.training and not self.trained:

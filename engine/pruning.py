@@ -1,16 +1,22 @@
-"""What a psi-curve trains: which networks, in which sequence, and on which samples."""
+"""What a psi-curve trains: which networks, in which sequence, on which samples, and how."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
+from engine.cluster import Report
+from engine.data.loader import Samples
 from engine.errors import SpecError
 from engine.spec import PsiSpec, TrainingSpec, spec_hash
-from engine.training.loop import batches_per_epoch
-from engine.training.stacked import batch_width
+from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, compute_accuracy, train_epochs
+from engine.training.models import build_model
+from engine.training.stacked import Member, batch_width, compute_accuracies, train_stacked
 
 
 @dataclass(frozen=True)
@@ -116,3 +122,51 @@ def check_points(spec: PsiSpec, n: int) -> None:
     if spec.points > most:
         what = f"for {n} training samples" + (f" of which {spec.until:g} are pruned" if spec.until < 1 else "")
         raise SpecError(f"--points is {spec.points}; allowed: 2 to {most} {what}")
+
+
+ALMOST = 1 - 1e-6
+"""What is reported of a network that is trained and being tested."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all networks of a curve read. stacked: whether those of a stack are trained as one."""
+
+    samples: Samples
+    test: Samples
+    normalisation: Normalisation
+    training: TrainingSpec
+    stacked: bool
+
+
+def train_networks(study: Study, members: Sequence[Member], report: Report) -> list[float]:
+    """Train the networks of a stack and test them.
+
+    Returns: the accuracy of each on the test split, 0..1
+    """
+    if study.stacked:
+        stack = train_stacked(members, study.samples, study.normalisation, study.training, pulse=report)
+        return compute_accuracies(stack, study.test, study.normalisation, partial(report, ALMOST))
+    return [
+        _train_network(study, member, lambda share, i=i: report((i + share) / len(members)))  # type: ignore[misc]
+        for i, member in enumerate(members)
+    ]
+
+
+def _train_network(study: Study, member: Member, report: Report) -> float:
+    samples, scale, training = study.samples, study.normalisation, replace(study.training, epochs=member.epochs)
+    subset = replace(
+        samples,
+        inputs=samples.inputs[member.kept],
+        labels=samples.labels[member.kept],
+        sample_ids=samples.sample_ids[member.kept],
+        true_labels=None,
+    )
+    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, member.seed)
+    network.to(samples.inputs.device)
+    optimizer = build_optimizer(network, training)
+    total, seen = member.epochs * batches_per_epoch(len(member.kept), training.batch_size), itertools.count()
+    pulse = lambda: report(next(seen) / total)  # noqa: E731
+    for _ in train_epochs(network, optimizer, subset, scale, training, member.seed, pulse=pulse):
+        pass
+    return compute_accuracy(network, study.test, scale, partial(report, ALMOST))

@@ -19,6 +19,7 @@ import duckdb
 import torch
 
 from engine.choose import Selection, find_scores_run
+from engine.cluster import HERE, Tasks
 from engine.data.loader import Samples, load_split, normalisation
 from engine.environment import describe_environment
 from engine.errors import SpecError, unknown_name
@@ -27,21 +28,23 @@ from engine.pipeline import describe_training, load_test
 from engine.progress import Listener, Progress
 from engine.pruning import (
     Network,
+    Study,
     check_points,
     network_id,
     plan_networks,
     plan_stacks,
     step_of,
+    train_networks,
     training_of,
 )
 from engine.queries import connected, fetch_fingerprint, runs_of
 from engine.schema import RESULT_TABLES
 from engine.selection.names import parse_order, split_orders
 from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, run_id, spec_from_json, spec_to_json
-from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, compute_accuracy, train_epochs
+from engine.training.loop import Normalisation, batches_per_epoch
 from engine.training.models import build_model
-from engine.training.stacked import Member, can_stack, compute_accuracies, stack_size, train_stacked
-from engine.training.together import train_together, workers_for
+from engine.training.stacked import Member, can_stack, stack_size
+from engine.training.together import workers_for
 from engine.workspace import Workspace, append_journal, read_journal
 
 POINTS_FILE = "networks.json"
@@ -113,14 +116,17 @@ def run_psi(
     listener: Listener | None = None,
     *,
     stacked: bool | None = None,
+    tasks: Tasks = HERE,
 ) -> tuple[str, bool]:
     """Compute and publish a psi-curve, or find it published.
 
     stacked: train small networks as one; None: on a GPU, where it pays. On a CPU networks side by side are faster.
+    tasks: where they are trained
 
     Returns: (run id, whether it was there already)
     Raises:  SpecError when the dataset has no test split, is smaller than the points, or an order needs a score,
-             a trained network or a truth that is not there; Cancelled when somebody asked the run to stop
+             a trained network or a truth that is not there; ClusterError as `Tasks.call`; Cancelled when somebody
+             asked the run to stop
     """
     wanted = run_id(spec)
     if workspace.is_published(wanted):
@@ -146,7 +152,7 @@ def run_psi(
     with computing(workspace, wanted, spec_to_json(spec), title, environment) as folder:
         progress = Progress(folder, {"psi": 1.0}, listener)
         progress.stage("psi")
-        curve = _Curve(workspace, spec, samples, test, selection, folder, progress, size > 0)
+        curve = _Curve(workspace, spec, samples, test, selection, folder, progress, size > 0, tasks)
         curve.train(max(1, size))
         with (
             workspace.building_run(wanted) as target,
@@ -190,11 +196,13 @@ class _Curve:
     folder: Path
     progress: Progress
     stacked: bool
+    tasks: Tasks
     done: dict[tuple[str, int, int], Point] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.n = len(self.samples)
-        self.scale = Normalisation(*normalisation(self.samples))
+        scale = Normalisation(*normalisation(self.samples))
+        self.study = self.tasks.share(Study(self.samples, self.test, scale, self.spec.training, self.stacked))
         self.networks = [network for level in plan_networks(self.spec, self.n) for network in level]
         # The work of a network goes with its steps; the constant stands for starting one.
         steps = {x.pruned: self._steps(self.n - x.pruned) for x in self.networks}
@@ -224,7 +232,7 @@ class _Curve:
         device = self.samples.inputs.device
         # As many workers as for the whole curve: with them goes the number of threads, and with that the rounding.
         workers = 1 if self.stacked else workers_for(self.spec.training.model, len(self.networks), device)
-        train_together([partial(self._train_stack, stack, known) for stack in left], workers, self.progress)
+        self.tasks.together([partial(self._train_stack, stack, known) for stack in left], workers, self.progress)
 
     def _train_stack(self, stack: Sequence[Network], known: dict[str, Point]) -> None:
         """Train a stack, but for those that another curve has trained, and journal its points in one line."""
@@ -246,7 +254,8 @@ class _Curve:
                 )
         members = [member for _, member, _ in fresh]
         keys = [network.key for network, _, _ in fresh]
-        accuracies = (self._train_as_one if self.stacked and members else self._train_in_turn)(members, keys)
+        report = partial(self._report, keys)
+        accuracies = self.tasks.call(train_networks, self.study, members, report) if members else []
         seconds = time.perf_counter() - started
         steps = [self._steps(len(member.kept), member.epochs) for member in members]
         for (_, _, point), accuracy, count in zip(fresh, accuracies, steps, strict=True):
@@ -254,32 +263,6 @@ class _Curve:
         append_journal(self.folder, "psi_points", durable=True, points=points)
         self.done.update(zip([network.key for network in stack], points, strict=True))
         self._report([network.key for network in stack], 1.0)
-
-    def _train_as_one(self, members: Sequence[Member], keys: Sequence[tuple[str, int, int]]) -> list[float]:
-        report = partial(self._report, keys)
-        stack = train_stacked(members, self.samples, self.scale, self.spec.training, pulse=report)
-        return compute_accuracies(stack, self.test, self.scale, self.progress.pulse)
-
-    def _train_in_turn(self, members: Sequence[Member], keys: Sequence[tuple[str, int, int]]) -> list[float]:
-        return [self._train_one(member, key) for member, key in zip(members, keys, strict=True)]
-
-    def _train_one(self, member: Member, key: tuple[str, int, int]) -> float:
-        samples, training = self.samples, replace(self.spec.training, epochs=member.epochs)
-        subset = replace(
-            samples,
-            inputs=samples.inputs[member.kept],
-            labels=samples.labels[member.kept],
-            sample_ids=samples.sample_ids[member.kept],
-            true_labels=None,
-        )
-        network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, member.seed)
-        network.to(samples.inputs.device)
-        total, seen = self._steps(len(member.kept), member.epochs), iter(range(1 << 62))
-        optimizer = build_optimizer(network, training)
-        pulse = lambda: self._report([key], next(seen) / total)  # noqa: E731
-        for _ in train_epochs(network, optimizer, subset, self.scale, training, member.seed, pulse=pulse):
-            pass
-        return compute_accuracy(network, self.test, self.scale, self.progress.pulse)
 
     def _steps(self, kept: int, epochs: int | None = None) -> int:
         epochs = epochs or training_of(self.spec, self.n, kept).epochs

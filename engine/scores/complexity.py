@@ -8,8 +8,9 @@ diagonal is needed: the squared column norms of the triangular inverse, a block 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -167,6 +168,42 @@ def solve_gap(
     return Gap(alpha, diagonal, kernel_labels, int(len(first) - n), ridge)
 
 
+class Subset(NamedTuple):
+    """Some rows of a set: all of one class, (P,) int64, and some of the others; run: which draw of those it is."""
+
+    run: int
+    positive: Tensor
+    others: Tensor
+
+
+def solve_subset(unit: Tensor, subset: Subset, report: Callable[[float], None]) -> tuple[Tensor, float]:
+    """`solve_gap` of the class of a subset against the rest of it.
+
+    Args:    unit (U, D) float64 rows of unit length; report: called with the share that is done
+    Returns: alpha, inverse_diagonal and kernel_labels of the class, (3, P) float64; and the ridge
+    """
+    report(0.0)
+    chosen, count = torch.cat([subset.positive, subset.others]), len(subset.positive)
+    binary = torch.zeros(len(chosen), dtype=torch.int64, device=unit.device)
+    binary[:count] = 1
+    part = _solve_binary(unit[chosen], binary)
+    return torch.stack([x[0, :count] for x in (part.alpha, part.inverse_diagonal, part.kernel_labels)]), part.ridge
+
+
+Solved = tuple[Tensor, float]
+Mapped = Callable[
+    [Callable[[Tensor, Subset, Callable[[float], None]], Solved], Tensor, Sequence[Subset]], Iterable[Solved]
+]
+"""(function, rows, subsets) -> what the function finds for each subset, in order."""
+
+
+def map_in_turn(
+    function: Callable[[Tensor, Subset, Callable[[float], None]], Solved], unit: Tensor, subsets: Sequence[Subset]
+) -> Iterator[Solved]:
+    """One subset after another."""
+    return (function(unit, subset, lambda share: None) for subset in subsets)
+
+
 def solve_stochastic_gap(
     rows: Tensor,
     labels: Tensor,
@@ -174,12 +211,12 @@ def solve_stochastic_gap(
     runs: int,
     generator: torch.Generator,
     *,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    mapped: Mapped = map_in_turn,
 ) -> Gap:
     """The same from random subsets: all samples of a class and `negatives` times as many of the others, `runs` times.
 
     Args:    as `solve_gap` for one labelling (N,); negatives >= 1 (the paper: 3 for MNIST, 4 for CIFAR); runs >= 1
-             (the paper: 10)
+             (the paper: 10); mapped: what solves the subsets, which do not depend on each other
     Returns: a Gap with one row per run; the scores average over them (appendix A.2 of the paper)
     Raises:  as `solve_gap`
     """
@@ -187,19 +224,16 @@ def solve_stochastic_gap(
     unit = unit_rows(rows.double(), "rows")
     first, unit, own = _merge_copies(unit, labels[None])
     out = torch.empty(3, runs, len(unit), dtype=torch.float64)
-    classes, ridge = torch.unique(own[0]), 0.0
+    subsets = []
     for run in range(runs):
-        for done, label in enumerate(classes.tolist()):
+        for label in torch.unique(own[0]).tolist():
             positive, others = (own[0] == label).nonzero()[:, 0], (own[0] != label).nonzero()[:, 0]
             drawn = torch.randperm(len(others), generator=generator)[: negatives * len(positive)].to(others.device)
-            chosen = torch.cat([positive, others[drawn]])
-            binary = torch.zeros(len(chosen), dtype=torch.int64, device=unit.device)
-            binary[: len(positive)] = 1
-            part = _solve_binary(unit[chosen], binary)
-            for values, solved in zip(out, (part.alpha, part.inverse_diagonal, part.kernel_labels), strict=True):
-                values[run, positive.cpu()] = solved[0, : len(positive)]
-            ridge = max(ridge, part.ridge)
-            report(run * len(classes) + done + 1, runs * len(classes))
+            subsets.append(Subset(run, positive, others[drawn]))
+    ridge = 0.0
+    for subset, (values, added) in zip(subsets, mapped(solve_subset, unit, subsets), strict=True):
+        out[:, subset.run, subset.positive.cpu()] = values
+        ridge = max(ridge, added)
     alpha, diagonal, kernel_labels = out[:, :, first.cpu()]
     return Gap(alpha, diagonal, kernel_labels, len(first) - len(unit), ridge)
 

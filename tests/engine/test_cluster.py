@@ -1,0 +1,221 @@
+"""The same results on a real Ray cluster of this machine, also when one of its two nodes dies in the middle."""
+
+import importlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.cluster import tasks_on
+from engine.compute import compute
+from engine.errors import Cancelled, ClusterError, SpecError
+from engine.jobs import cancel, fetch_job
+from engine.pipeline import plan_run
+from engine.psi import plan_psi
+from engine.queries import connected
+from engine.spec import run_id
+from engine.workspace import read_journal
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+
+SPIED = """
+import os
+import time
+import ray
+from engine.training.models import MODELS
+
+def network(shape, classes):
+    if ray.is_initialized():
+        with open({log!r}, "a") as file:
+            file.write(f"{{os.getpid()}} {{ray.get_runtime_context().get_node_id()}}\\n")
+        time.sleep(0.3)  # long enough to be killed in the middle
+    return MODELS["mlp"](shape, classes)
+"""
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory):
+    """A folder whose modules the processes of the cluster can import."""
+    return tmp_path_factory.mktemp("modules")
+
+
+@pytest.fixture(scope="module")
+def cluster(modules):
+    """One node of one processor; tests that need a second one add it."""
+    from ray.cluster_utils import Cluster
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", f"{modules}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep))
+        patch.syspath_prepend(modules)
+        started = Cluster(initialize_head=True, head_node_args=NODE)
+        yield started
+        started.shutdown()
+    torch.set_num_threads(threads)
+
+
+def points(workspace, run):
+    with connected(workspace, "small", [run]) as connection:
+        return connection.execute(
+            'SELECT "order", seed, pruned, kept_fraction, accuracy FROM psi ORDER BY ALL'
+        ).fetchall()
+
+
+def journalled(folder):
+    return [point for event in read_journal(folder) if event["event"] == "psi_points" for point in event["points"]]
+
+
+def until(found, seconds=40):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not found():
+        time.sleep(0.005)
+
+
+def test_a_node_that_dies_in_the_middle_changes_no_point(cluster, modules, small_workspace, small_training, tmp_path):
+    log = tmp_path / "networks"
+    (modules / "spied.py").write_text(SPIED.format(log=str(log)))
+    training = small_training(model="spied:network", epochs=12)
+    plan = plan_psi(small_workspace, "small", ["random", "oracle"], points=5, seeds=2, training=training)
+    folder = small_workspace.run_dir(run_id(plan))
+    node = cluster.add_node(**{k: v for k, v in NODE.items() if k != "include_dashboard"})
+
+    def started(of=None):
+        """Networks begun in processes of the cluster, in all or on one node."""
+        lines = [line.split(" ") for line in log.read_text().splitlines()] if log.exists() else []
+        return [pid for pid, at in lines if int(pid) != os.getpid() and of in (None, at)]
+
+    killed = []
+
+    def kill():
+        until(lambda: len(started(node.node_id)) >= 2 and journalled(folder))
+        seen = len(started(node.node_id))
+        until(lambda: len(started(node.node_id)) > seen)  # this network has just begun
+        cluster.remove_node(node, allow_graceful=False)
+        killed.append(len(journalled(folder)))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        run, existed = compute(small_workspace, plan, "cpu", cluster=f"ray:{cluster.address}")
+    finally:
+        killer.join()
+    assert not existed and 1 <= killed[0] < 18
+    assert len(journalled(folder)) == 18 and len(started()) > 18  # none twice in the journal, one or more begun again
+    found = points(small_workspace, run)
+    small_workspace.remove_run(run)
+    compute(small_workspace, plan, "cpu")
+    assert points(small_workspace, run) == found and len(found) == 2 * 5 * 2
+
+
+def values(workspace, run):
+    with connected(workspace, "small", [run]) as connection:
+        scores = connection.execute("SELECT score, sample_id, value FROM scores ORDER BY ALL").fetchall()
+        return scores, connection.execute("SELECT * EXCLUDE run_id FROM neighbors ORDER BY ALL").fetchall()
+
+
+def test_scores_of_folds_subsets_and_neighbours_are_those_of_one_machine(cluster, small_workspace, small_training):
+    names = ["confident_learning", "incv", "cg", "nli"]
+    plan = plan_run(small_workspace, "small", names, small_training(), neighbors=7, complexity="stochastic")
+    found = []
+    for where in (f"ray:{cluster.address}", ""):
+        run, _ = compute(small_workspace, plan, "cpu", cluster=where)
+        found.append(values(small_workspace, run))
+        small_workspace.remove_run(run)
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 4 * 200 and len(found[0][1]) == 7 * 200
+
+
+def test_a_cancelled_curve_stops_soon_on_a_cluster_too(cluster, small_workspace, small_training):
+    plan = plan_psi(small_workspace, "small", ["random"], points=4, seeds=2, epochs=100, training=small_training())
+    asked = []
+
+    def ask(folder):
+        until(lambda: journalled(folder))
+        cancel(small_workspace, run_id(plan))
+        asked.append(time.monotonic())
+
+    asking = threading.Thread(target=ask, args=[small_workspace.run_dir(run_id(plan))])
+    asking.start()
+    with pytest.raises(Cancelled):
+        compute(small_workspace, plan, "cpu", cluster=f"ray:{cluster.address}")
+    stopped = time.monotonic()
+    asking.join()
+    assert stopped - asked[0] < 5
+    assert fetch_job(small_workspace, run_id(plan)).state == "cancelled"
+    assert 1 <= len(journalled(small_workspace.run_dir(run_id(plan)))) < 8
+
+
+TASKS = """
+import os
+from engine.errors import SpecError
+
+def square(shared, item, report):
+    return shared * item**2
+
+def fail(shared, item, report):
+    raise SpecError(f"task {item} of {shared}")
+
+def die(shared, item, report):
+    os._exit(1)
+"""
+
+
+def test_errors_of_tasks_are_told_here(cluster, modules):
+    (modules / "some_tasks.py").write_text(TASKS)
+    square, fail, die = (getattr(importlib.import_module("some_tasks"), name) for name in ("square", "fail", "die"))
+    with tasks_on(f"ray:{cluster.address}", torch.device("cpu")) as tasks:
+        shared = tasks.share(torch.arange(3))
+        assert tasks.share(shared.value) is shared
+        assert tasks.call(square, shared, 3, lambda share: None).tolist() == [0, 9, 18]
+        with pytest.raises(SpecError, match=r"task 3 of tensor\(\[0, 1, 2\]\)"):
+            tasks.call(fail, shared, 3, lambda share: None)
+        with pytest.raises(ClusterError, match=r"could not compute a task, .* \(WorkerCrashedError.* winnow resume"):
+            tasks.call(die, shared, 3, lambda share: None)
+        with pytest.raises(ClusterError, match="no GPU; add a machine"):
+            type(tasks)(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("cluster_asked", "error", "said"),
+    [
+        ("dask", SpecError, "--cluster is 'dask'; allowed: ray, the cluster"),
+        ("ray:somewhere", SpecError, "--cluster is 'ray:somewhere'; allowed: ray:HOST:PORT"),
+        ("ray:127.0.0.1:1", ClusterError, "the Ray cluster at 127.0.0.1:1 does not answer"),
+        ("silent", ClusterError, "cannot join the Ray cluster at 127.0.0.1:.*no answer in 7 s"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_told_before_anything_starts(
+    small_workspace, small_training, cluster_asked, error, said
+):
+    plan = plan_psi(small_workspace, "small", ["random"], points=4, seeds=2, training=small_training())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if cluster_asked == "silent":
+            cluster_asked = f"ray:127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(error, match=said):
+            compute(small_workspace, plan, "cpu", cluster=cluster_asked)
+    assert time.monotonic() - started < 10
+    assert small_workspace.run_ids() == []
+
+
+def test_without_ray_the_line_says_how_to_get_it(tmp_path):
+    (tmp_path / "ray.py").write_text("raise ImportError('No module named ray')\n")
+    code = "import torch\nfrom engine.cluster import tasks_on\nwith tasks_on('ray', torch.device('cpu')): pass\n"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode and done.stderr.strip().endswith("pip install 'winnow[cluster]'")
+
+
+def test_ray_is_left_alone_unless_it_is_asked_for():
+    code = "import sys, engine.compute; assert 'ray' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

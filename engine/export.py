@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import SpecError, unknown_name
-from engine.queries import connected, fetch_sql, latest_run
+from engine.queries import MOST_FLAG, connected, fetch_sql, latest_run
 from engine.workspace import Workspace, write_export
 
 Format = Literal["csv", "parquet", "npy"]
@@ -24,7 +24,7 @@ def export(
     csv and parquet hold sample_id, split, label, true_label, class_name and source; npy the sample ids (int64).
 
     Args:    where: an SQL condition over the columns of `samples`, one column per score of the run, `flagged`
-             (by any of its rules) and `action` (a person's decision), with sub-queries over every view;
+             (by at least half of its rules) and `action` (a person's decision), with sub-queries over every view;
              format: "" = by the file's ending; run: whose scores; None = the latest run that has scores
     Returns: (kept, all) numbers of training samples
     Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
@@ -40,7 +40,7 @@ def export(
         everything = (
             "SELECT samples.*, s.* EXCLUDE (sample_id), coalesce(f.flagged, false) AS flagged, action FROM samples "
             f"LEFT JOIN (SELECT sample_id{columns} FROM scores WHERE run_id = $run GROUP BY sample_id) AS s "
-            "USING (sample_id) LEFT JOIN (SELECT sample_id, bool_or(flagged) AS flagged FROM flags "
+            f"USING (sample_id) LEFT JOIN (SELECT sample_id, {MOST_FLAG} AS flagged FROM flags "
             "WHERE run_id = $run GROUP BY sample_id) AS f USING (sample_id) "
             "LEFT JOIN decisions USING (sample_id) WHERE split = 'train'"
         )

@@ -53,6 +53,13 @@ def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = Non
     return connection
 
 
+MOST_FLAG = "2 * count(*) FILTER (flagged) >= count(*)"
+"""Of the rows of `flags` of one sample and run: at least half of the rules that judge it flag it.
+
+One rule alone may flag a third of a set to miss nothing, so a sample is not called flagged for a single one of many.
+"""
+
+
 def runs_of(workspace: Workspace, dataset: str) -> list[str]:
     """The published runs of a dataset, oldest first."""
     found = []
@@ -380,12 +387,12 @@ def fetch_spearman(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.Dat
 
 
 def fetch_map(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """sample_id, x, y, label, true_label (-1 where unknown), flagged (by any rule of the run), by sample_id."""
+    """sample_id, x, y, label, true_label (-1 where unknown), flagged (by half of the run's rules), by sample_id."""
     return fetch_sql(
         connection,
-        """SELECT sample_id, x, y, CAST(label AS SMALLINT) AS label,
+        f"""SELECT sample_id, x, y, CAST(label AS SMALLINT) AS label,
         CAST(coalesce(true_label, -1) AS SMALLINT) AS true_label, sample_id IN
-        (SELECT sample_id FROM flags WHERE run_id = $run AND flagged) AS flagged
+        (SELECT sample_id FROM flags WHERE run_id = $run GROUP BY sample_id HAVING {MOST_FLAG}) AS flagged
         FROM embedding JOIN samples USING (sample_id) WHERE run_id = $map ORDER BY sample_id""",
         {"run": run_id, "map": source_run(connection, "embedding", run_id)},
     )

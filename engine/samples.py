@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import SpecError, unknown_name
-from engine.queries import fetch_sql, source_run
+from engine.queries import MOST_FLAG, fetch_sql, source_run
 from engine.spec import check_choice, check_range
 
 Truth = Literal["", "wrong", "right"]
@@ -132,16 +132,16 @@ def fetch_cards(
     connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int], score: str = ""
 ) -> pd.DataFrame:
     """What a thumbnail shows, in the order of ids: sample_id, label, true_label, suggested_label, value (of the
-    score), flagged (by any rule), action (a person's decision), thumbnail (WebP bytes). NA where unknown."""
+    score), flagged (by half of the rules), action (a person's decision), thumbnail (WebP bytes). NA where unknown."""
     return fetch_sql(
         connection,
-        """SELECT sample_id, label, true_label, suggested_label, value, coalesce(flagged, false) AS flagged, action, thumbnail
+        f"""SELECT sample_id, label, true_label, suggested_label, value, coalesce(flagged, false) AS flagged, action, thumbnail
         FROM (SELECT unnest($ids::INTEGER[]) AS sample_id, unnest(range(len($ids::INTEGER[]))) AS place)
         JOIN samples USING (sample_id) LEFT JOIN images USING (sample_id)
         LEFT JOIN (SELECT sample_id, arg_max(suggested_label, confidence) AS suggested_label FROM suggestions
             WHERE run_id = $proposed AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
         LEFT JOIN (SELECT sample_id, value FROM scores WHERE run_id = $run AND score = $score) USING (sample_id)
-        LEFT JOIN (SELECT sample_id, bool_or(flagged) AS flagged FROM flags
+        LEFT JOIN (SELECT sample_id, {MOST_FLAG} AS flagged FROM flags
             WHERE run_id = $run AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
         LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id) ORDER BY place""",
         {

@@ -52,9 +52,9 @@ class Raw:
         for score in ("aum", "margin_last"):
             found = self.read(f"SELECT * FROM scores WHERE score = '{score}'").set_index("sample_id")
             frame[score], frame[f"{score}_rank"] = found["value"], found["rank"]
-        frame["flagged"] = self.read("SELECT * FROM flags WHERE rule = 'aum_threshold'").set_index("sample_id")[
-            "flagged"
-        ]
+        flags = self.read("SELECT * FROM flags").pivot(index="sample_id", columns="rule", values="flagged")
+        frame["flagged"] = flags.mean(axis=1) >= 0.5
+        frame["by_threshold"] = flags["aum_threshold"]
         frame[["x", "y"]] = self.read("SELECT * FROM embedding").set_index("sample_id")[["x", "y"]]
         return frame
 
@@ -92,7 +92,7 @@ def test_each_condition_keeps_what_pandas_keeps(raw: Raw, frame: pd.DataFrame) -
         Filter(others=(0,)): frame["true_label"] == 0,
         Filter(truth="wrong"): frame["label"] != frame["true_label"],
         Filter(truth="right"): frame["label"] == frame["true_label"],
-        Filter(rule="aum_threshold"): frame["flagged"],
+        Filter(rule="aum_threshold"): frame["by_threshold"],
         Filter(agreement="agrees"): frame["margin_last"] > 0,
         Filter(agreement="disagrees"): frame["margin_last"] <= 0,
         Filter(score="aum", low=90): frame["aum_rank"] >= round(n * 0.9),
@@ -170,6 +170,12 @@ def test_cards_come_in_the_order_asked_for(raw: Raw, frame: pd.DataFrame) -> Non
     assert cards["sample_id"].tolist() == asked
     assert np.allclose(cards["value"], frame.loc[asked, "aum"])
     assert cards["flagged"].tolist() == frame.loc[asked, "flagged"].tolist()
+    # Half of the rules: neither one of them alone nor all.
+    alone = frame.index[frame["flagged"] != frame["by_threshold"]].tolist()
+    assert (
+        alone
+        and fetch_cards(raw.connection, raw.run, alone)["flagged"].tolist() == frame.loc[alone, "flagged"].tolist()
+    )
     assert all(bytes(t)[8:12] == b"WEBP" for t in cards["thumbnail"])
     assert fetch_cards(raw.connection, raw.run, asked)["value"].isna().all()
 

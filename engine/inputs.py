@@ -7,7 +7,6 @@ A new input is one line in INPUTS and one function here.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,6 @@ from torch import Tensor, nn
 
 from engine.cluster import HERE, Report, Shared, Tasks, map_tasks
 from engine.crossval import (
-    FOLDS,
-    REPEATS,
-    ROUNDS,
     CrossValidation,
     compute_heldout_correct,
     compute_heldout_probs,
@@ -32,7 +28,8 @@ from engine.data.cscores import read_cscores
 from engine.data.loader import Samples, to_float
 from engine.detectors import load_detector
 from engine.environment import available_bytes
-from engine.errors import ScoreInputError, SpecError, StorageError
+from engine.errors import SpecError, StorageError
+from engine.input_checks import DEFAULT_NEIGHBORS, negatives_per_positive, require_test
 from engine.neighbors import block_rows, checked_rows, search_rows
 from engine.progress import Reporter
 from engine.scores.complexity import (
@@ -40,12 +37,11 @@ from engine.scores.complexity import (
     gap_bytes,
     solve_gap,
     solve_stochastic_gap,
-    stochastic_gap_bytes,
 )
 from engine.scores.detector import Detector
 from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
 from engine.scores.mixture import estimate_consistency
-from engine.scores.registry import INPUTS, TRAJECTORY_INPUTS, Score, all_scores, check_classes
+from engine.scores.registry import INPUTS, TRAJECTORY_INPUTS, Score, all_scores
 from engine.spec import RunSpec, TrainingSpec
 from engine.training.loop import Normalisation, clean_pass, learning_rate
 from engine.training.models import build_model, compute_features, head_of
@@ -57,9 +53,6 @@ RUNS = 10
 
 GRADIENT_ROWS = 1024
 """Samples whose inputs are turned into floats at a time for their gradients."""
-
-DEFAULT_NEIGHBORS = 15
-"""K of the neighbourhood scores in a run that keeps no neighbours of its own (10 to 15 is ROP's plateau)."""
 
 
 class At(NamedTuple):
@@ -182,7 +175,7 @@ class Inputs:
 
     def validation(self) -> Samples:
         """The test split; SpecError where there is none."""
-        return _require_test(self.spec, self.test)
+        return require_test(self.spec, self.test)
 
 
 def _key(name: str, at: At | None) -> Key:
@@ -301,7 +294,7 @@ def _gap(run: Inputs, rows: Tensor, what: str) -> Gap:
     started = time.perf_counter()
     labels, n = run.samples.labels, len(rows)
     if run.spec.complexity == "stochastic":
-        negatives = _negatives(run.samples)
+        negatives = negatives_per_positive(run.samples)
         generator = run.generator(f"complexity gap of the {what}")
         mapped = partial(map_tasks, run.tasks, progress=run.progress)
         gap = solve_stochastic_gap(rows, labels, negatives, RUNS, generator, mapped=mapped)
@@ -320,11 +313,6 @@ def _gap(run: Inputs, rows: Tensor, what: str) -> Gap:
         note += f"; a ridge of {gap.ridge:g} was needed"
     run.notes.append(note)
     return gap
-
-
-def _negatives(samples: Samples) -> int:
-    """Negatives per positive: the paper's 4 for colour images, 3 for all else."""
-    return 4 if samples.inputs.ndim == 4 and samples.inputs.shape[1] == 3 else 3
 
 
 def _gradient_norms(run: Inputs, at: At) -> Tensor:
@@ -418,86 +406,3 @@ PROVIDERS: dict[str, Callable[[Inputs, Any], Any]] = {
     "feature_inverse_diagonal": _together("feature_alpha", "feature_inverse_diagonal"),
 }
 """Input -> the function that computes it for a run; its second argument is the network, None for inputs of none."""
-
-
-def estimate_seconds(scores: Sequence[Score], spec: RunSpec, n: int) -> dict[str, float]:
-    """Rough seconds of each score with the inputs that it is the first to ask for, to share out the progress by.
-
-    Those of the recorded dynamics are one entry, "dynamics".
-    """
-    epochs, seeds = (spec.training.epochs, spec.training.seeds) if spec.training else (0, 0)
-    network = epochs * n * 3e-5
-    heavy = {
-        "alpha": n**3 * 2e-11,
-        "feature_alpha": n**3 * 2e-11,
-        "gradient_norms": seeds * n * 1e-3,
-        "heldout_probs": FOLDS * network,
-        "cscores": 0.0 if spec.cscores else 2 * REPEATS * network / 2,
-        "incv_selected": 2 * ROUNDS * network / 2,
-    }
-    out = {"dynamics": 0.05 + n * 1e-5 * sum(found.over_dynamics for found in scores)}
-    for found in scores:
-        if not found.over_dynamics:
-            out[found.name] = 0.05 + n * 1e-5 + sum(heavy.pop(name, 0.0) for name in found.all_inputs)
-    return out
-
-
-def has_direction(inputs: Tensor) -> Tensor:
-    """Which inputs are not all zeros, (N,) bool."""
-    return (inputs.flatten(1) != 0).any(1)
-
-
-def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples, test: Samples | None) -> None:
-    """Refuse before anything is trained what would fail after it.
-
-    Raises: ScoreInputError when more neighbours are asked than there are, or when classes are missing; SpecError when
-            a score needs a test split and there is none, or more memory than is free
-    """
-    asked = {name for found in scores for name in found.all_inputs}
-    mixed = [found.name for found in scores if found.reads_features and not found.features_suffice]
-    if spec.features and mixed:
-        raise SpecError(
-            f"{', '.join(mixed)} reads the trained network's last layer, which features of {spec.features} do not fit; "
-            "leave it out or leave out --features"
-        )
-    k, n = spec.neighbors or DEFAULT_NEIGHBORS, len(samples)
-    if (spec.neighbors or asked & {"neighbor_ids", "similarities"}) and k >= n:
-        raise ScoreInputError(f"{k} neighbours were asked of {n} samples; allowed: 1 to {n - 1} (--neighbors)")
-    gaps = {"alpha", "inverse_diagonal", "kernel_labels", "feature_alpha", "feature_inverse_diagonal"}
-    if any(found.family in ("neighbor", "complexity") for found in scores):
-        check_classes(samples.labels)
-    if asked & gaps:
-        _check_memory(spec, samples)
-    blank = ~has_direction(samples.inputs)
-    if asked & {"alpha", "inverse_diagonal", "kernel_labels"} and not spec.standardise and bool(blank.any()):
-        raise ScoreInputError(
-            f"the input of sample {int(blank.nonzero()[0])} is all zeros, so it has no direction; ask --standardise, or "
-            "leave out the scores that begin with cg"
-        )
-    if any(found.needs_test for found in scores):
-        _require_test(spec, test)
-
-
-def _check_memory(spec: RunSpec, samples: Samples) -> None:
-    """Tell before it starts that the complexity gap does not fit; on a GPU it may fall back to float32."""
-    device, n, width = samples.inputs.device, len(samples), math.prod(samples.inputs.shape[1:])
-    subsets = stochastic_gap_bytes(samples.labels, width, _negatives(samples))
-    dtype = torch.float32 if device.type == "cuda" else torch.float64
-    exact = spec.complexity == "exact"
-    needed = gap_bytes(n, width, samples.classes, dtype) if exact else subsets
-    free = available_bytes(device)
-    if needed > free:
-        way = f"--complexity stochastic needs {subsets / 1e9:.1f} GB; or " if exact and subsets <= free else ""
-        raise SpecError(
-            f"the complexity gap of {n:,} samples needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB is free; "
-            f"{way}leave out the scores that begin with cg"
-        )
-
-
-def _require_test(spec: RunSpec, test: Samples | None) -> Samples:
-    if test is None or not len(test):
-        raise SpecError(
-            f"dataset '{spec.dataset}' has no test split to validate against; ingest it with --test or "
-            "--test-fraction, or leave out the scores that need one (winnow scores lists them)"
-        )
-    return test

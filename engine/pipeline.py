@@ -22,17 +22,8 @@ from engine.detectors import detector_file
 from engine.embedding import compute_umap
 from engine.environment import describe_environment
 from engine.errors import NotFoundError
-from engine.inputs import (
-    At,
-    Inputs,
-    check_inputs_exist,
-    estimate_seconds,
-    has_direction,
-    kept_epochs,
-    needs_training,
-    network_features,
-    weights_file,
-)
+from engine.input_checks import check_inputs_exist, estimate_seconds, has_direction
+from engine.inputs import At, Inputs, kept_epochs, needs_training, network_features, weights_file
 from engine.jobs import computing, seconds_spent
 from engine.progress import Listener, Parts, Progress
 from engine.queries import class_sizes, fetch_fingerprint, has_test

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from engine import curve_queries, figure_queries, queries, samples
-from engine.curve_queries import EPOCH_COLUMNS
 from engine.errors import WinnowError
-from engine.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
-from engine.samples import Filter, Ids
-from engine.workspace import Workspace, default_root
+from engine.queries import connection, paper, pruned, samples, summaries
+from engine.queries.pruned import EPOCH_COLUMNS
+from engine.queries.samples import Filter, Ids
+from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
+from engine.store.workspace import Workspace, default_root
 
 __all__ = ["EPOCH_COLUMNS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError"]
 
@@ -53,7 +53,7 @@ def snapshot(dataset: str) -> Snapshot:
     """What can be read of a dataset now. Raises WinnowError for an unknown one."""
     workspace = Workspace.open(workspace_root())
     path = workspace.require_dataset(dataset)
-    runs = tuple(queries.runs_of(workspace, dataset))
+    runs = tuple(connection.runs_of(workspace, dataset))
     return Snapshot(str(workspace.root), dataset, runs, (_changed(path), _changed(workspace.root / "decisions.duckdb")))
 
 
@@ -84,7 +84,7 @@ def _changed(path: Path) -> int:
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _connection(at: Snapshot) -> duckdb.DuckDBPyConnection:
-    return queries.connect(Workspace(Path(at.root)), at.dataset, at.runs)
+    return connection.connect(Workspace(Path(at.root)), at.dataset, at.runs)
 
 
 # A connection that is still open when the interpreter ends makes DuckDB's binding report leaks on the terminal.
@@ -104,9 +104,7 @@ def _many(at: Snapshot, name: str, *given: Any) -> Any:
 
 
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
-    function = next(
-        f for rooms in (queries, samples, curve_queries, figure_queries) if (f := getattr(rooms, name, None))
-    )
+    function = next(f for rooms in (connection, summaries, samples, pruned, paper) if (f := getattr(rooms, name, None)))
     return function(_connection(at).cursor(), *given)
 
 
@@ -136,7 +134,7 @@ def remove(run_id: str) -> None:
 def throughput(run_id: str) -> tuple[int, float]:
     """Of a curve that is being computed: the networks that are done, and how many a minute."""
     workspace = Workspace.open(workspace_root())
-    points = queries.fetch_psi_journal(workspace, run_id)
+    points = pruned.fetch_psi_journal(workspace, run_id)
     done = len(points[points["pruned"] > 0]) + points[points["pruned"] == 0]["seed"].nunique()
     return done, 60 * done / max(1e-9, seconds_spent(workspace.run_dir(run_id)))
 
@@ -197,7 +195,7 @@ def psi_points(run_ids: Sequence[str]) -> pd.DataFrame:
         if workspace.is_published(run_id):
             found.append(_frame(_few(_snapshot_of(run_id), "fetch_psi", (run_id,))))
         else:
-            found.append(queries.fetch_psi_journal(workspace, run_id))
+            found.append(pruned.fetch_psi_journal(workspace, run_id))
     some = [part for part in found if len(part)]
     columns = ["run_id", "order", "seed", "pruned", "kept_fraction", "accuracy", "seconds"]
     return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=columns)
@@ -205,7 +203,7 @@ def psi_points(run_ids: Sequence[str]) -> pd.DataFrame:
 
 def window_points(points: pd.DataFrame) -> pd.DataFrame:
     """Those of the points that are of window experiments, with their score and offset (0..1)."""
-    return queries.window_offsets(points)
+    return pruned.window_offsets(points)
 
 
 def kept_sets(run_id: str, order: str, pruned: Sequence[int]) -> pd.DataFrame:
@@ -253,7 +251,7 @@ def windows(at: Snapshot) -> pd.DataFrame:
 
 def velocity(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
     """Kernel velocity by decile of a score, as `winnow velocity` has left it; empty where it was not asked."""
-    return figure_queries.fetch_velocity(Workspace(Path(at.root)), run_id, score)
+    return paper.fetch_velocity(Workspace(Path(at.root)), run_id, score)
 
 
 def _snapshot_of(run_id: str) -> Snapshot:

@@ -26,16 +26,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.environment import describe_environment
 from engine.errors import ScoreInputError, SpecError
-from engine.jobs import computing
-from engine.progress import Parts, Progress
-from engine.queries import connected, fetch_fingerprint, fetch_sql
-from engine.results import DYNAMICS, Results
+from engine.queries.connection import connected, fetch_fingerprint, fetch_sql
+from engine.runs.results import DYNAMICS, Results
 from engine.scores.registry import all_scores
 from engine.spec import Observe, RecordedSpec, check_choice, run_id, spec_to_json
-from engine.training.dynamics import DynamicsRecorder, Spill, write_trajectories
-from engine.workspace import Workspace, remove_path
+from engine.store.atomic import remove_path
+from engine.store.jobs import computing
+from engine.store.progress import Parts, Progress
+from engine.store.workspace import Workspace
+from engine.training.device import describe_environment
+from engine.training.recording import DynamicsRecorder, Spill, write_trajectories
 
 
 class Recorder:

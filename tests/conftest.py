@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
-from engine.pipeline import plan_run
-from engine.psi import plan_psi
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 
 QUICK = TrainingSpec(epochs=6, seeds=2, batch_size=128, lr=1e-3)
 

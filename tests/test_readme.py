@@ -12,15 +12,15 @@ import pytest
 import torch
 import typer
 
-from engine.cli import app
+from engine.cli.commands import app
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import SpecError
-from engine.export import export
-from engine.queries import connected, fetch_sql
-from engine.schema import DECISIONS_COLUMNS, VIEWS
+from engine.queries.connection import connected, fetch_sql
+from engine.queries.writers import export
 from engine.scores.dynamics import correctness
 from engine.scores.registry import all_scores, find_score
-from engine.workspace import Workspace
+from engine.store.schema import DECISIONS_COLUMNS, VIEWS
+from engine.store.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

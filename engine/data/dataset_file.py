@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from engine.data.parts import Labels
-from engine.environment import winnow_version
 from engine.errors import StorageError
-from engine.schema import DATASET_TABLES
-from engine.workspace import FORMAT
+from engine.store.schema import DATASET_TABLES
+from engine.store.version import winnow_version
+from engine.store.workspace import FORMAT
 
 BLOCK_BYTES = 1 << 16
 """Bytes of one row of `inputs`. A row group of 2,048 rows is the least DuckDB holds before it writes, so small

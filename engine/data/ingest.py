@@ -21,7 +21,7 @@ from engine.data.sources import open_source, resolve
 from engine.data.splits import stratified
 from engine.errors import BusyError, SourceError, SpecError
 from engine.spec import check_choice, check_dataset_name, check_range
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 
 Report = Callable[[str, int, int], None]
 TrueLabels = Literal["keep", "drop"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.data.dataset_file import fetch_one, read_blocks, reading
 from engine.errors import NotFoundError, StorageError
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 
 _SAMPLES_AT_ONCE = 4096
 

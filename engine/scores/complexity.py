@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import ScoreInputError
-from engine.neighbors import unit_rows
 from engine.scores.registry import check_classes, score
+from engine.scores.rows import unit_rows
 
 BLOCK = 1024
 """Rows of the kernel worked on at a time."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.errors import ScoreInputError, SpecError, unknown_name
 
-FAMILIES = ("prediction", "dynamics", "neighbor", "complexity", "gradient", "mixture", "detector", "baseline")
+FAMILIES = ("prediction", "dynamics", "geometry", "complexity", "gradient", "mixture", "lstm", "baseline")
 """The modules of this package that hold scores."""
 
 Direction = Literal["harder", "easier"]
@@ -82,7 +82,7 @@ INPUTS: dict[str, Input] = {
 }
 """What a score may ask for. T epochs, N samples, C classes, D features, K neighbours, M test samples.
 
-`engine.inputs` computes them, one function each; those of a network come from one seed at one epoch.
+`engine.runs.inputs` computes them, one function each; those of a network come from one seed at one epoch.
 """
 
 FEATURE_INPUTS = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import ScoreInputError
-from engine.neighbors import unit_rows
+from engine.scores.rows import unit_rows
 
 BLOCK_VALUES = 1 << 24
 """Distances or similarities held at a time (64 MB)."""

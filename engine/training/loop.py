@@ -19,8 +19,8 @@ from engine.data.loader import Samples, epoch_batches, to_float
 from engine.errors import SpecError
 from engine.spec import TrainingSpec
 from engine.training.augment import augment
-from engine.training.dynamics import DynamicsRecorder
 from engine.training.models import RANDOM
+from engine.training.recording import DynamicsRecorder
 
 EVAL_VALUES = 1 << 22
 """Input values in one batch of a clean pass."""
@@ -32,15 +32,6 @@ class Normalisation:
 
     mean: Tensor
     std: Tensor
-
-
-def pick_device(asked: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; SpecError when CUDA is asked and not there."""
-    if asked not in ("auto", "cpu", "cuda"):
-        raise SpecError(f"--device is '{asked}'; allowed: auto, cpu, cuda")
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise SpecError("--device cuda was asked, but torch sees no CUDA device; use --device auto")
-    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def learning_rate(training: TrainingSpec, progress: float) -> float:

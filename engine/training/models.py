@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engine.errors import SpecError, unknown_name
 from engine.training.image_models import (
@@ -127,24 +127,3 @@ def find_factory(name: str) -> Factory:
     if not callable(factory):
         raise SpecError(f"--model {name} is no function; it must be (input_shape, classes) -> torch.nn.Module")
     return factory  # type: ignore[no-any-return]
-
-
-def head_of(network: nn.Module) -> nn.Linear:
-    """The last linear layer; what goes into it are the penultimate features."""
-    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
-    if not linear:
-        raise SpecError(
-            "the model has no torch.nn.Linear layer, so it has no penultimate features; give it one as its head"
-        )
-    return linear[-1]
-
-
-def compute_features(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Penultimate features (B, D) of a batch: the input of the model's last linear layer."""
-    caught: list[Tensor] = []
-    hook = head_of(network).register_forward_pre_hook(lambda _, args: caught.append(args[0].detach()))
-    try:
-        network(inputs)
-    finally:
-        hook.remove()
-    return caught[0].flatten(1).float()

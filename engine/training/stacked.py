@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.data.loader import Samples, batch_ends, epoch_order, to_float
-from engine.environment import available_bytes
 from engine.spec import TrainingSpec
+from engine.training.device import available_bytes
 from engine.training.loop import EVAL_VALUES, Normalisation, learning_rate
 from engine.training.models import build_model
 

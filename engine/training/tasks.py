@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from engine.data.loader import Samples
 from engine.errors import StorageError
-from engine.progress import Progress
 from engine.spec import TrainingSpec
-from engine.training.dynamics import DynamicsRecorder, Spill
+from engine.store.progress import Progress
+from engine.store.tensors import load_tensors, save_tensors
 from engine.training.loop import (
     Normalisation,
     batches_per_epoch,
@@ -33,8 +33,8 @@ from engine.training.loop import (
     train_epochs,
 )
 from engine.training.models import build_model
+from engine.training.recording import DynamicsRecorder, Spill
 from engine.training.together import train_together, workers_for
-from engine.workspace import load_tensors, save_tensors
 
 CHECKPOINT_SECONDS = 5.0
 """A run writes its state at the end of an epoch, but not more often than this."""

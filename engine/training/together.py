@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from engine.errors import Cancelled
-from engine.progress import Reporter
+from engine.store.progress import Reporter
 from engine.training.models import draws_while_training
 
 T = TypeVar("T")

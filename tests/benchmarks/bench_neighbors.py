@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import torch
 
-from engine.neighbors import compute_neighbors
+from engine.features.neighbors import compute_neighbors
 
 
 def main() -> None:

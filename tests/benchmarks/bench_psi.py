@@ -27,20 +27,22 @@ from pathlib import Path
 
 import torch
 
-from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
 from engine.data.loader import Samples, load_split, normalisation
-from engine.pipeline import plan_run
 from engine.presets import find_preset
-from engine.progress import Progress
-from engine.psi import plan_psi, run_psi
-from engine.queries import connected
+from engine.queries.connection import connected
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.runs.psi import plan_psi, run_psi
 from engine.spec import TrainingSpec
-from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, pick_device, train_epochs
+from engine.store.journal import read_journal
+from engine.store.progress import Progress
+from engine.store.workspace import Workspace
+from engine.training.device import pick_device
+from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, train_epochs
 from engine.training.models import build_model
 from engine.training.stacked import Member, train_stacked
 from engine.training.together import train_together, workers_for
-from engine.workspace import Workspace, read_journal
 
 ORDERS = ("random", "oracle", "cg", "cg*", "cg_partial")
 

@@ -30,9 +30,9 @@ from aum import AUMCalculator
 
 from engine.data.loader import Samples, epoch_batches, normalisation
 from engine.spec import TrainingSpec
-from engine.training.dynamics import DynamicsRecorder, Spill
 from engine.training.loop import Normalisation, build_optimizer, train_epochs
 from engine.training.models import build_model
+from engine.training.recording import DynamicsRecorder, Spill
 
 GOAL = 1.05
 CPU = torch.device("cpu")

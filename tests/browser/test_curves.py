@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 from test_dashboard import colours, settle, visit
 
-from engine.jobs import fetch_jobs
-from engine.queries import fetch_psi_journal
-from engine.workspace import Workspace
+from engine.queries.pruned import fetch_psi_journal
+from engine.store.jobs import fetch_jobs
+from engine.store.workspace import Workspace
 
 pytestmark = pytest.mark.browser
 

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from engine.compute import compute
-from engine.jobs import computing
-from engine.pipeline import plan_run
-from engine.queries import connected
+from engine.queries.connection import connected
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
 from engine.spec import TrainingSpec
-from engine.workspace import Workspace, append_journal
+from engine.store.jobs import computing
+from engine.store.journal import append_journal
+from engine.store.workspace import Workspace
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=90_000)

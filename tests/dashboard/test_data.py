@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dashboard import data, serve
-from engine.decisions import decide
-from engine.workspace import Workspace
+from engine.store.decisions import decide
+from engine.store.workspace import Workspace
 
 
 def test_importing_the_dashboards_data_leaves_torch_out() -> None:

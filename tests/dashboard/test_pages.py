@@ -12,9 +12,10 @@ import pytest
 import typer
 from streamlit.testing.v1 import AppTest
 
-from engine.cli import app as command_line
-from engine.queries import connected
-from engine.workspace import Workspace, append_journal
+from engine.cli.commands import app as command_line
+from engine.queries.connection import connected
+from engine.store.journal import append_journal
+from engine.store.workspace import Workspace
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 PAGES = ("overview", "gallery", "trajectories", "scores", "compare", "embedding", "psi", "figures", "export")

@@ -5,18 +5,18 @@ import csv
 import numpy as np
 import pytest
 
-from engine.choose import choose_samples
-from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import NotFoundError, SpecError
-from engine.export import export_samples
-from engine.pipeline import plan_run
-from engine.queries import connected, fetch_sql
+from engine.queries.connection import connected, fetch_sql
+from engine.queries.writers import export_samples
+from engine.runs.choose import choose_samples
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.runs.velocity import velocity_by_decile
 from engine.selection.names import parse_order
 from engine.selection.samplers import SAMPLERS
 from engine.spec import TrainingSpec
-from engine.velocity import velocity_by_decile
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.cluster import tasks_on
-from engine.compute import compute
 from engine.errors import Cancelled, ClusterError, SpecError
-from engine.jobs import cancel, fetch_job
-from engine.pipeline import plan_run
-from engine.psi import plan_psi
-from engine.queries import connected
+from engine.queries.connection import connected
+from engine.runs.cluster import tasks_on
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.runs.psi import plan_psi
 from engine.spec import run_id
-from engine.workspace import read_journal
+from engine.store.jobs import cancel, fetch_job
+from engine.store.journal import read_journal
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 
@@ -211,12 +211,12 @@ def test_a_cluster_that_does_not_answer_is_told_before_anything_starts(
 
 def test_without_ray_the_line_says_how_to_get_it(tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError('No module named ray')\n")
-    code = "import torch\nfrom engine.cluster import tasks_on\nwith tasks_on('ray', torch.device('cpu')): pass\n"
+    code = "import torch\nfrom engine.runs.cluster import tasks_on\nwith tasks_on('ray', torch.device('cpu')): pass\n"
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
-    assert done.returncode and done.stderr.strip().endswith("pip install 'winnow[cluster]'")
+    assert done.returncode and done.stderr.strip().endswith("pip install 'winnow-images[cluster]'")
 
 
 def test_ray_is_left_alone_unless_it_is_asked_for():

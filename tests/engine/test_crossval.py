@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.crossval import CrossValidation, compute_heldout_correct, compute_heldout_probs, compute_incv
 from engine.data.loader import Samples, normalisation
 from engine.errors import Cancelled
+from engine.runs.crossval import CrossValidation, compute_heldout_correct, compute_heldout_probs, compute_incv
 from engine.spec import TrainingSpec
 from engine.training.loop import Normalisation
 

@@ -4,9 +4,9 @@ import sys
 import pandas as pd
 import pytest
 
-from engine.decisions import decide, fetch_decisions_log, undo
 from engine.errors import SpecError
-from engine.queries import connected
+from engine.queries.connection import connected
+from engine.store.decisions import decide, fetch_decisions_log, undo
 
 
 def now(workspace):
@@ -53,7 +53,8 @@ def test_a_wrong_decision_is_refused_and_nothing_written(small_workspace, ids, a
 
 def test_two_people_at_once_lose_nothing(small_workspace):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom engine.decisions import decide\nfrom engine.workspace import Workspace\n"
+        "import sys\nfrom pathlib import Path\nfrom engine.store.decisions import decide\n"
+        "from engine.store.workspace import Workspace\n"
         "w = Workspace.open(Path(sys.argv[1]))\n"
         "for i in range(15):\n    decide(w, 'small', [int(sys.argv[2]) + i], 'drop')\n"
     )

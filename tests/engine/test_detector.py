@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from engine.errors import ScoreInputError
-from engine.evaluate import evaluate_detection
-from engine.scores.detector import (
+from engine.scores.evaluation import evaluate_detection
+from engine.scores.lstm import (
     Detector,
     explain_detection,
     lstm_detector,

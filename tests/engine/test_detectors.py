@@ -4,15 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
-from engine.detectors import apply_to_run, explain_sample, list_detectors, load_detector, read_sequences, train_on_run
 from engine.errors import NotFoundError, ScoreInputError, SpecError, StorageError
-from engine.evaluate import evaluate_detection
-from engine.pipeline import plan_run
-from engine.queries import connected, fetch_evaluation, fetch_sql
+from engine.queries.connection import connected, fetch_sql
+from engine.queries.summaries import fetch_evaluation
+from engine.runs.compute import compute
+from engine.runs.detectors import (
+    apply_to_run,
+    explain_sample,
+    list_detectors,
+    load_detector,
+    read_sequences,
+    train_on_run,
+)
+from engine.runs.pipeline import plan_run
+from engine.scores.evaluation import evaluate_detection
 from engine.spec import TrainingSpec
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 
 TRAINING = TrainingSpec(epochs=5, seeds=2, batch_size=32, lr=1e-3)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from engine.features.penultimate import compute_features
 from engine.scores import gradient
 from engine.scores.gradient import (
     checkpoint_epochs,
@@ -15,7 +16,7 @@ from engine.scores.gradient import (
     grand_last_layer,
     tracin_self,
 )
-from engine.training.models import build_model, compute_features
+from engine.training.models import build_model
 
 N, C = 9, 4
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from engine.errors import SpecError
-from engine.training.models import MODELS, build_model, compute_features, head_of
+from engine.features.penultimate import compute_features, head_of
+from engine.training.models import MODELS, build_model
 
 
 def _count(name, shape=(3, 32, 32), classes=10):

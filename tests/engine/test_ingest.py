@@ -16,8 +16,8 @@ from PIL import Image
 
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import BadSampleError, BusyError, NotFoundError, SourceError, SpecError, StorageError
-from engine.queries import connected
-from engine.workspace import Workspace
+from engine.queries.connection import connected
+from engine.store.workspace import Workspace
 
 
 @pytest.fixture
@@ -439,7 +439,7 @@ from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import StorageError
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 workspace = Workspace.open(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:

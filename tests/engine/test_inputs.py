@@ -10,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import input_checks
-from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
 from engine.data.loader import load_split
 from engine.errors import ScoreInputError, SpecError
-from engine.pipeline import plan_run
+from engine.runs import checks
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
 from engine.scores.complexity import cg_partial, solve_gap
-from engine.workspace import Workspace, load_tensors
+from engine.store.tensors import load_tensors
+from engine.store.workspace import Workspace
 
 
 def run(workspace: Workspace, scores: list[str], training: Any, **asked: Any) -> Path:
@@ -96,7 +97,7 @@ def test_an_epoch_that_was_not_kept_is_trained_again(small_workspace, small_trai
 
 
 def test_too_little_memory_is_told_before_anything_starts(small_workspace, small_training, monkeypatch):
-    monkeypatch.setattr(input_checks, "available_bytes", lambda device: 3_500_000)
+    monkeypatch.setattr(checks, "available_bytes", lambda device: 3_500_000)
     with pytest.raises(SpecError) as error:
         run(small_workspace, ["aum", "cg"], small_training())
     assert str(error.value).startswith("the complexity gap of 200 samples needs 0.0 GB of memory")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs import Started, cancel, discard, fetch_job, start_job
-from engine.queries import fetch_psi_journal
-from engine.workspace import Workspace
+from engine.queries.pruned import fetch_psi_journal
+from engine.store.jobs import Started, cancel, discard, fetch_job, start_job
+from engine.store.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 LONG = ("psi", "small", "--orders", "random,oracle", "--points", "20", "--seeds", "4", "--epochs", "40")

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from engine.data.ingest import IngestSpec, ingest
 from engine.data.loader import Samples, epoch_batches, load_split, normalisation, to_float
 from engine.errors import NotFoundError, StorageError
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from engine import neighbors
-from engine.embedding import compute_umap
 from engine.errors import ScoreInputError
-from engine.neighbors import compute_neighbors
+from engine.features import neighbors
+from engine.features.neighbors import compute_neighbors
+from engine.features.umap_map import compute_umap
 
 
 @pytest.mark.parametrize(("n", "k"), [(50, 5), (700, 7), (3000, 15)])

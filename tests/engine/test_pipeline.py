@@ -13,15 +13,16 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 
-from engine import pipeline
-from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import BusyError, Cancelled, ScoreInputError, SpecError
-from engine.jobs import cancel, fetch_job
-from engine.pipeline import plan_run
-from engine.queries import connected
+from engine.queries.connection import connected
+from engine.runs import pipeline
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
 from engine.spec import run_id, spec_from_json, spec_to_json
-from engine.workspace import exclusive, read_journal
+from engine.store.jobs import cancel, fetch_job
+from engine.store.journal import read_journal
+from engine.store.workspace import exclusive
 
 
 def ask(workspace, sql, dataset="small", runs=None):
@@ -35,7 +36,7 @@ def plan(small_workspace, small_training):
 
 
 def test_a_run_writes_every_table_of_what_it_was_asked(demo_workspace):
-    from engine.workspace import Workspace
+    from engine.store.workspace import Workspace
 
     workspace = Workspace.open(demo_workspace)
     [(run,)] = ask(workspace, "SELECT run_id FROM runs WHERE kind = 'run'", "digits-noisy")
@@ -158,11 +159,11 @@ RUN = """
 import json, sys
 from pathlib import Path
 import engine.training.tasks as tasks
-from engine.compute import compute
+from engine.runs.compute import compute
 from engine.spec import spec_from_json
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 import functools
-import engine.pipeline as pipeline
+import engine.runs.pipeline as pipeline
 pipeline.train_tasks = functools.partial(tasks.train_tasks, checkpoint_seconds=0.0)
 compute(Workspace.open(Path(sys.argv[1])), spec_from_json(json.loads(sys.argv[2])), "cpu")
 """

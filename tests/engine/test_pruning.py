@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from engine.choose import Selection, find_scores_run
-from engine.compute import compute
 from engine.data.loader import load_split
 from engine.errors import SpecError
-from engine.pipeline import plan_run
-from engine.pruning import coarse_to_fine, network_id, plan_networks, plan_stacks, training_of
-from engine.psi import plan_psi
-from engine.queries import connected
+from engine.queries.connection import connected
+from engine.runs.choose import Selection, find_scores_run
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.runs.points import coarse_to_fine, network_id, plan_networks, plan_stacks, training_of
+from engine.runs.psi import plan_psi
 from engine.selection.names import parse_order
 from engine.selection.samplers import select
 from engine.spec import PsiSpec, TrainingSpec
-from engine.workspace import load_tensors
+from engine.store.tensors import load_tensors
 
 
 @pytest.fixture

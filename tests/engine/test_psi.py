@@ -7,16 +7,17 @@ import time
 import pytest
 import torch
 
-from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
 from engine.errors import Cancelled, SpecError
-from engine.jobs import cancel, fetch_job
-from engine.pipeline import plan_run
-from engine.pruning import plan_networks
-from engine.psi import plan_psi, run_psi
-from engine.queries import connected, fetch_psi, window_offsets
+from engine.queries.connection import connected
+from engine.queries.pruned import fetch_psi, window_offsets
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.runs.points import plan_networks
+from engine.runs.psi import plan_psi, run_psi
 from engine.spec import run_id, spec_to_json
-from engine.workspace import read_journal
+from engine.store.jobs import cancel, fetch_job
+from engine.store.journal import read_journal
 
 
 @pytest.fixture(autouse=True)
@@ -138,9 +139,9 @@ CODE = """
 import json, sys
 from pathlib import Path
 import torch
-from engine.psi import run_psi
+from engine.runs.psi import run_psi
 from engine.spec import spec_from_json
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 stacked = sys.argv[3] == "stacked" or None
 spec = spec_from_json(json.loads(sys.argv[2]))
 run_psi(Workspace.open(Path(sys.argv[1])), spec, torch.device("cpu"), stacked=stacked)

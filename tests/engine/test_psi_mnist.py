@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.compute import compute
 from engine.data.ingest import IngestSpec, ingest
-from engine.pipeline import plan_run
-from engine.psi import plan_psi
-from engine.queries import connected
+from engine.queries.connection import connected
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 
 TRAINING = TrainingSpec(epochs=20, seeds=2, batch_size=64, lr=0.01, observe="eval", logit_seeds=0)
 

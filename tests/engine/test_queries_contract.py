@@ -7,12 +7,12 @@ import threading
 import duckdb
 import pytest
 
-from engine.compute import compute
 from engine.errors import NotFoundError, StorageError, WinnowError
-from engine.pipeline import plan_run
-from engine.queries import connect, connected, default_dataset, fetch_sql
-from engine.schema import DECISIONS_COLUMNS, VIEWS
-from engine.workspace import Workspace
+from engine.queries.connection import connect, connected, default_dataset, fetch_sql
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.store.schema import DECISIONS_COLUMNS, VIEWS
+from engine.store.workspace import Workspace
 
 EXPECTED = {**{name: view.columns for name, view in VIEWS.items()}, "decisions": DECISIONS_COLUMNS}
 

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.compute import compute
 from engine.data.loader import epoch_batches, load_split, normalisation, to_float
 from engine.errors import ScoreInputError, SpecError
-from engine.jobs import fetch_job
-from engine.pipeline import plan_run
-from engine.queries import connected
+from engine.queries.connection import connected
 from engine.recorder import Recorder
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
 from engine.scores.registry import all_scores
+from engine.store.jobs import fetch_job
 from engine.training.loop import build_optimizer
 from engine.training.models import build_model
 

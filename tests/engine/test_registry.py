@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.errors import ScoreInputError, SpecError
-from engine.neighbors import compute_neighbors
+from engine.features.neighbors import compute_neighbors
 from engine.scores.registry import INPUTS, all_scores, catalog_row, compute_score, find_score, resolve_scores
 
 N, C, T, D, K, M = 40, 5, 8, 6, 7, 12

@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from engine.errors import SpecError
-from engine.export import export
-from engine.queries import connect
-from engine.samples import (
+from engine.queries.connection import connect
+from engine.queries.samples import (
     Filter,
     condition,
     fetch_cards,
@@ -28,7 +27,8 @@ from engine.samples import (
     fetch_sample_scores,
     fetch_trajectory,
 )
-from engine.workspace import Workspace
+from engine.queries.writers import export
+from engine.store.workspace import Workspace
 
 
 class Raw:

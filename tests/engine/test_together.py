@@ -6,12 +6,12 @@ import time
 import pytest
 import torch
 
-from engine.compute import compute
 from engine.data.loader import load_split, normalisation
 from engine.errors import Cancelled
-from engine.pipeline import plan_run
-from engine.progress import Progress
-from engine.queries import connected
+from engine.queries.connection import connected
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.store.progress import Progress
 from engine.training.loop import Normalisation, build_optimizer, train_epochs
 from engine.training.models import build_model
 from engine.training.together import train_together, workers_for

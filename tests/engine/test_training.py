@@ -7,9 +7,10 @@ from torch import nn
 
 from engine.data.loader import load_split, normalisation
 from engine.errors import SpecError
+from engine.features.penultimate import compute_features, head_of
 from engine.spec import TrainingSpec
 from engine.training.augment import augment
-from engine.training.dynamics import DynamicsRecorder, Spill
+from engine.training.device import pick_device
 from engine.training.loop import (
     Normalisation,
     batches_per_epoch,
@@ -17,10 +18,10 @@ from engine.training.loop import (
     compute_accuracy,
     epochs_before_first_drop,
     learning_rate,
-    pick_device,
     train_epochs,
 )
-from engine.training.models import MODELS, build_model, compute_features, head_of
+from engine.training.models import MODELS, build_model
+from engine.training.recording import DynamicsRecorder, Spill
 
 
 @pytest.fixture

@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 
 from engine.errors import BusyError, NotFoundError, StorageError, WinnowError
-from engine.workspace import (
-    FORMAT,
-    Workspace,
-    append_journal,
-    exclusive,
-    is_locked,
-    load_tensors,
-    read_journal,
-    save_tensors,
-    write_export,
-)
+from engine.store.atomic import write_export
+from engine.store.journal import append_journal, read_journal
+from engine.store.tensors import load_tensors, save_tensors
+from engine.store.workspace import FORMAT, Workspace, exclusive, is_locked
 
 
 @pytest.fixture
@@ -85,7 +78,7 @@ def test_run_ids_can_be_shortened(workspace):
 def test_a_lock_is_released_when_its_process_is_killed(tmp_path):
     lock = tmp_path / "lock"
     code = (
-        f"import time\nfrom pathlib import Path\nfrom engine.workspace import exclusive\n"
+        f"import time\nfrom pathlib import Path\nfrom engine.store.workspace import exclusive\n"
         f"with exclusive(Path({str(lock)!r}), 'x'):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -134,10 +127,10 @@ def test_an_export_replaces_nothing_until_it_is_whole(tmp_path):
 FULL_DISK = """
 import sys, resource
 from pathlib import Path
-from engine.compute import compute
-from engine.pipeline import plan_run
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
 from engine.spec import TrainingSpec
-from engine.workspace import Workspace
+from engine.store.workspace import Workspace
 from engine.errors import WinnowError
 workspace = Workspace.open(Path(sys.argv[1]))
 plan = plan_run(workspace, "small", ["aum"], TrainingSpec(epochs=2, seeds=1))

@@ -1,0 +1,1 @@
+"""The command `winnow`: a file per group of commands, thin over the engine."""

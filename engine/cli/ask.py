@@ -1,0 +1,204 @@
+"""Commands that ask what runs have published, and take it along."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.arguments import Dataset, Json, Root, Run, tell
+from engine.cli.console import print_json, print_table, progress_bar, records, say
+from engine.errors import SpecError
+from engine.store.atomic import write_export
+from engine.store.workspace import Workspace
+
+app = typer.Typer()
+
+
+@app.command()
+def scores(
+    dataset: Annotated[
+        str | None, typer.Option(help="Tell the seconds that each score took on this dataset, its inputs included.")
+    ] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """List every score: what it means, which way it points, what it needs."""
+    if dataset:
+        from engine.queries.connection import connected
+        from engine.queries.summaries import fetch_costs
+
+        at = Workspace.open(workspace)
+        with connected(at, dataset) as connection:
+            costs = records(fetch_costs(connection))
+        if json:
+            return print_json({"costs": costs})
+        if not costs:
+            return say(f"no scores of {dataset} yet; winnow run {dataset} makes them")
+        return print_table(costs, ["score", "seconds", "cost", "run_id", "title"])
+    from engine.scores.registry import all_scores, catalog_row
+
+    rows = [catalog_row(found) for found in all_scores().values()]
+    if json:
+        return print_json({"scores": rows})
+    for row in rows:
+        row["range"] = f"{row['value_min']:.3g} .. {row['value_max']:.3g}"
+    print_table(rows, ["score", "title", "higher_means", "range", "cost", "source"])
+
+
+@app.command()
+def presets(json: Json = False) -> None:
+    """List the papers' settings, and what their fast forms change."""
+    from engine.presets import PRESETS
+
+    if json:
+        return print_json({"presets": [asdict(preset) for preset in PRESETS.values()]})
+    rows = [
+        {**asdict(p), "training": f"{p.training.model}, {p.training.epochs} epochs, {p.training.seeds} seeds"}
+        for p in PRESETS.values()
+    ]
+    print_table(rows, ["name", "training", "noise", "source", "changes"])
+
+
+@app.command()
+def evaluate(
+    dataset: Dataset,
+    run: Run = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Tell how well scores and rules find the mislabelled, where the truth is known; the best first."""
+    from engine.queries.connection import connected
+    from engine.queries.summaries import fetch_evaluation
+
+    at = Workspace.open(workspace)
+    with connected(at, dataset) as connection:
+        found = fetch_evaluation(connection)
+    if run:
+        found = found[found["run_id"] == at.require_run(run)]
+    rows = records(found)
+    if json:
+        return print_json({"metrics": rows})
+    if not rows:
+        return say(f"nothing to tell: no run of {dataset} has scores, or no label of it is known to be wrong")
+    of_scores = ["name", "roc_auc", "average_precision", "precision_at_95", "found_at_10", "found_at_20", "run_id"]
+    print_table([row for row in rows if row["kind"] == "score"], of_scores)
+    of_rules = ["name", "precision", "recall", "flagged_share", "run_id"]
+    print_table([row for row in rows if row["kind"] == "rule"], of_rules)
+
+
+@app.command()
+def select(
+    dataset: Dataset,
+    order: Annotated[
+        str,
+        typer.Argument(
+            help="What stays: a score (its hardest) or a score with * (its easiest), random, oracle, moderate, kcenter, "
+            "craig, pr4rel, fdmat, 'ccs(nli,beta=0.1)', 'window(aum,offset=0.2)'."
+        ),
+    ],
+    keep: Annotated[float, typer.Option(help="Share of the training samples that stays, above 0 to 1.")],
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+    class_balanced: Annotated[
+        bool, typer.Option("--class-balanced", help="Keep the same share of each given class.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+    format: Annotated[
+        str, typer.Option(help="csv, parquet, or npy (sample ids). [default: by the file's ending]")
+    ] = "",
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Keep a share of the training samples by an order or a sampler, and write them to a file."""
+    from engine.queries.writers import export_samples
+    from engine.runs.choose import choose_samples
+
+    at = Workspace.open(workspace)
+    kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed)
+    weights = None if kept.weights is None else kept.weights.tolist()
+    n, total = export_samples(at, dataset, kept.sample_ids.tolist(), to, format, weights)
+    tell(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
+
+
+@app.command()
+def velocity(
+    dataset: Dataset,
+    score: Annotated[str, typer.Option(help="Whose deciles are compared.")] = "aum",
+    size: Annotated[int, typer.Option(help="Samples of a decile.")] = 125,
+    run: Run = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Tell, and keep, how fast the tangent kernel of each decile of a score turned in training the first network."""
+    from engine.queries.connection import connected, latest_run
+    from engine.runs.velocity import velocity_by_decile
+
+    at = Workspace.open(workspace)
+    with connected(at, dataset) as connection:
+        chosen = at.require_run(run) if run else latest_run(connection, "scores", score)
+    with progress_bar(dataset) as listen:
+        found = velocity_by_decile(
+            at, dataset, score, chosen, size, lambda done, total: listen("kernel velocity", done / total, None)
+        )
+    rows = records(found)
+    if chosen:
+        write_export(at.velocity_path(chosen, score), lambda path: path.write_text(dumps(rows)))
+    if json:
+        return print_json({"velocity": rows})
+    print_table(rows, ["decile", "epoch", "until", "velocity"])
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A query over the views; FROM (SHOW TABLES) lists them.")],
+    dataset: Annotated[str | None, typer.Option(help="Which dataset. [default: that of the latest run]")] = None,
+    format: Annotated[str, typer.Option(help="table, csv or json (an array of objects).")] = "table",
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Ask the views with SQL, read-only."""
+    from engine.queries.connection import connected, default_dataset, fetch_sql
+
+    if format not in ("table", "csv", "json"):
+        raise SpecError(f"--format is '{format}'; allowed: table, csv, json")
+    at = Workspace.open(workspace)
+    chosen = dataset or default_dataset(at)
+    with connected(at, chosen) as connection:
+        frame = fetch_sql(connection, sql)
+    rows = records(frame)
+    if json or format == "json":
+        print_json(rows)
+    elif format == "csv":
+        typer.echo(frame.to_csv(index=False), nl=False)
+    else:
+        print_table(rows, [str(c) for c in frame.columns])
+        if not dataset:
+            say(f"({len(rows)} rows; dataset {chosen})")
+
+
+@app.command()
+def export(
+    dataset: Dataset,
+    to: Annotated[Path, typer.Option(help="The file to write.")],
+    where: Annotated[
+        str,
+        typer.Option(
+            help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
+        ),
+    ] = "true",
+    format: Annotated[
+        str, typer.Option(help="csv, parquet, or npy (sample ids). [default: by the file's ending]")
+    ] = "",
+    run: Annotated[str | None, typer.Option(help="Whose scores. [default: the latest run that has scores]")] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Write the training samples that meet a condition to a file."""
+    from engine.queries.writers import export
+
+    at = Workspace.open(workspace)
+    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None)
+    tell(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")

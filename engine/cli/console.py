@@ -1,0 +1,95 @@
+"""What a person sees in a terminal: progress on standard error, tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from engine.store.progress import Listener
+
+messages = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line for a person, on standard error so that standard output stays machine-readable."""
+    messages.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output; numbers that JSON does not know become null."""
+    typer.echo(json.dumps(_plain(value), default=str))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Rows as a table on standard output."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console(highlight=False, soft_wrap=False, width=None if Console().is_terminal else 160).print(table)
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a data frame, missing values as None."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: 0.4 s, 12 s, 3:05, 1:02:03."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    text = str(timedelta(seconds=round(seconds)))
+    return text.removeprefix("0:").removeprefix("0")
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Listener]:
+    """A bar with the stage and the time left; yields what a computation reports to."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=messages, transient=True) as bar:
+        task = bar.add_task(title, total=1.0, left="")
+
+        def listen(stage: str, fraction: float, seconds_left: float | None) -> None:
+            left = f"{duration(seconds_left)} left" if seconds_left is not None else ""
+            bar.update(task, completed=fraction, description=f"{title}: {stage}", left=left)
+
+        yield listen
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

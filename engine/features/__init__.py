@@ -1,0 +1,1 @@
+"""What stands for a sample: features, their neighbors, and the map."""

@@ -1,0 +1,150 @@
+"""What the figures of the papers show: read-only SQL -> DataFrame. No torch."""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+import pandas as pd
+
+from engine.queries.connection import fetch_sql, source_run
+from engine.store.workspace import Workspace
+
+AVERAGED_SAMPLES = 50
+"""Samples of a group whose logits are averaged (AUM, figure 2)."""
+
+DECILE_SAMPLES = 50_000
+"""Samples that are enough for the mean curves of ten groups; of larger sets every k-th is taken."""
+
+
+def fetch_score_runs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """run_id, name (a score), newest run first: which run has which scores."""
+    return fetch_sql(
+        connection,
+        "SELECT run_id, score AS name FROM (SELECT DISTINCT run_id, score FROM scores) JOIN runs USING (run_id) "
+        "ORDER BY created_at DESC, run_id, score",
+    )
+
+
+def fetch_order_runs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """run_id, name (an order), newest run first: which psi run has which orders."""
+    return fetch_sql(
+        connection,
+        'SELECT run_id, name FROM (SELECT DISTINCT run_id, "order" AS name FROM psi) JOIN runs USING (run_id) '
+        "ORDER BY created_at DESC, run_id, name",
+    )
+
+
+def fetch_windows(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """The points of the newest window experiment of each score: run_id, score, offset (0..1), seed, accuracy (0..1).
+
+    Their orders are called window(SCORE,offset=SHARE): kept is half of the samples, from that share of the ranks on.
+    """
+    return fetch_sql(
+        connection,
+        """WITH named AS (SELECT run_id, seed, accuracy, created_at,
+            regexp_extract("order", '^window\\(([^,]+),offset=([0-9.e-]+)\\)$', ['score', 'offset']) AS part
+            FROM psi JOIN runs USING (run_id) WHERE "order" LIKE 'window(%')
+        SELECT run_id, part.score AS score, CAST(part.offset AS DOUBLE) AS "offset", seed, accuracy
+        FROM named WHERE part.score <> ''
+        QUALIFY dense_rank() OVER (PARTITION BY part.score ORDER BY created_at DESC, run_id) = 1
+        ORDER BY score, "offset", seed""",
+    )
+
+
+def fetch_decile_curves(connection: duckdb.DuckDBPyConnection, run_id: str, score: str) -> pd.DataFrame:
+    """decile (0 = easiest), epoch, loss, accuracy (0..1): means over seeds and the samples of each tenth of a score."""
+    return fetch_sql(
+        connection,
+        f"""WITH size AS (SELECT count(*) AS n FROM scores WHERE run_id = $run AND score = $score),
+        groups AS (SELECT sample_id, CAST(10 * rank // n AS INTEGER) AS decile FROM scores, size
+            WHERE run_id = $run AND score = $score AND sample_id % CAST(ceil(n / {DECILE_SAMPLES}) AS INTEGER) = 0)
+        SELECT decile, epoch, avg(loss) AS loss, avg(CAST(correct AS INTEGER)) AS accuracy
+        FROM dynamics JOIN groups USING (sample_id) WHERE run_id = $dynamics GROUP BY ALL ORDER BY decile, epoch""",
+        {"run": run_id, "score": score, "dynamics": source_run(connection, "epochs", run_id)},
+    )
+
+
+def fetch_logit_groups(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """Mean logits of easy, hard and mislabelled samples of one class (AUM, figure 2).
+
+    The class is that of the given label which most often stands for one other class; easy and hard are its clean
+    samples of the smallest and the largest loss in the last epoch, mislabelled those of that other class.
+
+    Returns: part (easy, hard, mislabelled), given, other (classes), n (samples), epoch, label, logit; empty without
+             known noise or kept logits. The first seed that kept its logits.
+    """
+    dynamics = source_run(connection, "epochs", run_id)
+    return fetch_sql(
+        connection,
+        f"""WITH pair AS (SELECT label AS given, true_label AS other FROM samples
+            WHERE split = 'train' AND label <> true_label GROUP BY ALL ORDER BY count(*) DESC, given, other LIMIT 1),
+        last AS (SELECT sample_id, avg(loss) AS loss FROM dynamics WHERE run_id = $run
+            AND epoch = (SELECT max(epoch) FROM epochs WHERE run_id = $run) GROUP BY sample_id),
+        members AS (SELECT sample_id, loss, true_label = label AS clean FROM samples JOIN pair ON label = given
+            JOIN last USING (sample_id) WHERE split = 'train' AND true_label IN (given, other)),
+        chosen AS ((SELECT sample_id, 'easy' AS part FROM members WHERE clean ORDER BY loss LIMIT {AVERAGED_SAMPLES})
+            UNION ALL (SELECT sample_id, 'hard' FROM members WHERE clean ORDER BY loss DESC LIMIT {AVERAGED_SAMPLES})
+            UNION ALL (SELECT sample_id, 'mislabelled' FROM members WHERE NOT clean ORDER BY sample_id
+                LIMIT {AVERAGED_SAMPLES})),
+        kept AS (SELECT sample_id, epoch, logits FROM logits WHERE run_id = $run
+            AND seed = (SELECT min(seed) FROM logits WHERE run_id = $run)
+            AND sample_id IN (SELECT sample_id FROM chosen)),
+        long AS (SELECT sample_id, epoch, unnest(range(len(logits))) AS label, unnest(logits) AS logit FROM kept)
+        SELECT part, any_value(given) AS given, any_value(other) AS other, count(*) AS n, epoch,
+        CAST(long.label AS INTEGER) AS label, avg(logit) AS logit
+        FROM long JOIN chosen USING (sample_id), pair GROUP BY part, epoch, long.label ORDER BY part, epoch, long.label""",
+        {"run": dynamics},
+    )
+
+
+def fetch_margin_pair(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """The margins of one clean and one mislabelled sample (AUM, figure 6): sample_id, wrong, epoch, margin, aum.
+
+    The clean one is at the tenth part of the clean that AUM finds hardest, where the two are hard to tell apart; the
+    mislabelled one is their median. In the first seed; aum: mean margin so far. Empty without known noise or AUM.
+    """
+    return fetch_sql(
+        connection,
+        """WITH placed AS (SELECT sample_id, label <> true_label AS wrong,
+            percent_rank() OVER (PARTITION BY label <> true_label ORDER BY rank DESC) AS hardness
+            FROM scores JOIN samples USING (sample_id)
+            WHERE run_id = $run AND score = 'aum' AND true_label IS NOT NULL),
+        chosen AS (SELECT wrong, arg_min(sample_id, abs(hardness - if(wrong, 0.5, 0.1))) AS sample_id
+            FROM placed GROUP BY wrong HAVING (SELECT count(DISTINCT wrong) FROM placed) = 2)
+        SELECT sample_id, wrong, epoch, margin,
+        avg(margin) OVER (PARTITION BY sample_id ORDER BY epoch) AS aum
+        FROM dynamics JOIN chosen USING (sample_id) WHERE run_id = $dynamics
+        AND seed = (SELECT min(seed) FROM dynamics WHERE run_id = $dynamics) ORDER BY wrong, epoch""",
+        {"run": run_id, "dynamics": source_run(connection, "epochs", run_id)},
+    )
+
+
+def fetch_relabelling(connection: duckdb.DuckDBPyConnection, run_id: str, bins: int = 14) -> pd.DataFrame:
+    """How often relabelling is right, by NLI (ROP, figure 3): left, right (the bin's edges), n, accuracy, given (0..1).
+
+    The new label is the suggested one, the given one where nothing is suggested; accuracy: share that is the true label;
+    given: the same of the labels as they are. Bins of equal width that hold samples of known truth.
+    """
+    return fetch_sql(
+        connection,
+        """WITH proposed AS (SELECT sample_id, arg_max(suggested_label, confidence) AS suggested_label FROM suggestions
+            WHERE run_id = $source GROUP BY sample_id),
+        known AS (SELECT value, true_label = label AS was, true_label = coalesce(suggested_label, label) AS becomes
+            FROM scores JOIN samples USING (sample_id) LEFT JOIN proposed USING (sample_id)
+            WHERE run_id = $run AND score = 'nli' AND true_label IS NOT NULL),
+        edge AS (SELECT CAST(min(value) AS DOUBLE) AS low, greatest(max(value) - min(value), 1e-9) / $bins AS width
+            FROM known)
+        SELECT low + bin * width AS "left", low + (bin + 1) * width AS "right", count(*) AS n,
+        avg(CAST(becomes AS INTEGER)) AS accuracy, avg(CAST(was AS INTEGER)) AS given
+        FROM (SELECT *, least(CAST(floor((value - low) / width) AS INTEGER), $bins - 1) AS bin FROM known, edge)
+        GROUP BY bin, low, width ORDER BY bin""",
+        {"run": run_id, "source": source_run(connection, "suggestions", run_id), "bins": bins},
+    )
+
+
+def fetch_velocity(workspace: Workspace, run_id: str, score: str) -> pd.DataFrame:
+    """decile, epoch, until, velocity of a run and a score, as `winnow velocity` left them beside the run; else empty."""
+    path = workspace.velocity_path(run_id, score)
+    rows = json.loads(path.read_text()) if path.exists() else []
+    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])

@@ -1,0 +1,259 @@
+"""Which training samples are meant, and what is known about each: filters as SQL, cards, one sample's history.
+
+A filter becomes one SQL condition over the view `samples`. Pages, exports and the command line shown to a person
+use the same text, so that what is seen is what is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from engine.errors import SpecError, unknown_name
+from engine.queries.connection import MOST_FLAG, fetch_sql, source_run
+from engine.spec import check_choice, check_range
+
+Truth = Literal["", "wrong", "right"]
+Agreement = Literal["", "agrees", "disagrees"]
+
+Ids = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Conditions that a training sample must all meet; what is empty does not restrict.
+
+    labels, others: the given label; the true label or, where it is unknown, a suggested one. rule: a rule that
+    flags it. truth: known to be mislabelled or known to be right. agreement: whether the networks agreed with the
+    given label after the last epoch (margin_last > 0). score, low, high: percentiles of the rank by that score,
+    0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y.
+    """
+
+    labels: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+    rule: str = ""
+    truth: Truth = ""
+    agreement: Agreement = ""
+    score: str = ""
+    low: float = 0
+    high: float = 100
+    region: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("truth", self.truth, Truth)
+        check_choice("agreement", self.agreement, Agreement)
+        check_range("low", self.low, 0, 100)
+        check_range("high", self.high, self.low, 100)
+        if 0 < len(self.region) < 3:
+            raise SpecError(f"a region of {len(self.region)} points; allowed: 3 or more")
+
+
+def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> str:
+    """The filter as an SQL condition over the view `samples` (as `winnow export --where` takes it); '' if empty.
+
+    Raises: SpecError for a score or rule that the run does not have
+    """
+    run = _literal(run_id)
+    parts = []
+    if wanted.labels:
+        parts.append(f"label IN {_tuple(wanted.labels)}")
+    if wanted.others:
+        proposed = _literal(source_run(connection, "suggestions", run_id))
+        parts.append(
+            f"(true_label IN {_tuple(wanted.others)} OR true_label IS NULL AND sample_id IN (SELECT sample_id "
+            f"FROM suggestions WHERE run_id = {proposed} AND suggested_label IN {_tuple(wanted.others)}))"
+        )
+    if wanted.truth:
+        parts.append("label <> true_label" if wanted.truth == "wrong" else "label = true_label")
+    if wanted.rule:
+        _require(connection, "rule", "flags", run_id, wanted.rule)
+        parts.append(
+            f"sample_id IN (SELECT sample_id FROM flags WHERE run_id = {run} AND rule = {_literal(wanted.rule)} AND flagged)"
+        )
+    if wanted.agreement:
+        _require(connection, "score", "scores", run_id, "margin_last")
+        sign = ">" if wanted.agreement == "agrees" else "<="
+        parts.append(
+            f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = 'margin_last' AND value {sign} 0)"
+        )
+    if wanted.score and (wanted.low > 0 or wanted.high < 100):
+        n = _require(connection, "score", "scores", run_id, wanted.score)
+        first, last = round(n * wanted.low / 100), round(n * wanted.high / 100) - 1
+        parts.append(
+            f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = {_literal(wanted.score)} "
+            f"AND rank BETWEEN {first} AND {last})"
+        )
+    if wanted.region:
+        parts.append(_inside(source_run(connection, "embedding", run_id), wanted.region))
+    return " AND ".join(parts)
+
+
+def fetch_ids(
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    wanted: Filter,
+    score: str = "",
+    hardest_first: bool = True,
+) -> Ids:
+    """The ids of the training samples that pass, ordered by the rank of a score (by id without one): (n,) int32."""
+    where = condition(connection, run_id, wanted) or "true"
+    if not score:
+        sql, given = f"SELECT sample_id FROM samples WHERE split = 'train' AND {where} ORDER BY sample_id", []
+    else:
+        _require(connection, "score", "scores", run_id, score)
+        sql, given = (
+            f"SELECT sample_id FROM (SELECT * FROM samples WHERE split = 'train' AND {where}) JOIN (SELECT sample_id, "
+            "rank FROM scores WHERE run_id = ? AND score = ?) USING (sample_id) "
+            f"ORDER BY rank {'DESC' if hardest_first else 'ASC'}",
+            [run_id, score],
+        )
+    ids: Ids = fetch_sql(connection, sql, given)["sample_id"].to_numpy(np.int32)
+    return ids
+
+
+def fetch_facets(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> pd.DataFrame:
+    """label, class_name, n (training samples that pass), total, in label order."""
+    where = condition(connection, run_id, wanted) or "true"
+    return fetch_sql(
+        connection,
+        f"""SELECT label, any_value(classes.class_name) AS class_name, count(*) FILTER (passes) AS n,
+        count(sample_id) AS total FROM classes LEFT JOIN
+        (SELECT sample_id, label, {where} AS passes FROM samples WHERE split = 'train') USING (label)
+        GROUP BY label ORDER BY label""",
+    )
+
+
+def fetch_cards(
+    connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int], score: str = ""
+) -> pd.DataFrame:
+    """What a thumbnail shows, in the order of ids: sample_id, label, true_label, suggested_label, value (of the
+    score), flagged (by half of the rules), action (a person's decision), thumbnail (WebP bytes). NA where unknown."""
+    return fetch_sql(
+        connection,
+        f"""SELECT sample_id, label, true_label, suggested_label, value, coalesce(flagged, false) AS flagged, action, thumbnail
+        FROM (SELECT unnest($ids::INTEGER[]) AS sample_id, unnest(range(len($ids::INTEGER[]))) AS place)
+        JOIN samples USING (sample_id) LEFT JOIN images USING (sample_id)
+        LEFT JOIN (SELECT sample_id, arg_max(suggested_label, confidence) AS suggested_label FROM suggestions
+            WHERE run_id = $proposed AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
+        LEFT JOIN (SELECT sample_id, value FROM scores WHERE run_id = $run AND score = $score) USING (sample_id)
+        LEFT JOIN (SELECT sample_id, {MOST_FLAG} AS flagged FROM flags
+            WHERE run_id = $run AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
+        LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id) ORDER BY place""",
+        {
+            "ids": [int(i) for i in ids],
+            "run": run_id,
+            "score": score,
+            "proposed": source_run(connection, "suggestions", run_id),
+        },
+    )
+
+
+def fetch_labels(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """sample_id, label, true_label (-1 where unknown) of the training samples, by id: numbers only."""
+    return fetch_sql(
+        connection,
+        "SELECT sample_id, CAST(label AS SMALLINT) AS label, CAST(coalesce(true_label, -1) AS SMALLINT) AS true_label "
+        "FROM samples WHERE split = 'train' ORDER BY sample_id",
+    )
+
+
+def fetch_sample(connection: duckdb.DuckDBPyConnection, sample_id: int) -> dict[str, object] | None:
+    """sample_id, split, label, true_label (None where unknown), class_name, source of one sample; None if there is none."""
+    frame = fetch_sql(connection, "SELECT * FROM samples WHERE sample_id = ?", [sample_id])
+    if frame.empty:
+        return None
+    row = frame.astype(object).where(frame.notna(), None).iloc[0]
+    return {str(name): value for name, value in row.items()}
+
+
+def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
+    """score, title, higher_means, value, percentile (0 = easiest .. 100 = hardest by rank) of one sample."""
+    return fetch_sql(
+        connection,
+        """SELECT score, coalesce(title, score) AS title, higher_means, value,
+        100.0 * rank / greatest((SELECT count(*) FROM scores AS a WHERE a.run_id = s.run_id AND a.score = s.score) - 1, 1)
+            AS percentile
+        FROM scores AS s LEFT JOIN score_catalog USING (score) WHERE s.run_id = ? AND sample_id = ? ORDER BY score""",
+        [run_id, sample_id],
+    )
+
+
+def fetch_sample_flags(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
+    """rule, flagged, threshold, value (held against it) of one sample."""
+    return fetch_sql(
+        connection,
+        "SELECT rule, flagged, threshold, value FROM flags WHERE run_id = ? AND sample_id = ? ORDER BY rule",
+        [run_id, sample_id],
+    )
+
+
+def fetch_trajectory(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
+    """One sample's dynamics: a row per seed and epoch with the columns of the view `dynamics`."""
+    return fetch_sql(
+        connection,
+        "SELECT * EXCLUDE (run_id, sample_id) FROM dynamics WHERE run_id = ? AND sample_id = ? ORDER BY seed, epoch",
+        [source_run(connection, "dynamics", run_id), sample_id],
+    )
+
+
+def fetch_sample_logits(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
+    """seed, epoch, then one column per class (named 0 .. C-1) of one sample; empty where logits were not kept."""
+    frame = fetch_sql(
+        connection,
+        "SELECT seed, epoch, logits FROM logits WHERE run_id = ? AND sample_id = ? ORDER BY seed, epoch",
+        [source_run(connection, "logits", run_id), sample_id],
+    )
+    if frame.empty:
+        return frame[["seed", "epoch"]]
+    return pd.concat([frame[["seed", "epoch"]], pd.DataFrame(np.stack(frame["logits"].to_list()))], axis=1)
+
+
+def fetch_neighbors(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
+    """rank, neighbor_id, similarity (cosine) of one sample's neighbours, the nearest first."""
+    return fetch_sql(
+        connection,
+        "SELECT rank, neighbor_id, similarity FROM neighbors WHERE run_id = ? AND sample_id = ? ORDER BY rank",
+        [source_run(connection, "neighbors", run_id), sample_id],
+    )
+
+
+def fetch_export(connection: duckdb.DuckDBPyConnection, where: str) -> pd.DataFrame:
+    """sample_id, split, label, true_label, class_name, source of the training samples that meet a condition, by id."""
+    return fetch_sql(
+        connection, f"SELECT * FROM samples WHERE split = 'train' AND ({where or 'true'}) ORDER BY sample_id"
+    )
+
+
+def _require(connection: duckdb.DuckDBPyConnection, kind: str, view: str, run_id: str, name: str) -> int:
+    """How many rows a run has of a score or rule; SpecError, with the nearest name, when it has none."""
+    rows = connection.execute(f"SELECT {kind}, count(*) FROM {view} WHERE run_id = ? GROUP BY 1", [run_id]).fetchall()
+    counts = dict(rows)
+    if name not in counts:
+        raise SpecError(unknown_name(kind, name, counts, f"of run {run_id}"))
+    return int(counts[name])
+
+
+def _inside(run_id: str, outline: Sequence[tuple[float, float]]) -> str:
+    """Even-odd rule: a point is inside when a ray to its right crosses the outline an odd number of times."""
+    sides = ", ".join(
+        f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
+        for (x1, y1), (x2, y2) in zip(outline, [*outline[1:], outline[0]], strict=True)
+    )
+    return (
+        f"sample_id IN (SELECT e.sample_id FROM embedding AS e, (VALUES {sides}) AS side(x1, y1, x2, y2) "
+        f"WHERE e.run_id = {_literal(run_id)} AND (y1 > e.y) <> (y2 > e.y) "
+        "AND e.x < (x2 - x1) * (e.y - y1) / (y2 - y1) + x1 GROUP BY e.sample_id HAVING count(*) % 2 = 1)"
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _tuple(labels: Sequence[int]) -> str:
+    return "(" + ", ".join(str(int(label)) for label in labels) + ")"

@@ -1,0 +1,203 @@
+"""What a dataset and its runs hold, in tables: read-only SQL -> DataFrame. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from engine.queries.connection import MOST_FLAG, fetch_sql, source_run
+
+
+def fetch_evaluation(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """How well every score and rule of every run finds the mislabelled, where the truth is known.
+
+    run_id, name, kind (score or rule); of a score roc_auc, average_precision, precision_at_95, found_at_10, found_at_20,
+    found_at_30; of a rule flagged_share, precision, recall; all 0..1, NA where it does not apply. The best average
+    precision first, then the rules by precision.
+    """
+    return fetch_sql(
+        connection,
+        """SELECT run_id, score AS name,
+        if(metric IN ('flagged_share', 'precision', 'recall'), 'rule', 'score') AS kind,
+        any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
+        any_value(value) FILTER (metric = 'average_precision') AS average_precision,
+        any_value(value) FILTER (metric = 'precision_at_95') AS precision_at_95,
+        any_value(value) FILTER (metric = 'found_at_10') AS found_at_10,
+        any_value(value) FILTER (metric = 'found_at_20') AS found_at_20,
+        any_value(value) FILTER (metric = 'found_at_30') AS found_at_30,
+        any_value(value) FILTER (metric = 'flagged_share') AS flagged_share,
+        any_value(value) FILTER (metric = 'precision') AS precision,
+        any_value(value) FILTER (metric = 'recall') AS recall
+        FROM metrics GROUP BY run_id, score, kind
+        ORDER BY kind DESC, average_precision DESC NULLS LAST, precision DESC NULLS LAST, run_id, name""",
+    )
+
+
+def fetch_detection_curve(connection: duckdb.DuckDBPyConnection, run_id: str, score: str) -> pd.DataFrame:
+    """looked_at, found: the share of the mislabelled among the hardest share of a score (CG, figure 3); 0..1.
+
+    100 steps and the origin; empty where no label is known to be wrong. A random order gives found = looked_at, an
+    oracle min(1, looked_at / noise rate).
+    """
+    return fetch_sql(
+        connection,
+        """WITH judged AS (SELECT rank, label <> true_label AS wrong FROM scores JOIN samples USING (sample_id)
+            WHERE run_id = $run AND score = $score AND true_label IS NOT NULL),
+        counted AS (SELECT count(*) AS n, count(*) FILTER (wrong) AS bad FROM judged),
+        placed AS (SELECT wrong, row_number() OVER (ORDER BY rank DESC) AS place FROM judged),
+        steps AS (SELECT step / 100 AS looked_at, round(n * step / 100) AS upto, bad
+            FROM range(101) AS r(step), counted WHERE bad > 0)
+        SELECT looked_at, (SELECT count(*) FROM placed WHERE wrong AND place <= upto) / bad AS found
+        FROM steps ORDER BY looked_at""",
+        {"run": run_id, "score": score},
+    )
+
+
+def fetch_costs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """score, title, cost, seconds, run_id: what each score took in the newest run that has it."""
+    return fetch_sql(
+        connection,
+        """SELECT score, score_catalog.title, cost, score_costs.seconds, run_id FROM score_costs
+        JOIN score_catalog USING (score) JOIN runs USING (run_id)
+        QUALIFY row_number() OVER (PARTITION BY score ORDER BY created_at DESC, run_id) = 1
+        ORDER BY score_costs.seconds DESC, score""",
+    )
+
+
+def fetch_dataset(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """The row of the view `dataset`, with `train`, `test`, `known` (train samples of known truth), `wrong`, `skipped`."""
+    frame = fetch_sql(
+        connection,
+        """SELECT dataset.*, counts.*, (SELECT count(*) FROM skipped) AS skipped FROM dataset, (SELECT
+        count(*) FILTER (split = 'train') AS train, count(*) FILTER (split = 'test') AS test,
+        count(true_label) FILTER (split = 'train') AS known,
+        count(*) FILTER (split = 'train' AND label <> true_label) AS wrong FROM samples) AS counts""",
+    )
+    row = frame.astype(object).where(frame.notna(), None).iloc[0]
+    return {str(name): value for name, value in row.items()}
+
+
+def fetch_classes(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """label, class_name, train, test (samples), wrong (train samples known to be mislabelled), in label order."""
+    return fetch_sql(
+        connection,
+        """SELECT label, any_value(classes.class_name) AS class_name,
+        count(*) FILTER (split = 'train') AS train, count(*) FILTER (split = 'test') AS test,
+        count(*) FILTER (split = 'train' AND true_label <> label) AS wrong
+        FROM classes LEFT JOIN samples USING (label) GROUP BY label ORDER BY label""",
+    )
+
+
+def fetch_noise_matrix(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """true_label, label, count, share (of the true label's samples): only the pairs that occur."""
+    return fetch_sql(connection, "SELECT * FROM noise_matrix ORDER BY true_label, label")
+
+
+def fetch_runs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """The published runs, newest first: run_id, kind, title, created_at, seconds, dynamics_run, notes."""
+    return fetch_sql(
+        connection,
+        "SELECT run_id, kind, title, created_at, seconds, dynamics_run, notes FROM runs ORDER BY created_at DESC, run_id",
+    )
+
+
+def fetch_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """seed, epoch, train_loss, train_accuracy, test_accuracy (NaN without a test split), lr, seconds."""
+    return fetch_sql(
+        connection,
+        "SELECT seed, epoch, train_loss, train_accuracy, test_accuracy, lr, seconds FROM epochs WHERE run_id = ? "
+        "ORDER BY seed, epoch",
+        [source_run(connection, "epochs", run_id)],
+    )
+
+
+def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """The scores of a run: score, title, higher_means, value_min, value_max, source, n, low, high, roc_auc, average_precision.
+
+    low, high: smallest and largest value that occurs; the last two are NaN where the truth is not known.
+    """
+    return fetch_sql(
+        connection,
+        """SELECT score, title, coalesce(higher_means, 'harder') AS higher_means, value_min, value_max, source,
+        n, low, high, roc_auc, average_precision
+        FROM (SELECT score, count(*) AS n, min(value) AS low, max(value) AS high FROM scores
+              WHERE run_id = $run GROUP BY score)
+        LEFT JOIN score_catalog USING (score)
+        LEFT JOIN (SELECT score, any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
+              any_value(value) FILTER (metric = 'average_precision') AS average_precision
+              FROM metrics WHERE run_id = $run GROUP BY score) USING (score)
+        ORDER BY score""",
+        {"run": run_id},
+    )
+
+
+def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """The flag rules of a run: rule, flagged, judged (samples), thresholds (distinct, sorted), precision, recall.
+
+    precision and recall are over the judged samples whose truth is known; NaN where none is.
+    """
+    return fetch_sql(
+        connection,
+        """SELECT rule, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
+        list_sort(list_distinct(list(threshold))) AS thresholds,
+        count(*) FILTER (flagged AND label <> true_label)
+            / nullif(count(*) FILTER (flagged AND true_label IS NOT NULL), 0) AS precision,
+        count(*) FILTER (flagged AND label <> true_label)
+            / nullif(count(*) FILTER (label <> true_label), 0) AS recall
+        FROM flags JOIN samples USING (sample_id) WHERE run_id = ? GROUP BY rule ORDER BY rule""",
+        [run_id],
+    )
+
+
+def fetch_histogram(connection: duckdb.DuckDBPyConnection, run_id: str, score: str, bins: int = 60) -> pd.DataFrame:
+    """left, right, clean, mislabelled, unknown (samples) of equal-width bins from the smallest to the largest value."""
+    return fetch_sql(
+        connection,
+        """WITH v AS (SELECT value, true_label, label FROM scores JOIN samples USING (sample_id)
+            WHERE run_id = $run AND score = $score AND isfinite(value)),
+        edge AS (SELECT CAST(min(value) AS DOUBLE) AS low, greatest(max(value) - min(value), 1e-9) / $bins AS width FROM v),
+        counted AS (SELECT least(CAST(floor((value - low) / width) AS INTEGER), $bins - 1) AS bin,
+            count(*) FILTER (true_label = label) AS clean, count(*) FILTER (true_label <> label) AS mislabelled,
+            count(*) FILTER (true_label IS NULL) AS unknown FROM v, edge GROUP BY bin)
+        SELECT low + i * width AS "left", low + (i + 1) * width AS "right", coalesce(clean, 0) AS clean,
+            coalesce(mislabelled, 0) AS mislabelled, coalesce(unknown, 0) AS unknown
+        FROM edge, range(CAST($bins AS INTEGER)) AS r(i) LEFT JOIN counted ON bin = i WHERE low IS NOT NULL ORDER BY i""",
+        {"run": run_id, "score": score, "bins": bins},
+    )
+
+
+def fetch_score(connection: duckdb.DuckDBPyConnection, run_id: str, score: str) -> pd.DataFrame:
+    """sample_id, value, rank of one score, by sample_id: numbers only, for charts of whole sets."""
+    return fetch_sql(
+        connection,
+        "SELECT sample_id, value, rank FROM scores WHERE run_id = ? AND score = ? ORDER BY sample_id",
+        [run_id, score],
+    )
+
+
+def fetch_spearman(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """Spearman correlation of every two scores of a run, oriented so that higher = harder: a square frame.
+
+    Ranks are averaged over ties; a score that is constant correlates with nothing (NaN).
+    """
+    long = fetch_sql(
+        connection,
+        """SELECT score, sample_id, CASE WHEN higher_means = 'easier' THEN -value ELSE value END AS value
+        FROM scores LEFT JOIN score_catalog USING (score) WHERE run_id = ?""",
+        [run_id],
+    )
+    return long.pivot(index="sample_id", columns="score", values="value").rank().corr()
+
+
+def fetch_map(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """sample_id, x, y, label, true_label (-1 where unknown), flagged (by half of the run's rules), by sample_id."""
+    return fetch_sql(
+        connection,
+        f"""SELECT sample_id, x, y, CAST(label AS SMALLINT) AS label,
+        CAST(coalesce(true_label, -1) AS SMALLINT) AS true_label, sample_id IN
+        (SELECT sample_id FROM flags WHERE run_id = $run GROUP BY sample_id HAVING {MOST_FLAG}) AS flagged
+        FROM embedding JOIN samples USING (sample_id) WHERE run_id = $map ORDER BY sample_id""",
+        {"run": run_id, "map": source_run(connection, "embedding", run_id)},
+    )

@@ -1,0 +1,213 @@
+"""Which training samples an order or a sampler keeps, from what a dataset's runs have published."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.data.loader import Samples, load_split, normalisation
+from engine.errors import SpecError, StorageError, unknown_name
+from engine.queries.connection import connected, runs_of
+from engine.runs.pipeline import find_trained
+from engine.selection.coverage import craig_weights
+from engine.selection.names import SCORELESS, Order, parse_order
+from engine.selection.samplers import SAMPLERS, select
+from engine.spec import RunSpec, check_range, spec_from_json, spec_hash
+from engine.store.tensors import load_tensors
+from engine.store.workspace import Workspace
+from engine.training.loop import Normalisation, clean_pass
+from engine.training.models import build_model
+
+KEPT_SETS = 64
+"""Sets of samples that a selection holds, so that the seeds of a point need not choose theirs again."""
+
+
+def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -> str | None:
+    """The latest published run that has all that the orders read; None when they read no run.
+
+    Raises: SpecError when no run has it, saying which command makes one
+    """
+    asked = [parse_order(order) for order in orders]
+    wanted = {order.score for order in asked} - {""}
+    trained = any({"features", "probs"} & set(SAMPLERS[order.sampler].inputs) for order in asked)
+    if not wanted and not trained:
+        return None
+    with connected(workspace, dataset) as connection:
+        rows = connection.execute("SELECT run_id, list(DISTINCT score) FROM scores GROUP BY run_id").fetchall()
+    having: dict[str, set[str]] = {run: set(names) for run, names in rows}
+    for candidate in reversed(runs_of(workspace, dataset)):
+        spec = spec_from_json(workspace.read_spec(candidate)["spec"])
+        if wanted <= having.get(candidate, set()) and (not trained or isinstance(spec, RunSpec) and spec.training):
+            return candidate
+    known = set().union(*having.values()) if having else set()
+    missing = sorted(wanted - known)
+    scores = f" --scores {','.join(sorted(wanted))}" if wanted else ""
+    if missing and known:
+        message = unknown_name("order", missing[0], known | set(SCORELESS))
+        raise SpecError(f"{message}; or `winnow run {dataset} --scores {','.join(missing)}` first")
+    if missing or (wanted and not trained):
+        raise SpecError(
+            f"no published run of '{dataset}' has the scores {', '.join(sorted(wanted))}; "
+            f"make one: winnow run {dataset}{scores}"
+        )
+    raise SpecError(
+        f"no published run of '{dataset}' has a trained network"
+        + (f" and the scores {', '.join(sorted(wanted))}" if wanted else "")
+        + f"; make one: winnow run {dataset}{scores}"
+    )
+
+
+def _trained_folder(workspace: Workspace, scores_run: str | None) -> Path | None:
+    """Where the features and weights are that samplers read, or None."""
+    found = spec_from_json(workspace.read_spec(scores_run)["spec"]) if scores_run else None
+    if not isinstance(found, RunSpec) or found.training is None:
+        return None
+    trained = find_trained(workspace, found.fingerprint, found.training)
+    return trained.folder if trained else None
+
+
+class Selection:
+    """Which samples each order keeps.
+
+    samples: the training set; scores_run: the run whose scores, features and weights the orders read, as
+    `find_scores_run` finds it; seed: of what is drawn at random; class_balanced: the same share of each given class
+
+    Raises: SpecError when an order needs a truth, features or classes that are not there
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        dataset: str,
+        samples: Samples,
+        orders: Sequence[str],
+        scores_run: str | None,
+        *,
+        seed: int = 0,
+        class_balanced: bool = False,
+    ) -> None:
+        self.workspace, self.dataset, self.samples, self.scores_run = workspace, dataset, samples, scores_run
+        self.seed, self.class_balanced = seed, class_balanced
+        self.trained = _trained_folder(workspace, scores_run)
+        self.n = len(samples)
+        self._kept: dict[tuple[str, int], Tensor] = {}
+        self._lock = threading.Lock()
+        self._known: dict[str, Any] = {"labels": samples.labels.cpu(), "n": self.n}
+        for name in orders:
+            reads = SAMPLERS[parse_order(name).sampler].inputs
+            if "mislabelled" in reads and samples.true_labels is None:
+                raise SpecError(
+                    f"order '{name}' needs true labels; dataset '{dataset}' has none (use --noise or --labels)"
+                )
+            if {"features", "probs"} & set(reads) and self.trained is None:
+                raise SpecError(
+                    f"order '{name}' reads the features of a trained network; no run of '{dataset}' has one: "
+                    f"winnow run {dataset} makes one"
+                )
+
+    def weights(self, kept: Tensor) -> Tensor:
+        """How many samples each kept one stands for in craig's last-layer gradients: (B,) float32, sums to N."""
+        return craig_weights(self._input("probs", Order("craig")), self._known["labels"], kept)
+
+    def kept(self, order: str, pruned: int) -> Tensor:
+        """Positions in the training set that stay, (n - pruned,) int64, ascending, on the CPU."""
+        with self._lock:  # networks side by side ask for the same sets, and some samplers are slow
+            if len(self._kept) > KEPT_SETS:
+                self._kept.clear()
+            if (order, pruned) not in self._kept:
+                self._kept[order, pruned] = self._select(order, pruned)
+            return self._kept[order, pruned]
+
+    def _select(self, order: str, pruned: int) -> Tensor:
+        if not order:
+            return torch.arange(self.n)
+        asked = parse_order(order)
+        base = order.rstrip("*")
+        generator = torch.Generator().manual_seed(int(spec_hash([self.seed, "order", base]), 16))
+        inputs = {name: self._input(name, asked) for name in SAMPLERS[asked.sampler].inputs if name != "generator"}
+        inputs |= {"generator": generator, "labels": self._known["labels"]}
+        return select(asked.sampler, self.n - pruned, inputs, class_balanced=self.class_balanced, **asked.options)
+
+    def _input(self, name: str, asked: Order) -> Any:
+        key = f"{name} of {asked.score}" if asked.score and name in ("ranks", "hardness") else name
+        if key not in self._known:
+            self._known[key] = getattr(self, f"_{name}")(asked)
+        return self._known[key]
+
+    def _mislabelled(self, asked: Order) -> Tensor:
+        assert self.samples.true_labels is not None
+        return (self.samples.true_labels != self.samples.labels).cpu()
+
+    def _ranks(self, asked: Order) -> Tensor:
+        return torch.from_numpy(self._score(asked.score)["rank"].astype("int64"))
+
+    def _hardness(self, asked: Order) -> Tensor:
+        found = self._score(asked.score)
+        values = torch.from_numpy(found["value"].astype("float32"))
+        return values if found["higher_means"][0] == "harder" else -values
+
+    def _score(self, score: str) -> dict[str, Any]:
+        assert self.scores_run is not None
+        with connected(self.workspace, self.dataset, [self.scores_run]) as connection:
+            return connection.execute(
+                "SELECT value, rank, higher_means FROM scores JOIN score_catalog USING (score) WHERE score = ? "
+                "ORDER BY sample_id",
+                [score],
+            ).fetchnumpy()
+
+    def _features(self, asked: Order) -> Tensor:
+        return self._tensors("features.safetensors")["features"].float()
+
+    def _probs(self, asked: Order) -> Tensor:
+        prefix, samples = "seed0.", self.samples
+        weights = self._tensors("weights.safetensors", prefix)
+        network = build_model(self._model(), tuple(samples.inputs.shape[1:]), samples.classes, 0)
+        network.load_state_dict({name.removeprefix(prefix): values for name, values in weights.items()})
+        network.to(samples.inputs.device)
+        scale = Normalisation(*normalisation(samples))
+        return torch.cat([z.float().softmax(1).cpu() for _, z in clean_pass(network, samples, scale)])
+
+    def _model(self) -> str:
+        assert self.scores_run is not None
+        return str(self.workspace.read_spec(self.scores_run)["spec"]["training"]["model"])
+
+    def _tensors(self, name: str, prefix: str = "") -> dict[str, Tensor]:
+        assert self.trained is not None
+        found = load_tensors(self.trained / name, prefix)
+        if found is None:
+            raise StorageError(f"{self.trained / name} is missing; remove that run (winnow remove) and run it again")
+        return {key: torch.from_numpy(values) for key, values in found[0].items()}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The ids (B,) int64 of samples that stay, and for craig the weights (B,) of their losses, which sum to N."""
+
+    sample_ids: Tensor
+    weights: Tensor | None
+
+
+def choose_samples(
+    workspace: Workspace, dataset: str, order: str, keep: float, *, class_balanced: bool = False, seed: int = 0
+) -> Chosen:
+    """What an order or a sampler keeps of the training split.
+
+    Args:    order: as `parse_order` reads it: nli*, kcenter, ccs(nli,beta=0.1); keep: share that stays, above 0 to 1
+    Returns: round(keep N) samples, by ascending id
+    Raises:  SpecError for an unknown order or option, a share outside 0..1, a missing score, run or truth
+    """
+    check_range("--keep", keep, 1e-9, 1, "share of the training samples that stays")
+    parse_order(order)
+    workspace.require_dataset(dataset)
+    scores_run = find_scores_run(workspace, dataset, [order])
+    samples = load_split(workspace, dataset, "train")
+    selection = Selection(workspace, dataset, samples, [order], scores_run, seed=seed, class_balanced=class_balanced)
+    kept = selection.kept(order, len(samples) - max(1, round(keep * len(samples))))
+    weights = selection.weights(kept) if parse_order(order).sampler == "craig" else None
+    return Chosen(samples.sample_ids[kept].cpu(), weights)

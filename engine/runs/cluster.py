@@ -1,0 +1,302 @@
+"""Where independent tasks run: in threads of this process, or on the machines of a Ray cluster.
+
+A task is a function of what all tasks share, of its own item, and of a report. What is shared is sent to a machine
+once; results come back to this process, which alone writes. On a cluster every task computes with one thread, in a
+process of its own; one whose machine or process dies is run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from engine.errors import ClusterError, SpecError
+from engine.store.progress import Reporter
+from engine.store.version import winnow_version
+from engine.training.together import train_together
+
+S = TypeVar("S")
+I = TypeVar("I")  # noqa: E741
+T = TypeVar("T")
+
+Report = Callable[[float], None]
+"""Called with the share 0..1 of a task that is done; may raise to stop it."""
+
+Task = Callable[[S, I, Report], T]
+
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 7.0
+"""How long a cluster may take to be reached, and then to let this process join."""
+
+POLL_SECONDS = 0.2
+RETRIES = 3
+"""How often a task is run again whose process or machine died."""
+
+EMPTY_SECONDS = 30.0
+"""How long a cluster may have no processor at all before a run gives up."""
+
+IN_FLIGHT = (16, 512)
+"""Tasks that are handed to a cluster at a time: twice its processors, and no fewer and no more than these."""
+
+_PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); ray.shutdown()"
+
+
+class Shared(Generic[S]):
+    """A value that all tasks read. reference: where a cluster holds it."""
+
+    def __init__(self, value: S, reference: Any = None) -> None:
+        self.value, self.reference = value, reference
+
+
+class Tasks(Protocol):
+    """Where independent tasks run."""
+
+    def share(self, value: S) -> Shared[S]:
+        """A value for many tasks, sent to each machine once and kept while this is held. Tasks must not change it."""
+
+    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
+        """The results of pieces of work of this process, in order, each of which may `call` a task.
+
+        workers: pieces at a time in this process; a cluster has as many in flight as it has room for
+        """
+
+    def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
+        """The result of one task.
+
+        Raises: what the task or the report raises; ClusterError when the cluster could not compute it
+        """
+
+    def ranges(self, n: int, multiple: int) -> list[tuple[int, int]]:
+        """0 .. n in as many ranges as it pays to compute apart, which begin at multiples of a number."""
+
+
+class Here:
+    """Tasks run in threads of this process."""
+
+    def share(self, value: S) -> Shared[S]:
+        return Shared(value)
+
+    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
+        return train_together(work, workers, progress)
+
+    def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
+        return task(shared.value, item, report)
+
+    def ranges(self, n: int, multiple: int) -> list[tuple[int, int]]:
+        return [(0, n)]
+
+
+HERE = Here()
+
+
+def map_tasks(tasks: Tasks, task: Task[S, I, T], value: S, items: Sequence[I], progress: Reporter) -> list[T]:
+    """The results of a task for every item, in order; here one after another, on a cluster side by side."""
+    shared, shares = tasks.share(value), [0.0] * len(items)
+
+    def report(i: int, share: float) -> None:
+        shares[i] = share
+        progress.step(sum(shares), len(items))
+
+    def work(i: int) -> T:
+        found = tasks.call(task, shared, items[i], partial(report, i))
+        report(i, 1.0)
+        return found
+
+    return tasks.together([partial(work, i) for i in range(len(items))], 1, progress)
+
+
+@contextlib.contextmanager
+def tasks_on(cluster: str, device: torch.device) -> Iterator[Tasks]:
+    """Where the tasks of a run go, for as long as the context lasts.
+
+    cluster: "" for this process; "ray" for the Ray cluster that this machine belongs to; "ray:HOST:PORT" for the one
+             whose head is there, which this machine must have joined; device: what a task computes on there
+
+    Raises: SpecError for another kind of cluster; ClusterError when Ray is not installed, when the cluster does not
+            answer within 10 s, or when it lacks what the device asks for
+    """
+    if not cluster:
+        yield HERE
+        return
+    kind, _, address = cluster.partition(":")
+    if kind != "ray" or address.startswith("//"):
+        raise SpecError(
+            f"--cluster is '{cluster}'; allowed: ray, the cluster that this machine belongs to, or ray:HOST:PORT"
+        )
+    try:
+        import ray
+    except ImportError as error:
+        raise ClusterError(
+            "--cluster ray needs Ray, which is not here: pip install 'winnow-images[cluster]'"
+        ) from error
+    _check_answers(address)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray about its own future
+        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield RayTasks(device)
+    finally:
+        ray.shutdown()  # what is still computed for this process ends with it
+
+
+def _check_answers(address: str) -> None:
+    """Raise ClusterError unless this machine can join the cluster. address: HOST:PORT, or "" to look for one here."""
+    what = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
+    join = f"ray start --address={address}" if address else "ray start --head, or --address=HOST:PORT to join one"
+    if address:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise SpecError(f"--cluster is 'ray:{address}'; allowed: ray:HOST:PORT, such as ray:10.0.0.1:6379")
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise ClusterError(
+                f"{what} does not answer ({error}); start it there with ray start --head, or correct --cluster"
+            ) from error
+    # In a process of its own: Ray waits a minute for a cluster that is not there, and cannot be told to stop.
+    try:
+        asked = [sys.executable, "-c", _PROBE, address or "auto"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+        said = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode else None
+    except subprocess.TimeoutExpired:
+        said = f"no answer in {ANSWER_SECONDS:.0f} s"
+    if said is not None:
+        raise ClusterError(f"cannot join {what} ({said[:200]}); this machine must be part of it: {join}")
+
+
+class RayTasks:
+    """Tasks run on the cluster that this process has joined; `tasks_on` makes one."""
+
+    def __init__(self, device: torch.device) -> None:
+        import ray
+        from ray.util import register_serializer
+
+        self._ray = ray
+        self._kind = "GPU" if device.type == "cuda" else "CPU"
+        self._lock = threading.Lock()
+        self._looked_at = self._seen_at = time.monotonic()
+        self._shared: weakref.WeakValueDictionary[int, Shared[Any]] = weakref.WeakValueDictionary()
+        # Ray keeps arrays in memory that all processes of a machine read; tensors it would copy into each.
+        register_serializer(torch.Tensor, serializer=_to_array, deserializer=_to_tensor)
+        options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES}
+        if self._kind == "GPU":
+            options["num_gpus"] = 1
+        self._remote: Any = ray.remote(**options)(_compute)
+        self.room = self._count()
+        if not self.room:
+            raise ClusterError(f"the cluster has no {self._kind}; add a machine that has one, or ask another --device")
+
+    def share(self, value: S) -> Shared[S]:
+        # As long as somebody holds what was shared, the same value is not sent again; then the cluster forgets it.
+        found = self._shared.get(id(value))
+        if found is None:
+            found = self._shared[id(value)] = Shared(value, self._ray.put(value))
+        return found
+
+    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
+        fewest, most = IN_FLIGHT
+        in_flight = min(len(work), max(fewest, min(most, 2 * self.room)))
+        return train_together(work, max(1, in_flight), progress)
+
+    def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
+        errors = self._ray.exceptions
+        reference = self._remote.remote(_versions(), task, [shared.reference], item)
+        try:
+            while not self._ray.wait([reference], timeout=POLL_SECONDS)[0]:
+                report(0.0)
+                self._check_room()
+            found: T = self._ray.get(reference)
+            return found
+        except errors.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, Exception) and not isinstance(cause, errors.RayError):
+                raise cause from error  # the task's own
+            raise ClusterError(
+                f"the cluster could not compute a task, nor when it ran it again ({_first_line(cause or error)}); what is "
+                "done is kept: see that its machines have the memory and the same winnow, and go on with winnow resume"
+            ) from error
+        except BaseException:
+            self._ray.cancel(reference, force=True)
+            raise
+
+    def ranges(self, n: int, multiple: int) -> list[tuple[int, int]]:
+        step = multiple * max(1, -(-n // (multiple * 4 * self.room)))
+        return [(start, min(start + step, n)) for start in range(0, n, step)]
+
+    def _count(self) -> int:
+        return int(self._ray.cluster_resources().get(self._kind, 0))  # type: ignore[no-untyped-call]
+
+    def _check_room(self) -> None:
+        """Raise ClusterError when the cluster has had nothing to compute on for long."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked_at < EMPTY_SECONDS / 10:
+                return
+            self._looked_at = now
+            if self._count():
+                self._seen_at = now
+            elif now - self._seen_at > EMPTY_SECONDS:
+                raise ClusterError(
+                    f"the cluster has had no {self._kind} for {EMPTY_SECONDS:.0f} s; what is done is kept: start a machine "
+                    "again (ray start), and go on with winnow resume"
+                )
+
+
+def _versions() -> dict[str, str]:
+    return {"winnow": winnow_version(), "torch": torch.__version__, "Python": platform.python_version()}
+
+
+def _compute(versions: dict[str, str], task: Task[S, I, T], shared: list[Any], item: I) -> T:
+    """One task, in a process of the cluster. shared: the reference to what tasks share, in a list so that it stays one."""
+    for name, theirs in _versions().items():
+        if theirs != versions[name]:
+            raise ClusterError(
+                f"{socket.gethostname()} has {name} {theirs}, the machine that asked {versions[name]}; "
+                "install the same on all machines of the cluster"
+            )
+    torch.set_num_threads(1)
+    return task(_fetch(shared[0]), item, lambda share: None)
+
+
+_latest: tuple[Any, Any] = (None, None)
+
+
+def _fetch(reference: Any) -> Any:
+    """What a reference stands for, kept for the next task of this process."""
+    global _latest
+    if _latest[0] != reference:
+        import ray
+
+        _latest = (None, None)
+        _latest = (reference, ray.get(reference))
+    return _latest[1]
+
+
+def _to_array(tensor: Tensor) -> tuple[Any, str]:
+    return tensor.detach().cpu().numpy(), tensor.device.type
+
+
+def _to_tensor(stored: tuple[Any, str]) -> Tensor:
+    array, device = stored
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the memory is shared and must not be written to; no task does
+        return torch.from_numpy(array).to(device)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}"[:200] if lines else type(error).__name__

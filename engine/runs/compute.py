@@ -1,0 +1,30 @@
+"""From a spec of any kind to the code that computes it."""
+
+from __future__ import annotations
+
+from engine.errors import SpecError
+from engine.runs.cluster import tasks_on
+from engine.runs.pipeline import run
+from engine.runs.psi import run_psi
+from engine.spec import PsiSpec, RunSpec, Spec
+from engine.store.progress import Listener
+from engine.store.workspace import Workspace
+from engine.training.device import pick_device
+
+
+def compute(
+    workspace: Workspace, spec: Spec, device: str, listener: Listener | None = None, cluster: str = ""
+) -> tuple[str, bool]:
+    """Compute and publish what a spec asks for, on auto, cpu or cuda.
+
+    cluster: where its independent tasks run, as `tasks_on` reads it
+
+    Returns: (run id, whether it was there already)
+    """
+    chosen = pick_device(device)
+    with tasks_on(cluster, chosen) as tasks:
+        if isinstance(spec, RunSpec):
+            return run(workspace, spec, chosen, listener, tasks)
+        if isinstance(spec, PsiSpec):
+            return run_psi(workspace, spec, chosen, listener, tasks=tasks)
+    raise SpecError("a recorded run is made by its own training loop; start that again instead")

@@ -1,0 +1,179 @@
+"""Training on parts of the training set and predicting the rest: what cross-validated scores read.
+
+Networks are trained side by side on a CPU, or on a cluster, and each one's predictions are kept in the run's folder
+as soon as it is finished, so that a killed run goes on with those that are left.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.data.loader import Samples
+from engine.runs.cluster import HERE, Report, Tasks
+from engine.scores.mixture import draw_folds, select_incv
+from engine.spec import TrainingSpec
+from engine.store.progress import Reporter
+from engine.store.tensors import load_tensors, save_tensors
+from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, clean_pass, train_epochs
+from engine.training.models import build_model
+from engine.training.together import workers_for
+
+FOLDS = 5
+"""Networks behind the held-out probabilities, each trained on all folds but one."""
+
+REPEATS = 5
+"""Times the samples are halved for the consistency score; every half trains one network and tests on the other."""
+
+ROUNDS = 4
+"""Of the iterative cross-validation, two networks each."""
+
+Part = tuple[Tensor, Tensor]
+"""Positions to train on, and positions to predict."""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """How the networks of all parts are trained: like the seeds of a run, for so many epochs.
+
+    folder: where finished predictions are kept, under the number of their network; tasks: where networks are trained
+    """
+
+    samples: Samples
+    training: TrainingSpec
+    epochs: int
+    normalisation: Normalisation
+    folder: Path
+    progress: Reporter
+    tasks: Tasks = HERE
+
+    def predict(self, parts: Sequence[Part], name: str, first_seed: int = 0, whole: int | None = None) -> list[Tensor]:
+        """For every part the softmax output (M, C) on its test positions, of a network trained on the others.
+
+        name: of the purpose; whole: networks of that purpose in all, of which first_seed are done
+        """
+        networks = whole or len(parts)
+        fractions = [0.0] * len(parts)
+        shared = self.tasks.share(self.samples)
+
+        def advance(k: int, fraction: float) -> None:
+            fractions[k] = fraction
+            self.progress.step(first_seed + sum(fractions), networks)
+
+        def report(k: int, fraction: float) -> None:
+            self.progress.pulse()
+            advance(k, fraction)
+
+        def work(k: int) -> Tensor:
+            path = self.folder / f"{name}{first_seed + k}.safetensors"
+            if found := load_tensors(path):
+                advance(k, 1.0)
+                return torch.from_numpy(found[0]["probs"])
+            network = Network(*parts[k], first_seed + k, self.training, self.epochs, self.normalisation)
+            probs = self.tasks.call(predict_rest, shared, network, partial(report, k))
+            advance(k, 1.0)
+            path.parent.mkdir(exist_ok=True)
+            save_tensors(path, {"probs": probs.numpy()}, {})
+            return probs
+
+        workers = workers_for(self.training.model, len(parts), self.samples.inputs.device)
+        return self.tasks.together([partial(work, k) for k in range(len(parts))], workers, self.progress)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a cross-validation: positions to train on and to predict, and how it is trained."""
+
+    train: Tensor
+    test: Tensor
+    seed: int
+    training: TrainingSpec
+    epochs: int
+    normalisation: Normalisation
+
+
+def predict_rest(samples: Samples, asked: Network, report: Report) -> Tensor:
+    """Train a network on its part and predict the others.
+
+    Returns: softmax output (M, C) float32 on the CPU, rows as asked.test
+    """
+    training, scale = asked.training, asked.normalisation
+    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, asked.seed)
+    network.to(samples.inputs.device)
+    optimizer = build_optimizer(network, training)
+    part = _subset(samples, asked.train)
+    total, seen = asked.epochs * batches_per_epoch(len(part), training.batch_size), itertools.count()
+    pulse = lambda: report(next(seen) / (total + 1))  # noqa: E731
+    for epoch, _ in train_epochs(network, optimizer, part, scale, training, asked.seed, pulse=pulse):
+        if epoch + 1 >= asked.epochs:
+            break
+    tested = partial(report, total / (total + 1))
+    outputs = clean_pass(network, _subset(samples, asked.test), scale, pulse=tested)
+    return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
+
+
+def compute_heldout_probs(how: CrossValidation, generator: torch.Generator, folds: int = FOLDS) -> Tensor:
+    """Predictions of networks that were not trained on the sample: K-fold cross-validation, classes spread evenly.
+
+    Returns: (N, C), rows sum to 1
+    Raises:  ScoreInputError when there are fewer samples than folds
+    """
+    fold = draw_folds(how.samples.labels.cpu(), folds, generator)
+    parts = [((fold != k).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(folds)]
+    probs = torch.empty(len(how.samples), how.samples.classes)
+    for (_, test), predicted in zip(parts, how.predict(parts, "fold"), strict=True):
+        probs[test] = predicted
+    return probs
+
+
+def compute_heldout_correct(
+    how: CrossValidation, generator: torch.Generator, repeats: int = REPEATS
+) -> tuple[Tensor, Tensor]:
+    """Whether networks trained on random halves without a sample predict its given label.
+
+    Both halves of a split are used, so that every sample is held out equally often.
+
+    Returns: heldout (R, N) and correct (R, N) bool, R = 2 repeats networks
+    """
+    labels = how.samples.labels.cpu()
+    halves = [draw_folds(labels, 2, generator) for _ in range(repeats)]
+    held = torch.stack([half == k for half in halves for k in range(2)])
+    parts = [((~out).nonzero()[:, 0], out.nonzero()[:, 0]) for out in held]
+    correct = torch.zeros_like(held)
+    for row, (_, test), probs in zip(correct, parts, how.predict(parts, "half"), strict=True):
+        row[test] = probs.argmax(1) == labels[test]
+    return held, correct
+
+
+def compute_incv(how: CrossValidation, generator: torch.Generator, rounds: int = ROUNDS) -> tuple[Tensor, float]:
+    """Iterative noisy cross-validation, see `select_incv`.
+
+    Returns: selected (N,) bool, and the estimated noise rate
+    """
+    asked = 0
+
+    def predict(parts: Sequence[Part]) -> list[Tensor]:
+        nonlocal asked
+        found = how.predict(parts, "incv", asked, 2 * rounds)
+        asked += len(parts)
+        return found
+
+    return select_incv(predict, how.samples.labels.cpu(), generator, rounds)
+
+
+def _subset(samples: Samples, positions: Tensor) -> Samples:
+    positions = positions.to(samples.inputs.device)
+    true_labels = None if samples.true_labels is None else samples.true_labels[positions]
+    return replace(
+        samples,
+        inputs=samples.inputs[positions],
+        labels=samples.labels[positions],
+        sample_ids=samples.sample_ids[positions],
+        true_labels=true_labels,
+    )

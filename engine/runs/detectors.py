@@ -1,0 +1,197 @@
+"""Noise detectors as files: train one on a run, keep it in the workspace, apply it to other runs, list them.
+
+A detector is one safetensors file, its tensors and a JSON record of where it came from; nothing is pickled. The
+one that ships with the package is called `digits`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import scores
+from engine.errors import NotFoundError, SpecError, StorageError, unknown_name
+from engine.queries.connection import connected, source_run
+from engine.scores.evaluation import evaluate_detection
+from engine.scores.lstm import (
+    Detector,
+    detector_of,
+    explain_detection,
+    lstm_detector,
+    train_detector,
+)
+from engine.store.tensors import load_tensors, save_tensors
+from engine.store.workspace import Workspace
+
+SHIPPED = "digits"
+SHIPPED_FILE = Path(scores.__file__).parent / "detectors" / f"{SHIPPED}.safetensors"
+
+
+def train_on_run(
+    workspace: Workspace,
+    dataset: str,
+    run_id: str,
+    name: str,
+    *,
+    start: str | None = None,
+    lr: float | None = None,
+    epochs: int = 10,
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Train a detector on the dynamics of a run whose mislabelled samples are known, and save it.
+
+    Every seed of the run adds its sequences: more seeds make a detector that transfers better.
+
+    Args:    name: of the new detector; start: the name of one to fine-tune; lr: 0.1, or 0.03 to fine-tune
+    Returns: the record that is saved with it: name, dataset, run_id, noise, start, lr, sequences, epochs, metrics
+             (of the held-out tenth) and notes
+    Raises:  SpecError for a name that is taken or no file name; NotFoundError when the run has no dynamics or the
+             dataset no true labels; ScoreInputError when too few samples are mislabelled
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise SpecError(f"detector name {name!r}; allowed: up to 64 letters, digits, '-' and '_'")
+    if name == SHIPPED or _path(workspace, name).exists():
+        raise SpecError(f"there is a detector '{name}' already; choose another name")
+    p_given, ids = read_sequences(workspace, dataset, run_id)
+    mislabelled = read_mislabelled(workspace, dataset, ids)
+    if mislabelled is None:
+        raise NotFoundError(
+            f"dataset '{dataset}' has samples without a true label, so a detector cannot learn from it; inject noise "
+            "into a clean one (winnow ingest --noise symmetric:0.3)"
+        )
+    seeds, length, n = p_given.shape
+    fit = train_detector(
+        p_given.permute(1, 0, 2).reshape(length, seeds * n),
+        mislabelled.repeat(seeds),
+        seed,
+        start=load_detector(workspace, start)[0] if start else None,
+        lr=lr,
+        epochs=epochs,
+        report=report,
+    )
+    record = {
+        "name": name,
+        "dataset": dataset,
+        "run_id": run_id,
+        "noise": f"{float(mislabelled.float().mean()):.3f} of the labels wrong",
+        "start": start,
+        "lr": fit.lr,
+        "sequences": seeds * n,
+        "epochs": fit.detector.epochs,
+        "metrics": fit.metrics,
+        "notes": list(fit.notes),
+    }
+    save_detector(workspace, fit.detector, record)
+    return record
+
+
+def apply_to_run(workspace: Workspace, dataset: str, run_id: str, name: str) -> dict[str, Any]:
+    """Judge the samples of a run with a detector, without training anything.
+
+    Returns: sample_ids (N,) and values (N,), the probability of being mislabelled as the mean over the run's seeds,
+             as arrays, and metrics: roc_auc, average_precision, precision_at_95 where the truth is known
+    Raises:  NotFoundError for an unknown detector or a run without dynamics
+    """
+    detector, _ = load_detector(workspace, name)
+    p_given, ids = read_sequences(workspace, dataset, run_id)
+    values = torch.stack([lstm_detector(sequences, detector) for sequences in p_given]).double().mean(0).numpy()
+    mislabelled = read_mislabelled(workspace, dataset, ids)
+    metrics = {} if mislabelled is None else evaluate_detection(values, mislabelled.numpy())
+    return {"sample_ids": ids, "values": values, "metrics": metrics}
+
+
+def explain_sample(workspace: Workspace, dataset: str, run_id: str, sample_id: int, name: str = SHIPPED) -> Tensor:
+    """What each epoch of a run's first seed adds to a sample's probability of being mislabelled: (T,).
+
+    Raises: NotFoundError for an unknown detector, run or sample
+    """
+    detector, _ = load_detector(workspace, name)
+    p_given, ids = read_sequences(workspace, dataset, run_id)
+    place = np.flatnonzero(ids == sample_id)
+    if not len(place):
+        raise NotFoundError(f"run {run_id} has no training sample {sample_id}; it has 0 to {int(ids[-1])}")
+    return explain_detection(detector, p_given[0, :, int(place[0])], p_given[0].mean(1), seed=0)
+
+
+def list_detectors(workspace: Workspace) -> list[dict[str, Any]]:
+    """The records of the detectors that can be applied: the shipped one, then the workspace's by name."""
+    names = sorted(path.stem for path in _folder(workspace).glob("*.safetensors"))
+    return [load_detector(workspace, name)[1] for name in (SHIPPED, *names)]
+
+
+def save_detector(workspace: Workspace, detector: Detector, record: dict[str, Any]) -> Path:
+    """Write a detector under its record's name; returns the file."""
+    path = _path(workspace, record["name"])
+    path.parent.mkdir(exist_ok=True)
+    tensors = {name: values.detach().cpu().numpy() for name, values in detector.state_dict().items()}
+    save_tensors(path, {**tensors, "epochs": np.array(detector.epochs, np.int32)}, record)
+    return path
+
+
+def detector_file(workspace: Workspace, name: str) -> Path:
+    """The file of a detector; NotFoundError for an unknown name."""
+    path = SHIPPED_FILE if name == SHIPPED else _path(workspace, name)
+    if not path.is_file():
+        known = [SHIPPED, *(file.stem for file in _folder(workspace).glob("*.safetensors"))]
+        raise NotFoundError(unknown_name("detector", name, known, "winnow detector list"))
+    return path
+
+
+def load_detector(workspace: Workspace, name: str) -> tuple[Detector, dict[str, Any]]:
+    """A detector and its record; NotFoundError for an unknown name, StorageError for a damaged file."""
+    path = detector_file(workspace, name)
+    tensors, record = load_tensors(path) or ({}, {})
+    try:
+        return detector_of({key: torch.from_numpy(values).float() for key, values in tensors.items()}), record
+    except (KeyError, RuntimeError) as error:
+        raise StorageError(f"{path} is no noise detector; remove it") from error
+
+
+def read_sequences(workspace: Workspace, dataset: str, run_id: str) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    """p_given of a run's own or borrowed dynamics: (S, T, N) and the sample ids (N,), ascending.
+
+    Raises: NotFoundError when the run has none
+    """
+    with connected(workspace, dataset) as connection:
+        owner = source_run(connection, "dynamics", run_id)
+        rows = (
+            connection.cursor()
+            .sql(
+                "SELECT seed, list(p_given ORDER BY epoch) AS p_given, sample_id FROM dynamics WHERE run_id = ? "
+                "GROUP BY seed, sample_id ORDER BY seed, sample_id",
+                params=[owner],
+            )
+            .to_arrow_table()
+        )
+    if not rows.num_rows:
+        raise NotFoundError(f"run {run_id} of '{dataset}' has no dynamics; make one: winnow run {dataset}")
+    ids = np.unique(rows.column("sample_id").to_numpy())
+    flat = rows.column("p_given").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    sequences = torch.from_numpy(flat.reshape(rows.num_rows // len(ids), len(ids), -1).copy())
+    return sequences.transpose(1, 2).float(), ids
+
+
+def read_mislabelled(workspace: Workspace, dataset: str, ids: np.ndarray[Any, Any]) -> Tensor | None:
+    """Whether the label of each sample is wrong (N,) bool; None where that is unknown of any."""
+    with connected(workspace, dataset) as connection:
+        columns = connection.execute(
+            "SELECT sample_id, coalesce(true_label, -1) AS truth, label FROM samples WHERE split = 'train' ORDER BY 1"
+        ).fetchnumpy()
+    place = np.searchsorted(columns["sample_id"], ids)
+    truth, labels = columns["truth"][place], columns["label"][place]
+    return None if (truth < 0).any() else torch.from_numpy(np.asarray(truth != labels))
+
+
+def _folder(workspace: Workspace) -> Path:
+    return workspace.root / "detectors"
+
+
+def _path(workspace: Workspace, name: str) -> Path:
+    return _folder(workspace) / f"{name}.safetensors"

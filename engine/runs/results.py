@@ -1,0 +1,301 @@
+"""Writing a run's results: the tables of one results file, and the scores computed from its dynamics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from engine.scores.evaluation import evaluate_rule, evaluate_score
+from engine.scores.registry import TRAJECTORY_INPUTS, Score, catalog_row, compute_score
+from engine.selection.orders import compute_ranks
+from engine.spec import spec_hash
+from engine.store.progress import Parts
+from engine.store.schema import RESULT_TABLES
+from engine.training.recording import BLOCK_BYTES, create_trajectories, read_trajectories
+
+Array = np.ndarray[Any, Any]
+
+DYNAMICS = "dynamics"
+"""The part of scoring that reads the recorded dynamics, for all scores of them together."""
+
+
+class Given(Protocol):
+    """Where the inputs of scores come from, but for the recorded dynamics: `engine.runs.inputs.Inputs`, for one."""
+
+    def of_score(self, found: Score, seed: int = 0) -> Mapping[str, Any]:
+        """The inputs of a score and its rule in one seed."""
+
+    def seconds_of(self, found: Score, seed: int = 0) -> float:
+        """What they took."""
+
+
+class Results:
+    """One results file while it is being written. Its dynamics are its own, or those of an attached run."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
+        self.connection = connection
+        self.seed = seed
+        self.notes: list[str] = []
+        self._trajectories = ""
+        self._rules: dict[str, Array] = {}
+        connection.execute(RESULT_TABLES)
+
+    def make_trajectories(self) -> None:
+        """Make the table for dynamics of the run's own."""
+        self._trajectories = "trajectories"
+        create_trajectories(self.connection)
+
+    def attach_trained(self, path: Path) -> None:
+        """Read dynamics from another run's results."""
+        quoted = str(path).replace("'", "''")
+        self.connection.execute(f"ATTACH '{quoted}' AS trained (READ_ONLY)")
+        self._trajectories = "trained.trajectories"
+
+    def write_run(self, **row: Any) -> None:
+        """The one row that says what this file is."""
+        row = {**row, "created_at": datetime.now(UTC).replace(tzinfo=None)}
+        names = ", ".join(row)
+        marks = ", ".join("?" for _ in row)
+        self.connection.execute(f"INSERT INTO run ({names}) VALUES ({marks})", list(row.values()))
+
+    def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
+        kept = [[row[name] for name in names] for row in rows if "lr" in row]
+        if kept:
+            self.connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
+
+    def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
+        n, k = ids.shape
+        offsets = pa.array(np.arange(n + 1, dtype=np.int32) * k)
+        self._insert(
+            "neighbor_lists",
+            sample_id=np.arange(n, dtype=np.int32),
+            neighbor_ids=pa.ListArray.from_arrays(offsets, pa.array(ids.numpy().astype(np.int32).reshape(-1))),
+            similarities=pa.ListArray.from_arrays(offsets, pa.array(similarities.numpy().reshape(-1))),
+        )
+
+    def write_embedding(self, method: str, coordinates: Tensor) -> None:
+        n = len(coordinates)
+        self._insert(
+            "embedding",
+            method=_repeat(method, n),
+            sample_id=np.arange(n, dtype=np.int32),
+            x=coordinates[:, 0].numpy(),
+            y=coordinates[:, 1].numpy(),
+        )
+
+    def write_threshold_rule(self, member: Tensor, aum: Tensor, flagged: Tensor, alpha: Tensor) -> None:
+        """The rule `aum_threshold`: each sample with the round that decided, where it lies highest above alpha."""
+        decided = (aum - alpha[:, None]).masked_fill(member, -torch.inf).argmax(0)
+        value = aum.gather(0, decided[None])[0]
+        self.write_rule("aum_threshold", flagged.numpy(), alpha[decided].numpy(), value.numpy())
+        for r, value in enumerate(alpha.tolist()):
+            self.notes.append(
+                f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} "
+                "threshold samples"
+            )
+
+    def write_rule(self, rule: str, flagged: Array, threshold: Array, value: Array) -> None:
+        """A rule's verdict on every sample: flagged (N,) bool, and the value (N,) held against the threshold (N,)."""
+        n = len(flagged)
+        self._rules[rule] = flagged
+        self._insert(
+            "flags",
+            rule=_repeat(rule, n),
+            sample_id=np.arange(n, dtype=np.int32),
+            flagged=flagged,
+            threshold=threshold,
+            value=value,
+        )
+
+    def copy_flags(self, rule: str) -> None:
+        """Take a rule over from the attached run."""
+        rows = self.connection.execute(
+            "SELECT flagged, threshold, value FROM trained.flags WHERE rule = ? ORDER BY sample_id", [rule]
+        ).fetchnumpy()
+        if len(rows["flagged"]):
+            numbers = (np.asarray(rows[name], np.float32) for name in ("threshold", "value"))
+            self.write_rule(rule, np.asarray(rows["flagged"], bool), *numbers)
+
+    def write_scores(
+        self,
+        scores: Sequence[Score],
+        labels: Tensor,
+        classes: int,
+        mislabelled: Array | None,
+        progress: Parts,
+        inputs: Given | None = None,
+    ) -> None:
+        """Compute, rank, evaluate and write the scores; from dynamics also the labels the networks voted for.
+
+        inputs: of the scores, but for the recorded dynamics; without them a score gets the labels, a generator and
+        the shipped detector.
+        """
+        n = len(labels)
+        values: dict[str, Tensor] = {}
+        seconds = dict.fromkeys((s.name for s in scores), 0.0)
+        given = inputs or _Free(self, labels)
+        over_dynamics = [s for s in scores if s.over_dynamics]
+        if over_dynamics:
+            progress.enter(DYNAMICS)
+            self._score_dynamics(over_dynamics, n, classes, values, seconds, progress, given)
+        rule_values: dict[str, Tensor] = {}
+        for found in scores:
+            if not found.over_dynamics:
+                progress.enter(found.name)
+                values[found.name] = self._score_whole(found, given, seconds)
+                if found.flags_by:
+                    asked = given.of_score(found, 0)
+                    rule_values[found.name] = found.flags_by(*(asked[name] for name in found.rule_inputs)).float()
+        for found in scores:
+            started = time.perf_counter()
+            ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()
+            seconds[found.name] += time.perf_counter() - started
+            self._insert(
+                "scores",
+                score=_repeat(found.name, n),
+                sample_id=np.arange(n, dtype=np.int32),
+                value=values[found.name].numpy(),
+                rank=ranks.astype(np.int32),
+            )
+            row = catalog_row(found)
+            self.connection.execute(
+                "INSERT INTO score_catalog VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [*row.values(), seconds[found.name]],
+            )
+            if mislabelled is not None:
+                self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
+            if found.flags_above is not None:
+                judged = rule_values.get(found.name, values[found.name])
+                threshold = np.full(n, found.flags_above, np.float32)
+                self.write_rule(found.rule, (judged > found.flags_above).numpy(), threshold, judged.numpy())
+        if mislabelled is not None:
+            for rule, flagged in self._rules.items():
+                self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
+
+    def _score_dynamics(
+        self,
+        scores: Sequence[Score],
+        n: int,
+        classes: int,
+        values: dict[str, Tensor],
+        seconds: dict[str, float],
+        progress: Parts,
+        inputs: Given,
+    ) -> None:
+        columns = {"label", "predicted"}
+        for found in scores:
+            columns |= {found.recorded} if found.recorded else set(found.inputs) & TRAJECTORY_INPUTS
+        seeds, epochs = self._shape()
+        per_seed = {found.name: torch.empty(seeds, n) for found in scores}
+        others = {found.name: inputs.of_score(found, 0) for found in scores if not found.recorded}
+        step = max(1, BLOCK_BYTES // (4 * len(columns) * seeds * epochs))
+        for start in range(0, n, step):
+            stop = min(start + step, n)
+            block = read_trajectories(self.connection, self._trajectories, sorted(columns), start, stop)
+            for found in scores:
+                started = time.perf_counter()
+                for s in range(seeds):
+                    if found.recorded:
+                        value = block[found.recorded][s, found.at(epochs) - 1]
+                    else:
+                        own = {i: block[i][s] for i in found.inputs if i in TRAJECTORY_INPUTS}
+                        value = compute_score(found, {**others[found.name], **own})
+                    per_seed[found.name][s, start:stop] = value
+                seconds[found.name] += time.perf_counter() - started
+            self._write_votes(block["predicted"].long(), block["label"], classes, start)
+            progress.step(stop, n)
+        for found in scores:
+            values[found.name] = self._write_seed_scores(found, per_seed[found.name])
+            self._note_epoch(found, epochs)
+
+    def _score_whole(self, found: Score, given: Given, seconds: dict[str, float]) -> Tensor:
+        """A score over all samples at once, of the first seed's network or as the mean over all."""
+        seeds, epochs = self._shape() if found.needs_training and self._trajectories else (1, 0)
+        per_seed = []
+        for seed in range(seeds if found.every_seed else 1):
+            inputs = given.of_score(found, seed)
+            started = time.perf_counter()
+            per_seed.append(compute_score(found, inputs))
+            seconds[found.name] += time.perf_counter() - started + given.seconds_of(found, seed)
+        self._note_epoch(found, epochs)
+        return self._write_seed_scores(found, torch.stack(per_seed)) if found.every_seed else per_seed[0]
+
+    def _write_seed_scores(self, found: Score, per_seed: Tensor) -> Tensor:
+        """Write the values (S, N) of the seeds and return their mean."""
+        seeds, n = per_seed.shape
+        self._insert(
+            "seed_scores",
+            score=_repeat(found.name, n * seeds),
+            seed=np.repeat(np.arange(seeds, dtype=np.int32), n),
+            sample_id=np.tile(np.arange(n, dtype=np.int32), seeds),
+            value=per_seed.reshape(-1).numpy(),
+        )
+        return per_seed.double().mean(0).float()
+
+    def _note_epoch(self, found: Score, epochs: int) -> None:
+        if epochs and found.epoch and found.at(epochs) < found.epoch:
+            self.notes.append(f"{found.name} is taken after epoch {epochs}, the last one (its epoch is {found.epoch})")
+
+    def _write_votes(self, predicted: Tensor, labels: Tensor, classes: int, first_id: int) -> None:
+        """Suggest the class predicted most often over all seeds and epochs, where it is not the given one."""
+        seeds, epochs, n = predicted.shape
+        votes = torch.zeros(n, classes)
+        votes.scatter_add_(1, predicted.reshape(-1, n).T, torch.ones(n, seeds * epochs))
+        votes[torch.arange(n), labels] += 0.5  # a tie with the given label is no suggestion
+        count, winner = votes.max(1)
+        differs = winner != labels
+        self._insert(
+            "suggestions",
+            sample_id=(differs.nonzero()[:, 0] + first_id).numpy().astype(np.int32),
+            suggested_label=winner[differs].numpy().astype(np.int32),
+            confidence=(count[differs] / (seeds * epochs)).numpy(),
+            method=_repeat("prediction_vote", int(differs.sum())),
+        )
+
+    def _shape(self) -> tuple[int, int]:
+        row = self.connection.execute(
+            f"SELECT count(*), any_value(len(margin)) FROM {self._trajectories} WHERE sample_id = 0"
+        ).fetchall()[0]
+        return int(row[0]), int(row[1])
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator of its own for every purpose, from the run's seed."""
+        return torch.Generator().manual_seed(int(spec_hash([self.seed, purpose]), 16))
+
+    def _write_metrics(self, name: str, metrics: Mapping[str, float]) -> None:
+        for metric, value in metrics.items():
+            self.connection.execute("INSERT INTO metrics VALUES (?, ?, ?)", [name, metric, value])
+
+    def _insert(self, table: str, **columns: Any) -> None:
+        block = pa.table({name: pa.array(values) for name, values in columns.items()})
+        self.connection.register("block", block)
+        self.connection.execute(f"INSERT INTO {table} SELECT * FROM block")
+        self.connection.unregister("block")
+
+
+class _Free:
+    """Inputs that need nothing: what the scores of a recorded run can have."""
+
+    def __init__(self, results: Results, labels: Tensor) -> None:
+        self.results, self.labels = results, labels
+
+    def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
+        known = {"labels": self.labels, "generator": self.results.generator(found.name), "detector": None}
+        return {name: known[name] for name in found.inputs if name not in TRAJECTORY_INPUTS}
+
+    def seconds_of(self, found: Score, seed: int = 0) -> float:
+        return 0.0
+
+
+def _repeat(text: str, n: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([text]))

@@ -1,0 +1,68 @@
+"""Kernel velocity per group of a score's ranks, from the networks that a run has kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from engine.data.loader import load_split, normalisation, to_float
+from engine.errors import NotFoundError
+from engine.queries.connection import connected, fetch_sql, latest_run, source_run
+from engine.scores.kernel import GROUP_SIZE, GROUPS, compute_kernel_velocity, decile_groups
+from engine.spec import RunSpec, spec_from_json
+from engine.store.tensors import load_tensors
+from engine.store.workspace import Workspace
+from engine.training.models import build_model
+
+
+def velocity_by_decile(
+    workspace: Workspace,
+    dataset: str,
+    score: str,
+    run_id: str | None = None,
+    size: int = GROUP_SIZE,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
+    """How fast the tangent kernel of each decile of a score turns while the first network trains (CG, appendix I).
+
+    Args:    run_id: whose scores; None = the newest run that has the score; size: samples of a decile, from its
+             easiest on, at most N / 10
+    Returns: decile (0 = easiest), epoch, until (the epochs whose kernels are compared), velocity 0..1
+    Raises:  NotFoundError when no run has the score, or its training kept fewer than two networks
+    """
+    with connected(workspace, dataset) as connection:
+        found = run_id or latest_run(connection, "scores", score)
+        ranks = fetch_sql(
+            connection,
+            "SELECT rank FROM scores WHERE run_id = ? AND score = ? ORDER BY sample_id",
+            [found, score],
+        )["rank"].to_numpy(np.int64)
+        if not found or not len(ranks):
+            raise NotFoundError(
+                f"no run of '{dataset}' has the score '{score}'; make one: winnow run {dataset} --scores {score}"
+            )
+        trained = source_run(connection, "epochs", found)
+    spec = spec_from_json(workspace.read_spec(trained)["spec"])
+    training = spec.training if isinstance(spec, RunSpec) else None
+    kept = sorted(workspace.published_dir(trained).glob("weights-epoch*.safetensors"), key=lambda p: int(p.stem[13:]))
+    last = workspace.published_dir(trained) / "weights.safetensors"
+    if training is None or not kept or not last.exists():
+        raise NotFoundError(f"run {found} has kept no networks of several epochs; make one: winnow run {dataset}")
+    samples = load_split(workspace, dataset, "train")
+    mean, std = normalisation(samples)
+    epochs, networks = [*(int(path.stem[13:]) for path in kept), training.epochs], []
+    for path in (*kept, last):
+        network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, 0)
+        weights, _ = load_tensors(path, "seed0.") or ({}, {})
+        network.load_state_dict({n.removeprefix("seed0."): torch.from_numpy(v) for n, v in weights.items()})
+        networks.append(network.eval())
+    rows = []
+    for decile, members in enumerate(decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))):
+        inputs = to_float(samples.inputs[members], mean, std)
+        speeds = compute_kernel_velocity(networks, inputs).tolist()
+        rows += [(decile, a, b, v) for a, b, v in zip(epochs[:-1], epochs[1:], speeds, strict=True)]
+        report(decile + 1, GROUPS)
+    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])

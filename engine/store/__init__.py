@@ -1,0 +1,1 @@
+"""The workspace on disk: what is published, running, decided. No torch."""

@@ -1,0 +1,233 @@
+"""The workspace on disk: paths, journals, checkpoints and publishing. The only code that renames.
+
+workspace/
+  winnow.json                   the format of the workspace
+  datasets/<name>.duckdb        immutable, published by ingest
+  runs/<run_id>/spec.json       what was asked
+                journal.jsonl   append-only while running
+                partial/         checkpoints and growing dynamics, gone when published
+                lock            held by the process that computes the run
+                published/      appears whole, by one rename, and never changes
+                velocity-*.json  what `winnow velocity` found
+  jobs/                         what the commands said that the dashboard started
+  decisions.duckdb              the only mutable database
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from engine.errors import BusyError, NotFoundError, StorageError, unknown_name
+from engine.store.atomic import fsync, remove_path, sha256_of, storage_errors, write_text
+
+FORMAT = 1
+"""Raised when an older version could misread what this one writes."""
+
+DEFAULT_ROOT = "winnow-workspace"
+
+
+def default_root(given: Path | None = None) -> Path:
+    """The workspace asked for, else WINNOW_WORKSPACE, else ./winnow-workspace."""
+    return given or Path(os.environ.get("WINNOW_WORKSPACE") or DEFAULT_ROOT)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The paths of one workspace. `open` checks the format first."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path | None = None, *, create: bool = False) -> Workspace:
+        """The workspace at root.
+
+        Raises: NotFoundError when it is not there and create is False; StorageError when it is of a newer
+        format, damaged or cannot be created.
+        """
+        path = default_root(root)
+        marker = path / "winnow.json"
+        if marker.is_file():
+            try:
+                found = json.loads(marker.read_text())["format"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise StorageError(f'{marker} is damaged; it should read {{"format": {FORMAT}}}') from error
+            if not isinstance(found, int) or found > FORMAT:
+                raise StorageError(
+                    f"workspace {path} has format {found}, this winnow reads up to {FORMAT}; "
+                    "upgrade winnow-images (pip install -U winnow-images) or choose another --workspace"
+                )
+            return cls(path)
+        if not create:
+            raise NotFoundError(f"no workspace at {path}; `winnow demo` or `winnow ingest` makes one (see --workspace)")
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise StorageError(f"{path} is not a winnow workspace and not empty; choose another --workspace")
+        with storage_errors("the workspace", path):
+            (path / "datasets").mkdir(parents=True, exist_ok=True)
+            (path / "runs").mkdir(exist_ok=True)
+            write_text(marker, json.dumps({"format": FORMAT}) + "\n")
+        return cls(path)
+
+    # Datasets ---------------------------------------------------------------------------------------------
+
+    def dataset_path(self, name: str) -> Path:
+        return self.root / "datasets" / f"{name}.duckdb"
+
+    def datasets(self) -> list[str]:
+        return sorted(p.stem for p in (self.root / "datasets").glob("*.duckdb") if not p.name.startswith("."))
+
+    def require_dataset(self, name: str) -> Path:
+        """The path of a dataset; NotFoundError, with the nearest name, when there is none."""
+        path = self.dataset_path(name)
+        if name not in self.datasets():
+            raise NotFoundError(unknown_name("dataset", name, self.datasets(), "winnow ingest makes one"))
+        return path
+
+    @contextlib.contextmanager
+    def building_dataset(self, name: str) -> Iterator[Path]:
+        """A temporary path to write a dataset to; published under its name when the block ends well."""
+        final = self.dataset_path(name)
+        temp = final.with_name(f".{name}.{os.getpid()}.tmp")
+        with exclusive(final.with_name(f".{name}.lock"), f"dataset '{name}' is being ingested"):
+            for stale in final.parent.glob(f".{name}.*.tmp*"):  # of a process that was killed
+                stale.unlink(missing_ok=True)
+            try:
+                with storage_errors(f"dataset '{name}'", final.parent):
+                    yield temp
+                    fsync(temp)
+                    os.replace(temp, final)
+                    fsync(final.parent)
+            finally:
+                for left in (temp, temp.with_name(temp.name + ".wal")):
+                    left.unlink(missing_ok=True)
+
+    # Runs -------------------------------------------------------------------------------------------------
+
+    def run_dir(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def run_ids(self) -> list[str]:
+        return sorted(p.parent.name for p in (self.root / "runs").glob("*/spec.json"))
+
+    def require_run(self, given: str) -> str:
+        """The run id that starts with what was given; NotFoundError when none or several do."""
+        found = [r for r in self.run_ids() if given and r.startswith(given)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise NotFoundError(f"run '{given}' is not unique: {', '.join(found[:5])}; give more digits")
+        raise NotFoundError(unknown_name("run", given, self.run_ids(), "winnow runs lists them"))
+
+    def published_dir(self, run_id: str) -> Path:
+        return self.run_dir(run_id) / "published"
+
+    def velocity_path(self, run_id: str, score: str) -> Path:
+        """Where the kernel velocity by decile of a score is kept: beside the run, which itself never changes."""
+        return self.run_dir(run_id) / f"velocity-{score}.json"
+
+    def is_published(self, run_id: str) -> bool:
+        return self.published_dir(run_id).is_dir()
+
+    def published_runs(self) -> list[str]:
+        return [r for r in self.run_ids() if self.is_published(r)]
+
+    def start_run(self, run_id: str, spec: dict[str, Any]) -> Path:
+        """Make a run's folder and write its spec.json, unless they are there."""
+        folder = self.run_dir(run_id)
+        with storage_errors(f"run {run_id}", self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "spec.json").exists():
+                write_text(folder / "spec.json", json.dumps(spec, indent=1) + "\n")
+        return folder
+
+    def read_spec(self, run_id: str) -> dict[str, Any]:
+        """The content of a run's spec.json: `spec`, `environment`, `created_at`."""
+        path = self.run_dir(run_id) / "spec.json"
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"{path} cannot be read; remove the run (winnow remove {run_id}) and ask again"
+            ) from error
+        return content
+
+    @contextlib.contextmanager
+    def building_run(self, run_id: str) -> Iterator[Path]:
+        """A private folder to write a run's results in; published whole when the block ends well.
+
+        A manifest with the SHA-256 of every file is added last. What the run needed only while it was being
+        computed (checkpoint, spilled dynamics) is removed after the rename.
+        """
+        folder = self.run_dir(run_id)
+        temp = folder / ".publishing"
+        shutil.rmtree(temp, ignore_errors=True)
+        try:
+            with storage_errors(f"the results of run {run_id}", folder):
+                temp.mkdir()
+                yield temp
+                manifest = {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in sorted(temp.iterdir())}
+                (temp / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": manifest}, indent=1) + "\n")
+                for path in temp.iterdir():
+                    fsync(path)
+                os.rename(temp, self.published_dir(run_id))
+                fsync(folder)
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)
+        remove_path(folder / "partial")
+
+    def remove_run(self, run_id: str) -> None:
+        """Delete a run; spec.json goes first, so that a half-deleted run is never listed."""
+        folder = self.run_dir(run_id)
+        with exclusive(folder / "lock", f"run {run_id} is being computed (winnow cancel {run_id})"):
+            (folder / "spec.json").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_dataset(self, name: str) -> None:
+        """Delete a dataset file. Its runs are the caller's to remove first."""
+        self.require_dataset(name).unlink()
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file that the system releases when this process ends, however it ends. BusyError if held."""
+    lock = filelock.FileLock(path)
+    try:
+        with storage_errors("a lock", path.parent):
+            # Not at once: a reader that asks whether the lock is held holds it for a moment itself.
+            lock.acquire(timeout=1.0, poll_interval=0.05)
+    except filelock.Timeout as error:
+        raise BusyError(f"{busy}; wait for it to end") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock at path."""
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+# Journal ------------------------------------------------------------------------------------------------------
+
+
+# Tensors ------------------------------------------------------------------------------------------------------
+
+
+# Files --------------------------------------------------------------------------------------------------------

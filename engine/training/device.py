@@ -1,0 +1,80 @@
+"""What a run is computed on: the device, its free memory, and the versions recorded beside the results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import SpecError
+from engine.store.version import winnow_version
+
+
+def describe_environment(device: Any) -> dict[str, Any]:
+    """Versions, device and, in a checkout, the commit. device: a torch.device, or a name."""
+    packages = ("torch", "duckdb", "numpy", "umap-learn")
+    name = platform.processor() or platform.machine()
+    if str(device).startswith("cuda"):
+        import torch
+
+        name = torch.cuda.get_device_name()
+    return {
+        "winnow": winnow_version(),
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "device": str(device),
+        "device_name": name,
+        "cpus": os.cpu_count(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def available_bytes(device: Any) -> int:
+    """Memory that can still be allocated: of the GPU, or of this machine within the limits of its control group."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for line in _read_lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            found.append(1024 * int(line.split()[1]))
+    group = Path("/sys/fs/cgroup")
+    limit, used = (_read_lines(group / name) for name in ("memory.max", "memory.current"))
+    if limit and used and limit[0].isdigit():
+        found.append(int(limit[0]) - int(used[0]))
+    return min(found)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines of a file of the system, none where it does not exist."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _git_commit() -> str | None:
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def pick_device(asked: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; SpecError when CUDA is asked and not there."""
+    if asked not in ("auto", "cpu", "cuda"):
+        raise SpecError(f"--device is '{asked}'; allowed: auto, cpu, cuda")
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise SpecError("--device cuda was asked, but torch sees no CUDA device; use --device auto")
+    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")

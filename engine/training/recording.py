@@ -1,0 +1,298 @@
+"""The recording of training dynamics: per sample and epoch, a few numbers, in a file that grows with the epochs.
+
+Logits are staged as they come and turned into columns some thousand rows at a time, because many small tensor
+operations per step would cost more than the step's own arithmetic. The file holds one block per epoch, so an
+epoch written twice (after a crash and a resume) is the same epoch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from engine.errors import ScoreInputError, StorageError
+from engine.scores.prediction import split_logits
+from engine.scores.registry import recorded_scores
+from engine.store.atomic import storage_errors
+
+STAGED_VALUES = 1 << 19
+"""Logits staged before they are turned into columns."""
+
+BLOCK_BYTES = 1 << 26
+"""Memory for one block of samples when trajectories are written or read."""
+
+Array = np.ndarray[Any, Any]
+
+
+def recorded_columns() -> dict[str, str]:
+    """The recorded columns and their numpy types: what the scores of one epoch need, and the predictions."""
+    floats = ["p_given", *recorded_scores(), "logit_given"]
+    return {**dict.fromkeys(floats, "float32"), "other": "int16", "predicted": "int16"}
+
+
+def compute_columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """The recorded columns of a batch.
+
+    Args:    logits (B, C) finite float; labels (B,) int64 in [0, C)
+    Returns: column -> (B,): float32; int16 for `other` (class of the largest other logit) and `predicted`
+    """
+    given, other, other_class = split_logits(logits, labels)
+    inputs = {"logits": logits, "probs": torch.softmax(logits, 1), "labels": labels}
+    columns = {"p_given": inputs["probs"].gather(1, labels[:, None])[:, 0], "logit_given": given}
+    for column, found in recorded_scores().items():
+        columns[column] = found.function(**{name: inputs[name] for name in found.inputs})
+    columns["other"] = other_class.short()
+    # A tie between the given and another class counts as argmax does: the smaller class number wins.
+    ours = (given > other) | ((given == other) & (labels < other_class))
+    columns["predicted"] = torch.where(ours, labels, other_class).short()
+    return columns
+
+
+@dataclass(frozen=True)
+class Spill:
+    """The file that one network's dynamics grow in: per epoch all columns (N each), then logits (N, C) if kept."""
+
+    path: Path
+    samples: int
+    classes: int
+    keep_logits: bool
+
+    @property
+    def column_types(self) -> dict[str, np.dtype[Any]]:
+        return {name: np.dtype(kind) for name, kind in recorded_columns().items()}
+
+    @property
+    def epoch_bytes(self) -> int:
+        row = sum(kind.itemsize for kind in self.column_types.values())
+        return self.samples * (row + (4 * self.classes if self.keep_logits else 0))
+
+    def epochs(self) -> int:
+        """Whole epochs in the file."""
+        return self.path.stat().st_size // self.epoch_bytes if self.path.exists() else 0
+
+    def write(self, epoch: int, columns: dict[str, Tensor], logits: Tensor | None) -> None:
+        """Put epoch (0-based) in its place."""
+        parts = [columns[name].cpu().numpy().astype(kind, copy=False) for name, kind in self.column_types.items()]
+        if self.keep_logits and logits is not None:
+            parts.append(logits.numpy())
+        with (
+            storage_errors("dynamics", self.path.parent),
+            open(self.path, "r+b" if self.path.exists() else "w+b") as file,
+        ):
+            file.seek(epoch * self.epoch_bytes)
+            for part in parts:
+                file.write(np.ascontiguousarray(part).data)
+
+    def truncate(self, epochs: int) -> None:
+        """Forget what comes after so many epochs; StorageError when fewer are there."""
+        if self.epochs() < epochs:
+            raise StorageError(
+                f"{self.path} holds {self.epochs()} epochs, the checkpoint {epochs}; remove the run and ask again"
+            )
+        if self.path.exists():
+            os.truncate(self.path, epochs * self.epoch_bytes)
+
+    def sync(self) -> None:
+        """Wait until the file is on the disk."""
+        if self.path.exists():
+            handle = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def columns(self) -> dict[str, Array]:
+        """The columns as (T, N) arrays mapped from the file."""
+        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        epochs, offset, out = self.epochs(), 0, {}
+        for name, kind in self.column_types.items():
+            strides = (self.epoch_bytes, kind.itemsize)
+            out[name] = np.ndarray((epochs, self.samples), kind, mapped, offset, strides)
+            offset += self.samples * kind.itemsize
+        return out
+
+    def logits(self) -> Array:
+        """The kept logits as a (T, N, C) array mapped from the file."""
+        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        offset = self.epoch_bytes - self.samples * self.classes * 4
+        shape, strides = (self.epochs(), self.samples, self.classes), (self.epoch_bytes, 4 * self.classes, 4)
+        return np.ndarray(shape, np.float32, mapped, offset, strides)
+
+
+class DynamicsRecorder:
+    """Takes the logits of one network, batch by batch, and writes an epoch of dynamics at a time to a Spill."""
+
+    def __init__(self, spill: Spill, device: torch.device, expected: Tensor | None = None) -> None:
+        """expected: (N,) the labels that must be logged, when they come from somebody else's loop."""
+        self.spill = spill
+        self.device = device
+        self._expected = None if expected is None else expected.to(device)
+        n = spill.samples
+        types = {"float32": torch.float32, "int16": torch.int16}
+        self._columns = {c: torch.zeros(n, dtype=types[t], device=device) for c, t in recorded_columns().items()}
+        self._logits = torch.zeros(n, spill.classes) if spill.keep_logits else None
+        self._seen = torch.zeros(n, dtype=torch.bool, device=device)
+        self._staged: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._staged_values = 0
+
+    def log(self, logits: Tensor, labels: Tensor, positions: Tensor) -> None:
+        """Take one batch: logits (B, C), labels (B,), positions (B,) of the samples in the training set."""
+        self._staged.append((logits.detach(), labels, positions))
+        self._staged_values += logits.numel()
+        if self._staged_values >= STAGED_VALUES:
+            self._flush()
+
+    def end_epoch(self, epoch: int) -> dict[str, float]:
+        """Write the epoch (0-based) and return its mean loss and accuracy against the given labels.
+
+        A sample not logged in this epoch keeps its values of the last one. Raises ScoreInputError when a sample
+        has never been logged.
+        """
+        self._flush()
+        if not bool(self._seen.all()):
+            missing = (~self._seen).nonzero()[:, 0]
+            raise ScoreInputError(
+                f"{len(missing)} of {len(self._seen)} samples were not logged by the end of epoch {epoch + 1}, "
+                f"the first is {int(missing[0])}; log every sample in the first epoch (drop_last=False)"
+            )
+        self.spill.write(epoch, self._columns, self._logits)
+        # `predicted` is either the given label or the class of the largest other logit.
+        accuracy = (self._columns["predicted"] != self._columns["other"]).float().mean()
+        return {"train_loss": float(self._columns["loss"].double().mean()), "train_accuracy": float(accuracy)}
+
+    def restore(self, epochs: int) -> None:
+        """Continue after so many epochs of the spill: what came after them is forgotten."""
+        self.spill.truncate(epochs)
+        if epochs:
+            for name, values in self.spill.columns().items():
+                self._columns[name].copy_(torch.from_numpy(values[epochs - 1].copy()))
+            if self._logits is not None:
+                self._logits.copy_(torch.from_numpy(self.spill.logits()[epochs - 1].copy()))
+            self._seen.fill_(True)
+
+    def _flush(self) -> None:
+        if not self._staged:
+            return
+        logits, labels, positions = (torch.cat(parts) for parts in zip(*self._staged, strict=True))
+        self._staged, self._staged_values = [], 0
+        logits = logits.to(self.device).float()
+        positions, labels = positions.to(self.device), labels.to(self.device)
+        if self._expected is not None:
+            self._check(labels, positions, self._expected)
+        if not bool(torch.isfinite(logits).all()):
+            bad = int(positions[(~torch.isfinite(logits)).any(1)][0])
+            raise ScoreInputError(
+                f"the logits of sample {bad} are not finite; lower the learning rate or check its input"
+            )
+        for name, values in compute_columns(logits, labels).items():
+            self._columns[name][positions] = values
+        if self._logits is not None:
+            self._logits[positions.cpu()] = logits.cpu()
+        self._seen[positions] = True
+
+    def _check(self, labels: Tensor, positions: Tensor, expected: Tensor) -> None:
+        known = (positions >= 0) & (positions < len(expected))
+        if not bool(known.all()):
+            raise ScoreInputError(f"sample_id {int(positions[~known][0])}; allowed: 0 to {len(expected) - 1}")
+        differs = expected[positions] != labels
+        if bool(differs.any()):
+            i, given = int(positions[differs][0]), int(labels[differs][0])
+            raise ScoreInputError(
+                f"sample {i} was logged with label {given}, the dataset gives {int(expected[i])}; "
+                "check that sample_ids are the dataset's"
+            )
+
+
+def create_trajectories(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the table `trajectories`."""
+    sql = {"float32": "FLOAT[]", "int16": "SMALLINT[]"}
+    columns = ", ".join(f'"{name}" {sql[kind]}' for name, kind in recorded_columns().items())
+    connection.execute(f"CREATE TABLE trajectories (sample_id INTEGER, seed INTEGER, label INTEGER, {columns})")
+
+
+def write_trajectories(
+    connection: duckdb.DuckDBPyConnection,
+    spills: Sequence[Spill],
+    sample_ids: Array,
+    labels: Array,
+    report: Callable[[int, int], None],
+) -> None:
+    """Turn the spills of the seeds, epoch by epoch, into one array per sample, seed and column.
+
+    A sample's seeds lie next to each other, so that its whole history is one small read.
+    """
+    samples, seeds = len(sample_ids), len(spills)
+    mapped = [spill.columns() for spill in spills]
+    epochs = spills[0].epochs()
+    row = max(spill.epoch_bytes for spill in spills) // max(samples, 1)
+    step = max(1, BLOCK_BYTES // max(1, row * epochs * seeds))
+    for start in range(0, samples, step):
+        stop = min(start + step, samples)
+        block: dict[str, pa.Array] = {
+            "sample_id": pa.array(np.repeat(sample_ids[start:stop], seeds), pa.int32()),
+            "seed": pa.array(np.tile(np.arange(seeds), stop - start), pa.int32()),
+            "label": pa.array(np.repeat(labels[start:stop], seeds), pa.int32()),
+        }
+        for name in spills[0].column_types:
+            values = np.stack([columns[name][:, start:stop].T for columns in mapped], axis=1)
+            block[name] = _lists(values.reshape(-1, epochs))
+        _insert(connection, "trajectories", block)
+        for seed, spill in enumerate(spills):
+            if spill.keep_logits:
+                logits = spill.logits()[:, start:stop].transpose(1, 0, 2).reshape(stop - start, -1)
+                kept = {
+                    "sample_id": pa.array(sample_ids[start:stop], pa.int32()),
+                    "seed": pa.array(np.full(stop - start, seed), pa.int32()),
+                    "classes": pa.array(np.full(stop - start, spill.classes), pa.int32()),
+                    "logits": _lists(logits),
+                }
+                _insert(connection, "logit_trajectories", kept)
+        report(stop, samples)
+
+
+def read_trajectories(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], start: int, stop: int
+) -> dict[str, Tensor]:
+    """Columns of the samples start .. stop-1 as (S, T, n) tensors.
+
+    `label` comes as (n,) int64 and `correct` is derived as predicted = label.
+    """
+    names = sorted((set(columns) - {"correct", "label"}) | ({"predicted"} if "correct" in columns else set()))
+    quoted = "".join(f', "{name}"' for name in names)
+    rows = connection.sql(
+        f"SELECT label, seed{quoted} FROM {table} WHERE sample_id >= {start} AND sample_id < {stop} "
+        "ORDER BY sample_id, seed"
+    ).to_arrow_table()
+    n = stop - start
+    seeds = rows.num_rows // n
+    out: dict[str, Tensor] = {}
+    for name in names:
+        flat = rows.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        out[name] = torch.from_numpy(flat.reshape(n, seeds, -1).transpose(1, 2, 0).copy())
+    label = torch.from_numpy(rows.column("label").to_numpy().astype(np.int64)).reshape(n, seeds)[:, 0]
+    if "correct" in columns:
+        # A sample's label is the same in all seeds.
+        out["correct"] = out["predicted"].long() == label
+    out["label"] = label
+    return {name: out[name] for name in columns}
+
+
+def _lists(rows: Array) -> pa.Array:
+    offsets = np.arange(rows.shape[0] + 1, dtype=np.int32) * rows.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(rows).reshape(-1)))
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, pa.Array]) -> None:
+    block = pa.table(columns)
+    connection.register("block", block)
+    connection.execute(f"INSERT INTO {table} SELECT * FROM block")
+    connection.unregister("block")

@@ -1,0 +1,183 @@
+"""The fetch_* queries about runs, against numpy, pandas, scipy and scikit-learn on the same rows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import precision_score, recall_score, roc_auc_score
+
+from engine.errors import StorageError, WinnowError
+from engine.queries import pruned, summaries
+from engine.queries.connection import connect, connected, fetch_sql, runs_of, source_run
+from engine.runs.compute import compute
+from engine.runs.pipeline import plan_run
+from engine.spec import TrainingSpec
+from engine.store.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def opened(demo_workspace: Path) -> tuple[duckdb.DuckDBPyConnection, str, str]:
+    """A connection to digits-noisy, its scored run and its psi run."""
+    connection = connect(Workspace.open(demo_workspace), "digits-noisy")
+    runs = summaries.fetch_runs(connection).set_index("kind")["run_id"]
+    return connection, str(runs["run"]), str(runs["psi"])
+
+
+@pytest.fixture(scope="module")
+def aum(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> pd.DataFrame:
+    connection, run, _ = opened
+    sql = "SELECT * FROM scores JOIN samples USING (sample_id) WHERE run_id = ? AND score = 'aum'"
+    return connection.execute(sql, [run]).df()
+
+
+def test_the_dataset_counts_its_samples(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    facts = summaries.fetch_dataset(opened[0])
+    assert facts["train"] + facts["test"] == 1797
+    assert facts["known"] == facts["train"]
+    assert facts["wrong"] == round(0.2 * facts["train"])
+    assert facts["noise_rate"] == pytest.approx(facts["wrong"] / facts["train"])
+    assert (facts["parent"], facts["noise"], facts["skipped"]) == ("digits", "symmetric:0.2", 0)
+    assert list(facts["input_shape"]) == [1, 8, 8]
+    classes = summaries.fetch_classes(opened[0])
+    assert (classes["train"].sum(), classes["test"].sum()) == (facts["train"], facts["test"])
+    assert classes["wrong"].sum() == facts["wrong"]
+
+
+def test_the_noise_matrix_sums_to_one_per_true_class(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    matrix = summaries.fetch_noise_matrix(opened[0])
+    assert np.allclose(matrix.groupby("true_label")["share"].sum(), 1)
+    off = matrix["true_label"] != matrix["label"]
+    assert matrix.loc[off, "count"].sum() == summaries.fetch_dataset(opened[0])["wrong"]
+
+
+def test_the_histogram_is_numpys(opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame) -> None:
+    connection, run, _ = opened
+    bins = summaries.fetch_histogram(connection, run, "aum", 40)
+    values = aum["value"].to_numpy(np.float64)
+    wrong = (aum["label"] != aum["true_label"]).to_numpy()
+    edges = np.append(bins["left"], bins["right"].iloc[-1])
+    assert np.allclose(edges, np.linspace(values.min(), values.max(), 41))
+    for column, some in (("clean", values[~wrong]), ("mislabelled", values[wrong])):
+        assert bins[column].tolist() == np.histogram(some, 40, (values.min(), values.max()))[0].tolist()
+    assert bins["unknown"].sum() == 0
+
+
+def test_a_histogram_of_a_score_that_is_not_there_is_empty(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    assert summaries.fetch_histogram(opened[0], opened[1], "no_such").empty
+
+
+def test_the_detection_curve_counts_the_mislabelled_among_the_hardest(
+    opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
+) -> None:
+    connection, run, _ = opened
+    curve = summaries.fetch_detection_curve(connection, run, "aum")
+    wrong = aum.sort_values("rank", ascending=False)["label"] != aum.sort_values("rank", ascending=False)["true_label"]
+    n = len(wrong)
+    assert curve["looked_at"].tolist() == [i / 100 for i in range(101)]
+    for i in (0, 7, 20, 55, 100):
+        expected = wrong.iloc[: int(np.floor(n * i / 100 + 0.5))].sum() / wrong.sum()
+        assert curve["found"][i] == pytest.approx(expected)
+    metrics = summaries.fetch_evaluation(connection).set_index(["kind", "name"])
+    assert metrics.loc[("score", "aum"), "found_at_20"] == pytest.approx(curve["found"][20], abs=2 / wrong.sum())
+
+
+def test_what_a_score_cost_is_told_of_its_newest_run(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    connection, run, _ = opened
+    costs = summaries.fetch_costs(connection).set_index("score")
+    assert set(costs["run_id"]) == {run} and (costs["seconds"] >= 0).all()
+    # A score that reads the neighbours costs at least what finding them cost the others.
+    assert costs.loc["nli", "seconds"] > 0 and costs.loc["cg", "cost"] == "inputs (heavy)"
+
+
+def test_the_catalog_knows_range_and_quality(
+    opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
+) -> None:
+    row = summaries.fetch_catalog(opened[0], opened[1]).set_index("score").loc["aum"]
+    assert (row["n"], row["higher_means"]) == (len(aum), "easier")
+    assert (row["low"], row["high"]) == (pytest.approx(aum["value"].min()), pytest.approx(aum["value"].max()))
+    assert row["roc_auc"] == pytest.approx(roc_auc_score(aum["label"] != aum["true_label"], -aum["value"]), abs=1e-3)
+
+
+def test_rules_are_judged_against_the_truth(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    connection, run, _ = opened
+    rule = summaries.fetch_rules(connection, run).iloc[0]
+    flags = connection.execute(
+        "SELECT * FROM flags JOIN samples USING (sample_id) WHERE run_id = ? AND rule = 'aum_threshold'", [run]
+    ).df()
+    wrong = flags["label"] != flags["true_label"]
+    assert (rule["rule"], rule["flagged"], rule["judged"]) == ("aum_threshold", flags["flagged"].sum(), len(flags))
+    assert rule["precision"] == pytest.approx(precision_score(wrong, flags["flagged"]))
+    assert rule["recall"] == pytest.approx(recall_score(wrong, flags["flagged"]))
+    assert sorted(rule["thresholds"]) == sorted(flags["threshold"].dropna().unique())
+
+
+def test_spearman_is_scipys_with_both_turned_the_same_way(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    connection, run, _ = opened
+    matrix = summaries.fetch_spearman(connection, run)
+    wide = {s: summaries.fetch_score(connection, run, s)["value"] for s in ("aum", "el2n", "forgetting")}
+    for a, b, sign in (("aum", "el2n", -1), ("el2n", "forgetting", 1), ("aum", "forgetting", -1)):
+        assert matrix[a][b] == pytest.approx(sign * spearmanr(wide[a], wide[b]).statistic, abs=1e-9)
+    assert matrix["aum"]["aum"] == pytest.approx(1)
+
+
+def test_the_map_has_every_training_sample(
+    opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
+) -> None:
+    points = summaries.fetch_map(opened[0], opened[1])
+    assert points["sample_id"].tolist() == sorted(aum["sample_id"])
+    assert points.dtypes.astype(str).to_dict() == {
+        "sample_id": "int32", "x": "float32", "y": "float32", "label": "int16", "true_label": "int16", "flagged": "bool",
+    }  # fmt: skip
+
+
+def test_the_journal_of_a_psi_run_holds_the_points_it_publishes(
+    demo_workspace: Path, opened: tuple[duckdb.DuckDBPyConnection, str, str]
+) -> None:
+    connection, _, psi = opened
+    by = ["order", "pruned", "seed"]
+    published = pruned.fetch_psi(connection, [psi]).sort_values(by).reset_index(drop=True)
+    journalled = pruned.fetch_psi_journal(Workspace.open(demo_workspace), psi).sort_values(by).reset_index(drop=True)
+    assert len(published) == 4 * 4 * 2  # orders, points, seeds
+    columns = [*by, "kept_fraction", "accuracy"]
+    pd.testing.assert_frame_equal(published[columns], journalled[columns], check_dtype=False)
+
+
+def test_a_run_that_trained_nothing_reads_the_dynamics_of_another(
+    small_workspace: Workspace, small_training: Callable[..., TrainingSpec]
+) -> None:
+    training = small_training()
+    first, _ = compute(small_workspace, plan_run(small_workspace, "small", ["aum", "el2n"], training), "cpu")
+    second, _ = compute(small_workspace, plan_run(small_workspace, "small", ["confidence"], training), "cpu")
+    assert first != second
+    with connected(small_workspace, "small") as connection:
+        assert source_run(connection, "epochs", second) == first
+        assert source_run(connection, "scores", second) == second
+        assert len(summaries.fetch_epochs(connection, second)) == training.epochs * training.seeds
+        pd.testing.assert_frame_equal(
+            summaries.fetch_epochs(connection, first), summaries.fetch_epochs(connection, second)
+        )
+
+
+def test_a_run_of_another_version_is_said_in_one_line(demo_workspace: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(demo_workspace, root)
+    workspace = Workspace.open(root)
+    run = runs_of(workspace, "digits-noisy")[0]
+    with duckdb.connect(str(workspace.published_dir(run) / "results.duckdb")) as connection:
+        connection.execute("ALTER TABLE flags DROP COLUMN threshold")
+    with pytest.raises(StorageError, match="made by another version of winnow.*winnow remove RUN") as error:
+        connect(workspace, "digits-noisy")
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistake_in_the_sql_is_one_line(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    with pytest.raises(WinnowError, match="no_such_column") as error:
+        fetch_sql(opened[0], "SELECT no_such_column FROM samples")
+    assert "\n" not in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from engine.scores.evaluation import evaluate_rule, evaluate_score
 from engine.scores.registry import TRAJECTORY_INPUTS, Score, catalog_row, compute_score
+from engine.selection.names import parse_order
 from engine.selection.orders import compute_ranks
 from engine.spec import spec_hash
 from engine.store.progress import Parts
 from engine.store.schema import RESULT_TABLES
+from engine.store.sql import literal
 from engine.training.recording import BLOCK_BYTES, create_trajectories, read_trajectories
 
 Array = np.ndarray[Any, Any]
@@ -56,8 +59,7 @@ class Results:
 
     def attach_trained(self, path: Path) -> None:
         """Read dynamics from another run's results."""
-        quoted = str(path).replace("'", "''")
-        self.connection.execute(f"ATTACH '{quoted}' AS trained (READ_ONLY)")
+        self.connection.execute(f"ATTACH {literal(str(path))} AS trained (READ_ONLY)")
         self._trajectories = "trained.trajectories"
 
     def write_run(self, **row: Any) -> None:
@@ -72,6 +74,21 @@ class Results:
         kept = [[row[name] for name in names] for row in rows if "lr" in row]
         if kept:
             self.connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
+
+    def write_psi(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Points of psi-curves: order, seed, pruned, kept_fraction, accuracy, seconds."""
+        for row in rows:
+            parsed = parse_order(row["order"])
+            values = {
+                **row,
+                "score": parsed.score or None,
+                "reversed": parsed.sampler == "descending",
+                "sampler": parsed.sampler,
+                "options": json.dumps(dict(parsed.options)),
+            }
+            names = ", ".join(f'"{name}"' for name in values)
+            marks = ", ".join("?" for _ in values)
+            self.connection.execute(f"INSERT INTO psi ({names}) VALUES ({marks})", list(values.values()))
 
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape
@@ -117,11 +134,13 @@ class Results:
             value=value,
         )
 
-    def copy_flags(self, rule: str) -> None:
-        """Take a rule over from the attached run."""
+    def copy_rule(self, path: Path, rule: str) -> None:
+        """Take a rule over from another run's results."""
+        self.connection.execute(f"ATTACH IF NOT EXISTS {literal(str(path))} AS judged (READ_ONLY)")
         rows = self.connection.execute(
-            "SELECT flagged, threshold, value FROM trained.flags WHERE rule = ? ORDER BY sample_id", [rule]
+            "SELECT flagged, threshold, value FROM judged.flags WHERE rule = ? ORDER BY sample_id", [rule]
         ).fetchnumpy()
+        self.connection.execute("DETACH judged")
         if len(rows["flagged"]):
             numbers = (np.asarray(rows[name], np.float32) for name in ("threshold", "value"))
             self.write_rule(rule, np.asarray(rows["flagged"], bool), *numbers)

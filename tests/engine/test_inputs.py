@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import load_split
+from engine.data.request import IngestSpec
 from engine.errors import ScoreInputError, SpecError
 from engine.runs import checks
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.scores.complexity import cg_partial, solve_gap
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace

@@ -188,7 +188,7 @@ class _Attempt:
             aum = torch.stack([m.double().mean(0).float() for m in margins])
             results.write_threshold_rule(member, aum, *threshold_flags(aum, member))
         elif judged:
-            results.copy_rule(judged.folder / "results.duckdb", "aum_threshold")
+            results.copy_rule(judged.folder / "results.duckdb", "aum_threshold", "aum")
 
     def _write_features(self, inputs: Inputs) -> None:
         """Publish the penultimate features (N, D) of the first seed's network at the end of training."""

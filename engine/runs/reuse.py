@@ -129,7 +129,7 @@ def _adopt(found: Trained, folder: Path, task: Task) -> bool:
             return False
         weights[epoch] = {name.removeprefix(f"{task.name}."): values for name, values in stored[0].items()}
     with duckdb.connect(config={"memory_limit": "1GB"}) as connection:
-        connection.execute(f"ATTACH {literal(str(found.folder / 'results.duckdb'))} AS other (READ_ONLY)")
+        connection.execute(f"ATTACH {literal(found.folder / 'results.duckdb')} AS other (READ_ONLY)")
         rows = _epoch_rows(connection, task.seed)
         if len(rows) != task.training.epochs or not _write_spill(connection, mine, task):
             return False

@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from engine.errors import SpecError, unknown_name
 
@@ -400,9 +400,16 @@ def _read(cls: type[Any], given: Mapping[str, Any]) -> Any:
             raise SpecError(f"its spec lacks the field '{name}'; remove the run")
     if isinstance(values.get("training"), Mapping):
         values["training"] = _read(TrainingSpec, values["training"])
+    hints = get_type_hints(cls)
+    for name, value in values.items():
+        wanted = hints[name] if isinstance(hints[name], type) else get_args(hints[name])
+        if hints[name] is float and type(value) is int:
+            continue
+        if all(isinstance(kind, type) for kind in get_args(hints[name])) and not isinstance(value, wanted):
+            raise SpecError(f"its spec is damaged ({name} is {str(value)[:40]!r}); remove the run")
     try:
         return cls(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SpecError(f"its spec is damaged ({error}); remove the run") from error
 
 

@@ -313,6 +313,7 @@ def catalog_row(found: Score) -> dict[str, Any]:
         "value_max": high,
         "source": found.source,
         "cost": found.cost + (" (heavy)" if found.heavy else ""),
+        "version": found.version,
     }
 
 

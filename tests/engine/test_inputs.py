@@ -54,7 +54,7 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
 def test_the_stochastic_form_and_standardised_inputs_are_runs_of_their_own(small_workspace, small_training):
     exact = run(small_workspace, ["cg"], small_training())
     drawn = run(small_workspace, ["cg"], small_training(), complexity="stochastic")
-    shifted = run(small_workspace, ["cg"], small_training(), standardise=True)
+    shifted = run(small_workspace, ["cg"], small_training(), standardize=True)
     assert len({exact, drawn, shifted}) == 3
     ranks = np.argsort(np.argsort([values(f, "cg") for f in (exact, drawn, shifted)]))
     agreement = np.corrcoef(ranks)[0]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from engine.data.cscores import read_cscores
 from engine.data.loader import Samples, to_float
-from engine.errors import SpecError, StorageError
+from engine.errors import SpecError
 from engine.features.neighbors import block_rows, checked_rows, search_rows
 from engine.features.penultimate import compute_features, head_of
 from engine.features.pretrained import compute_pretrained_features, file_hash, load_pretrained, parse_source
@@ -47,8 +47,8 @@ from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
 from engine.training.device import available_bytes
+from engine.training.kept import load_network
 from engine.training.loop import Normalisation, clean_pass, learning_rate
-from engine.training.models import build_model
 
 RUNS = 10
 """Random subsets of the stochastic complexity gap, per class (appendix A.2 of the paper)."""
@@ -161,14 +161,8 @@ class Inputs:
 
     def network(self, at: At) -> nn.Module:
         """The trained network, on the run's device, in evaluation mode."""
-        prefix = f"seed{at.seed}."
-        found = load_tensors(self.folder / weights_file(at.epoch, self.training.epochs), prefix)
-        if not found or not found[0]:
-            raise StorageError(f"{self.folder} lacks the weights of {at}; remove the run (winnow remove) and run again")
         shape = tuple(self.samples.inputs.shape[1:])
-        network = build_model(self.training.model, shape, self.samples.classes, 0).to(self.device)
-        network.load_state_dict({n.removeprefix(prefix): torch.from_numpy(v) for n, v in found[0].items()})
-        return network.eval()
+        return load_network(self.folder, self.training, shape, self.samples.classes, at.seed, at.epoch, self.device)
 
     def passed(self, samples: Samples, at: At, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
         """function(network, batch of inputs) over all samples, in order and in evaluation mode, float32 on the CPU."""
@@ -188,11 +182,6 @@ def needs_training(found: Score, spec: RunSpec) -> bool:
     """Whether a score needs a network trained in this run."""
     from_file = (spec.features and found.features_suffice) or (spec.cscores and found.inputs == ("cscores",))
     return found.needs_training and not from_file
-
-
-def weights_file(epoch: int, epochs: int) -> str:
-    """Where a run publishes the weights after an epoch: tensors seed<s>.<name>."""
-    return "weights.safetensors" if epoch == epochs else f"weights-epoch{epoch}.safetensors"
 
 
 def kept_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, int]:

@@ -24,7 +24,7 @@ from engine.queries.connection import class_sizes, fetch_fingerprint, has_test
 from engine.runs.checks import check_inputs_exist, estimate_seconds, has_direction
 from engine.runs.cluster import HERE, Tasks
 from engine.runs.detectors import detector_file
-from engine.runs.inputs import At, Inputs, kept_epochs, needs_training, network_features, weights_file
+from engine.runs.inputs import At, Inputs, kept_epochs, needs_training, network_features
 from engine.runs.results import Results
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores
@@ -43,6 +43,7 @@ from engine.store.progress import Listener, Parts, Progress
 from engine.store.tensors import save_tensors
 from engine.store.workspace import Workspace
 from engine.training.device import describe_environment
+from engine.training.kept import weights_file
 from engine.training.loop import Normalisation
 from engine.training.models import find_factory
 from engine.training.recording import write_trajectories

@@ -21,10 +21,12 @@ from engine.errors import NotFoundError
 from engine.features.pretrained import file_hash, parse_source
 from engine.features.umap_map import compute_umap
 from engine.queries.connection import class_sizes, fetch_fingerprint, has_test
-from engine.runs.checks import check_inputs_exist, estimate_seconds, has_direction
+from engine.runs.checks import check_inputs_exist, estimate_seconds
 from engine.runs.cluster import HERE, Tasks
 from engine.runs.detectors import detector_file
-from engine.runs.inputs import At, Inputs, kept_epochs, needs_training, network_features
+from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
+from engine.runs.inputs.gaps import has_direction
+from engine.runs.inputs.networks import network_features
 from engine.runs.results import Results
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores

@@ -1,10 +1,10 @@
 """What a run can be: frozen, validated options, each declared once, and hashed into the run's id.
 
 A spec holds everything that decides the result and nothing else. The device, the versions and the time are recorded
-beside a run, and files are named by the hash of their content, so the same spec is the same run on another machine.
+with a run, and files are named by the hash of their content, so the same spec is the same run on another machine.
 
 An option is one field. Its help, range and choices make the command line, the pages and the tables of the guide. Its
-hash leaves it out at the value it had when it was introduced, which is frozen beside it: a new option changes no id,
+hash leaves it out at the value it had when it was introduced, which is frozen in its declaration: a new option changes no id,
 a changed default does.
 """
 
@@ -39,7 +39,7 @@ LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
 
 @dataclass(frozen=True)
 class Option:
-    """What is declared of one option beside its name, type and default.
+    """What is declared of one option in addition to its name, type and default.
 
     introduced: its value in the version that introduced it, which never changes; help: one sentence; low, high: the
     allowed range; choices: a Literal type; hint: why the range is what it is; metavar: how the value is written;
@@ -193,12 +193,7 @@ class RunSpec:
         unset="2 with aum",
     )
     neighbors: int = option(
-        15,
-        introduced=15,
-        low=0,
-        high=1_000,
-        help="Nearest neighbors to keep.",
-        unset="15 with standard, all or a map",
+        15, introduced=15, low=0, high=1_000, help="Nearest neighbors to keep.", unset="15 with standard, all or a map"
     )
     embedding: Embedding = option(
         "umap", introduced="umap", choices=Embedding, help="umap or none.", unset="umap with standard or all"

@@ -60,7 +60,7 @@ def cancel(run: RunId, workspace: Root = None, json: Json = False) -> None:
     wanted = at.require_run(run)
     cancel(at, wanted)
     report(
-        json, {"run_id": wanted, "asked": "cancel"}, f"run {wanted} is stopping; winnow resume {wanted} continues it"
+        json, {"run_id": wanted, "state": "stopping"}, f"run {wanted} is stopping; winnow resume {wanted} continues it"
     )
 
 

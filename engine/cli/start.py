@@ -56,7 +56,8 @@ def ingest(
 def run(
     dataset: Dataset,
     preset: Annotated[
-        str | None, typer.Option(help="A paper's settings (winnow presets lists them); options beside it win.")
+        str | None,
+        typer.Option(help="A paper's settings (winnow presets lists them); explicit options take precedence."),
     ] = None,
     scores: Annotated[
         str | None,
@@ -97,7 +98,7 @@ def psi(
     around: Annotated[
         str | None, typer.Option(metavar="RULE", help="End at twice what a rule flags, such as aum_threshold.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="A paper's settings; options beside it win.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A paper's settings; explicit options take precedence.")] = None,
     device: Device = "auto",
     cluster: Cluster = "",
     workspace: Root = None,

@@ -98,10 +98,10 @@ class IngestSpec:
             "--skip-bad": self.skip_bad,
             "--image-size": self.image_size is not None,
         }
-        asked = [flag for flag, is_given in given.items() if is_given]
-        if asked:
+        given_flags = [flag for flag, is_given in given.items() if is_given]
+        if given_flags:
             raise SpecError(
-                f"{asked[0]} cannot go with {self.source}: a derived dataset has the same samples; leave it out"
+                f"{given_flags[0]} cannot go with {self.source}: a derived dataset has the same samples; leave it out"
             )
         if self.noise is None and self.labels is None:
             raise SpecError(f"{self.source} alone would be the same dataset again; add --noise or --labels")

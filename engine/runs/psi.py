@@ -72,7 +72,7 @@ def plan_psi(
     around: str = "",
     training: TrainingSpec | None = None,
 ) -> PsiSpec:
-    """The spec of a psi-curve: trained as its scores were, unless a training or epochs are asked for.
+    """The spec of a psi-curve: trained as its scores were, unless a training or epochs are given.
 
     around: a rule that flags samples; the curve then ends at twice as many as it flags, with the rule in the middle
             (AUM, figure 5)
@@ -149,8 +149,8 @@ def run_psi(
 
     Returns: (run id, whether it was there already)
     Raises:  SpecError when the dataset has no test split, is smaller than the points, or an order needs a score,
-             a trained network or a truth that is not there; ClusterError as `Tasks.call`; Cancelled when somebody
-             asked the run to stop
+             a trained network or a truth that is not there; ClusterError as `Tasks.call`; Cancelled when the
+             run is stopped
     """
     wanted = find_run(workspace, spec)
     if workspace.is_published(wanted):
@@ -183,11 +183,11 @@ def run_psi(
 
 
 def _title(spec: PsiSpec) -> str:
-    said = [", ".join(spec.orders), describe_training(spec.training)]
-    said += ["as many steps at every point"] if spec.steps == "fixed" else []
-    said += ["class-balanced"] if spec.class_balanced else []
-    said += [f"up to {spec.until:.0%} pruned"] if spec.until < 1 else []
-    return f"{'window' if spec.window else 'psi'}: {'; '.join(said)}"
+    parts = [", ".join(spec.orders), describe_training(spec.training)]
+    parts += ["as many steps at every point"] if spec.steps == "fixed" else []
+    parts += ["class-balanced"] if spec.class_balanced else []
+    parts += [f"up to {spec.until:.0%} pruned"] if spec.until < 1 else []
+    return f"{'window' if spec.window else 'psi'}: {'; '.join(parts)}"
 
 
 @dataclass
@@ -223,7 +223,7 @@ class _Curve:
         journal = read_journal(self.folder)
         plan = next((event for event in journal if event["event"] == "psi_plan"), None)
         if plan is None:
-            # Told before the first stack and kept to by every resume: the memory that is free and what others have
+            # Written before the first stack and followed by every resume: the memory that is free and what others have
             # published may differ by then, and with them the members of the stacks.
             plan = {"stack": size, "reads": self._others()}
             append_journal(self.folder, "psi_plan", durable=True, **plan)
@@ -279,7 +279,7 @@ class _Curve:
         return sum(self._costs[key] * share for key, share in self._shares.items())
 
     def _report(self, keys: Sequence[tuple[str, int, int]], share: float) -> None:
-        """Say that a share 0..1 of these networks is done; Cancelled when somebody asked to stop."""
+        """Report that a share 0..1 of these networks is done; Cancelled when the run is stopped."""
         self.progress.pulse()
         now = time.monotonic()
         if share < 1 and now - self._last_report < 0.1:

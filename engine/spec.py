@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_type_hints
@@ -96,14 +95,6 @@ def check_choice(name: str, value: str, allowed: object) -> None:
         raise SpecError(unknown_name(name, value, get_args(allowed)))
 
 
-def check_dataset_name(name: str) -> None:
-    """Raise SpecError unless the name is safe as a file name on every system."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise SpecError(
-            f"dataset name {name!r}; allowed: up to 64 letters, digits, '-', '_' and '.', a letter or digit first"
-        )
-
-
 # The specs ---------------------------------------------------------------------------------------------------------
 
 
@@ -114,8 +105,7 @@ class TrainingSpec:
     model: str = option(
         "mlp",
         introduced="mlp",
-        help="mlp, cnn, vgg16, resnet18, resnet32, resnet50, preact_resnet18, torchvision:NAME, or "
-        "PACKAGE.MODULE:FACTORY.",
+        help="mlp, cnn, vgg16, resnet18, resnet32, resnet50, preact_resnet18, torchvision:NAME, or PACKAGE.MODULE:FACTORY.",
     )
     epochs: int = option(20, introduced=20, low=1, high=10_000, help="Passes over the training set.")
     seeds: int = option(5, introduced=5, low=1, high=1_000, help="Networks to train.")
@@ -303,11 +293,7 @@ class RecordedSpec:
 
 
 Spec = RunSpec | PsiSpec | RecordedSpec
-KINDS: dict[str, type[RunSpec] | type[PsiSpec] | type[RecordedSpec]] = {
-    "run": RunSpec,
-    "psi": PsiSpec,
-    "recorded": RecordedSpec,
-}
+KINDS: dict[str, type[Any]] = {"run": RunSpec, "psi": PsiSpec, "recorded": RecordedSpec}
 
 
 # Identity ----------------------------------------------------------------------------------------------------------
@@ -395,13 +381,10 @@ def _read(cls: type[Any], given: Mapping[str, Any]) -> Any:
             raise SpecError(f"its spec lacks the field '{name}'; remove the run")
     if isinstance(values.get("training"), Mapping):
         values["training"] = _read(TrainingSpec, values["training"])
-    hints = get_type_hints(cls)
-    for name, value in values.items():
-        wanted = hints[name] if isinstance(hints[name], type) else get_args(hints[name])
-        if hints[name] is float and type(value) is int:
-            continue
-        if all(isinstance(kind, type) for kind in get_args(hints[name])) and not isinstance(value, wanted):
-            raise SpecError(f"its spec is damaged ({name} is {str(value)[:40]!r}); remove the run")
+    for name, hint in get_type_hints(cls).items():
+        kinds = (int, float) if hint is float else get_args(hint) or (hint,)
+        if all(isinstance(kind, type) for kind in kinds) and not isinstance(values[name], kinds):
+            raise SpecError(f"its spec is damaged ({name} is {str(values[name])[:40]!r}); remove the run")
     try:
         return cls(**values)
     except (TypeError, ValueError, OverflowError) as error:

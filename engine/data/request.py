@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from engine.errors import SpecError
-from engine.spec import check_dataset_name, check_options, option
+from engine.spec import check_options, option
 
 TrueLabels = Literal["keep", "drop"]
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise SpecError unless the name is safe as a file name on every system."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise SpecError(
+            f"dataset name {name!r}; allowed: up to 64 letters, digits, '-', '_' and '.', a letter or digit first"
+        )
 
 
 @dataclass(frozen=True)

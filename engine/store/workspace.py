@@ -220,7 +220,7 @@ class Workspace:
         """Delete a run; spec.json goes first, so that a half-deleted run is never listed."""
         folder = self.run_dir(run_id)
         with exclusive(folder / "lock", f"run {run_id} is being computed (winnow cancel {run_id})"):
-            (folder / "spec.json").unlink(missing_ok=True)
+            remove_path(folder / "spec.json")
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_dataset(self, name: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from engine.data.dataset_file import DatasetWriter, Record, fetch_one, reading
 from engine.data.decoding import choose_form, decode_in_order
 from engine.data.label_column import read_labels, split_labels
-from engine.data.noise import apply_noise, parse_noise, superclasses_of
+from engine.data.noise import apply_noise, parse_noise, reads_groups, superclasses_of
 from engine.data.parts import Labels, Part
 from engine.data.sources import open_source, resolve
 from engine.data.splits import stratified
@@ -31,7 +31,7 @@ TrueLabels = Literal["keep", "drop"]
 class IngestSpec:
     """What `winnow ingest` can be asked.
 
-    source, test: what sources.KINDS lists; test_fraction: share of the training samples held out when the
+    source, test: what `engine.data.sources.source_help` lists; test_fraction: share of the training samples held out when the
     source has no test split (None: 0.2, or what the source prefers; 0: none); labels: FILE:COLUMN in place of
     the source's training labels, in the source's own order; true_labels: whether the labels replaced by them
     are kept as the true ones; noise: KIND:RATE, several joined with +; superclasses: groups of
@@ -67,7 +67,7 @@ class IngestSpec:
             raise SpecError("--test and --test-fraction were both given; choose one")
         if self.noise is not None:
             parse_noise(self.noise)
-        if self.superclasses is not None and "superclass" not in (self.noise or ""):
+        if self.superclasses is not None and not reads_groups(self.noise):
             raise SpecError("--superclasses goes with --noise superclass:RATE; give both or neither")
         if self.labels is not None:
             split_labels(self.labels)

@@ -40,9 +40,9 @@ LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
 class Option:
     """What is declared of one option in addition to its name, type and default.
 
-    introduced: its value in the version that introduced it, which never changes; help: one sentence; low, high: the
-    allowed range; choices: a Literal type; hint: why the range is what it is; metavar: how the value is written;
-    unset: what the command line does without it, "" = the default
+    introduced: its value in the version that introduced it, which never changes; help: one sentence, in which {models}
+    and the like stand for what is declared elsewhere; low, high: the allowed range; choices: a Literal type; hint: why
+    the range is what it is; metavar: how the value is written; unset: what an option that is not given means
     """
 
     introduced: Any
@@ -105,7 +105,7 @@ class TrainingSpec:
     model: str = option(
         "mlp",
         introduced="mlp",
-        help="mlp, cnn, vgg16, resnet18, resnet32, resnet50, preact_resnet18, torchvision:NAME, or PACKAGE.MODULE:FACTORY.",
+        help="{models}, torchvision:NAME, or PACKAGE.MODULE:FACTORY.",
     )
     epochs: int = option(20, introduced=20, low=1, high=10_000, help="Passes over the training set.")
     seeds: int = option(5, introduced=5, low=1, high=1_000, help="Networks to train.")

@@ -51,7 +51,7 @@ class IngestSpec:
         None,
         introduced=None,
         metavar="KIND:RATE",
-        help="On the training split: symmetric:0.2, asymmetric:0.4, superclass:0.3; a+b for two.",
+        help="On the training split: {noise}.",
     )
     superclasses: str | None = option(
         None, introduced=None, metavar="A,B;C,D", help="Groups of classes for superclass noise."
@@ -80,11 +80,11 @@ class IngestSpec:
         check_options(self)
         if self.test is not None and self.test_fraction is not None:
             raise SpecError("--test and --test-fraction were both given; choose one")
-        if self.noise is not None:
-            from engine.data.noise import parse_noise
+        from engine.data.noise import parse_noise, reads_groups
 
+        if self.noise is not None:
             parse_noise(self.noise)
-        if self.superclasses is not None and "superclass" not in (self.noise or ""):
+        if self.superclasses is not None and not reads_groups(self.noise):
             raise SpecError("--superclasses goes with --noise superclass:RATE; give both or neither")
         if self.labels is not None:
             from engine.data.label_column import split_labels

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import html
-import sys
 from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -42,9 +41,9 @@ from engine.errors import (
 )
 
 if TYPE_CHECKING:
-    import duckdb
     import pandas as pd
 
+    from engine.queries.frames import Run
     from engine.recorder import Recorder, WithIds
     from engine.store.decisions import Action
     from engine.store.progress import Listener
@@ -84,11 +83,15 @@ def open(path: str | PathLike[str] | None = None, create: bool = False) -> OpenW
 
 
 def __getattr__(name: str) -> Any:
-    """Recorder and WithIds, imported when they are used: they need torch."""
+    """Recorder, WithIds and Run, imported when they are used: they need torch or pandas."""
     if name in ("Recorder", "WithIds"):
         from engine import recorder
 
         return getattr(recorder, name)
+    if name == "Run":
+        from engine.queries.frames import Run
+
+        return Run
     raise AttributeError(f"module 'engine' has no attribute '{name}'")
 
 
@@ -130,7 +133,9 @@ class OpenWorkspace:
 
     def find_run(self, run: str) -> Run:
         """The published run whose id starts with that; NotFoundError when none or several do."""
-        return Run(self._workspace, _published(self._workspace, run))
+        from engine.queries.frames import find_run
+
+        return find_run(self._workspace, run)
 
     def ingest(
         self, name: str, from_: str | PathLike[str], *, progress: bool = True, **options: str | float | bool | None
@@ -192,9 +197,10 @@ class Dataset:
 
         true_label is Int64, <NA> where the true label is unknown; a row per sample, by sample_id.
         """
-        from engine.queries.wide import fetch_samples
+        from engine.queries.connection import connected
+        from engine.queries.frames import fetch_samples
 
-        with self._connected() as connection:
+        with connected(self._workspace, self.name, []) as connection:
             return fetch_samples(connection)
 
     def scores(self, run: str | Run | None = None, *, long: bool = False) -> pd.DataFrame:
@@ -203,12 +209,7 @@ class Dataset:
         Args:   long: a row per score and sample instead: score, sample_id, value, rank (0 = easiest)
         Raises: NotFoundError when no run has scores
         """
-        from engine.queries.wide import fetch_scores
-
-        if long:
-            return self._view("scores", run, "score, sample_id, value, rank", "score, sample_id")
-        with self._connected() as connection:
-            return fetch_scores(connection, self._latest(connection, "scores", run))
+        return self._find("scores", run).scores(long=long)
 
     def flags(self, run: str | Run | None = None, *, long: bool = False) -> pd.DataFrame:
         """Which training samples look mislabelled: sample_id, flagged, flagged_RULE ...; a row per sample.
@@ -218,28 +219,21 @@ class Dataset:
         Args:   long: a row per rule and sample instead: rule, sample_id, flagged, threshold, value
         Raises: NotFoundError when no run has flags
         """
-        from engine.queries.wide import fetch_flags
-
-        if long:
-            return self._view("flags", run, "* EXCLUDE (run_id)", "rule, sample_id")
-        with self._connected() as connection:
-            return fetch_flags(connection, self._latest(connection, "flags", run))
+        return self._find("flags", run).flags(long=long)
 
     def epochs(self, run: str | Run | None = None) -> pd.DataFrame:
         """How the training went: seed, epoch, train_loss (nats), train_accuracy, test_accuracy (0..1), lr, seconds.
 
         Raises: NotFoundError when no run trained a network
         """
-        from engine.queries.summaries import fetch_epochs
-
-        with self._connected() as connection:
-            return fetch_epochs(connection, self._latest(connection, "epochs", run))
+        return self._find("epochs", run).epochs()
 
     def runs(self) -> pd.DataFrame:
         """The published runs, newest first: run_id, kind, title, created_at, seconds, dynamics_run, notes (JSON)."""
+        from engine.queries.connection import connected
         from engine.queries.summaries import fetch_runs
 
-        with self._connected() as connection:
+        with connected(self._workspace, self.name) as connection:
             return fetch_runs(connection)
 
     def evaluate(self, run: str | Run | None = None) -> pd.DataFrame:
@@ -248,22 +242,23 @@ class Dataset:
         Columns: run_id, name, kind (score or rule), and shares 0..1: roc_auc, average_precision, precision_at_95, ... of
         a score, flagged_share, precision, recall of a rule. None = of all runs.
         """
+        from engine.queries.connection import connected
+        from engine.queries.frames import find_run
         from engine.queries.summaries import fetch_evaluation
 
-        with self._connected() as connection:
-            found = fetch_evaluation(connection)
-        if run is None:
-            return found
-        return found[found["run_id"] == _published(self._workspace, run)].reset_index(drop=True)
+        if run is not None:
+            return find_run(self._workspace, run).evaluate()
+        with connected(self._workspace, self.name) as connection:
+            return fetch_evaluation(connection)
 
     def query(self, sql: str) -> pd.DataFrame:
         """The rows of a query over the views of the dataset and its runs; `FROM (SHOW TABLES)` lists the views.
 
         Raises: WinnowError for a mistake in the SQL
         """
-        from engine.queries.connection import fetch_sql
+        from engine.queries.connection import connected, fetch_sql
 
-        with self._connected() as connection:
+        with connected(self._workspace, self.name) as connection:
             return fetch_sql(connection, sql)
 
     def run(
@@ -315,9 +310,10 @@ class Dataset:
         Returns: (kept, all) numbers of training samples
         Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
         """
+        from engine.queries.frames import find_run
         from engine.queries.writers import export
 
-        chosen = None if run is None else _published(self._workspace, run)
+        chosen = None if run is None else find_run(self._workspace, run).id
         return export(self._workspace, self.name, where, Path(to), format, chosen)
 
     def decide(self, sample_ids: Sequence[int], action: Action, new_label: int | None = None, note: str = "") -> int:
@@ -342,34 +338,18 @@ class Dataset:
         return self.query("SELECT * FROM decisions ORDER BY sample_id")
 
     def _compute(self, spec: Any, device: str, cluster: str, progress: bool) -> Run:
+        from engine.queries.frames import Run
         from engine.runs.compute import compute
 
         with _listening(self.name, progress) as listen:
             run_id, _ = compute(self._workspace, spec, device, listen, cluster)
         return Run(self._workspace, run_id)
 
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        from engine.queries.connection import connected
-
-        with connected(self._workspace, self.name) as connection:
-            yield connection
-
-    def _latest(self, connection: duckdb.DuckDBPyConnection, view: str, run: str | Run | None) -> str:
+    def _find(self, view: str, run: str | Run | None) -> Run:
         """The run given, else the latest with rows in a view."""
-        from engine.queries.connection import latest_run
+        from engine.queries.frames import find_latest, find_run
 
-        found = latest_run(connection, view) if run is None else _published(self._workspace, run)
-        if found is None:
-            raise NotFoundError(f"no run of '{self.name}' has {view}; .run() makes one (winnow run {self.name})")
-        return found
-
-    def _view(self, view: str, run: str | Run | None, columns: str, order: str) -> pd.DataFrame:
-        from engine.queries.connection import fetch_sql
-
-        with self._connected() as connection:
-            chosen = self._latest(connection, view, run)
-            return fetch_sql(connection, f"SELECT {columns} FROM {view} WHERE run_id = ? ORDER BY {order}", [chosen])
+        return find_latest(self._workspace, self.name, view) if run is None else find_run(self._workspace, run)
 
     def __repr__(self) -> str:
         from engine.queries.connection import connected, runs_of
@@ -388,98 +368,17 @@ class Dataset:
         return html.escape(repr(self)[1:-1])
 
 
-class Run:
-    """One published run; it never changes. Its frames are those of `Dataset`, of this run."""
-
-    def __init__(self, workspace: Workspace, run_id: str) -> None:
-        self._workspace, self.id = workspace, run_id
-        self._content = workspace.read_spec(run_id)
-
-    @property
-    def title(self) -> str:
-        """A short description."""
-        return str(self._content.get("title", ""))
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """What was computed, as stored: kind (run, psi or recorded), dataset, fingerprint, and every option."""
-        found: dict[str, Any] = self._content["spec"]
-        return found
-
-    @property
-    def dataset(self) -> Dataset:
-        """The dataset that it is of."""
-        return Dataset(self._workspace, str(self.spec["dataset"]))
-
-    @property
-    def notes(self) -> list[str]:
-        """What the run did that a reader should know, in sentences."""
-        import json
-
-        found = self.dataset.runs()
-        notes = found.loc[found["run_id"] == self.id, "notes"].dropna()
-        return list(json.loads(notes.iloc[0])) if len(notes) else []
-
-    def scores(self, *, long: bool = False) -> pd.DataFrame:
-        """As `Dataset.scores`, of this run."""
-        return self.dataset.scores(self, long=long)
-
-    def flags(self, *, long: bool = False) -> pd.DataFrame:
-        """As `Dataset.flags`, of this run."""
-        return self.dataset.flags(self, long=long)
-
-    def epochs(self) -> pd.DataFrame:
-        """As `Dataset.epochs`, of this run, or of the run whose training it reads."""
-        return self.dataset.epochs(self)
-
-    def evaluate(self) -> pd.DataFrame:
-        """As `Dataset.evaluate`, of this run."""
-        return self.dataset.evaluate(self)
-
-    def psi(self) -> pd.DataFrame:
-        """The points of a psi-curve: order, seed, pruned (samples), kept_fraction, accuracy (0..1), seconds."""
-        return self.dataset._view("psi", self, "* EXCLUDE (run_id)", '"order", pruned, seed')
-
-    def __repr__(self) -> str:
-        return f"<Run {self.id} of {self.spec.get('dataset')}: {self.title}>"
-
-    def _repr_html_(self) -> str:
-        return html.escape(repr(self)[1:-1])
-
-
-def _published(workspace: Workspace, run: str | Run) -> str:
-    """The id of a published run, given as a Run, its id or the first digits of it."""
-    found = workspace.require_run(run.id if isinstance(run, Run) else run)
-    if not workspace.is_published(found):
-        raise NotFoundError(f"run {found} is not published yet; winnow status {found} tells how far it is")
-    return found
-
-
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 @contextlib.contextmanager
 def _listening(title: str, progress: bool) -> Iterator[Listener | None]:
-    """What a computation reports to: a bar in a terminal, one line that is written over in a notebook, else nothing."""
+    """What a computation reports to: a progress bar, or nothing."""
     if not progress:
         yield None
-    elif sys.stderr.isatty():
-        from engine.cli.console import progress_bar
+        return
+    from engine.cli.console import progress_bar
 
-        with progress_bar(title) as listen:
-            yield listen
-    elif "ipykernel" in sys.modules:  # rich draws there only with ipywidgets, and warns without
-        from engine.cli.console import duration
-
-        def write(stage: str, fraction: float, seconds_left: float | None) -> None:
-            left = "" if seconds_left is None else f", {duration(seconds_left)} left"
-            sys.stderr.write(f"\r{title}: {stage} {fraction:.0%}{left}".ljust(79)[:100])
-            sys.stderr.flush()
-
-        try:
-            yield write
-        finally:
-            sys.stderr.write("\r" + " " * 100 + "\r")
-    else:
-        yield None
+    with progress_bar(title) as listen:
+        yield listen

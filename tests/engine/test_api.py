@@ -54,7 +54,7 @@ def test_a_workspace_gives_its_datasets_and_runs(demo, demo_workspace):
     assert list(noisy.runs()["kind"]) == ["psi", "run"]
     run_id = noisy.runs()["run_id"].iloc[1]
     run = demo.find_run(run_id[:6])
-    assert run.id == run_id and run.dataset.name == "digits-noisy"
+    assert run.id == run_id and run.dataset == "digits-noisy"
     assert run.spec["kind"] == "run" and run.spec["training"]["epochs"] == 6
     assert any("AUM threshold" in note for note in run.notes)
     with pytest.raises(engine.NotFoundError, match="unknown dataset 'digit'; did you mean 'digits'?"):

@@ -68,7 +68,7 @@ def run(
     **words: Any,
 ) -> None:
     """Train, record the dynamics, score every sample and publish the run. The same command resumes it."""
-    from engine.runs.planning import plan_run_from
+    from engine.runs.options import plan_run_from
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
@@ -101,7 +101,7 @@ def psi(
     **words: Any,
 ) -> None:
     """Prune by an order, train afresh, test: the data-pruning curve. The same command resumes it."""
-    from engine.runs.psi import plan_psi_from
+    from engine.runs.options import plan_psi_from
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)

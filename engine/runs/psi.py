@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ import torch
 
 from engine.data.loader import Samples, load_split, normalisation
 from engine.errors import SpecError, unknown_name
-from engine.presets import curve_settings
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
 from engine.runs.cluster import HERE, Tasks
@@ -39,7 +38,7 @@ from engine.runs.points import (
 from engine.runs.publishing import find_run, publishing
 from engine.runs.results import Results
 from engine.selection.names import parse_order, split_orders
-from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, options_of
+from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener, Progress
 from engine.store.workspace import Workspace
@@ -98,25 +97,6 @@ def plan_psi(
     return PsiSpec(
         dataset, fingerprint, orders, points, training, scores_run, steps, seed, class_balanced, window, until
     )
-
-
-def plan_psi_from(workspace: Workspace, dataset: str, words: Mapping[str, Any]) -> PsiSpec:
-    """The spec of a psi-curve from the options that were given, by their names: those of PsiSpec, orders (text or a
-    sequence), seeds, epochs, around and preset. An option that is None was not given.
-
-    Raises: SpecError for an unknown option, with the nearest one
-    """
-    given = {name: value for name, value in words.items() if value is not None}
-    allowed = {*options_of(PsiSpec), "orders", "seeds", "epochs", "around", "preset"}
-    for name in given:
-        if name not in allowed:
-            raise SpecError(unknown_name("option", name, allowed))
-    if "orders" in given:
-        orders = given["orders"]
-        given["orders"] = split_orders(orders if isinstance(orders, str) else ",".join(orders))
-    preset, window = given.pop("preset", None), bool(given.get("window", False))
-    of_curve = {name: given.pop(name) for name in ("orders", "points", "seeds", "steps") if name in given}
-    return plan_psi(workspace, dataset, **curve_settings(preset, window, **of_curve), **given)
 
 
 def _twice_flagged(workspace: Workspace, dataset: str, rule: str) -> float:

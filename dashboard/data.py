@@ -39,6 +39,15 @@ class Snapshot:
     stamp: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class View:
+    """What the shared pickers chose. run_id is "" while nothing with scores is published; names: of the classes."""
+
+    at: Snapshot
+    run_id: str
+    names: tuple[str, ...]
+
+
 def workspace_root() -> Path:
     """The workspace that `winnow dashboard` passed on, else the default one."""
     return default_root()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 import sys
 from dataclasses import asdict
 from typing import Annotated, Any, NoReturn
@@ -12,7 +15,7 @@ import typer
 from engine.cli import ask, learn
 from engine.cli.arguments import Cluster, Dataset, Device, Json, Root, RunId, tell
 from engine.cli.console import duration, print_json, print_table, progress_bar, say
-from engine.errors import Cancelled, SpecError, WinnowError
+from engine.errors import Cancelled, WinnowError
 from engine.presets import Preset
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
@@ -393,12 +396,28 @@ def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: b
 
 
 def _serve(workspace: Workspace, port: int | None) -> None:
-    from dashboard.serve import serve
-
+    """Serve until Ctrl-C or SIGTERM, in a process of its own: the engine never imports the dashboard."""
+    root = str(workspace.root.resolve())
+    # -P: a streamlit.py or an engine.py in the current folder is not what is meant.
+    command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root]
+    command += [] if port is None else ["--port", str(port)]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        serve(workspace.root, port)
-    except OSError as error:
-        raise SpecError(str(error)) from error
+        with subprocess.Popen(command) as process:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=10)
+                process.kill()  # does nothing to a process that has ended
+                return
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if process.returncode == 2:
+        raise typer.Exit(2)  # it has said why
+    if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT):
+        raise WinnowError(f"the dashboard ended with code {process.returncode}; its messages are above")
 
 
 def main() -> NoReturn:

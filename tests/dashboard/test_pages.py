@@ -12,13 +12,15 @@ import pytest
 import typer
 from streamlit.testing.v1 import AppTest
 
+from dashboard.figures.declare import all_figures
+from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
 from engine.queries.connection import connected
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
-PAGES = ("overview", "gallery", "trajectories", "scores", "compare", "embedding", "psi", "figures", "export")
+PAGES = [page.address for page in all_pages() if page.pickers]
 Open = Callable[..., AppTest]
 COMMANDS = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
 
@@ -30,7 +32,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
     def opened(root: Path, page: str, /, **query: str) -> AppTest:
         monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
         app = AppTest.from_file(str(APP), default_timeout=60).run()
-        app.switch_page(f"app_pages/{page}.py")
+        app.switch_page(f"app_pages/{page}_page.py")
         for name, value in query.items():
             app.query_params[name] = value
         return app.run()
@@ -176,7 +178,7 @@ def test_what_was_chosen_follows_to_another_page(open_page: Open, demo_workspace
     app = open_page(demo_workspace, "gallery", dataset="digits-noisy", label="3", rule="aum_threshold")
     said = text(app)
     app.query_params.clear()  # as the browser does on the way to another page
-    app.switch_page("app_pages/export.py").run()
+    app.switch_page("app_pages/export_page.py").run()
     assert app.query_params["label"] == "3"
     kept = next(line for line in said.splitlines() if line.startswith("**") and " of " in line).split("**")[1]
     assert f"### {kept} of" in text(app)
@@ -323,7 +325,7 @@ DRAWN = {  # what the demo's runs are enough for, on digits-noisy
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", all_figures())
 def test_a_figure_of_a_paper_is_drawn_or_says_which_command_makes_it(
     open_page: Open, demo_workspace: Path, name: str
 ) -> None:

@@ -1,10 +1,12 @@
-"""Every score's distribution, what the rules hold it against, and what each score means."""
+"""The distribution of every score, the thresholds of the rules on it, and what each score means."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from dashboard import charts, data, state, widgets
+
+PAGE = {"title": "Scores", "icon": ":material/bar_chart:", "place": 40}
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -41,7 +43,7 @@ if len(curve):
     noise = data.dataset_facts(view.at)["noise_rate"]
     st.plotly_chart(charts.detection_curve_chart(curve, score, noise), config=charts.NO_BAR, key="detection_curve")
 st.page_link(
-    "app_pages/gallery.py",
+    "app_pages/gallery_page.py",
     label=f"See the samples by {score}",
     icon=":material/grid_view:",
     query_params=state.link(sort=score, sample=None, page=None),

@@ -1,4 +1,4 @@
-"""The set, its noise, its runs (those being computed live), and how well the scores find the mislabelled."""
+"""The dataset, its label noise, its runs (live while they are computed), and how well the scores find the mislabeled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import time
 
 import streamlit as st
 
-from dashboard import charts, curves, data, gallery, state, widgets
+from dashboard import charts, curves, data, grid, state, widgets
+
+PAGE = {"title": "Overview", "icon": ":material/dashboard:", "place": 10}
 
 view = widgets.current_view()
 facts = data.dataset_facts(view.at)
@@ -66,7 +68,7 @@ def suspects() -> None:
         what = f"{len(ids):,} of {facts['train']:,} flagged by {rule}" if rule else f"hardest by {score}"
         st.markdown(f"#### Look first&ensp;:gray[:small[{what}]]", width="content")
         st.page_link(
-            "app_pages/gallery.py",
+            "app_pages/gallery_page.py",
             label="Open the gallery",
             icon=":material/grid_view:",
             query_params=state.link(rule=rule, sort=score, sample=None, page=None),
@@ -76,7 +78,7 @@ def suspects() -> None:
         state.put(rule=rule, sort=score)
         widgets.open_in_gallery(sample_id)
 
-    gallery.grid(
+    grid.draw_cards(
         data.cards(view.at, view.run_id, ids[:24], score), view.names, "suspects", opened, size=84, clipped=True
     )
     widgets.go_to_gallery()

@@ -40,7 +40,7 @@ from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, run_id, spec_f
 from engine.store.jobs import computing, seconds_spent
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener, Progress
-from engine.store.schema import RESULT_TABLES
+from engine.store.tables import RESULT_TABLES, create_sql
 from engine.store.workspace import Workspace
 from engine.training.device import describe_environment
 from engine.training.loop import Normalisation, batches_per_epoch
@@ -296,12 +296,16 @@ class _Curve:
 
     def write(self, connection: duckdb.DuckDBPyConnection, target: Path) -> None:
         """Write the points, those of the unpruned set once for each order, and the networks for other curves."""
-        connection.execute(RESULT_TABLES)
+        connection.execute(create_sql(RESULT_TABLES))
         for network in self.networks:
             point = self.done[network.key]
             for order in [network.order] if network.order else self.spec.orders:
-                row = [order, *(point[c] for c in ("seed", "pruned", "kept_fraction", "accuracy", "seconds"))]
-                connection.execute("INSERT INTO psi VALUES (?, ?, ?, ?, ?, ?)", row)
+                row = {
+                    "order": order,
+                    **{c: point[c] for c in ("seed", "pruned", "kept_fraction", "accuracy", "seconds")},
+                }
+                names, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" for _ in row)
+                connection.execute(f"INSERT INTO psi ({names}) VALUES ({marks})", list(row.values()))
         shared = {p["network"]: {"accuracy": p["accuracy"], "seconds": p["seconds"]} for p in self.done.values()}
         (target / POINTS_FILE).write_text(json.dumps(shared) + "\n")
 

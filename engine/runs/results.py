@@ -19,7 +19,8 @@ from engine.scores.registry import TRAJECTORY_INPUTS, Score, catalog_row, comput
 from engine.selection.orders import compute_ranks
 from engine.spec import spec_hash
 from engine.store.progress import Parts
-from engine.store.schema import RESULT_TABLES
+from engine.store.sql import literal
+from engine.store.tables import RESULT_TABLES, create_sql
 from engine.training.recording import BLOCK_BYTES, create_trajectories, read_trajectories
 
 Array = np.ndarray[Any, Any]
@@ -47,7 +48,7 @@ class Results:
         self.notes: list[str] = []
         self._trajectories = ""
         self._rules: dict[str, Array] = {}
-        connection.execute(RESULT_TABLES)
+        connection.execute(create_sql(RESULT_TABLES))
 
     def make_trajectories(self) -> None:
         """Make the table for dynamics of the run's own."""
@@ -56,22 +57,18 @@ class Results:
 
     def attach_trained(self, path: Path) -> None:
         """Read dynamics from another run's results."""
-        quoted = str(path).replace("'", "''")
-        self.connection.execute(f"ATTACH '{quoted}' AS trained (READ_ONLY)")
+        self.connection.execute(f"ATTACH {literal(path)} AS trained (READ_ONLY)")
         self._trajectories = "trained.trajectories"
 
     def write_run(self, **row: Any) -> None:
         """The one row that says what this file is."""
-        row = {**row, "created_at": datetime.now(UTC).replace(tzinfo=None)}
-        names = ", ".join(row)
-        marks = ", ".join("?" for _ in row)
-        self.connection.execute(f"INSERT INTO run ({names}) VALUES ({marks})", list(row.values()))
+        self._insert_row("run", **row, created_at=datetime.now(UTC).replace(tzinfo=None))
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
         kept = [[row[name] for name in names] for row in rows if "lr" in row]
         if kept:
-            self.connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
+            self.connection.executemany(f"INSERT INTO epochs ({', '.join(names)}) VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
 
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape
@@ -167,11 +164,7 @@ class Results:
                 value=values[found.name].numpy(),
                 rank=ranks.astype(np.int32),
             )
-            row = catalog_row(found)
-            self.connection.execute(
-                "INSERT INTO score_catalog VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [*row.values(), seconds[found.name]],
-            )
+            self._insert_row("score_catalog", **catalog_row(found), seconds=seconds[found.name])
             if mislabelled is not None:
                 self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
             if found.flags_above is not None:
@@ -274,12 +267,16 @@ class Results:
 
     def _write_metrics(self, name: str, metrics: Mapping[str, float]) -> None:
         for metric, value in metrics.items():
-            self.connection.execute("INSERT INTO metrics VALUES (?, ?, ?)", [name, metric, value])
+            self._insert_row("metrics", score=name, metric=metric, value=value)
+
+    def _insert_row(self, table: str, **row: Any) -> None:
+        names, marks = ", ".join(row), ", ".join("?" for _ in row)
+        self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
 
     def _insert(self, table: str, **columns: Any) -> None:
         block = pa.table({name: pa.array(values) for name, values in columns.items()})
         self.connection.register("block", block)
-        self.connection.execute(f"INSERT INTO {table} SELECT * FROM block")
+        self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM block")
         self.connection.unregister("block")
 
 

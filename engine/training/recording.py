@@ -294,5 +294,5 @@ def _lists(rows: Array) -> pa.Array:
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, pa.Array]) -> None:
     block = pa.table(columns)
     connection.register("block", block)
-    connection.execute(f"INSERT INTO {table} SELECT * FROM block")
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM block")
     connection.unregister("block")

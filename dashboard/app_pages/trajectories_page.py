@@ -61,7 +61,10 @@ for place, i in enumerate(shown):
             with st.container(gap="small"):
                 with st.container(horizontal=True, vertical_alignment="center"):
                     st.page_link(
-                        "app_pages/gallery_page.py", label=f"**{i}**", query_params=state.link(sample=i), width="content"
+                        "app_pages/gallery_page.py",
+                        label=f"**{i}**",
+                        query_params=state.link(sample=i),
+                        width="content",
                     )
                     chips(card, view.names)
                 flags, scores = data.sample_flags(view.at, view.run_id, i), data.sample_scores(view.at, view.run_id, i)

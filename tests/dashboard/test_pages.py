@@ -12,6 +12,7 @@ import pytest
 import typer
 from streamlit.testing.v1 import AppTest
 
+from dashboard import chapters
 from dashboard.figures.declare import all_figures
 from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
@@ -389,3 +390,18 @@ def test_a_run_that_failed_or_stopped_is_told_with_what_to_do(
     app = open_page(root, "psi", dataset="digits-noisy", psi="feedfeedfeed")
     assert not app.exception
     assert "With every sample 90.0 %" in text(app)
+
+
+def test_the_guide_opens_without_a_workspace_at_the_chapter_of_its_address(
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chapters, "FOLDER", tmp_path)
+    (tmp_path / "01-start.md").write_text("# Start\n\nGo on with [the scores](02-scores.md).\n")
+    (tmp_path / "02-scores.md").write_text("# Scores\n\nWhat each means.\n")
+    app = open_page(tmp_path / "nothing", "guide")
+    assert not app.exception and not app.code
+    assert text(app) == ('# Start\n\nGo on with <a href="guide?chapter=scores" target="_self">the scores</a>.')
+    for name in ("scores", "start"):
+        app = open_page(tmp_path / "nothing", "guide", chapter=name)
+        assert text(app).startswith(f"# {name.title()}")
+    assert text(open_page(tmp_path / "nothing", "guide", chapter="none")).startswith("# Start")

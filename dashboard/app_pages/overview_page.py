@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import charts, curves, data, grid, state, widgets
@@ -38,7 +39,7 @@ def tiles() -> None:
 @widgets.guarded
 def live() -> None:
     """Runs that are being computed, or that stopped before their end."""
-    open_jobs = [job for job in data.jobs(view.at.dataset) if job.state != "done"]
+    open_jobs = [job for job in data.jobs(view.at.dataset) if job.state not in ("done", "unreadable")]
     for job in open_jobs[:6]:
         title = f"**{widgets.plain(job.title or job.run_id)}**"
         if job.state == "running":
@@ -85,13 +86,20 @@ def suspects() -> None:
 
 
 def runs_table() -> None:
-    """Every published run of this set."""
+    """Every published run of this dataset, and what is wrong with those that cannot be read."""
     runs = data.runs(view.at)
     st.markdown("#### Runs")
     if runs.empty:
         st.caption("None published yet. This trains, scores and maps the set:")
         st.code(f"winnow run {view.at.dataset}", language="bash")
-        return
+    else:
+        published(runs)
+    for run_id, problem in data.unreadable(view.at).items():
+        st.warning(f"Run `{run_id}` cannot be read. {widgets.plain(problem)}", icon=":material/warning:")
+
+
+def published(runs: pd.DataFrame) -> None:
+    """The published runs as a table."""
     shown = runs.assign(took=[widgets.duration(s) for s in runs["seconds"]])[
         ["title", "kind", "took", "created_at", "run_id"]
     ]

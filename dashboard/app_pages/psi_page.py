@@ -11,7 +11,15 @@ from dashboard.figures import cg_paper
 PAGE = {"title": "Psi curves", "icon": ":material/content_cut:", "place": 70}
 
 view = widgets.current_view()
-jobs = sorted((job for job in data.jobs() if job.kind == "psi"), key=lambda job: job.dataset != view.at.dataset)
+broken = data.unreadable(view.at)
+
+
+def curves_of(jobs: list[data.Job]) -> list[data.Job]:
+    """Those of the jobs that compute psi-curves; the overview tells of those that cannot be read."""
+    return [job for job in jobs if job.kind == "psi" and job.state != "unreadable" and job.run_id not in broken]
+
+
+jobs = sorted(curves_of(data.jobs()), key=lambda job: job.dataset != view.at.dataset)
 here = [job for job in jobs if job.dataset == view.at.dataset]
 
 
@@ -96,7 +104,7 @@ def table(means: pd.DataFrame, names: dict[psi_charts.Curve, str]) -> tuple[str,
 @widgets.guarded
 def draw() -> None:
     """The jobs of this dataset that are not done, and the points of the chosen curves as they stand."""
-    now = [job for job in data.jobs(view.at.dataset) if job.kind == "psi"]
+    now = curves_of(data.jobs(view.at.dataset))
     waiting = starting.pending()
     for job in [job for job in now if job.state != "done"][:6]:
         starting.job_bar(job, waiting)

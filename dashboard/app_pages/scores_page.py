@@ -16,7 +16,9 @@ catalog = data.catalog(view.at, view.run_id)
 row = next(r for r in charts.rows(catalog) if r.score == score)
 
 with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
-    st.markdown(f"### {score}&ensp;:gray[:small[{row.title if isinstance(row.title, str) else ''}]]", width="content")
+    words = [row.title] if isinstance(row.title, str) else []
+    words += [f"formula version {row.version}"] if row.version != 1 else []
+    st.markdown(f"### {score}&ensp;:gray[:small[{' · '.join(words)}]]", width="content")
     if row.roc_auc == row.roc_auc:
         with st.container(horizontal=True, width="content", gap="large"):
             st.metric(
@@ -50,7 +52,7 @@ st.page_link(
 )
 
 st.markdown("#### All scores")
-table = catalog[["score", "title", "higher_means", "low", "high", "roc_auc", "average_precision", "source"]]
+table = catalog[["score", "title", "higher_means", "low", "high", "roc_auc", "average_precision", "source", "version"]]
 event = st.dataframe(
     table,
     hide_index=True,
@@ -69,6 +71,7 @@ event = st.dataframe(
             "Average precision", min_value=0, max_value=1, format="%.3f"
         ),
         "source": "Source",
+        "version": st.column_config.NumberColumn("Version", help="of the formula that gave the values"),
     },
 )
 picked = event["selection"]["rows"]

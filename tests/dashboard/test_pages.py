@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 import typer
@@ -17,6 +19,7 @@ from dashboard.figures.declare import all_figures
 from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
 from engine.queries.connection import connected
+from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace
 
@@ -64,6 +67,50 @@ def test_every_page_opens_on_a_real_workspace(open_page: Open, demo_workspace: P
     assert not app.exception
     assert not app.error
     assert app.query_params["run"]  # the address names what is shown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_draws_the_workspace_of_an_older_version(open_page: Open, old_workspace: Path, page: str) -> None:
+    for dataset in ("digits", "noisy"):
+        app = open_page(old_workspace, page, dataset=dataset)
+        assert not app.exception
+        assert not app.error
+        assert app.query_params["dataset"] == dataset
+
+
+@pytest.fixture
+def broken_workspace(demo_workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the demo with three runs that cannot be read: no spec, a spec of a newer version, damaged results."""
+    root = tmp_path / "broken"
+    shutil.copytree(demo_workspace, root)
+    workspace = Workspace.open(root)
+    psi, whole = (
+        next(j for j in fetch_jobs(workspace, "digits-noisy") if (j.kind == "psi") == wanted)
+        for wanted in (True, False)
+    )
+    (workspace.published_dir(psi.run_id) / "results.duckdb").write_bytes(b"not a database")
+    for run_id, text in (("feedfeedfeed", "{"), ("beefbeefbeef", '{"spec": {"format": 99}}')):
+        shutil.copytree(workspace.run_dir(whole.run_id), workspace.run_dir(run_id))
+        (workspace.run_dir(run_id) / "spec.json").write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_runs_that_cannot_be_read_break_no_page(open_page: Open, broken_workspace: Path, page: str) -> None:
+    app = open_page(broken_workspace, page, dataset="digits-noisy")
+    assert not app.exception
+    assert not app.error
+    assert app.query_params["run"]
+
+
+def test_the_overview_lists_the_runs_that_cannot_be_read(open_page: Open, broken_workspace: Path) -> None:
+    app = open_page(broken_workspace, "overview", dataset="digits-noisy")
+    workspace = Workspace.open(broken_workspace)
+    (psi,) = (run_id for run_id in workspace.published_runs() if workspace.read_record(run_id).kind == "psi")
+    shown = {warning.value.split("`")[1]: warning.value for warning in app.warning}
+    assert set(shown) == {"feedfeedfeed", "beefbeefbeef", psi}
+    assert all("cannot be read" in words and "winnow remove" in words for words in shown.values())
+    assert "results.duckdb" in shown[psi]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -222,6 +269,23 @@ def test_scores_tell_roc_auc_and_meaning(open_page: Open, demo_workspace: Path) 
     assert 0.9 < shown["ROC AUC"] <= 1
     names = counts(demo_workspace, "SELECT count(DISTINCT score) FROM scores")
     assert len(app.dataframe[0].value) == names
+
+
+def test_scores_tell_the_version_of_their_formula(open_page: Open, demo_workspace: Path, tmp_path: Path) -> None:
+    app = open_page(demo_workspace, "scores", dataset="digits-noisy", sort="aum")
+    assert set(app.dataframe[0].value["version"]) == {1} and "formula version" not in text(app)
+    root = tmp_path / "copy"
+    shutil.copytree(demo_workspace, root)
+    folder = Workspace.open(root).published_dir(str(app.query_params["run"]))
+    with duckdb.connect(str(folder / "results.duckdb")) as results:
+        results.execute("UPDATE score_catalog SET version = 2 WHERE score = 'aum'")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["results.duckdb"]["bytes"] = (folder / "results.duckdb").stat().st_size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    app = open_page(root, "scores", dataset="digits-noisy", sort="aum")
+    assert "formula version 2" in text(app)
+    versions = app.dataframe[0].value.set_index("score")["version"]
+    assert versions["aum"] == 2 and set(versions.drop("aum")) == {1}
 
 
 def test_comparisons_open_one_by_one(open_page: Open, demo_workspace: Path) -> None:

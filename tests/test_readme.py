@@ -13,7 +13,8 @@ import torch
 import typer
 
 from engine.cli.commands import app
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.errors import SpecError
 from engine.queries.connection import connected, fetch_sql
 from engine.queries.writers import export

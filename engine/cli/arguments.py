@@ -1,18 +1,21 @@
-"""What several commands take, and how they tell what came out."""
+"""What several commands take: shared arguments, and the options that are declared on specs."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional, TypeVar, get_args, get_type_hints
 
 import typer
 
 from engine.cli.console import print_json, say
+from engine.spec import options_of
 
 Root = Annotated[
     Path | None,
     typer.Option(
-        "--workspace", envvar="WINNOW_WORKSPACE", help="Folder of datasets and runs. [default: winnow-workspace]"
+        "--workspace", envvar="WINNOW_WORKSPACE", help="Folder of datasets and runs. (default: winnow-workspace)"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -26,11 +29,49 @@ Cluster = Annotated[
 Dataset = Annotated[str, typer.Argument(help="Name of a dataset (winnow ingest makes one).")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or its first digits (winnow runs lists them).")]
 Run = Annotated[
-    str | None, typer.Option(help="A run's id, or its first digits. [default: the latest that has what is needed]")
+    str | None, typer.Option(help="A run's id, or its first digits. (default: the latest that has what is needed)")
 ]
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-def tell(json: bool, value: dict[str, Any], text: str) -> None:
+
+def with_options(*specs: type[Any]) -> Callable[[F], F]:
+    """Give a command the options that are declared on some specs.
+
+    The command takes them as **words: option name -> value, None where the option was not given.
+    """
+
+    def decorate(command: F) -> F:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        first = next((i for i, p in enumerate(own) if p.name in ("device", "workspace")), len(own))
+        declared = [parameter for spec in specs for parameter in option_parameters(spec)]
+        parameters = [*own[:first], *declared, *own[first:]]
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
+
+
+def option_parameters(spec: type[Any]) -> list[inspect.Parameter]:
+    """The options of a spec as parameters of a command, each None where it is not given."""
+    hints, parameters = get_type_hints(spec), []
+    for name, (field, declared) in options_of(spec).items():
+        default = declared.unset or ("" if field.default in ("", None, False) else str(field.default))
+        text = declared.help + (f" (default: {default})" if default else "")
+        flag = f"--{name.replace('_', '-')}"
+        kinds = [k for k in (bool, int, float) if k in (hints[name], *get_args(hints[name]))]
+        found = typer.Option(flag, help=text, metavar=declared.metavar or None)
+        kind: Any = kinds[0] if kinds else str
+        annotation: Any = Annotated[Optional[kind], found]  # noqa: UP045
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation)
+        )
+    return parameters
+
+
+def report(json: bool, value: dict[str, Any], text: str) -> None:
     """One JSON object, or one line for a person."""
     if json:
         print_json(value)

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from engine.cli.console import duration, progress_bar, say
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.spec import PsiSpec, RunSpec, TrainingSpec, spec_from_json
 from engine.store.version import winnow_version
 from engine.store.workspace import Workspace
@@ -39,7 +40,7 @@ def compute_demo(workspace: Workspace) -> dict[str, Any]:
         say("everything is computed already")
         return {"datasets": [spec.name for spec in SPECS], "runs": found, "seconds": time.monotonic() - started}
     from engine.runs.compute import compute
-    from engine.runs.pipeline import plan_run
+    from engine.runs.planning import plan_run
     from engine.runs.psi import plan_psi
 
     for name in (spec.name for spec in SPECS):

@@ -22,7 +22,7 @@ def train(
     dataset: Annotated[str, typer.Option(help="A dataset whose mislabelled are known, with a run.")],
     run: Run = None,
     start: Annotated[str | None, typer.Option(help="A detector to fine-tune instead of starting from nothing.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate. [default: 0.1, 0.03 to fine-tune]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. (default: 0.1, 0.03 to fine-tune)")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the sequences.")] = 10,
     seed: Annotated[int, typer.Option(help="Of its weights and of the held-out tenth.")] = 0,
     workspace: Root = None,
@@ -65,7 +65,7 @@ def apply(
     from engine.queries.summaries import fetch_evaluation
     from engine.runs.compute import compute
     from engine.runs.detectors import load_detector
-    from engine.runs.pipeline import plan_run
+    from engine.runs.planning import plan_run
     from engine.spec import RunSpec, spec_from_json
 
     at = Workspace.open(workspace)

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from engine.data.parts import Labels
 from engine.errors import StorageError
-from engine.store.schema import DATASET_TABLES
+from engine.store.sql import literal
+from engine.store.tables import DATASET_TABLES, create_sql
 from engine.store.version import winnow_version
 from engine.store.workspace import FORMAT
 
@@ -56,10 +57,10 @@ class DatasetWriter:
         try:
             # the pixels and WebP do not shrink: trying to compress them costs more than writing them
             self._connection.execute("PRAGMA force_compression = 'uncompressed'")
-            self._connection.execute(f"ATTACH {_literal(path)} AS file (ROW_GROUP_SIZE 2048)")
+            self._connection.execute(f"ATTACH {literal(path)} AS file (ROW_GROUP_SIZE 2048)")
             self._connection.execute("USE file")
             self._connection.begin()
-            self._connection.execute(DATASET_TABLES)
+            self._connection.execute(create_sql(DATASET_TABLES))
         except BaseException:
             self._connection.close()
             raise
@@ -107,9 +108,9 @@ class DatasetWriter:
 
     def copy_samples(self, parent: Path) -> None:
         """Take inputs, thumbnails and skipped samples of another dataset file as they are, without decoding."""
-        self._connection.execute(f"ATTACH {_literal(parent)} AS parent (READ_ONLY)")
+        self._connection.execute(f"ATTACH {literal(parent)} AS parent (READ_ONLY)")
         for table in ("inputs", "thumbnails", "skipped"):
-            self._connection.execute(f"INSERT INTO {table} SELECT * FROM parent.{table}")
+            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM parent.{table}")
         row = self._connection.execute("SELECT count(*) FROM parent.samples").fetchone()
         self._next_id = self._written = row[0] if row else 0
         for _, _, data in read_blocks(self._connection, 0, self._next_id, "parent.inputs"):
@@ -155,7 +156,9 @@ class DatasetWriter:
         names = pa.array(classes, pa.string())
         self._insert("classes", label=np.arange(len(classes), dtype=np.int32), class_name=names)
         self._connection.execute(
-            "INSERT INTO dataset VALUES (?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO dataset (name, fingerprint, format, created_at, version, spec, source, input_shape, input_dtype, "
+            "noise, noise_rate, parent, parent_fingerprint, bytes) "
+            "VALUES (?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 *(record.name, fingerprint, FORMAT, winnow_version(), json.dumps(record.spec), record.source),
                 *(list(self.shape), self.dtype.name, record.noise, record.noise_rate),
@@ -170,7 +173,7 @@ class DatasetWriter:
     def _insert(self, table: str, **columns: Any) -> None:
         rows = pa.table(columns)
         self._connection.register("rows_to_insert", rows)
-        self._connection.execute(f"INSERT INTO {table} SELECT * FROM rows_to_insert")
+        self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_insert")
         self._connection.unregister("rows_to_insert")
 
 
@@ -179,7 +182,7 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection to a dataset file; StorageError when it is damaged."""
     try:
         with duckdb.connect(config={"memory_limit": "1GB"}) as connection:
-            connection.execute(f"ATTACH {_literal(path)} AS file (READ_ONLY)")
+            connection.execute(f"ATTACH {literal(path)} AS file (READ_ONLY)")
             connection.execute("USE file")
             yield connection
     except duckdb.Error as error:
@@ -207,7 +210,3 @@ def read_blocks(
     for i in range(0, len(starts), _ROWS_AT_ONCE):
         last = starts[min(i + _ROWS_AT_ONCE, len(starts)) - 1]
         yield from connection.execute(f"SELECT first_id, n, data {where}", [starts[i], last]).fetchall()
-
-
-def _literal(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

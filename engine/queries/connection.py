@@ -17,6 +17,8 @@ import pandas as pd
 from engine.errors import NotFoundError, StorageError, WinnowError
 from engine.store.decisions import fetch_decisions_log
 from engine.store.schema import DECISIONS_COLUMNS, VIEWS, dynamics_select, empty_select
+from engine.store.sql import identifier, literal
+from engine.store.tables import DATASET_TABLES, RESULT_TABLES, complete_select
 from engine.store.workspace import Workspace
 
 MEMORY_LIMIT = "2GB"
@@ -125,9 +127,8 @@ def fetch_sql(
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, path: Any, name: str) -> None:
-    quoted = str(path).replace("'", "''")
     try:
-        connection.execute(f"ATTACH '{quoted}' AS \"{name}\" (READ_ONLY)")
+        connection.execute(f"ATTACH {literal(path)} AS {identifier(name)} (READ_ONLY)")
     except duckdb.Error as error:
         raise StorageError(
             f"{path} cannot be read: {str(error).splitlines()[0]}; remove it and compute it again"
@@ -148,11 +149,16 @@ def _make_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> N
             columns = tables.get((database, view.table))
             if columns is None:
                 continue
-            run = f"'{database.removeprefix('run_')}'"
+            run = literal(database.removeprefix("run_"))
             if name == "dynamics":
                 parts.append(dynamics_select(columns, f'"{database}"', run))
             else:
-                parts.append(view.select.format(db=f'"{database}"', run=run))
+                sources = {
+                    table: f"({complete_select(table, tables[database, table], expected, identifier(database, table))})"
+                    for table, expected in (DATASET_TABLES if view.over == "dataset" else RESULT_TABLES).items()
+                    if (database, table) in tables
+                }
+                parts.append(view.select.format(run_id=run, **sources))
         body = " UNION ALL BY NAME ".join(parts)
         if name == "score_catalog":
             body = f"SELECT DISTINCT ON (score) * FROM ({body}) ORDER BY score"
@@ -175,12 +181,9 @@ def _make_decisions(connection: duckdb.DuckDBPyConnection, log: pd.DataFrame) ->
 def _comment(
     connection: duckdb.DuckDBPyConnection, name: str, comment: str, columns: dict[str, tuple[str, str]]
 ) -> None:
-    def literal(text: str) -> str:
-        return "'" + text.replace("'", "''") + "'"
-
-    connection.execute(f'COMMENT ON VIEW "{name}" IS {literal(comment)}')
+    connection.execute(f"COMMENT ON VIEW {identifier(name)} IS {literal(comment)}")
     for column, (_, meaning) in columns.items():
-        connection.execute(f'COMMENT ON COLUMN "{name}"."{column}" IS {literal(meaning)}')
+        connection.execute(f"COMMENT ON COLUMN {identifier(name, column)} IS {literal(meaning)}")
 
 
 # Runs and what they hold ---------------------------------------------------------------------------------------

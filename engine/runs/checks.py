@@ -74,9 +74,9 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
     if asked & gaps:
         _check_memory(spec, samples)
     blank = ~has_direction(samples.inputs)
-    if asked & {"alpha", "inverse_diagonal", "kernel_labels"} and not spec.standardise and bool(blank.any()):
+    if asked & {"alpha", "inverse_diagonal", "kernel_labels"} and not spec.standardize and bool(blank.any()):
         raise ScoreInputError(
-            f"the input of sample {int(blank.nonzero()[0])} is all zeros, so it has no direction; ask --standardise, or "
+            f"the input of sample {int(blank.nonzero()[0])} is all zeros, so it has no direction; ask --standardize, or "
             "leave out the scores that begin with cg"
         )
     if any(found.needs_test for found in scores):

@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.data.loader import Samples, load_split, normalisation
 from engine.errors import SpecError, StorageError, unknown_name
 from engine.queries.connection import connected, runs_of
-from engine.runs.pipeline import find_trained
+from engine.runs.reuse import find_trained
 from engine.selection.coverage import craig_weights
 from engine.selection.names import SCORELESS, Order, parse_order
 from engine.selection.samplers import SAMPLERS, select

@@ -68,10 +68,13 @@ class Tasks(Protocol):
     def share(self, value: S) -> Shared[S]:
         """A value for many tasks, sent to each machine once and kept while this is held. Tasks must not change it."""
 
-    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
+    def together(
+        self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter, threads: int | None = 1
+    ) -> list[T]:
         """The results of pieces of work of this process, in order, each of which may `call` a task.
 
-        workers: pieces at a time in this process; a cluster has as many in flight as it has room for
+        workers: pieces at a time in this process; a cluster has as many in flight as it has processors for
+        threads: of each piece in this process, None = all; a task on a cluster has one
         """
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
@@ -90,8 +93,10 @@ class Here:
     def share(self, value: S) -> Shared[S]:
         return Shared(value)
 
-    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
-        return train_together(work, workers, progress)
+    def together(
+        self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter, threads: int | None = 1
+    ) -> list[T]:
+        return train_together(work, workers, progress, threads)
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
         return task(shared.value, item, report)
@@ -116,7 +121,7 @@ def map_tasks(tasks: Tasks, task: Task[S, I, T], value: S, items: Sequence[I], p
         report(i, 1.0)
         return found
 
-    return tasks.together([partial(work, i) for i in range(len(items))], 1, progress)
+    return tasks.together([partial(work, i) for i in range(len(items))], 1, progress, None)
 
 
 @contextlib.contextmanager
@@ -207,10 +212,12 @@ class RayTasks:
             found = self._shared[id(value)] = Shared(value, self._ray.put(value))
         return found
 
-    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
+    def together(
+        self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter, threads: int | None = 1
+    ) -> list[T]:
         fewest, most = IN_FLIGHT
         in_flight = min(len(work), max(fewest, min(most, 2 * self.room)))
-        return train_together(work, max(1, in_flight), progress)
+        return train_together(work, max(1, in_flight), progress, None)
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
         errors = self._ray.exceptions

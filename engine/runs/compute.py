@@ -22,6 +22,9 @@ def compute(
     Returns: (run id, whether it was there already)
     """
     chosen = pick_device(device)
+    training = getattr(spec, "training", None)
+    if cluster and training and training.threads > 1:
+        raise SpecError(f"--threads is {training.threads}; allowed with --cluster: 1 (each task there has one thread)")
     with tasks_on(cluster, chosen) as tasks:
         if isinstance(spec, RunSpec):
             return run(workspace, spec, chosen, listener, tasks)

@@ -82,8 +82,9 @@ class CrossValidation:
             save_tensors(path, {"probs": probs.numpy()}, {})
             return probs
 
-        workers = workers_for(self.training.model, len(parts), self.samples.inputs.device)
-        return self.tasks.together([partial(work, k) for k in range(len(parts))], workers, self.progress)
+        threads = self.training.threads
+        workers = workers_for(self.training.model, len(parts), self.samples.inputs.device, threads)
+        return self.tasks.together([partial(work, k) for k in range(len(parts))], workers, self.progress, threads)
 
 
 @dataclass(frozen=True)

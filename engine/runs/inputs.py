@@ -211,6 +211,18 @@ def kept_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, in
     return kept
 
 
+def required_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, int]:
+    """The epochs whose weights these scores read, and of how many seeds."""
+    kept = {training.epochs: training.seeds}
+    for found in scores:
+        if found.needs_training and not found.over_dynamics:
+            epoch = found.at(training.epochs)
+            kept[epoch] = max(kept.get(epoch, 0), training.seeds if found.every_seed else 1)
+        if {"checkpoint_probs", "validation_influence"} & set(found.inputs):
+            kept = dict.fromkeys(checkpoint_epochs(training.epochs), 1) | kept
+    return kept
+
+
 def _labels(run: Inputs, at: At | None) -> Tensor:
     return run.samples.labels.cpu()
 
@@ -279,7 +291,7 @@ def _validation_features(run: Inputs, at: At | None) -> Tensor:
 
 def _alpha(run: Inputs, at: At | None) -> Tensor:
     inputs = run.samples.inputs
-    rows = to_float(inputs, run.normalisation.mean, run.normalisation.std) if run.spec.standardise else inputs
+    rows = to_float(inputs, run.normalisation.mean, run.normalisation.std) if run.spec.standardize else inputs
     gap = _gap(run, rows.flatten(1), "inputs")
     run.keep(None, inverse_diagonal=gap.inverse_diagonal, kernel_labels=gap.kernel_labels)
     return gap.alpha

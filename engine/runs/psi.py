@@ -9,21 +9,22 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import torch
 
 from engine.data.loader import Samples, load_split, normalisation
 from engine.errors import SpecError, unknown_name
+from engine.presets import curve_settings
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
 from engine.runs.cluster import HERE, Tasks
-from engine.runs.pipeline import describe_training, load_test
+from engine.runs.pipeline import load_test
+from engine.runs.planning import describe_training
 from engine.runs.points import (
     Network,
     Study,
@@ -35,14 +36,13 @@ from engine.runs.points import (
     train_networks,
     training_of,
 )
+from engine.runs.publishing import find_run, publishing
+from engine.runs.results import Results
 from engine.selection.names import parse_order, split_orders
-from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, run_id, spec_from_json, spec_to_json
-from engine.store.jobs import computing, seconds_spent
+from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, options_of, spec_from_json
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener, Progress
-from engine.store.schema import RESULT_TABLES
 from engine.store.workspace import Workspace
-from engine.training.device import describe_environment
 from engine.training.loop import Normalisation, batches_per_epoch
 from engine.training.models import build_model
 from engine.training.stacked import Member, can_stack, stack_size
@@ -50,6 +50,9 @@ from engine.training.together import workers_for
 
 POINTS_FILE = "networks.json"
 """What a curve publishes for others: its networks by what they were trained on."""
+
+COLUMNS = ("seed", "pruned", "kept_fraction", "accuracy", "seconds")
+"""What is measured of a point."""
 
 Point = dict[str, Any]
 
@@ -96,6 +99,25 @@ def plan_psi(
     )
 
 
+def plan_psi_from(workspace: Workspace, dataset: str, words: Mapping[str, Any]) -> PsiSpec:
+    """The spec of a psi-curve from the options that were given, by their names: those of PsiSpec, orders (text or a
+    sequence), seeds, epochs, around and preset. An option that is None was not given.
+
+    Raises: SpecError for an unknown option, with the nearest one
+    """
+    given = {name: value for name, value in words.items() if value is not None}
+    allowed = {*options_of(PsiSpec), "orders", "seeds", "epochs", "around", "preset"}
+    for name in given:
+        if name not in allowed:
+            raise SpecError(unknown_name("option", name, allowed))
+    if "orders" in given:
+        orders = given["orders"]
+        given["orders"] = split_orders(orders if isinstance(orders, str) else ",".join(orders))
+    preset, window = given.pop("preset", None), bool(given.get("window", False))
+    of_curve = {name: given.pop(name) for name in ("orders", "points", "seeds", "steps") if name in given}
+    return plan_psi(workspace, dataset, **curve_settings(preset, window, **of_curve), **given)
+
+
 def _twice_flagged(workspace: Workspace, dataset: str, rule: str) -> float:
     """Twice the share of samples that a rule flags in the latest run that has it, at most 0.95."""
     with connected(workspace, dataset) as connection:
@@ -129,7 +151,7 @@ def run_psi(
              a trained network or a truth that is not there; ClusterError as `Tasks.call`; Cancelled when somebody
              asked the run to stop
     """
-    wanted = run_id(spec)
+    wanted = find_run(workspace, spec)
     if workspace.is_published(wanted):
         return wanted, True
     samples = load_split(workspace, spec.dataset, "train", device)
@@ -146,34 +168,16 @@ def run_psi(
         seed=spec.seed,
         class_balanced=spec.class_balanced,
     )
-    environment, title = describe_environment(device), _title(spec)
     network = build_model(spec.training.model, tuple(samples.inputs.shape[1:]), samples.classes, 0)
     one = can_stack(network) and spec.training.augment == "none" and (device.type == "cuda" or bool(stacked))
     size = stack_size(network, spec.training, samples, device) if one and stacked is not False else 0
-    with computing(workspace, wanted, spec_to_json(spec), title, environment) as folder:
-        progress = Progress(folder, {"psi": 1.0}, listener)
+    with publishing(workspace, wanted, spec, _title(spec), device) as draft:
+        progress = Progress(draft.folder, {"psi": 1.0}, listener)
         progress.stage("psi")
-        curve = _Curve(workspace, spec, samples, test, selection, folder, progress, size > 0, tasks)
+        curve = _Curve(workspace, spec, samples, test, selection, draft.folder, progress, size > 0, tasks)
         curve.train(max(1, size))
-        with (
-            workspace.building_run(wanted) as target,
-            duckdb.connect(str(target / "results.duckdb")) as connection,
-        ):
-            curve.write(connection, target)
-            connection.execute(
-                "INSERT INTO run (run_id, kind, title, dataset, fingerprint, spec, environment, created_at, seconds, "
-                "notes) VALUES (?, 'psi', ?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?)",
-                [
-                    wanted,
-                    title,
-                    spec.dataset,
-                    spec.fingerprint,
-                    json.dumps(spec_to_json(spec)),
-                    json.dumps(environment),
-                    seconds_spent(folder),
-                    json.dumps(curve.notes()),
-                ],
-            )
+        curve.write(draft.results, draft.target)
+        draft.notes += curve.notes()
     return wanted, False
 
 
@@ -231,9 +235,10 @@ class _Curve:
         left = [stack for stack in stacks if stack[0].key not in self.done]
         known = _published(self.workspace, plan["reads"])
         device = self.samples.inputs.device
-        # As many workers as for the whole curve: with them goes the number of threads, and with that the rounding.
-        workers = 1 if self.stacked else workers_for(self.spec.training.model, len(self.networks), device)
-        self.tasks.together([partial(self._train_stack, stack, known) for stack in left], workers, self.progress)
+        threads = self.spec.training.threads
+        workers = 1 if self.stacked else workers_for(self.spec.training.model, len(left), device, threads)
+        work = [partial(self._train_stack, stack, known) for stack in left]
+        self.tasks.together(work, workers, self.progress, None if self.stacked else threads)
 
     def _train_stack(self, stack: Sequence[Network], known: dict[str, Point]) -> None:
         """Train a stack, but for those that another curve has trained, and journal its points in one line."""
@@ -294,14 +299,14 @@ class _Curve:
                 found.append(run)
         return found
 
-    def write(self, connection: duckdb.DuckDBPyConnection, target: Path) -> None:
+    def write(self, results: Results, target: Path) -> None:
         """Write the points, those of the unpruned set once for each order, and the networks for other curves."""
-        connection.execute(RESULT_TABLES)
+        rows = []
         for network in self.networks:
             point = self.done[network.key]
             for order in [network.order] if network.order else self.spec.orders:
-                row = [order, *(point[c] for c in ("seed", "pruned", "kept_fraction", "accuracy", "seconds"))]
-                connection.execute("INSERT INTO psi VALUES (?, ?, ?, ?, ?, ?)", row)
+                rows.append({"order": order, **{name: point[name] for name in COLUMNS}})
+        results.write_psi(rows)
         shared = {p["network"]: {"accuracy": p["accuracy"], "seconds": p["seconds"]} for p in self.done.values()}
         (target / POINTS_FILE).write_text(json.dumps(shared) + "\n")
 

@@ -118,6 +118,7 @@ class Score:
     every_seed: bool
     flags_above: float | None
     flags_by: Callable[..., Tensor] | None
+    version: int = 1
 
     @property
     def cost(self) -> str:
@@ -197,6 +198,7 @@ def score(
     every_seed: bool = False,
     flags_above: float | None = None,
     flags_by: Callable[..., Tensor] | None = None,
+    version: int = 1,
 ) -> Callable[[F], F]:
     """Put a function into the catalogue under its own name.
 
@@ -240,6 +242,7 @@ def score(
             every_seed,
             flags_above,
             flags_by,
+            version,
         )
         return function
 
@@ -310,6 +313,7 @@ def catalog_row(found: Score) -> dict[str, Any]:
         "value_max": high,
         "source": found.source,
         "cost": found.cost + (" (heavy)" if found.heavy else ""),
+        "version": found.version,
     }
 
 

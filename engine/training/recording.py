@@ -110,9 +110,9 @@ class Spill:
             finally:
                 os.close(handle)
 
-    def columns(self) -> dict[str, Array]:
+    def columns(self, writable: bool = False) -> dict[str, Array]:
         """The columns as (T, N) arrays mapped from the file."""
-        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        mapped = np.memmap(self.path, dtype=np.uint8, mode="r+" if writable else "r")
         epochs, offset, out = self.epochs(), 0, {}
         for name, kind in self.column_types.items():
             strides = (self.epoch_bytes, kind.itemsize)
@@ -120,9 +120,9 @@ class Spill:
             offset += self.samples * kind.itemsize
         return out
 
-    def logits(self) -> Array:
+    def logits(self, writable: bool = False) -> Array:
         """The kept logits as a (T, N, C) array mapped from the file."""
-        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        mapped = np.memmap(self.path, dtype=np.uint8, mode="r+" if writable else "r")
         offset = self.epoch_bytes - self.samples * self.classes * 4
         shape, strides = (self.epochs(), self.samples, self.classes), (self.epoch_bytes, 4 * self.classes, 4)
         return np.ndarray(shape, np.float32, mapped, offset, strides)
@@ -294,5 +294,5 @@ def _lists(rows: Array) -> pa.Array:
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, pa.Array]) -> None:
     block = pa.table(columns)
     connection.register("block", block)
-    connection.execute(f"INSERT INTO {table} SELECT * FROM block")
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM block")
     connection.unregister("block")

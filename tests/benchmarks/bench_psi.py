@@ -27,12 +27,13 @@ from pathlib import Path
 
 import torch
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import Samples, load_split, normalisation
+from engine.data.request import IngestSpec
 from engine.presets import find_preset
 from engine.queries.connection import connected
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi, run_psi
 from engine.spec import TrainingSpec
 from engine.store.journal import read_journal

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import load_split
+from engine.data.request import IngestSpec
 from engine.errors import ScoreInputError, SpecError
 from engine.runs import checks
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.scores.complexity import cg_partial, solve_gap
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
@@ -53,7 +54,7 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
 def test_the_stochastic_form_and_standardised_inputs_are_runs_of_their_own(small_workspace, small_training):
     exact = run(small_workspace, ["cg"], small_training())
     drawn = run(small_workspace, ["cg"], small_training(), complexity="stochastic")
-    shifted = run(small_workspace, ["cg"], small_training(), standardise=True)
+    shifted = run(small_workspace, ["cg"], small_training(), standardize=True)
     assert len({exact, drawn, shifted}) == 3
     ranks = np.argsort(np.argsort([values(f, "cg") for f in (exact, drawn, shifted)]))
     agreement = np.corrcoef(ranks)[0]

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import NotFoundError, StorageError, WinnowError
 from engine.queries.connection import connect, connected, default_dataset, fetch_sql
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.store.schema import DECISIONS_COLUMNS, VIEWS
 from engine.store.workspace import Workspace
 
@@ -107,6 +107,6 @@ def test_a_reader_and_a_run_do_not_meet(small_workspace, small_training):
 
 
 def test_queries_leave_torch_alone():
-    modules = "queries, jobs, decisions, samples, export, cli".split(", ")
+    modules = "queries.samples, queries.writers, store.jobs, store.decisions, cli.commands".split(", ")
     code = f"import sys, {', '.join('engine.' + m for m in modules)}\nprint('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -7,7 +7,7 @@ from engine.errors import ScoreInputError, SpecError
 from engine.queries.connection import connected
 from engine.recorder import Recorder
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.scores.registry import all_scores
 from engine.store.jobs import fetch_job
 from engine.training.loop import build_optimizer

@@ -17,7 +17,7 @@ from engine.errors import StorageError, WinnowError
 from engine.queries import pruned, summaries
 from engine.queries.connection import connect, connected, fetch_sql, runs_of, source_run
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 

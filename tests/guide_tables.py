@@ -42,12 +42,14 @@ def scores() -> str:
 
 def rules() -> str:
     def cells(found: Any) -> list[str]:
-        read = first_line(found.flags_by) if found.flags_by else f"`{found.name}`"
-        return [f"`{found.rule}`", f"`{found.name}`", f"{read} above {found.flags_above:g}"]
+        value = first_line(found.flags_by).partition(", (N,)")[0] if found.flags_by else f"`{found.name}`"
+        return [f"`{found.rule}`", f"`{found.name}`", value, f"above {found.flags_above:g}"]
 
     rows = [cells(found) for found in all_scores().values() if found.flags_above is not None]
-    rows.insert(0, ["`aum_threshold`", "`aum`", "`aum` not above that of threshold samples, see below"])
-    return table(["rule", "score", "flags where"], rows)
+    rows.insert(
+        0, ["`aum_threshold`", "`aum`", "`aum` of two more networks", "up to that of threshold samples, see below"]
+    )
+    return table(["rule", "score", "value", "flags where the value is"], rows)
 
 
 def views() -> str:
@@ -59,7 +61,12 @@ def views() -> str:
 def samplers() -> str:
     def cells(found: Any) -> list[str]:
         options = ", ".join(f"`{name}={value:g}`" for name, value in found.options.items())
-        return [f"`{found.name}`", found.title, ", ".join(found.inputs), options]
+        return [
+            f"`{found.name}`",
+            found.title,
+            ", ".join(i for i in found.inputs if i not in ("n", "generator")),
+            options,
+        ]
 
     return table(["sampler", "what stays", "reads", "options"], map(cells, SAMPLERS.values()))
 
@@ -74,10 +81,11 @@ def sources() -> str:
 
 def presets() -> str:
     def cells(found: Any) -> list[str]:
-        training = f"{found.training.model}, {found.training.epochs} epochs, {found.training.seeds} seeds"
-        return [f"`{found.name}`", training, found.noise or "none", found.source, found.changes or "nothing known"]
+        one = found.training
+        training = f"{one.model}, {one.epochs} epochs, {one.seeds} seed{'s' if one.seeds > 1 else ''}"
+        return [f"`{found.name}`", found.source, training, found.noise or "none", found.changes or "nothing known"]
 
-    return table(["preset", "training", "label noise", "paper", "differs from the paper"], map(cells, PRESETS.values()))
+    return table(["preset", "paper", "training", "label noise", "differs from the paper"], map(cells, PRESETS.values()))
 
 
 def inputs() -> str:
@@ -114,8 +122,8 @@ def commands() -> str:
 def options(name: str) -> str:
     def cells(param: Any) -> list[str]:
         text = str(getattr(param, "help", ""))
-        found = re.search(r"\s*\[default: ([^\]]+)\]", text)
-        default = found[1] if found else "" if param.default in (None, "", False) else f"`{param.default}`"
+        found = re.search(r"\s*\(default: (.+)\)$", text)
+        default = found[1] if found else "" if param.default in (None, "", False) else str(param.default)
         return [f"`{max(param.opts, key=len)}`", text.replace(found[0], "") if found else text, default]
 
     given = [param for param in all_commands()[name].params if param.param_type_name == "option"]

@@ -21,9 +21,10 @@ import streamlit as st
 
 from engine.errors import WinnowError
 from engine.queries import connection, paper, pruned, samples, summaries
-from engine.queries.pruned import EPOCH_COLUMNS
+from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
 from engine.queries.samples import Filter, Ids
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
+from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace, default_root
 
 __all__ = ["EPOCH_COLUMNS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError"]
@@ -197,8 +198,7 @@ def psi_points(run_ids: Sequence[str]) -> pd.DataFrame:
         else:
             found.append(pruned.fetch_psi_journal(workspace, run_id))
     some = [part for part in found if len(part)]
-    columns = ["run_id", "order", "seed", "pruned", "kept_fraction", "accuracy", "seconds"]
-    return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=columns)
+    return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=list(VIEWS["psi"].columns))
 
 
 def window_points(points: pd.DataFrame) -> pd.DataFrame:
@@ -211,7 +211,9 @@ def kept_sets(run_id: str, order: str, pruned: Sequence[int]) -> pd.DataFrame:
     spec = Workspace.open(workspace_root()).read_spec(run_id)["spec"]
     if spec.get("class_balanced") or spec.get("window"):  # these keep other samples than the ranks alone say
         order = "random"
-    return _frame(_few(_snapshot_of(run_id), "fetch_kept_sets", spec.get("scores_run"), order, tuple(pruned)))
+    (parts,) = fetch_orders([order]).to_dict("records")
+    given = spec.get("scores_run"), parts["sampler"], parts["score"], tuple(pruned)
+    return _frame(_few(_snapshot_of(run_id), "fetch_kept_sets", *given))
 
 
 def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:

@@ -39,6 +39,7 @@ def scores(
         if not costs:
             return say(f"no scores of {dataset} yet; winnow run {dataset} makes them")
         return print_table(costs, ["score", "seconds", "cost", "run_id", "title"])
+    import engine.runs.inputs  # noqa: F401  # declares what scores read
     from engine.scores.registry import all_scores, catalog_row
 
     rows = [catalog_row(found) for found in all_scores().values()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +13,15 @@ from torch import Tensor
 from engine.data.loader import Samples, load_split, normalisation
 from engine.errors import SpecError, StorageError, unknown_name
 from engine.queries.connection import connected, runs_of
-from engine.runs.reuse import find_trained
+from engine.runs.reuse import Trained, find_trained
 from engine.selection.coverage import craig_weights
 from engine.selection.names import SCORELESS, Order, parse_order
 from engine.selection.samplers import SAMPLERS, select
 from engine.spec import RunSpec, check_range, spec_from_json, spec_hash
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
+from engine.training.kept import load_network
 from engine.training.loop import Normalisation, clean_pass
-from engine.training.models import build_model
 
 KEPT_SETS = 64
 """Sets of samples that a selection holds, so that the seeds of a point need not choose theirs again."""
@@ -41,9 +40,10 @@ def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -
     with connected(workspace, dataset) as connection:
         rows = connection.execute("SELECT run_id, list(DISTINCT score) FROM scores GROUP BY run_id").fetchall()
     having: dict[str, set[str]] = {run: set(names) for run, names in rows}
+    specs = {record.run_id: spec for record, spec in workspace.known_runs()}
+    with_network = {run for run, spec in specs.items() if isinstance(spec, RunSpec) and spec.training}
     for candidate in reversed(runs_of(workspace, dataset)):
-        spec = spec_from_json(workspace.read_spec(candidate)["spec"])
-        if wanted <= having.get(candidate, set()) and (not trained or isinstance(spec, RunSpec) and spec.training):
+        if wanted <= having.get(candidate, set()) and (not trained or candidate in with_network):
             return candidate
     known = set().union(*having.values()) if having else set()
     missing = sorted(wanted - known)
@@ -63,13 +63,12 @@ def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -
     )
 
 
-def _trained_folder(workspace: Workspace, scores_run: str | None) -> Path | None:
-    """Where the features and weights are that samplers read, or None."""
+def _find_training(workspace: Workspace, scores_run: str | None) -> Trained | None:
+    """The published run whose features and weights samplers read, or None."""
     found = spec_from_json(workspace.read_spec(scores_run)["spec"]) if scores_run else None
     if not isinstance(found, RunSpec) or found.training is None:
         return None
-    trained = find_trained(workspace, found.fingerprint, found.training)
-    return trained.folder if trained else None
+    return find_trained(workspace, found.fingerprint, found.training)
 
 
 class Selection:
@@ -94,7 +93,7 @@ class Selection:
     ) -> None:
         self.workspace, self.dataset, self.samples, self.scores_run = workspace, dataset, samples, scores_run
         self.seed, self.class_balanced = seed, class_balanced
-        self.trained = _trained_folder(workspace, scores_run)
+        self.trained = _find_training(workspace, scores_run)
         self.n = len(samples)
         self._kept: dict[tuple[str, int], Tensor] = {}
         self._lock = threading.Lock()
@@ -162,27 +161,20 @@ class Selection:
             ).fetchnumpy()
 
     def _features(self, asked: Order) -> Tensor:
-        return self._tensors("features.safetensors")["features"].float()
+        assert self.trained is not None
+        path = self.trained.folder / "features.safetensors"
+        found = load_tensors(path)
+        if found is None:
+            raise StorageError(f"{path} is missing; remove that run (winnow remove) and run it again")
+        return torch.from_numpy(found[0]["features"]).float()
 
     def _probs(self, asked: Order) -> Tensor:
-        prefix, samples = "seed0.", self.samples
-        weights = self._tensors("weights.safetensors", prefix)
-        network = build_model(self._model(), tuple(samples.inputs.shape[1:]), samples.classes, 0)
-        network.load_state_dict({name.removeprefix(prefix): values for name, values in weights.items()})
-        network.to(samples.inputs.device)
+        assert self.trained is not None and self.trained.spec.training is not None
+        training, samples = self.trained.spec.training, self.samples
+        shape, device = tuple(samples.inputs.shape[1:]), samples.inputs.device
+        network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)
         scale = Normalisation(*normalisation(samples))
         return torch.cat([z.float().softmax(1).cpu() for _, z in clean_pass(network, samples, scale)])
-
-    def _model(self) -> str:
-        assert self.scores_run is not None
-        return str(self.workspace.read_spec(self.scores_run)["spec"]["training"]["model"])
-
-    def _tensors(self, name: str, prefix: str = "") -> dict[str, Tensor]:
-        assert self.trained is not None
-        found = load_tensors(self.trained / name, prefix)
-        if found is None:
-            raise StorageError(f"{self.trained / name} is missing; remove that run (winnow remove) and run it again")
-        return {key: torch.from_numpy(values) for key, values in found[0].items()}
 
 
 @dataclass(frozen=True)

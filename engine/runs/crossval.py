@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -108,14 +108,14 @@ def predict_rest(samples: Samples, asked: Network, report: Report) -> Tensor:
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, asked.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)
-    part = _subset(samples, asked.train)
+    part = samples.subset(asked.train)
     total, seen = asked.epochs * batches_per_epoch(len(part), training.batch_size), itertools.count()
     pulse = lambda: report(next(seen) / (total + 1))  # noqa: E731
     for epoch, _ in train_epochs(network, optimizer, part, scale, training, asked.seed, pulse=pulse):
         if epoch + 1 >= asked.epochs:
             break
     tested = partial(report, total / (total + 1))
-    outputs = clean_pass(network, _subset(samples, asked.test), scale, pulse=tested)
+    outputs = clean_pass(network, samples.subset(asked.test), scale, pulse=tested)
     return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
 
 
@@ -166,15 +166,3 @@ def compute_incv(how: CrossValidation, generator: torch.Generator, rounds: int =
         return found
 
     return select_incv(predict, how.samples.labels.cpu(), generator, rounds)
-
-
-def _subset(samples: Samples, positions: Tensor) -> Samples:
-    positions = positions.to(samples.inputs.device)
-    true_labels = None if samples.true_labels is None else samples.true_labels[positions]
-    return replace(
-        samples,
-        inputs=samples.inputs[positions],
-        labels=samples.labels[positions],
-        sample_ids=samples.sample_ids[positions],
-        true_labels=true_labels,
-    )

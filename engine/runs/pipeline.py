@@ -17,7 +17,8 @@ from engine.errors import NotFoundError, SpecError
 from engine.features.umap_map import compute_umap
 from engine.runs.checks import check_inputs_exist, estimate_seconds
 from engine.runs.cluster import HERE, Tasks
-from engine.runs.inputs import At, Inputs, kept_epochs, network_features, weights_file
+from engine.runs.inputs import At, Inputs, kept_epochs
+from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
 from engine.runs.publishing import Draft, find_run, publishing
 from engine.runs.reuse import Trained, adopt_networks, find_threshold_run, find_trained
@@ -27,6 +28,7 @@ from engine.spec import RunSpec, network_key
 from engine.store.progress import Listener, Parts, Progress
 from engine.store.tensors import save_tensors
 from engine.store.workspace import Workspace
+from engine.training.kept import weights_file
 from engine.training.loop import Normalisation
 from engine.training.recording import write_trajectories
 from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks

@@ -16,9 +16,9 @@ from engine.errors import SpecError, unknown_name
 from engine.features.pretrained import file_hash, parse_source
 from engine.presets import find_preset
 from engine.queries.connection import class_sizes, fetch_fingerprint, has_test
-from engine.runs.checks import has_direction
 from engine.runs.detectors import detector_file
 from engine.runs.inputs import needs_training
+from engine.runs.inputs.gaps import has_direction
 from engine.scores.registry import resolve_scores
 from engine.spec import LEARNING_RATE, RunSpec, TrainingSpec, options_of, spec_hash
 from engine.store.workspace import Workspace

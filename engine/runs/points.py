@@ -155,13 +155,7 @@ def train_networks(study: Study, members: Sequence[Member], report: Report) -> l
 
 def _train_network(study: Study, member: Member, report: Report) -> float:
     samples, scale, training = study.samples, study.normalisation, replace(study.training, epochs=member.epochs)
-    subset = replace(
-        samples,
-        inputs=samples.inputs[member.kept],
-        labels=samples.labels[member.kept],
-        sample_ids=samples.sample_ids[member.kept],
-        true_labels=None,
-    )
+    subset = samples.subset(member.kept)
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, member.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)

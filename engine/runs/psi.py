@@ -39,7 +39,7 @@ from engine.runs.points import (
 from engine.runs.publishing import find_run, publishing
 from engine.runs.results import Results
 from engine.selection.names import parse_order, split_orders
-from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, options_of, spec_from_json
+from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, options_of
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener, Progress
 from engine.store.workspace import Workspace
@@ -86,8 +86,9 @@ def plan_psi(
     scores_run = find_scores_run(workspace, dataset, orders)
     if training is None:
         training = TrainingSpec()
+        specs = {record.run_id: spec for record, spec in workspace.known_runs()}
         for candidate in [scores_run] if scores_run else runs_of(workspace, dataset):
-            spec = spec_from_json(workspace.read_spec(candidate)["spec"])
+            spec = specs.get(candidate)
             if isinstance(spec, RunSpec) and spec.training:
                 training = spec.training
     # What a psi-curve does not record must not make two equal curves different.
@@ -292,12 +293,13 @@ class _Curve:
 
     def _others(self) -> list[str]:
         """The published curves on the same data, whose networks may be the same as some of this one's."""
-        found = []
-        for run in runs_of(self.workspace, self.spec.dataset):
-            spec = self.workspace.read_spec(run)["spec"]
-            if spec["kind"] == "psi" and spec["fingerprint"] == self.spec.fingerprint:
-                found.append(run)
-        return found
+        ours = self.spec.fingerprint
+        alike = (
+            r.run_id
+            for r, spec in self.workspace.known_runs()
+            if isinstance(spec, PsiSpec) and spec.fingerprint == ours
+        )
+        return [run for run in alike if self.workspace.is_published(run)]
 
     def write(self, results: Results, target: Path) -> None:
         """Write the points, those of the unpruned set once for each order, and the networks for other curves."""

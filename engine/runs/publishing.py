@@ -11,9 +11,8 @@ from pathlib import Path
 import duckdb
 import torch
 
-from engine.errors import WinnowError
 from engine.runs.results import Results
-from engine.spec import Spec, run_id, spec_from_json, spec_kind, spec_to_json
+from engine.spec import Spec, run_id, spec_kind, spec_to_json
 from engine.store.jobs import computing, seconds_spent
 from engine.store.workspace import Workspace
 from engine.training.device import describe_environment
@@ -46,12 +45,8 @@ def find_run(workspace: Workspace, spec: Spec) -> str:
     wanted = run_id(spec)
     if (workspace.run_dir(wanted) / "spec.json").exists():
         return wanted
-    for candidate in workspace.run_ids():
-        with contextlib.suppress(WinnowError, KeyError, TypeError):  # one broken run stops no other
-            content = workspace.read_spec(candidate)["spec"]
-            if content.get("kind") == spec_kind(spec) and run_id(spec_from_json(content)) == wanted:
-                return candidate
-    return wanted
+    same = (record.run_id for record, known in workspace.known_runs() if run_id(known) == wanted)
+    return next(same, wanted)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+import engine.runs.inputs  # noqa: F401  # declares what scores read
 from engine.scores.evaluation import evaluate_rule, evaluate_score
-from engine.scores.registry import TRAJECTORY_INPUTS, Score, catalog_row, compute_score
+from engine.scores.registry import Score, catalog_row, compute_score
 from engine.selection.names import parse_order
 from engine.selection.orders import compute_ranks
 from engine.spec import spec_hash
@@ -208,7 +209,7 @@ class Results:
     ) -> None:
         columns = {"label", "predicted"}
         for found in scores:
-            columns |= {found.recorded} if found.recorded else set(found.inputs) & TRAJECTORY_INPUTS
+            columns |= {found.recorded} if found.recorded else set(found.dynamics)
         seeds, epochs = self._shape()
         per_seed = {found.name: torch.empty(seeds, n) for found in scores}
         others = {found.name: inputs.of_score(found, 0) for found in scores if not found.recorded}
@@ -222,7 +223,7 @@ class Results:
                     if found.recorded:
                         value = block[found.recorded][s, found.at(epochs) - 1]
                     else:
-                        own = {i: block[i][s] for i in found.inputs if i in TRAJECTORY_INPUTS}
+                        own = {i: block[i][s] for i in found.dynamics}
                         value = compute_score(found, {**others[found.name], **own})
                     per_seed[found.name][s, start:stop] = value
                 seconds[found.name] += time.perf_counter() - started
@@ -309,7 +310,7 @@ class _Free:
 
     def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
         known = {"labels": self.labels, "generator": self.results.generator(found.name), "detector": None}
-        return {name: known[name] for name in found.inputs if name not in TRAJECTORY_INPUTS}
+        return {name: known[name] for name in found.inputs if name not in found.dynamics}
 
     def seconds_of(self, found: Score, seed: int = 0) -> float:
         return 0.0

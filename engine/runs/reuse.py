@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ import duckdb
 import numpy as np
 
 from engine.errors import StorageError, WinnowError
-from engine.runs.inputs import required_epochs, weights_file
+from engine.runs.inputs import required_epochs
 from engine.scores.registry import Score
-from engine.spec import RunSpec, TrainingSpec, network_key, spec_from_json
+from engine.spec import RunSpec, TrainingSpec, network_key
 from engine.store.sql import literal
 from engine.store.tensors import load_tensors, save_tensors
 from engine.store.workspace import Workspace
+from engine.training.kept import weights_file
 from engine.training.recording import Spill, recorded_columns
 from engine.training.tasks import Task, checkpoint_path, spill_of, weights_path
 
@@ -90,20 +91,17 @@ def adopt_networks(workspace: Workspace, folder: Path, spec: RunSpec, tasks: Seq
     return adopted
 
 
-def _trained_alike(workspace: Workspace, fingerprint: str, training: TrainingSpec) -> Iterator[Trained]:
+def _trained_alike(workspace: Workspace, fingerprint: str, training: TrainingSpec) -> list[Trained]:
     """The runs that trained networks of the same training on the same data, the published ones first."""
     key = network_key(fingerprint, training)
-    for published in (True, False):
-        for candidate in workspace.run_ids():
-            if workspace.is_published(candidate) != published:
-                continue
-            with contextlib.suppress(WinnowError, KeyError, TypeError):  # one broken run stops no other
-                content = workspace.read_spec(candidate)
-                spec = spec_from_json(content["spec"])
-                if content.get("trains") and isinstance(spec, RunSpec) and spec.training:
-                    if network_key(spec.fingerprint, spec.training) == key:
-                        folder = workspace.published_dir(candidate) if published else workspace.run_dir(candidate)
-                        yield Trained(candidate, spec, spec.training, folder, published)
+    alike = []
+    for record, spec in workspace.known_runs():
+        if record.trains and isinstance(spec, RunSpec) and spec.training:
+            if network_key(spec.fingerprint, spec.training) == key:
+                published = workspace.is_published(record.run_id)
+                folder = workspace.published_dir(record.run_id) if published else workspace.run_dir(record.run_id)
+                alike.append(Trained(record.run_id, spec, spec.training, folder, published))
+    return sorted(alike, key=lambda found: not found.published)
 
 
 def _adopt(found: Trained, folder: Path, task: Task) -> bool:

@@ -316,10 +316,24 @@ DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
 }
 """The view `decisions`: the latest decision per sample. It is read from decisions.duckdb, not from a run."""
 
+UNREADABLE_COLUMNS: dict[str, tuple[str, str]] = {
+    "run_id": ("VARCHAR", "a run that the other views leave out"),
+    "problem": ("VARCHAR", "what is wrong with it, and what to do"),
+}
 
-def dynamics_select(columns: list[str], db: str, run_id: str) -> str:
-    """The SELECT of `dynamics` over one file, whose recorded columns may go beyond the contract's."""
-    recorded = [c for c in columns if c not in ("sample_id", "seed", "label")]
+TABLE_VIEWS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "decisions": ("The latest decision of a person per sample.", DECISIONS_COLUMNS),
+    "unreadable": ("Runs that cannot be read: broken, of a newer version, or of other data.", UNREADABLE_COLUMNS),
+}
+"""The views that are not made over the files of a dataset and its runs: their comments and columns."""
+
+
+def dynamics_select(columns: dict[str, str], db: str, run_id: str) -> str:
+    """The SELECT of `dynamics` over one file, whose recorded columns may go beyond the contract's.
+
+    columns: the type of each column of its table
+    """
+    recorded = [c for c, kind in columns.items() if kind in ("FLOAT[]", "SMALLINT[]")]
     names = ", ".join(f'"{c}"' for c in recorded)
     unnested = ", ".join(f'unnest("{c}") AS "{c}"' for c in recorded)
     return (

@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+import engine.runs.inputs  # noqa: F401  # declares what scores read
+from dashboard.navigation import all_pages
 from engine import errors
 from engine.cli.commands import app
 from engine.data.noise import KINDS as NOISE_KINDS
@@ -92,6 +94,10 @@ def inputs() -> str:
     return table(["input", "what it is", "needs"], [[f"`{n}`", found.what, found.cost] for n, found in INPUTS.items()])
 
 
+def pages() -> str:
+    return table(["page", "shows"], [[f"`{page.address}`", page.shows.rstrip(".")] for page in all_pages()])
+
+
 def exceptions() -> str:
     found = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, errors.WinnowError)]
     return table(["exception", "raised when"], [[f"`{item.__name__}`", first_line(item)] for item in found])
@@ -139,6 +145,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sources": sources,
     "presets": presets,
     "inputs": inputs,
+    "pages": pages,
     "errors": exceptions,
     "commands": commands,
     **{f"options {name}": lambda name=name: options(name) for name in ("ingest", "run", "psi")},  # type: ignore[misc]

@@ -17,7 +17,7 @@ from engine.data.noise import KINDS as NOISE_KINDS
 from engine.data.sources import KINDS as SOURCE_KINDS
 from engine.presets import PRESETS
 from engine.scores.registry import INPUTS, all_scores
-from engine.selection.samplers import SAMPLERS
+from engine.selection.samplers import all_samplers
 from engine.store.schema import VIEWS
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def samplers() -> str:
             options,
         ]
 
-    return table(["sampler", "what stays", "reads", "options"], map(cells, SAMPLERS.values()))
+    return table(["sampler", "what stays", "reads", "options"], map(cells, all_samplers().values()))
 
 
 def noise() -> str:

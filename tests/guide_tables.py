@@ -1,8 +1,10 @@
-"""The tables that the guide's texts have between markers, made from what the code declares."""
+"""The tables and the code that the guide's texts have between markers, made from what the code declares."""
 
 from __future__ import annotations
 
+import ast
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,8 +155,31 @@ TABLES: dict[str, Callable[[], str]] = {
 """By the name of the markers: <!-- scores --> and <!-- /scores -->."""
 
 
+def code(path: str, name: str) -> str:
+    """A block with what a file defines under a name: a function, a constant, or CLASS.FIELD."""
+    source = (ROOT / path).read_text()
+    body: list[ast.stmt] = ast.parse(source).body
+    for part in name.split("."):
+        (found,) = (node for node in body if part in _defined(node))
+        body = getattr(found, "body", [])
+    first = min([found.lineno, *(node.lineno for node in getattr(found, "decorator_list", []))])
+    lines = source.splitlines()[first - 1 : found.end_lineno]
+    return "\n".join(["```python", textwrap.dedent("\n".join(lines)), "```"])
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [getattr(node, "name", ""), *(target.id for target in targets if isinstance(target, ast.Name))]
+
+
 def generated(text: str) -> str:
-    """A text with its generated tables as they should be."""
+    """A text with its generated tables and the code that it quotes as they should be."""
+    text = re.sub(
+        r"^<!-- code (\S+) (\S+) -->\n.*?^<!-- /code -->$",
+        lambda found: f"<!-- code {found[1]} {found[2]} -->\n{code(found[1], found[2])}\n<!-- /code -->",
+        text,
+        flags=re.M | re.S,
+    )
     for name, make in TABLES.items():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->")

@@ -31,7 +31,7 @@ def plan_ingest_from(name: str, source: str | PathLike[str], options: Options) -
     Raises: SpecError for an unknown option, or a value that an option cannot take
     """
     allowed = {field: hint for field, hint in get_type_hints(IngestSpec).items() if field not in ("name", "source")}
-    return IngestSpec(name=name, source=fspath(source), **_given("ingest", options, allowed, ("progress",)))
+    return IngestSpec(name=name, source=_read("from", source, str), **_given("ingest", options, allowed, ("progress",)))
 
 
 def plan_run_from(workspace: Workspace, dataset: str, options: Options) -> RunSpec:

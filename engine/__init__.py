@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import html
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,17 +84,18 @@ def open(path: str | PathLike[str] | None = None, create: bool = False) -> OpenW
     return OpenWorkspace(Workspace(found.root.resolve()))  # a notebook may change its folder later
 
 
-def __getattr__(name: str) -> Any:
-    """Recorder, WithIds and Run, imported when they are used: they need torch or pandas."""
-    if name in ("Recorder", "WithIds"):
-        from engine import recorder
+if not TYPE_CHECKING:  # a type checker reads the imports above, and finds a misspelled name
 
-        return getattr(recorder, name)
-    if name == "Run":
-        from engine.queries.frames import Run
+    def __getattr__(name: str) -> Any:
+        """Recorder, WithIds and Run, imported when they are used: they need torch or pandas."""
+        homes = {"Recorder": "engine.recorder", "WithIds": "engine.recorder", "Run": "engine.queries.frames"}
+        if name in homes:
+            return getattr(import_module(homes[name]), name)
+        raise AttributeError(f"module 'engine' has no attribute '{name}'")
 
-        return Run
-    raise AttributeError(f"module 'engine' has no attribute '{name}'")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 class OpenWorkspace:

@@ -53,9 +53,8 @@ def plan_run_from(workspace: Workspace, dataset: str, options: Options) -> RunSp
         training = asdict(chosen.training) | training
     else:
         training.setdefault("lr", LEARNING_RATE.get(training.get("optimizer", TrainingSpec.optimizer), 0.1))
-    if "seeds" in training:
-        logit_seeds = training.get("logit_seeds", TrainingSpec.logit_seeds)
-        training["logit_seeds"] = min(logit_seeds, max(0, training["seeds"]))
+    seeds = training.get("seeds", TrainingSpec.seeds)
+    training["logit_seeds"] = min(training.get("logit_seeds", TrainingSpec.logit_seeds), seeds)
     return plan_run(workspace, dataset, _names(scores), TrainingSpec(**training), **given)
 
 

@@ -30,7 +30,7 @@ def test_importing_it_loads_nothing_heavy():
     assert done.stdout.split("\n")[:2] == ["[]", "True"]
     with pytest.raises(AttributeError, match="no attribute 'Recoder'"):
         engine.Recoder  # noqa: B018
-    assert all(hasattr(engine, name) for name in engine.__all__)
+    assert all(hasattr(engine, name) for name in engine.__all__) and dir(engine) == sorted(engine.__all__)
 
 
 def test_the_example_of_its_docstring(tmp_path, monkeypatch):

@@ -21,9 +21,10 @@ import streamlit as st
 
 from engine.errors import WinnowError
 from engine.queries import connection, paper, pruned, samples, summaries
-from engine.queries.pruned import EPOCH_COLUMNS
+from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
 from engine.queries.samples import Filter, Ids
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
+from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace, default_root
 
 __all__ = ["EPOCH_COLUMNS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError"]
@@ -37,6 +38,15 @@ class Snapshot:
     dataset: str
     runs: tuple[str, ...]
     stamp: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class View:
+    """What the shared pickers chose. run_id is "" while nothing with scores is published; names: of the classes."""
+
+    at: Snapshot
+    run_id: str
+    names: tuple[str, ...]
 
 
 def workspace_root() -> Path:
@@ -163,6 +173,15 @@ def runs(at: Snapshot) -> pd.DataFrame:
     return _frame(_few(at, "fetch_runs"))
 
 
+def unreadable(at: Snapshot) -> dict[str, str]:
+    """What is wrong with the runs of a dataset that cannot be read, and with those too broken to name a dataset."""
+    broken = {
+        job.run_id: job.message for job in jobs() if job.state == "unreadable" and job.dataset in ("", at.dataset)
+    }
+    damaged = _frame(_few(at, "fetch_sql", "SELECT run_id, problem FROM unreadable ORDER BY run_id"))
+    return broken | dict(zip(damaged["run_id"], damaged["problem"], strict=True))
+
+
 def epochs(at: Snapshot, run_id: str) -> pd.DataFrame:
     return _frame(_few(at, "fetch_epochs", run_id))
 
@@ -197,8 +216,7 @@ def psi_points(run_ids: Sequence[str]) -> pd.DataFrame:
         else:
             found.append(pruned.fetch_psi_journal(workspace, run_id))
     some = [part for part in found if len(part)]
-    columns = ["run_id", "order", "seed", "pruned", "kept_fraction", "accuracy", "seconds"]
-    return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=columns)
+    return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=list(VIEWS["psi"].columns))
 
 
 def window_points(points: pd.DataFrame) -> pd.DataFrame:
@@ -208,10 +226,12 @@ def window_points(points: pd.DataFrame) -> pd.DataFrame:
 
 def kept_sets(run_id: str, order: str, pruned: Sequence[int]) -> pd.DataFrame:
     """What an order of a psi run keeps at each number pruned, as far as it is certain (see fetch_kept_sets)."""
-    spec = Workspace.open(workspace_root()).read_spec(run_id)["spec"]
+    spec = Workspace.open(workspace_root()).read_record(run_id).spec
     if spec.get("class_balanced") or spec.get("window"):  # these keep other samples than the ranks alone say
         order = "random"
-    return _frame(_few(_snapshot_of(run_id), "fetch_kept_sets", spec.get("scores_run"), order, tuple(pruned)))
+    (parts,) = fetch_orders([order]).to_dict("records")
+    given = spec.get("scores_run"), parts["sampler"], parts["score"], tuple(pruned)
+    return _frame(_few(_snapshot_of(run_id), "fetch_kept_sets", *given))
 
 
 def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
@@ -220,7 +240,7 @@ def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
 
 def training(at: Snapshot, run_id: str) -> dict[str, Any]:
     """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
-    found: dict[str, Any] = (Workspace(Path(at.root)).read_spec(run_id)["spec"].get("training") or {}) if run_id else {}
+    found: dict[str, Any] = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
     return found
 
 
@@ -255,7 +275,7 @@ def velocity(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
 
 
 def _snapshot_of(run_id: str) -> Snapshot:
-    return snapshot(str(Workspace.open(workspace_root()).read_spec(run_id)["spec"]["dataset"]))
+    return snapshot(Workspace.open(workspace_root()).read_record(run_id).dataset)
 
 
 # Samples ------------------------------------------------------------------------------------------------------

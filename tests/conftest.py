@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
@@ -29,6 +31,23 @@ def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = plan_psi(workspace, "digits-noisy", ("random", "aum", "aum*", "oracle"), points=4, seeds=2, epochs=2)
     compute(workspace, plan, "cpu")
     return root
+
+
+@pytest.fixture(scope="session")
+def old_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace that version 0.1 wrote: `digits`, `noisy` derived from it, six runs and some decisions. Read only."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(Path(__file__).parent / "workspaces" / "v0.1.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "v0.1"
+
+
+@pytest.fixture(scope="session", params=["now", "v0.1"])
+def noisy(request: pytest.FixtureRequest) -> tuple[Path, str]:
+    """A workspace and its dataset with label noise, a scored run and psi-curves: of this version, and of version 0.1."""
+    if request.param == "now":
+        return request.getfixturevalue("demo_workspace"), "digits-noisy"
+    return request.getfixturevalue("old_workspace"), "noisy"
 
 
 @pytest.fixture

@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from engine.data.parts import Labels
 from engine.errors import StorageError
-from engine.store.schema import DATASET_TABLES
+from engine.store.contents import contents_of
+from engine.store.records import FORMAT
+from engine.store.sql import literal
+from engine.store.tables import DATASET_TABLES, create_sql
 from engine.store.version import winnow_version
-from engine.store.workspace import FORMAT
 
 BLOCK_BYTES = 1 << 16
 """Bytes of one row of `inputs`. A row group of 2,048 rows is the least DuckDB holds before it writes, so small
@@ -49,6 +51,7 @@ class DatasetWriter:
         self._hash = hashlib.sha256()
         self._pending: list[np.ndarray[Any, Any]] = []
         self._thumbnails: list[bytes] = []
+        self._contents = bytearray()
         self._pending_bytes = self._next_id = self._written = 0
         self._bytes = math.prod(shape) * self.dtype.itemsize
         self._block = max(1, BLOCK_BYTES // self._bytes)  # samples
@@ -56,10 +59,10 @@ class DatasetWriter:
         try:
             # the pixels and WebP do not shrink: trying to compress them costs more than writing them
             self._connection.execute("PRAGMA force_compression = 'uncompressed'")
-            self._connection.execute(f"ATTACH {_literal(path)} AS file (ROW_GROUP_SIZE 2048)")
+            self._connection.execute(f"ATTACH {literal(path)} AS file (ROW_GROUP_SIZE 2048)")
             self._connection.execute("USE file")
             self._connection.begin()
-            self._connection.execute(DATASET_TABLES)
+            self._connection.execute(create_sql(DATASET_TABLES))
         except BaseException:
             self._connection.close()
             raise
@@ -101,19 +104,24 @@ class DatasetWriter:
         ids = np.arange(self._written, end, dtype=np.int32)
         self._insert("thumbnails", sample_id=ids, thumbnail=pa.array(self._thumbnails[:count], pa.binary()))
         for block in blocks:
-            self._hash.update(block)
+            self._take(block)
         self._pending, self._thumbnails = [rest] if len(rest) else [], self._thumbnails[count:]
         self._pending_bytes, self._written = rest.nbytes, end
 
     def copy_samples(self, parent: Path) -> None:
         """Take inputs, thumbnails and skipped samples of another dataset file as they are, without decoding."""
-        self._connection.execute(f"ATTACH {_literal(parent)} AS parent (READ_ONLY)")
+        self._connection.execute(f"ATTACH {literal(parent)} AS parent (READ_ONLY)")
         for table in ("inputs", "thumbnails", "skipped"):
-            self._connection.execute(f"INSERT INTO {table} SELECT * FROM parent.{table}")
+            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM parent.{table}")
         row = self._connection.execute("SELECT count(*) FROM parent.samples").fetchone()
         self._next_id = self._written = row[0] if row else 0
         for _, _, data in read_blocks(self._connection, 0, self._next_id, "parent.inputs"):
-            self._hash.update(data)
+            self._take(data)
+
+    def _take(self, block: bytes) -> None:
+        """Count a block into the fingerprint, and its samples' contents into their keys."""
+        self._hash.update(block)
+        self._contents += contents_of(block, self._bytes)
 
     def add_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
         self._insert(
@@ -144,6 +152,7 @@ class DatasetWriter:
         self._hash.update(given.astype("<i4").tobytes())
         self._hash.update(b"" if truth is None else truth.astype("<i4").tobytes())
         fingerprint = self._hash.hexdigest()
+        contents = self._contents.hex()
         self._insert(
             "samples",
             sample_id=np.arange(len(given), dtype=np.int32),
@@ -151,11 +160,14 @@ class DatasetWriter:
             label=given,
             true_label=pa.nulls(len(given), pa.int32()) if truth is None else truth,
             source=pa.array(places, pa.string()),
+            content=pa.array([contents[i : i + 32] for i in range(0, len(contents), 32)], pa.string()),
         )
         names = pa.array(classes, pa.string())
         self._insert("classes", label=np.arange(len(classes), dtype=np.int32), class_name=names)
         self._connection.execute(
-            "INSERT INTO dataset VALUES (?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO dataset (name, fingerprint, format, created_at, version, spec, source, input_shape, input_dtype, "
+            "noise, noise_rate, parent, parent_fingerprint, bytes) "
+            "VALUES (?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 *(record.name, fingerprint, FORMAT, winnow_version(), json.dumps(record.spec), record.source),
                 *(list(self.shape), self.dtype.name, record.noise, record.noise_rate),
@@ -170,7 +182,7 @@ class DatasetWriter:
     def _insert(self, table: str, **columns: Any) -> None:
         rows = pa.table(columns)
         self._connection.register("rows_to_insert", rows)
-        self._connection.execute(f"INSERT INTO {table} SELECT * FROM rows_to_insert")
+        self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_insert")
         self._connection.unregister("rows_to_insert")
 
 
@@ -179,7 +191,7 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection to a dataset file; StorageError when it is damaged."""
     try:
         with duckdb.connect(config={"memory_limit": "1GB"}) as connection:
-            connection.execute(f"ATTACH {_literal(path)} AS file (READ_ONLY)")
+            connection.execute(f"ATTACH {literal(path)} AS file (READ_ONLY)")
             connection.execute("USE file")
             yield connection
     except duckdb.Error as error:
@@ -207,7 +219,3 @@ def read_blocks(
     for i in range(0, len(starts), _ROWS_AT_ONCE):
         last = starts[min(i + _ROWS_AT_ONCE, len(starts)) - 1]
         yield from connection.execute(f"SELECT first_id, n, data {where}", [starts[i], last]).fetchall()
-
-
-def _literal(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

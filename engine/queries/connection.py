@@ -15,8 +15,10 @@ import duckdb
 import pandas as pd
 
 from engine.errors import NotFoundError, StorageError, WinnowError
+from engine.queries.views import DATASET_DATABASE, attach, attach_run, make_table, make_views
 from engine.store.decisions import fetch_decisions_log
-from engine.store.schema import DECISIONS_COLUMNS, VIEWS, dynamics_select, empty_select
+from engine.store.records import dataset_facts
+from engine.store.schema import UNREADABLE_COLUMNS
 from engine.store.workspace import Workspace
 
 MEMORY_LIMIT = "2GB"
@@ -25,28 +27,34 @@ MEMORY_LIMIT = "2GB"
 def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A locked connection with every view of the contract over a dataset and its published runs.
 
+    A run that is broken, or was made by a newer version, is left out and listed in the view `unreadable`.
+
     Args:    runs: only these run ids; None = all published runs of the dataset
     Returns: a connection for one thread (`.cursor()` gives another thread its own)
-    Raises:  NotFoundError for an unknown dataset; StorageError for a damaged file
+    Raises:  NotFoundError for an unknown dataset; StorageError for a damaged dataset file or damaged decisions
     """
     path = workspace.require_dataset(dataset)
-    wanted = runs_of(workspace, dataset) if runs is None else list(runs)
+    wanted, problems = _find_runs(workspace, dataset) if runs is None else (list(runs), {})
     decisions = fetch_decisions_log(workspace, dataset)
     connection = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "custom_user_agent": "winnow"})
     try:
-        _attach(connection, path, "dataset_file")
+        dataset_facts(path)  # of a format that this version reads
+        attach(connection, path, DATASET_DATABASE)
         for run_id in wanted:
-            _attach(connection, workspace.published_dir(run_id) / "results.duckdb", f"run_{run_id}")
-        try:
-            _make_views(connection, wanted)
-        except duckdb.Error as error:
-            raise StorageError(
-                f"the runs of '{dataset}' were made by another version of winnow ({str(error).splitlines()[0]}); "
-                "remove them (winnow remove RUN) and compute them again"
-            ) from error
-        _make_decisions(connection, decisions)
+            try:
+                attach_run(connection, workspace.published_dir(run_id), run_id)
+            except StorageError as error:
+                problems[run_id] = f"{error}; remove the run (winnow remove {run_id}) and compute it again"
+        readable = [run_id for run_id in wanted if run_id not in problems]
+        make_views(connection, readable)
+        make_table(connection, "decisions", decisions)
+        broken = pd.DataFrame(sorted(problems.items()), columns=list(UNREADABLE_COLUMNS))
+        make_table(connection, "unreadable", broken)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
+    except duckdb.Error as error:
+        connection.close()
+        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error
     except BaseException:
         connection.close()
         raise
@@ -61,19 +69,26 @@ One rule alone may flag a third of a set to miss nothing, so a sample is not cal
 
 
 def runs_of(workspace: Workspace, dataset: str) -> list[str]:
-    """The published runs of a dataset, oldest first."""
+    """The published runs of a dataset as it is now, oldest first; broken ones are left out."""
+    return _find_runs(workspace, dataset)[0]
+
+
+def _find_runs(workspace: Workspace, dataset: str) -> tuple[list[str], dict[str, str]]:
+    """The published runs of a dataset, oldest first, and what is wrong with those that do not take part."""
+    records, problems = workspace.read_records()
     found = []
-    for run_id in workspace.published_runs():
-        content = workspace.read_spec(run_id)
-        if content["spec"].get("dataset") == dataset:
-            found.append((float(content.get("started_at", 0.0)), run_id))
-    return [run_id for _, run_id in sorted(found)]
+    for record in records:
+        if record.dataset == dataset and workspace.is_published(record.run_id):
+            if outdated := workspace.outdated(record):
+                problems[record.run_id] = outdated
+            else:
+                found.append((record.started_at, record.run_id))
+    return [run_id for _, run_id in sorted(found)], problems
 
 
 def fetch_fingerprint(workspace: Workspace, dataset: str) -> str:
     """The fingerprint of a dataset: what a run's spec names its data by."""
-    with connected(workspace, dataset, []) as connection:
-        return str(fetch_sql(connection, "SELECT fingerprint FROM dataset")["fingerprint"][0])
+    return dataset_facts(workspace.require_dataset(dataset)).fingerprint
 
 
 def has_test(workspace: Workspace, dataset: str) -> bool:
@@ -91,11 +106,11 @@ def class_sizes(workspace: Workspace, dataset: str) -> list[int]:
 
 def default_dataset(workspace: Workspace) -> str:
     """The dataset of the latest published run, else the first by name; NotFoundError when there is none."""
-    published = [workspace.read_spec(run_id) for run_id in workspace.published_runs()]
-    latest = sorted(published, key=lambda content: float(content.get("started_at", 0.0)), reverse=True)
-    names = [str(content["spec"].get("dataset")) for content in latest] + workspace.datasets()
-    for name in names:
-        if name in workspace.datasets():
+    records = [record for record in workspace.read_records()[0] if workspace.is_published(record.run_id)]
+    latest = sorted(records, key=lambda record: record.started_at, reverse=True)
+    names = workspace.datasets()
+    for name in [*(record.dataset for record in latest), *names]:
+        if name in names:
             return name
     raise NotFoundError(f"no dataset in {workspace.root}; winnow ingest makes one")
 
@@ -122,65 +137,6 @@ def fetch_sql(
     except duckdb.Error as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise WinnowError(" ".join(lines[:2]) or "the query failed") from error
-
-
-def _attach(connection: duckdb.DuckDBPyConnection, path: Any, name: str) -> None:
-    quoted = str(path).replace("'", "''")
-    try:
-        connection.execute(f"ATTACH '{quoted}' AS \"{name}\" (READ_ONLY)")
-    except duckdb.Error as error:
-        raise StorageError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}; remove it and compute it again"
-        ) from error
-
-
-def _make_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> None:
-    tables: dict[tuple[str, str], list[str]] = {}
-    rows = connection.execute(
-        "SELECT database_name, table_name, column_name FROM duckdb_columns() "
-        "WHERE NOT internal ORDER BY database_name, table_name, column_index"
-    ).fetchall()
-    for database, table, column in rows:
-        tables.setdefault((database, table), []).append(column)
-    for name, view in VIEWS.items():
-        parts = [empty_select(view.columns)]
-        for database in ["dataset_file"] if view.over == "dataset" else [f"run_{r}" for r in runs]:
-            columns = tables.get((database, view.table))
-            if columns is None:
-                continue
-            run = f"'{database.removeprefix('run_')}'"
-            if name == "dynamics":
-                parts.append(dynamics_select(columns, f'"{database}"', run))
-            else:
-                parts.append(view.select.format(db=f'"{database}"', run=run))
-        body = " UNION ALL BY NAME ".join(parts)
-        if name == "score_catalog":
-            body = f"SELECT DISTINCT ON (score) * FROM ({body}) ORDER BY score"
-        connection.execute(f'CREATE VIEW "{name}" AS {body}')
-        _comment(connection, name, view.comment, view.columns)
-
-
-def _make_decisions(connection: duckdb.DuckDBPyConnection, log: pd.DataFrame) -> None:
-    columns = ", ".join(f'"{c}" {t}' for c, (t, _) in DECISIONS_COLUMNS.items())
-    connection.execute(f"CREATE TABLE decisions_now ({columns})")
-    if len(log):
-        latest = log[list(DECISIONS_COLUMNS)]
-        connection.register("latest", latest)
-        connection.execute("INSERT INTO decisions_now SELECT * FROM latest")
-        connection.unregister("latest")
-    connection.execute("CREATE VIEW decisions AS SELECT * FROM decisions_now")
-    _comment(connection, "decisions", "The latest decision of a person per sample.", DECISIONS_COLUMNS)
-
-
-def _comment(
-    connection: duckdb.DuckDBPyConnection, name: str, comment: str, columns: dict[str, tuple[str, str]]
-) -> None:
-    def literal(text: str) -> str:
-        return "'" + text.replace("'", "''") + "'"
-
-    connection.execute(f'COMMENT ON VIEW "{name}" IS {literal(comment)}')
-    for column, (_, meaning) in columns.items():
-        connection.execute(f'COMMENT ON COLUMN "{name}"."{column}" IS {literal(meaning)}')
 
 
 # Runs and what they hold ---------------------------------------------------------------------------------------

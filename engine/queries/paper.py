@@ -38,16 +38,13 @@ def fetch_order_runs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 def fetch_windows(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """The points of the newest window experiment of each score: run_id, score, offset (0..1), seed, accuracy (0..1).
 
-    Their orders are called window(SCORE,offset=SHARE): kept is half of the samples, from that share of the ranks on.
+    Kept is half of the samples, from the share `offset` of the ranks on.
     """
     return fetch_sql(
         connection,
-        """WITH named AS (SELECT run_id, seed, accuracy, created_at,
-            regexp_extract("order", '^window\\(([^,]+),offset=([0-9.e-]+)\\)$', ['score', 'offset']) AS part
-            FROM psi JOIN runs USING (run_id) WHERE "order" LIKE 'window(%')
-        SELECT run_id, part.score AS score, CAST(part.offset AS DOUBLE) AS "offset", seed, accuracy
-        FROM named WHERE part.score <> ''
-        QUALIFY dense_rank() OVER (PARTITION BY part.score ORDER BY created_at DESC, run_id) = 1
+        """SELECT run_id, score, coalesce(CAST(options->>'offset' AS DOUBLE), 0) AS "offset", seed, accuracy
+        FROM psi JOIN runs USING (run_id) WHERE sampler = 'window'
+        QUALIFY dense_rank() OVER (PARTITION BY score ORDER BY created_at DESC, run_id) = 1
         ORDER BY score, "offset", seed""",
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 
 import duckdb
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from engine.queries.connection import fetch_sql, source_run
 from engine.store.journal import read_journal
 from engine.store.schema import VIEWS
+from engine.store.tables import DERIVED, RESULT_TABLES, complete_select
 from engine.store.workspace import Workspace
 
 EPOCH_COLUMNS = {
@@ -25,9 +27,15 @@ JUDGED_SAMPLES = 20_000
 
 
 def fetch_kept_sets(
-    connection: duckdb.DuckDBPyConnection, scores_run: str | None, order: str, pruned: tuple[int, ...]
+    connection: duckdb.DuckDBPyConnection,
+    scores_run: str | None,
+    sampler: str,
+    score: str | None,
+    pruned: tuple[int, ...],
 ) -> pd.DataFrame:
-    """What an order keeps at each number pruned: pruned, kept, smallest, largest (samples of a class), noise (0..1).
+    """What an order, by its sampler and the score that it reads, keeps at each number pruned.
+
+    Returns: pruned, kept, smallest, largest (samples of a class), noise (0..1)
 
     Only what is certain: smallest and largest of an order by a score whose ranks are there, noise also of the oracle
     where the truth of every sample is known; else NaN. Exact, whatever the size: samples are counted by the stretch
@@ -44,9 +52,9 @@ def fetch_kept_sets(
     found = pd.DataFrame({"pruned": sorted(set(pruned))})
     found["kept"] = n - found["pruned"]
     found[["smallest", "largest", "noise"]] = np.nan
-    if order == "oracle" and not unknown:
+    if sampler == "oracle" and not unknown:
         found["noise"] = (wrong - found["pruned"]).clip(lower=0) / found["kept"]
-    if order in ("random", "oracle"):  # permutations that are drawn while a curve is trained, not scores of that name
+    if sampler not in ("ascending", "descending"):  # which samples these keep is decided while a curve is trained
         return found
     step = int(np.gcd.reduce(found["pruned"])) or n
     counts = fetch_sql(
@@ -54,7 +62,7 @@ def fetch_kept_sets(
         """SELECT (if($reverse, $n - 1 - rank, rank)) // $step AS stretch, label, count(*) AS samples,
         count(*) FILTER (label <> true_label) AS wrong FROM scores JOIN samples USING (sample_id)
         WHERE run_id = $run AND score = $score AND split = 'train' GROUP BY ALL""",
-        {"reverse": order.endswith("*"), "n": n, "step": step, "run": scores_run, "score": order.removesuffix("*")},
+        {"reverse": sampler == "descending", "n": n, "step": step, "run": scores_run, "score": score},
     )
     if counts.empty:
         return found
@@ -109,21 +117,31 @@ def fetch_psi(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str]) -> 
 
 def fetch_psi_journal(workspace: Workspace, run_id: str) -> pd.DataFrame:
     """The points a psi run that is not published yet has journalled, with the columns of `fetch_psi`."""
-    orders = workspace.read_spec(run_id)["spec"].get("orders", [])
+    orders = workspace.read_record(run_id).spec.get("orders", [])
     points = [
         {**point, "run_id": run_id, "order": order}
         for event in read_journal(workspace.run_dir(run_id))
         if event["event"] == "psi_points"  # one line for each finished stack of networks
-        for point in event["points"]
+        for point in event.get("points", [])
         for order in ([point["order"]] if point["order"] else orders)  # the full set is trained once for all orders
     ]
-    return pd.DataFrame(points, columns=list(VIEWS["psi"].columns))
+    named = fetch_orders({str(point["order"]) for point in points})
+    frame = pd.DataFrame(points, columns=[c for c in VIEWS["psi"].columns if c not in named or c == "order"])
+    return frame.merge(named, on="order", how="left")[list(VIEWS["psi"].columns)]
+
+
+def fetch_orders(names: Iterable[str]) -> pd.DataFrame:
+    """What the names of orders say: order, score, reversed, sampler, options (JSON), as in the view `psi`."""
+    with duckdb.connect() as connection:
+        source = '(SELECT unnest($names::VARCHAR[]) AS "order")'
+        columns = {name: RESULT_TABLES["psi"][name] for name in ("order", *DERIVED["psi"])}
+        return fetch_sql(connection, complete_select("psi", ["order"], columns, source), {"names": list(names)})
 
 
 def window_offsets(psi: pd.DataFrame) -> pd.DataFrame:
     """The points of window experiments among those of `fetch_psi` or `fetch_psi_journal`.
 
-    Returns: their rows, with score and offset (share of the ranks below the window, 0..1)
+    Returns: their rows, with offset (share of the ranks below the window, 0..1)
     """
-    parts = psi["order"].str.extract(r"^window\((?P<score>[^,]+),offset=(?P<offset>[0-9.e-]+)\)$")
-    return psi.join(parts.astype({"offset": float}))[parts["score"].notna()].reset_index(drop=True)
+    windows = psi[psi["sampler"] == "window"].reset_index(drop=True)
+    return windows.assign(offset=[float(json.loads(options).get("offset", 0)) for options in windows["options"]])

@@ -17,6 +17,7 @@ import pandas as pd
 from engine.errors import SpecError, unknown_name
 from engine.queries.connection import MOST_FLAG, fetch_sql, source_run
 from engine.spec import check_choice, check_range
+from engine.store.sql import literal
 
 Truth = Literal["", "wrong", "right"]
 Agreement = Literal["", "agrees", "disagrees"]
@@ -58,12 +59,12 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
 
     Raises: SpecError for a score or rule that the run does not have
     """
-    run = _literal(run_id)
+    run = literal(run_id)
     parts = []
     if wanted.labels:
         parts.append(f"label IN {_tuple(wanted.labels)}")
     if wanted.others:
-        proposed = _literal(source_run(connection, "suggestions", run_id))
+        proposed = literal(source_run(connection, "suggestions", run_id))
         parts.append(
             f"(true_label IN {_tuple(wanted.others)} OR true_label IS NULL AND sample_id IN (SELECT sample_id "
             f"FROM suggestions WHERE run_id = {proposed} AND suggested_label IN {_tuple(wanted.others)}))"
@@ -73,7 +74,7 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
     if wanted.rule:
         _require(connection, "rule", "flags", run_id, wanted.rule)
         parts.append(
-            f"sample_id IN (SELECT sample_id FROM flags WHERE run_id = {run} AND rule = {_literal(wanted.rule)} AND flagged)"
+            f"sample_id IN (SELECT sample_id FROM flags WHERE run_id = {run} AND rule = {literal(wanted.rule)} AND flagged)"
         )
     if wanted.agreement:
         _require(connection, "score", "scores", run_id, "margin_last")
@@ -85,7 +86,7 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
         n = _require(connection, "score", "scores", run_id, wanted.score)
         first, last = round(n * wanted.low / 100), round(n * wanted.high / 100) - 1
         parts.append(
-            f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = {_literal(wanted.score)} "
+            f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = {literal(wanted.score)} "
             f"AND rank BETWEEN {first} AND {last})"
         )
     if wanted.region:
@@ -246,13 +247,9 @@ def _inside(run_id: str, outline: Sequence[tuple[float, float]]) -> str:
     )
     return (
         f"sample_id IN (SELECT e.sample_id FROM embedding AS e, (VALUES {sides}) AS side(x1, y1, x2, y2) "
-        f"WHERE e.run_id = {_literal(run_id)} AND (y1 > e.y) <> (y2 > e.y) "
+        f"WHERE e.run_id = {literal(run_id)} AND (y1 > e.y) <> (y2 > e.y) "
         "AND e.x < (x2 - x1) * (e.y - y1) / (y2 - y1) + x1 GROUP BY e.sample_id HAVING count(*) % 2 = 1)"
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _tuple(labels: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from engine.errors import SpecError, unknown_name
 from engine.queries.connection import MOST_FLAG, connected, fetch_sql, latest_run
 from engine.store.atomic import write_export
+from engine.store.sql import identifier, literal
 from engine.store.workspace import Workspace
 
 Format = Literal["csv", "parquet", "npy"]
@@ -35,8 +36,7 @@ def export(
         run = run or latest_run(connection, "scores")
         names = fetch_sql(connection, "SELECT DISTINCT score FROM scores WHERE run_id = ? ORDER BY 1", [run])["score"]
         columns = "".join(
-            f', any_value(value) FILTER (score = {_literal(name)}) AS "{name.replace(chr(34), chr(34) * 2)}"'
-            for name in names
+            f", any_value(value) FILTER (score = {literal(name)}) AS {identifier(name)}" for name in names
         )
         everything = (
             "SELECT samples.*, s.* EXCLUDE (sample_id), coalesce(f.flagged, false) AS flagged, action FROM samples "
@@ -99,7 +99,3 @@ def _write(frame: pd.DataFrame, path: Path, format: str) -> None:
     else:
         with open(path, "wb") as file:
             np.save(file, frame["sample_id"].to_numpy(np.int64), allow_pickle=False)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.data.loader import Samples, load_split, normalisation
 from engine.errors import SpecError, StorageError, unknown_name
 from engine.queries.connection import connected, runs_of
-from engine.runs.pipeline import Trained, find_trained
+from engine.runs.reuse import Trained, find_trained
 from engine.scores.registry import parameters_of
 from engine.selection.names import Order, parse_order, scoreless
 from engine.selection.samplers import find_sampler, select
@@ -40,9 +40,10 @@ def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -
     with connected(workspace, dataset) as connection:
         rows = connection.execute("SELECT run_id, list(DISTINCT score) FROM scores GROUP BY run_id").fetchall()
     having: dict[str, set[str]] = {run: set(names) for run, names in rows}
+    specs = {record.run_id: spec for record, spec in workspace.known_runs()}
+    with_network = {run for run, spec in specs.items() if isinstance(spec, RunSpec) and spec.training}
     for candidate in reversed(runs_of(workspace, dataset)):
-        spec = spec_from_json(workspace.read_spec(candidate)["spec"])
-        if wanted <= having.get(candidate, set()) and (not trained or isinstance(spec, RunSpec) and spec.training):
+        if wanted <= having.get(candidate, set()) and (not trained or candidate in with_network):
             return candidate
     known = set().union(*having.values()) if having else set()
     missing = sorted(wanted - known)

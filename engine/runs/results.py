@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,10 +18,12 @@ from torch import Tensor
 import engine.runs.inputs  # noqa: F401  # declares what scores read
 from engine.scores.evaluation import evaluate_rule, evaluate_score
 from engine.scores.registry import Score, catalog_row, compute_score
+from engine.selection.names import parse_order
 from engine.selection.orders import compute_ranks
 from engine.spec import spec_hash
 from engine.store.progress import Parts
-from engine.store.schema import RESULT_TABLES
+from engine.store.sql import literal
+from engine.store.tables import RESULT_TABLES, create_sql
 from engine.training.recording import BLOCK_BYTES, create_trajectories, read_trajectories
 
 Array = np.ndarray[Any, Any]
@@ -48,7 +51,7 @@ class Results:
         self.notes: list[str] = []
         self._trajectories = ""
         self._rules: dict[str, Array] = {}
-        connection.execute(RESULT_TABLES)
+        connection.execute(create_sql(RESULT_TABLES))
 
     def make_trajectories(self) -> None:
         """Make the table for dynamics of the run's own."""
@@ -57,22 +60,33 @@ class Results:
 
     def attach_trained(self, path: Path) -> None:
         """Read dynamics from another run's results."""
-        quoted = str(path).replace("'", "''")
-        self.connection.execute(f"ATTACH '{quoted}' AS trained (READ_ONLY)")
+        self.connection.execute(f"ATTACH {literal(path)} AS trained (READ_ONLY)")
         self._trajectories = "trained.trajectories"
 
     def write_run(self, **row: Any) -> None:
-        """The one row that says what this file is."""
-        row = {**row, "created_at": datetime.now(UTC).replace(tzinfo=None)}
-        names = ", ".join(row)
-        marks = ", ".join("?" for _ in row)
-        self.connection.execute(f"INSERT INTO run ({names}) VALUES ({marks})", list(row.values()))
+        """The one row that describes this file."""
+        self._insert_row("run", **row, created_at=datetime.now(UTC).replace(tzinfo=None))
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
         kept = [[row[name] for name in names] for row in rows if "lr" in row]
         if kept:
-            self.connection.executemany("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
+            self.connection.executemany(f"INSERT INTO epochs ({', '.join(names)}) VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
+
+    def write_psi(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Points of psi-curves: order, seed, pruned, kept_fraction, accuracy, seconds."""
+        for row in rows:
+            parsed = parse_order(row["order"])
+            values = {
+                **row,
+                "score": parsed.score or None,
+                "reversed": parsed.sampler == "descending",
+                "sampler": parsed.sampler,
+                "options": json.dumps(dict(parsed.options)),
+            }
+            names = ", ".join(f'"{name}"' for name in values)
+            marks = ", ".join("?" for _ in values)
+            self.connection.execute(f"INSERT INTO psi ({names}) VALUES ({marks})", list(values.values()))
 
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape
@@ -98,34 +112,38 @@ class Results:
         """The rule `aum_threshold`: each sample with the round that decided, where it lies highest above alpha."""
         decided = (aum - alpha[:, None]).masked_fill(member, -torch.inf).argmax(0)
         value = aum.gather(0, decided[None])[0]
-        self.write_rule("aum_threshold", flagged.numpy(), alpha[decided].numpy(), value.numpy())
+        self.write_rule("aum_threshold", "aum", flagged.numpy(), alpha[decided].numpy(), value.numpy())
         for r, value in enumerate(alpha.tolist()):
             self.notes.append(
                 f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} "
                 "threshold samples"
             )
 
-    def write_rule(self, rule: str, flagged: Array, threshold: Array, value: Array) -> None:
-        """A rule's verdict on every sample: flagged (N,) bool, and the value (N,) held against the threshold (N,)."""
+    def write_rule(self, rule: str, score: str, flagged: Array, threshold: Array, value: Array) -> None:
+        """A rule's verdict on every sample: flagged (N,) bool, and the value (N,) of a score held against the
+        threshold (N,)."""
         n = len(flagged)
         self._rules[rule] = flagged
         self._insert(
             "flags",
             rule=_repeat(rule, n),
+            score=_repeat(score, n),
             sample_id=np.arange(n, dtype=np.int32),
             flagged=flagged,
             threshold=threshold,
             value=value,
         )
 
-    def copy_flags(self, rule: str) -> None:
-        """Take a rule over from the attached run."""
+    def copy_rule(self, path: Path, rule: str, score: str) -> None:
+        """Take a rule over from another run's results."""
+        self.connection.execute(f"ATTACH IF NOT EXISTS {literal(str(path))} AS judged (READ_ONLY)")
         rows = self.connection.execute(
-            "SELECT flagged, threshold, value FROM trained.flags WHERE rule = ? ORDER BY sample_id", [rule]
+            "SELECT flagged, threshold, value FROM judged.flags WHERE rule = ? ORDER BY sample_id", [rule]
         ).fetchnumpy()
+        self.connection.execute("DETACH judged")
         if len(rows["flagged"]):
             numbers = (np.asarray(rows[name], np.float32) for name in ("threshold", "value"))
-            self.write_rule(rule, np.asarray(rows["flagged"], bool), *numbers)
+            self.write_rule(rule, score, np.asarray(rows["flagged"], bool), *numbers)
 
     def write_scores(
         self,
@@ -155,8 +173,8 @@ class Results:
                 progress.enter(found.name)
                 values[found.name] = self._score_whole(found, given, seconds)
                 if found.flags_by:
-                    asked = given.of_score(found, 0)
-                    rule_values[found.name] = found.flags_by(*(asked[name] for name in found.rule_inputs)).float()
+                    read = given.of_score(found, 0)
+                    rule_values[found.name] = found.flags_by(*(read[name] for name in found.rule_inputs)).float()
         for found in scores:
             started = time.perf_counter()
             ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()
@@ -168,18 +186,13 @@ class Results:
                 value=values[found.name].numpy(),
                 rank=ranks.astype(np.int32),
             )
-            row = catalog_row(found)
-            del row["version"]
-            self.connection.execute(
-                "INSERT INTO score_catalog VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [*row.values(), seconds[found.name]],
-            )
+            self._insert_row("score_catalog", **catalog_row(found), seconds=seconds[found.name])
             if mislabelled is not None:
                 self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
             if found.flags_above is not None:
                 judged = rule_values.get(found.name, values[found.name])
                 threshold = np.full(n, found.flags_above, np.float32)
-                self.write_rule(found.rule, (judged > found.flags_above).numpy(), threshold, judged.numpy())
+                self.write_rule(found.rule, found.name, (judged > found.flags_above).numpy(), threshold, judged.numpy())
         if mislabelled is not None:
             for rule, flagged in self._rules.items():
                 self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
@@ -276,12 +289,16 @@ class Results:
 
     def _write_metrics(self, name: str, metrics: Mapping[str, float]) -> None:
         for metric, value in metrics.items():
-            self.connection.execute("INSERT INTO metrics VALUES (?, ?, ?)", [name, metric, value])
+            self._insert_row("metrics", score=name, metric=metric, value=value)
+
+    def _insert_row(self, table: str, **row: Any) -> None:
+        names, marks = ", ".join(row), ", ".join("?" for _ in row)
+        self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
 
     def _insert(self, table: str, **columns: Any) -> None:
         block = pa.table({name: pa.array(values) for name, values in columns.items()})
         self.connection.register("block", block)
-        self.connection.execute(f"INSERT INTO {table} SELECT * FROM block")
+        self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM block")
         self.connection.unregister("block")
 
 

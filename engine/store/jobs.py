@@ -20,12 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import Cancelled, SpecError, WinnowError
+from engine.errors import Cancelled, SpecError, StorageError, WinnowError
 from engine.store.atomic import storage_errors
+from engine.store.decisions import carry_over
+from engine.store.documents import number
 from engine.store.journal import append_journal, read_journal
+from engine.store.records import RunRecord
 from engine.store.workspace import Workspace, exclusive, is_locked
 
-State = Literal["running", "done", "failed", "cancelled", "interrupted"]
+State = Literal["running", "done", "failed", "cancelled", "interrupted", "unreadable"]
 
 _TAIL_BYTES = 1 << 14
 _KEPT_OUTPUTS = 20
@@ -33,7 +36,10 @@ _KEPT_OUTPUTS = 20
 
 @dataclass(frozen=True)
 class Job:
-    """One run as it stands. fraction 0..1; times in seconds since the epoch."""
+    """One run as it stands. fraction 0..1; times in seconds since the epoch.
+
+    message: why it failed, or what is wrong with a run that cannot be read and what to do; else "".
+    """
 
     run_id: str
     kind: str
@@ -49,39 +55,50 @@ class Job:
 
 
 def fetch_job(workspace: Workspace, run_id: str) -> Job:
-    """How far a run is."""
-    content = workspace.read_spec(run_id)
+    """How far a run is. One that is broken, or of other data than its dataset, is `unreadable`; its message says why."""
+    try:
+        return _job(workspace, workspace.read_record(run_id))
+    except StorageError as error:
+        return Job(run_id, "", "", "", "unreadable", "", 0.0, None, str(error), 0.0, 0.0)
+
+
+def _job(workspace: Workspace, record: RunRecord) -> Job:
+    run_id = record.run_id
     folder = workspace.run_dir(run_id)
     journal = read_journal(folder, _TAIL_BYTES)
     last = journal[-1] if journal else {}
     progress: dict[str, Any] = next((e for e in reversed(journal) if e["event"] in ("progress", "stage")), {})
     state: State
+    message = ""
     if workspace.is_published(run_id):
-        state = "done"
+        message = workspace.outdated(record)
+        state = "unreadable" if message else "done"
     elif is_locked(folder / "lock"):
         state = "running"
     elif last.get("event") in ("failed", "cancelled"):
         state = last["event"]
+        message = str(last.get("message", "")) if state == "failed" else ""
     else:
         state = "interrupted"
-    fraction = next((e["fraction"] for e in reversed(journal) if "fraction" in e), 0.0)
+    fraction = next((number(e["fraction"]) for e in reversed(journal) if "fraction" in e), 0.0)
+    seconds_left = number(progress.get("seconds_left"), -1)
     return Job(
         run_id=run_id,
-        kind=content["spec"].get("kind", "run"),
-        dataset=content["spec"].get("dataset", ""),
-        title=content.get("title", ""),
+        kind=record.kind,
+        dataset=record.dataset,
+        title=record.title,
         state=state,
         stage=str(progress.get("stage", "")),
-        fraction=1.0 if state == "done" else float(fraction),
-        seconds_left=progress.get("seconds_left") if state == "running" else None,
-        message=str(last.get("message", "")) if state == "failed" else "",
-        started_at=float(content.get("started_at", 0.0)),
-        updated_at=float(last.get("at", 0.0)),
+        fraction=1.0 if state == "done" else min(1.0, max(0.0, fraction)),
+        seconds_left=seconds_left if state == "running" and seconds_left >= 0 else None,
+        message=message,
+        started_at=record.started_at,
+        updated_at=number(last.get("at")),
     )
 
 
 def fetch_jobs(workspace: Workspace, dataset: str | None = None) -> list[Job]:
-    """All runs, or those of one dataset, the latest first."""
+    """All runs, or those of one dataset, the latest first; broken ones are last, and of no dataset."""
     jobs = [fetch_job(workspace, run_id) for run_id in workspace.run_ids()]
     chosen = [job for job in jobs if dataset is None or job.dataset == dataset]
     return sorted(chosen, key=lambda job: job.started_at, reverse=True)
@@ -103,6 +120,21 @@ def discard(workspace: Workspace, run_id: str, patience_seconds: float = 20.0) -
     while is_locked(workspace.run_dir(run_id) / "lock") and time.monotonic() < deadline:
         time.sleep(0.1)
     workspace.remove_run(run_id)
+
+
+def discard_dataset(workspace: Workspace, name: str) -> list[str]:
+    """Delete a dataset with all its runs; what was decided about its images is kept for another ingest of them.
+
+    Returns: the ids of the runs
+    Raises:  NotFoundError for an unknown dataset; BusyError while one of its runs is being computed
+    """
+    workspace.require_dataset(name)
+    carry_over(workspace)
+    found = [job.run_id for job in fetch_jobs(workspace, name)]
+    for run_id in found:
+        workspace.remove_run(run_id)
+    workspace.remove_dataset(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -147,7 +179,7 @@ def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
         root = str(workspace.root.resolve())
         with open(output, "wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "engine.cli.commands", *words, "--workspace", root],
+                [sys.executable, "-P", "-m", "engine.cli", *words, "--workspace", root],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.errors import StorageError
 from engine.store.atomic import storage_errors
+from engine.store.documents import number, read_bytes
 
 
 def append_journal(folder: Path, event: str, *, durable: bool = False, **values: Any) -> None:
@@ -30,19 +32,19 @@ def append_journal(folder: Path, event: str, *, durable: bool = False, **values:
 
 
 def read_journal(folder: Path, last_bytes: int | None = None) -> list[dict[str, Any]]:
-    """The events of a run, oldest first; torn lines are passed over. last_bytes reads only the journal's end."""
+    """The events of a run, oldest first, each with `event` (text) and `at` (seconds since the epoch).
+
+    Torn lines, and lines that no version writes, are passed over: a journal shows progress and decides nothing.
+    last_bytes reads only the journal's end.
+    """
     try:
-        with open(folder / "journal.jsonl", "rb") as file:
-            if last_bytes is not None:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - last_bytes))
-            lines = file.read().split(b"\n")
-    except FileNotFoundError:
+        lines = read_bytes(folder / "journal.jsonl", last_bytes).split(b"\n")
+    except (FileNotFoundError, StorageError):
         return []
     events = []
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             event = json.loads(line)
-            if isinstance(event, dict) and "event" in event:
+            if isinstance(event, dict) and isinstance(event.get("event"), str) and number(event.get("at"), -1) >= 0:
                 events.append(event)
     return events

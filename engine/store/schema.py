@@ -1,4 +1,4 @@
-"""The data contract: the tables in the files, the views over them, and what every column means.
+"""The data contract: the views over the files, and what every column means. engine/store/tables.py has the tables.
 
 Pages, the command line, exports and people's own SQL read the views and nothing else. A dataset file and the
 results files of its published runs are attached read-only, each view is the union over them, and a change to a
@@ -10,52 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DATASET_TABLES = """
-CREATE TABLE dataset (
-    name VARCHAR, fingerprint VARCHAR, format INTEGER, created_at TIMESTAMP, version VARCHAR, spec JSON,
-    source VARCHAR, input_shape INTEGER[], input_dtype VARCHAR, noise VARCHAR, noise_rate DOUBLE,
-    parent VARCHAR, parent_fingerprint VARCHAR, bytes BIGINT);
-CREATE TABLE classes (label INTEGER, class_name VARCHAR);
-CREATE TABLE samples (sample_id INTEGER, split VARCHAR, label INTEGER, true_label INTEGER, source VARCHAR);
-CREATE TABLE thumbnails (sample_id INTEGER, thumbnail BLOB);
-CREATE TABLE inputs (first_id INTEGER, n INTEGER, data BLOB);
-CREATE TABLE skipped (source VARCHAR, reason VARCHAR);
-"""
-"""A dataset file. inputs.data: the raw bytes of n consecutive samples from first_id on, in input_shape and
-input_dtype (uint8 images C, H, W; float32 vectors). Training samples have the ids 0 .. N-1, test samples
-N .. N+M-1. dataset.bytes: size of all inputs."""
-
-RESULT_TABLES = """
-CREATE TABLE run (
-    run_id VARCHAR, kind VARCHAR, title VARCHAR, dataset VARCHAR, fingerprint VARCHAR, spec JSON,
-    environment JSON, created_at TIMESTAMP, seconds DOUBLE, training_key VARCHAR, dynamics_run VARCHAR, notes JSON);
-CREATE TABLE epochs (
-    seed INTEGER, epoch INTEGER, train_loss DOUBLE, train_accuracy DOUBLE, test_accuracy DOUBLE, lr DOUBLE,
-    seconds DOUBLE);
-CREATE TABLE logit_trajectories (sample_id INTEGER, seed INTEGER, classes INTEGER, logits FLOAT[]);
-CREATE TABLE scores (score VARCHAR, sample_id INTEGER, value FLOAT, rank INTEGER);
-CREATE TABLE seed_scores (score VARCHAR, seed INTEGER, sample_id INTEGER, value FLOAT);
-CREATE TABLE score_catalog (
-    score VARCHAR, title VARCHAR, higher_means VARCHAR, value_min DOUBLE, value_max DOUBLE, source VARCHAR,
-    cost VARCHAR, seconds DOUBLE);
-CREATE TABLE flags (rule VARCHAR, sample_id INTEGER, flagged BOOLEAN, threshold FLOAT, value FLOAT);
-CREATE TABLE neighbor_lists (sample_id INTEGER, neighbor_ids INTEGER[], similarities FLOAT[]);
-CREATE TABLE embedding (method VARCHAR, sample_id INTEGER, x FLOAT, y FLOAT);
-CREATE TABLE psi (
-    "order" VARCHAR, seed INTEGER, pruned INTEGER, kept_fraction DOUBLE, accuracy DOUBLE, seconds DOUBLE);
-CREATE TABLE suggestions (sample_id INTEGER, suggested_label INTEGER, confidence FLOAT, method VARCHAR);
-CREATE TABLE metrics (score VARCHAR, metric VARCHAR, value DOUBLE);
-"""
-"""A results file. The table `trajectories` (sample_id, seed, label, then one array per recorded column, epochs
-1 .. T) is made by the recorder, which knows the columns."""
-
 
 @dataclass(frozen=True)
 class View:
     """One view: its columns with type and meaning, and the SELECT that makes it from one attached file.
 
-    `select` may use {db}, the attached file, and {run}, the run's id as an SQL literal. `table` is the table
-    that must be in the file for it to take part. Views with over="dataset" read the dataset file alone.
+    `select` may use {run_id}, the run's id as an SQL literal, and the name of a table in braces, which stands for that
+    table of the attached file with all the columns it should have. `table` is the table that must be in the file
+    for it to take part. Views with over="dataset" read the dataset file alone.
     """
 
     comment: str
@@ -89,21 +51,21 @@ VIEWS: dict[str, View] = {
         },
         "dataset",
         "SELECT name, fingerprint, created_at, source, input_shape, input_dtype, noise, noise_rate, parent, spec, "
-        "bytes FROM {db}.dataset",
+        "bytes FROM {dataset}",
         over="dataset",
     ),
     "classes": View(
         "The classes, in label order.",
         {"label": ("INTEGER", "0 .. C-1"), "class_name": ("VARCHAR", "name of the class")},
         "classes",
-        "SELECT label, class_name FROM {db}.classes",
+        "SELECT label, class_name FROM {classes}",
         over="dataset",
     ),
     "skipped": View(
         "Samples passed over at ingest with --skip-bad.",
         {"source": ("VARCHAR", "where it is"), "reason": ("VARCHAR", "why it could not be read")},
         "skipped",
-        "SELECT source, reason FROM {db}.skipped",
+        "SELECT source, reason FROM {skipped}",
         over="dataset",
     ),
     "samples": View(
@@ -118,14 +80,14 @@ VIEWS: dict[str, View] = {
         },
         "samples",
         "SELECT sample_id, split, label, true_label, class_name, source "
-        "FROM {db}.samples LEFT JOIN {db}.classes USING (label)",
+        "FROM {samples} LEFT JOIN {classes} USING (label)",
         over="dataset",
     ),
     "images": View(
         "A small picture of every sample.",
         {"sample_id": _SAMPLE, "thumbnail": ("BLOB", "WebP")},
         "thumbnails",
-        "SELECT sample_id, thumbnail FROM {db}.thumbnails",
+        "SELECT sample_id, thumbnail FROM {thumbnails}",
         over="dataset",
     ),
     "noise_matrix": View(
@@ -138,7 +100,7 @@ VIEWS: dict[str, View] = {
         },
         "samples",
         "SELECT true_label, label, count(*) AS count, count(*) / sum(count(*)) OVER (PARTITION BY true_label) AS share "
-        "FROM {db}.samples WHERE split = 'train' AND true_label IS NOT NULL GROUP BY true_label, label",
+        "FROM {samples} WHERE split = 'train' AND true_label IS NOT NULL GROUP BY true_label, label",
         over="dataset",
     ),
     "runs": View(
@@ -158,7 +120,7 @@ VIEWS: dict[str, View] = {
             "notes": ("JSON", "what the run did that a reader should know, a list of sentences"),
         },
         "run",
-        "SELECT run_id, kind, title, created_at, seconds, dynamics_run, spec, environment, notes FROM {db}.run",
+        "SELECT {run_id} AS run_id, kind, title, created_at, seconds, dynamics_run, spec, environment, notes FROM {run}",
     ),
     "epochs": View(
         "Training and test accuracy per epoch.",
@@ -173,7 +135,7 @@ VIEWS: dict[str, View] = {
             "seconds": ("DOUBLE", "time of the epoch"),
         },
         "epochs",
-        "SELECT {run} AS run_id, seed, epoch, train_loss, train_accuracy, test_accuracy, lr, seconds FROM {db}.epochs",
+        "SELECT {run_id} AS run_id, seed, epoch, train_loss, train_accuracy, test_accuracy, lr, seconds FROM {epochs}",
     ),
     "dynamics": View(
         "What each training sample looked like to the network, per seed and epoch.",
@@ -206,9 +168,9 @@ VIEWS: dict[str, View] = {
             "logits": ("FLOAT[]", "C logits"),
         },
         "logit_trajectories",
-        "SELECT {run} AS run_id, seed, CAST(epoch AS INTEGER) AS epoch, sample_id, "
+        "SELECT {run_id} AS run_id, seed, CAST(epoch AS INTEGER) AS epoch, sample_id, "
         "logits[(epoch - 1) * classes + 1 : epoch * classes] AS logits FROM "
-        "(SELECT *, unnest(range(1, len(logits) // classes + 1)) AS epoch FROM {db}.logit_trajectories)",
+        "(SELECT *, unnest(range(1, len(logits) // classes + 1)) AS epoch FROM {logit_trajectories})",
     ),
     "scores": View(
         "Every score of every training sample.",
@@ -220,7 +182,7 @@ VIEWS: dict[str, View] = {
             "rank": ("INTEGER", "0 = easiest; ties broken by a seeded permutation"),
         },
         "scores",
-        "SELECT {run} AS run_id, score, sample_id, value, rank FROM {db}.scores",
+        "SELECT {run_id} AS run_id, score, sample_id, value, rank FROM {scores}",
     ),
     "seed_scores": View(
         "The per-seed values behind scores.",
@@ -232,7 +194,7 @@ VIEWS: dict[str, View] = {
             "value": ("FLOAT", "the score in this seed"),
         },
         "seed_scores",
-        "SELECT {run} AS run_id, score, seed, sample_id, value FROM {db}.seed_scores",
+        "SELECT {run_id} AS run_id, score, seed, sample_id, value FROM {seed_scores}",
     ),
     "score_catalog": View(
         "What every score means.",
@@ -246,7 +208,7 @@ VIEWS: dict[str, View] = {
             "cost": ("VARCHAR", "what it needs"),
         },
         "score_catalog",
-        "SELECT score, title, higher_means, value_min, value_max, source, cost FROM {db}.score_catalog",
+        "SELECT score, title, higher_means, value_min, value_max, source, cost FROM {score_catalog}",
     ),
     "score_costs": View(
         "Seconds each score took in each run, its inputs included, training and recording not.",
@@ -254,22 +216,24 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "score": ("VARCHAR", "name"),
             "seconds": ("DOUBLE", "time of the score and of its inputs, without the training"),
+            "version": ("INTEGER", "of the score's formula; NULL in runs of version 0.1"),
         },
         "score_catalog",
-        "SELECT {run} AS run_id, score, seconds FROM {db}.score_catalog",
+        "SELECT {run_id} AS run_id, score, seconds, version FROM {score_catalog}",
     ),
     "flags": View(
         "Which samples a rule flags as mislabelled.",
         {
             "run_id": _RUN,
             "rule": ("VARCHAR", "name of the rule"),
+            "score": ("VARCHAR", "the score whose value the rule looks at"),
             "sample_id": _SAMPLE,
             "flagged": ("BOOLEAN", "the rule says mislabelled"),
             "threshold": ("FLOAT", "what its value was held against"),
             "value": ("FLOAT", "the value that decided; for aum_threshold its AUM in the round of that threshold"),
         },
         "flags",
-        "SELECT {run} AS run_id, rule, sample_id, flagged, threshold, value FROM {db}.flags",
+        "SELECT {run_id} AS run_id, rule, score, sample_id, flagged, threshold, value FROM {flags}",
     ),
     "neighbors": View(
         "The nearest training samples by cosine similarity of penultimate features.",
@@ -281,8 +245,8 @@ VIEWS: dict[str, View] = {
             "similarity": ("FLOAT", "cosine, -1..1"),
         },
         "neighbor_lists",
-        "SELECT {run} AS run_id, sample_id, CAST(unnest(range(len(neighbor_ids))) AS INTEGER) AS rank, "
-        "unnest(neighbor_ids) AS neighbor_id, unnest(similarities) AS similarity FROM {db}.neighbor_lists",
+        "SELECT {run_id} AS run_id, sample_id, CAST(unnest(range(len(neighbor_ids))) AS INTEGER) AS rank, "
+        "unnest(neighbor_ids) AS neighbor_id, unnest(similarities) AS similarity FROM {neighbor_lists}",
     ),
     "embedding": View(
         "Two-dimensional map of the training samples.",
@@ -294,13 +258,20 @@ VIEWS: dict[str, View] = {
             "y": ("FLOAT", "coordinate"),
         },
         "embedding",
-        "SELECT {run} AS run_id, method, sample_id, x, y FROM {db}.embedding",
+        "SELECT {run_id} AS run_id, method, sample_id, x, y FROM {embedding}",
     ),
     "psi": View(
         "psi-curves: test accuracy after pruning.",
         {
             "run_id": _RUN,
-            "order": ("VARCHAR", "random, oracle, or a score; * = reversed, the hardest pruned first"),
+            "order": ("VARCHAR", "random, oracle, a score (* = reversed, the hardest pruned first) or a sampler"),
+            "score": ("VARCHAR", "the score that the order reads; NULL where it reads none"),
+            "reversed": ("BOOLEAN", "whether the hardest by the score are pruned first"),
+            "sampler": (
+                "VARCHAR",
+                "what chooses: ascending or descending by the score, random, oracle, window, ccs, ...",
+            ),
+            "options": ("JSON", "options of the sampler that were given, by name"),
             "seed": ("INTEGER", "of the network"),
             "pruned": ("INTEGER", "training samples dropped"),
             "kept_fraction": ("DOUBLE", "share of the training samples kept, 0..1"),
@@ -308,7 +279,8 @@ VIEWS: dict[str, View] = {
             "seconds": ("DOUBLE", "to train and test"),
         },
         "psi",
-        'SELECT {run} AS run_id, "order", seed, pruned, kept_fraction, accuracy, seconds FROM {db}.psi',
+        'SELECT {run_id} AS run_id, "order", score, reversed, sampler, options, seed, pruned, kept_fraction, accuracy, seconds '
+        "FROM {psi}",
     ),
     "suggestions": View(
         "Another label that a method proposes.",
@@ -320,7 +292,7 @@ VIEWS: dict[str, View] = {
             "method": ("VARCHAR", "who proposes it"),
         },
         "suggestions",
-        "SELECT {run} AS run_id, sample_id, suggested_label, confidence, method FROM {db}.suggestions",
+        "SELECT {run_id} AS run_id, sample_id, suggested_label, confidence, method FROM {suggestions}",
     ),
     "metrics": View(
         "How well scores and rules find the mislabelled, where the truth is known.",
@@ -331,7 +303,7 @@ VIEWS: dict[str, View] = {
             "value": ("DOUBLE", "0..1 unless the metric says otherwise"),
         },
         "metrics",
-        "SELECT {run} AS run_id, score, metric, value FROM {db}.metrics",
+        "SELECT {run_id} AS run_id, score, metric, value FROM {metrics}",
     ),
 }
 
@@ -344,14 +316,28 @@ DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
 }
 """The view `decisions`: the latest decision per sample. It is read from decisions.duckdb, not from a run."""
 
+UNREADABLE_COLUMNS: dict[str, tuple[str, str]] = {
+    "run_id": ("VARCHAR", "a run that the other views leave out"),
+    "problem": ("VARCHAR", "what is wrong with it, and what to do"),
+}
 
-def dynamics_select(columns: list[str], db: str, run: str) -> str:
-    """The SELECT of `dynamics` over one file, whose recorded columns may go beyond the contract's."""
-    recorded = [c for c in columns if c not in ("sample_id", "seed", "label")]
+TABLE_VIEWS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "decisions": ("The latest decision of a person per sample.", DECISIONS_COLUMNS),
+    "unreadable": ("Runs that cannot be read: broken, of a newer version, or of other data.", UNREADABLE_COLUMNS),
+}
+"""The views that are not made over the files of a dataset and its runs: their comments and columns."""
+
+
+def dynamics_select(columns: dict[str, str], db: str, run_id: str) -> str:
+    """The SELECT of `dynamics` over one file, whose recorded columns may go beyond the contract's.
+
+    columns: the type of each column of its table
+    """
+    recorded = [c for c, kind in columns.items() if kind in ("FLOAT[]", "SMALLINT[]")]
     names = ", ".join(f'"{c}"' for c in recorded)
     unnested = ", ".join(f'unnest("{c}") AS "{c}"' for c in recorded)
     return (
-        f"SELECT {run} AS run_id, seed, epoch, sample_id, {names}, predicted = label AS correct FROM (SELECT seed, "
+        f"SELECT {run_id} AS run_id, seed, epoch, sample_id, {names}, predicted = label AS correct FROM (SELECT seed, "
         f'CAST(unnest(range(1, len("{recorded[0]}") + 1)) AS INTEGER) AS epoch, sample_id, {unnested}, label '
         f"FROM {db}.trajectories)"
     )

@@ -18,19 +18,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from engine.errors import BusyError, NotFoundError, StorageError, unknown_name
+from engine.errors import BusyError, NotFoundError, SpecError, StorageError, unknown_name
+from engine.spec import Spec, spec_from_json
 from engine.store.atomic import fsync, remove_path, sha256_of, storage_errors, write_text
-
-FORMAT = 1
-"""Raised when an older version could misread what this one writes."""
+from engine.store.documents import read_json
+from engine.store.records import FORMAT, RunRecord, dataset_facts, load_record
 
 DEFAULT_ROOT = "winnow-workspace"
 
@@ -57,8 +58,8 @@ class Workspace:
         marker = path / "winnow.json"
         if marker.is_file():
             try:
-                found = json.loads(marker.read_text())["format"]
-            except (ValueError, KeyError, TypeError) as error:
+                found = read_json(marker)["format"]
+            except (StorageError, KeyError, TypeError) as error:
                 raise StorageError(f'{marker} is damaged; it should read {{"format": {FORMAT}}}') from error
             if not isinstance(found, int) or found > FORMAT:
                 raise StorageError(
@@ -68,7 +69,7 @@ class Workspace:
             return cls(path)
         if not create:
             raise NotFoundError(f"no workspace at {path}; `winnow demo` or `winnow ingest` makes one (see --workspace)")
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if path.is_file() or (path.is_dir() and not _only_begun(path)):
             raise StorageError(f"{path} is not a winnow workspace and not empty; choose another --workspace")
         with storage_errors("the workspace", path):
             (path / "datasets").mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,9 @@ class Workspace:
         return self.root / "runs" / run_id
 
     def run_ids(self) -> list[str]:
-        return sorted(p.parent.name for p in (self.root / "runs").glob("*/spec.json"))
+        """All runs, readable or not. A folder whose name no run has, such as one that is not ASCII, is none."""
+        found = (p.parent.name for p in (self.root / "runs").glob("*/spec.json"))
+        return sorted(name for name in found if re.fullmatch(r"[A-Za-z0-9_.-]+", name))
 
     def require_run(self, given: str) -> str:
         """The run id that starts with what was given; NotFoundError when none or several do."""
@@ -137,7 +140,46 @@ class Workspace:
         return self.published_dir(run_id).is_dir()
 
     def published_runs(self) -> list[str]:
-        return [r for r in self.run_ids() if self.is_published(r)]
+        """The runs with results whose record can be read."""
+        return [record.run_id for record in self.read_records()[0] if self.is_published(record.run_id)]
+
+    def read_record(self, run_id: str) -> RunRecord:
+        """What a run was asked, where it was computed and when; StorageError when its spec.json is broken."""
+        return load_record(run_id, self.run_dir(run_id) / "spec.json")
+
+    def read_records(self) -> tuple[list[RunRecord], dict[str, str]]:
+        """The records of all runs that can be read, and what is wrong with each run that cannot, by its id."""
+        records, problems = [], {}
+        for run_id in self.run_ids():
+            try:
+                records.append(self.read_record(run_id))
+            except StorageError as error:
+                problems[run_id] = str(error)
+        return records, problems
+
+    def known_runs(self) -> Iterator[tuple[RunRecord, Spec]]:
+        """Every run whose spec this version reads, finished or not; one that is broken or newer stops no other."""
+        for record in self.read_records()[0]:
+            with contextlib.suppress(SpecError):
+                yield record, spec_from_json(record.spec)
+
+    def outdated(self, record: RunRecord) -> str:
+        """Why a run does not belong to the dataset that has the name of its own now; "" when it does.
+
+        Its results are about sample ids, and those of a dataset that was ingested anew are other samples.
+        """
+        if record.dataset not in self.datasets():
+            return ""
+        try:
+            found = dataset_facts(self.dataset_path(record.dataset)).fingerprint
+        except StorageError as error:
+            return str(error)
+        if found == record.fingerprint:
+            return ""
+        return (
+            f"run {record.run_id} was computed on other data: dataset '{record.dataset}' was ingested again since; "
+            f"remove the run (winnow remove {record.run_id}) and compute it again"
+        )
 
     def start_run(self, run_id: str, spec: dict[str, Any]) -> Path:
         """Make a run's folder and write its spec.json, unless they are there."""
@@ -149,15 +191,10 @@ class Workspace:
         return folder
 
     def read_spec(self, run_id: str) -> dict[str, Any]:
-        """The content of a run's spec.json: `spec`, `environment`, `created_at`."""
-        path = self.run_dir(run_id) / "spec.json"
-        try:
-            content: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise StorageError(
-                f"{path} cannot be read; remove the run (winnow remove {run_id}) and ask again"
-            ) from error
-        return content
+        """`read_record` as a dictionary: spec, title, environment, trains, created_at, started_at."""
+        record = asdict(self.read_record(run_id))
+        del record["run_id"]
+        return record
 
     @contextlib.contextmanager
     def building_run(self, run_id: str) -> Iterator[Path]:
@@ -187,7 +224,7 @@ class Workspace:
         """Delete a run; spec.json goes first, so that a half-deleted run is never listed."""
         folder = self.run_dir(run_id)
         with exclusive(folder / "lock", f"run {run_id} is being computed (winnow cancel {run_id})"):
-            (folder / "spec.json").unlink(missing_ok=True)
+            remove_path(folder / "spec.json")
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_dataset(self, name: str) -> None:
@@ -220,14 +257,13 @@ def is_locked(path: Path) -> bool:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         return True
+    except OSError:  # a folder or a file of somebody else's in its place: nobody computes behind it
+        return False
     lock.release()
     return False
 
 
-# Journal ------------------------------------------------------------------------------------------------------
-
-
-# Tensors ------------------------------------------------------------------------------------------------------
-
-
-# Files --------------------------------------------------------------------------------------------------------
+def _only_begun(path: Path) -> bool:
+    """Whether a folder is a workspace whose making was interrupted: its own folders, empty, and no marker yet."""
+    found = list(path.iterdir())
+    return all(p.name in ("datasets", "runs") and p.is_dir() and not any(p.iterdir()) for p in found)

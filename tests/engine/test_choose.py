@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.errors import NotFoundError, SpecError
 from engine.queries.connection import connected, fetch_sql
 from engine.queries.writers import export_samples
 from engine.runs.choose import choose_samples
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.runs.velocity import velocity_by_decile
 from engine.selection.names import parse_order
 from engine.selection.samplers import all_samplers

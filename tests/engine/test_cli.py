@@ -15,7 +15,7 @@ from engine.store.workspace import FORMAT, Workspace
 
 
 def winnow(*words, workspace=None, **options):
-    command = [sys.executable, "-m", "engine.cli.commands", *map(str, words)]
+    command = [sys.executable, "-m", "engine.cli", *map(str, words)]
     if workspace is not None:
         command += ["--workspace", str(workspace)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
@@ -134,7 +134,7 @@ def test_a_run_in_another_process_can_be_watched_cancelled_and_resumed(small_wor
         "--workspace",
         str(w),
     ]
-    process = subprocess.Popen([sys.executable, "-m", "engine.cli.commands", *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "engine.cli", *words], stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
         jobs = []

@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import load_split
+from engine.data.request import IngestSpec
 from engine.errors import ScoreInputError, SpecError
 from engine.runs.checks import estimate_seconds
 from engine.runs.compute import compute
 from engine.runs.inputs import At, Inputs, computed, gaps, kept_epochs, needs_training, provides, required_epochs
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.scores import registry
 from engine.scores.complexity import cg_partial, solve_gap
 from engine.scores.registry import INPUTS, find_input, find_score, resolve_scores
@@ -57,7 +58,7 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
 def test_the_stochastic_form_and_standardised_inputs_are_runs_of_their_own(small_workspace, small_training):
     exact = run(small_workspace, ["cg"], small_training())
     drawn = run(small_workspace, ["cg"], small_training(), complexity="stochastic")
-    shifted = run(small_workspace, ["cg"], small_training(), standardise=True)
+    shifted = run(small_workspace, ["cg"], small_training(), standardize=True)
     assert len({exact, drawn, shifted}) == 3
     ranks = np.argsort(np.argsort([values(f, "cg") for f in (exact, drawn, shifted)]))
     agreement = np.corrcoef(ranks)[0]

@@ -5,7 +5,7 @@ import pytest
 from engine.data.loader import load_split, normalisation
 from engine.errors import StorageError
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.store.tensors import load_tensors
 from engine.training.kept import load_network, stored_epochs, weights_file
 from engine.training.loop import Normalisation, compute_accuracy

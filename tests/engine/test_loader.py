@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import Samples, epoch_batches, load_split, normalisation, to_float
+from engine.data.request import IngestSpec
 from engine.errors import NotFoundError, StorageError
 from engine.store.workspace import Workspace
 

@@ -100,12 +100,12 @@ def test_relabelling_counts_every_sample_once(opened: Opened) -> None:
     assert (found["accuracy"] * found["n"]).sum() / found["n"].sum() == pytest.approx(votes)
 
 
-def test_windows_are_read_from_the_names_of_their_orders() -> None:
+def test_the_newest_windows_of_a_score_are_read() -> None:
     connection = duckdb.connect()
     connection.execute(
-        """CREATE TABLE psi AS SELECT * FROM (VALUES ('old', 'window(cg,offset=0.1)', 0, 0.5),
-        ('new', 'window(cg,offset=0.05)', 0, 0.7), ('new', 'window(cg,offset=0.1)', 1, 0.8), ('new', 'random', 0, 0.1))
-        AS t(run_id, "order", seed, accuracy);
+        """CREATE TABLE psi AS SELECT * FROM (VALUES ('old', 'window', 'cg', '{"offset": 0.1}'::JSON, 0, 0.5),
+        ('new', 'window', 'cg', '{"offset": 0.05}', 0, 0.7), ('new', 'window', 'cg', '{"offset": 0.1}', 1, 0.8),
+        ('new', 'random', NULL, '{}', 0, 0.1)) AS t(run_id, sampler, score, options, seed, accuracy);
         CREATE TABLE runs AS SELECT * FROM (VALUES ('old', 1), ('new', 2)) AS t(run_id, created_at)"""
     )
     found = paper.fetch_windows(connection)

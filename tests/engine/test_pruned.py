@@ -34,7 +34,7 @@ def test_what_an_order_keeps_is_what_counting_says(opened: Opened, order: str) -
         "SELECT rank, label, true_label FROM scores JOIN samples USING (sample_id) WHERE run_id = ? AND score = 'aum'",
         [run],
     ).df()
-    found = fetch_kept_sets(connection, run, order, PRUNED)
+    found = fetch_kept_sets(connection, run, "descending" if order == "aum*" else "ascending", "aum", PRUNED)
     for row, pruned in zip(found.itertuples(), PRUNED, strict=True):
         kept = rows[rows["rank"] < len(rows) - pruned] if order == "aum*" else rows[rows["rank"] >= pruned]
         sizes = kept["label"].value_counts().reindex(range(10), fill_value=0)
@@ -46,18 +46,18 @@ def test_what_an_order_keeps_is_what_counting_says(opened: Opened, order: str) -
 def test_the_oracle_keeps_a_known_share_of_noise_and_random_nothing_that_is_certain(opened: Opened) -> None:
     connection, run = opened
     facts = summaries.fetch_dataset(connection)
-    oracle = fetch_kept_sets(connection, run, "oracle", (0, 100, 1000))
+    oracle = fetch_kept_sets(connection, run, "oracle", None, (0, 100, 1000))
     expected = [facts["wrong"] / facts["train"], (facts["wrong"] - 100) / (facts["train"] - 100), 0]
     assert oracle["noise"].to_numpy() == pytest.approx(expected)
     assert oracle["smallest"].isna().all()
-    random = fetch_kept_sets(connection, run, "random", (0, 100))
+    random = fetch_kept_sets(connection, run, "random", None, (0, 100))
     assert random["kept"].tolist() == [facts["train"], facts["train"] - 100]
     assert random[["smallest", "largest", "noise"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("run", ["none", None])
 def test_without_the_run_of_its_scores_an_order_tells_only_the_size(opened: Opened, run: str | None) -> None:
-    found = fetch_kept_sets(opened[0], run, "aum", (0, 100))
+    found = fetch_kept_sets(opened[0], run, "ascending", "aum", (0, 100))
     assert found["kept"].notna().all() and found[["smallest", "largest", "noise"]].isna().all(axis=None)
 
 

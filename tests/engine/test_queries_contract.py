@@ -10,17 +10,17 @@ import pytest
 from engine.errors import NotFoundError, StorageError, WinnowError
 from engine.queries.connection import connect, connected, default_dataset, fetch_sql
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
-from engine.store.schema import DECISIONS_COLUMNS, VIEWS
+from engine.runs.planning import plan_run
+from engine.store.schema import TABLE_VIEWS, VIEWS
 from engine.store.workspace import Workspace
 
-EXPECTED = {**{name: view.columns for name, view in VIEWS.items()}, "decisions": DECISIONS_COLUMNS}
+EXPECTED = {name: view.columns for name, view in VIEWS.items()} | {name: made[1] for name, made in TABLE_VIEWS.items()}
 
 
-@pytest.fixture(params=["with runs", "without"])
-def connection(request, demo_workspace):
-    runs = None if request.param == "with runs" else []
-    with connected(Workspace.open(demo_workspace), "digits-noisy", runs) as made:
+@pytest.fixture(scope="module", params=["with runs", "without"])
+def connection(request, noisy):
+    root, dataset = noisy
+    with connected(Workspace.open(root), dataset, None if request.param == "with runs" else []) as made:
         yield made
 
 
@@ -70,7 +70,11 @@ def test_unknown_and_damaged_files_are_named(small_workspace, small_training):
         connect(small_workspace, "smal")
     run, _ = compute(small_workspace, plan_run(small_workspace, "small", ["random"], small_training()), "cpu")
     (small_workspace.published_dir(run) / "results.duckdb").write_bytes(b"not a database")
-    with pytest.raises(StorageError, match=r"results.duckdb cannot be read"):
+    with connected(small_workspace, "small") as connection:
+        ((broken, problem),) = connection.execute("FROM unreadable").fetchall()
+    assert broken == run and "results.duckdb has 14 bytes" in problem and f"winnow remove {run}" in problem
+    small_workspace.dataset_path("small").write_bytes(b"not a database")
+    with pytest.raises(StorageError, match=r"small.duckdb cannot be read.*ingest it again"):
         connect(small_workspace, "small")
 
 
@@ -107,6 +111,6 @@ def test_a_reader_and_a_run_do_not_meet(small_workspace, small_training):
 
 
 def test_queries_leave_torch_alone():
-    modules = "queries, jobs, decisions, samples, export, cli".split(", ")
+    modules = "queries.samples, queries.writers, store.jobs, store.decisions, cli.commands".split(", ")
     code = f"import sys, {', '.join('engine.' + m for m in modules)}\nprint('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

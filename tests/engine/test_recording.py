@@ -7,7 +7,7 @@ import torch
 
 from engine.errors import ScoreInputError, StorageError
 from engine.scores.prediction import el2n, entropy, loss_last, margin_last, top2_gap
-from engine.store.schema import RESULT_TABLES
+from engine.store.tables import RESULT_TABLES, create_sql
 from engine.training.recording import (
     DynamicsRecorder,
     Spill,
@@ -113,7 +113,7 @@ def test_trajectories_come_back_as_they_were(tmp_path, monkeypatch):
     second, _, _ = record(tmp_path, name="b", seed=0, keep_logits=False)
     monkeypatch.setattr("engine.training.recording.BLOCK_BYTES", 4000)  # several blocks
     with duckdb.connect() as connection:
-        connection.execute(RESULT_TABLES)
+        connection.execute(create_sql(RESULT_TABLES))
         create_trajectories(connection)
         done = []
         write_trajectories(

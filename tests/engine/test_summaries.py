@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
-from engine.errors import StorageError, WinnowError
+from engine.errors import WinnowError
 from engine.queries import pruned, summaries
-from engine.queries.connection import connect, connected, fetch_sql, runs_of, source_run
+from engine.queries.connection import connect, connected, fetch_sql, source_run
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 
@@ -100,7 +99,7 @@ def test_the_catalog_knows_range_and_quality(
     opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
 ) -> None:
     row = summaries.fetch_catalog(opened[0], opened[1]).set_index("score").loc["aum"]
-    assert (row["n"], row["higher_means"]) == (len(aum), "easier")
+    assert (row["n"], row["higher_means"], row["version"]) == (len(aum), "easier", 1)
     assert (row["low"], row["high"]) == (pytest.approx(aum["value"].min()), pytest.approx(aum["value"].max()))
     assert row["roc_auc"] == pytest.approx(roc_auc_score(aum["label"] != aum["true_label"], -aum["value"]), abs=1e-3)
 
@@ -163,18 +162,6 @@ def test_a_run_that_trained_nothing_reads_the_dynamics_of_another(
         pd.testing.assert_frame_equal(
             summaries.fetch_epochs(connection, first), summaries.fetch_epochs(connection, second)
         )
-
-
-def test_a_run_of_another_version_is_said_in_one_line(demo_workspace: Path, tmp_path: Path) -> None:
-    root = tmp_path / "copy"
-    shutil.copytree(demo_workspace, root)
-    workspace = Workspace.open(root)
-    run = runs_of(workspace, "digits-noisy")[0]
-    with duckdb.connect(str(workspace.published_dir(run) / "results.duckdb")) as connection:
-        connection.execute("ALTER TABLE flags DROP COLUMN threshold")
-    with pytest.raises(StorageError, match="made by another version of winnow.*winnow remove RUN") as error:
-        connect(workspace, "digits-noisy")
-    assert "\n" not in str(error.value)
 
 
 def test_a_mistake_in_the_sql_is_one_line(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:

@@ -54,9 +54,9 @@ def _check_memory(spec: RunSpec, samples: Samples) -> None:
 def _check_inputs(spec: RunSpec, samples: Samples) -> None:
     _check_memory(spec, samples)
     blank = ~has_direction(samples.inputs)
-    if not spec.standardise and bool(blank.any()):
+    if not spec.standardize and bool(blank.any()):
         raise ScoreInputError(
-            f"the input of sample {int(blank.nonzero()[0])} is all zeros, so it has no direction; add --standardise, or "
+            f"the input of sample {int(blank.nonzero()[0])} is all zeros, so it has no direction; add --standardize, or "
             "leave out the scores that begin with cg"
         )
 
@@ -74,7 +74,7 @@ def _check_inputs(spec: RunSpec, samples: Samples) -> None:
 def alpha(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
     """(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs."""
     inputs = run.samples.inputs
-    rows = to_float(inputs, run.normalisation.mean, run.normalisation.std) if run.spec.standardise else inputs
+    rows = to_float(inputs, run.normalisation.mean, run.normalisation.std) if run.spec.standardize else inputs
     gap = _gap(run, rows.flatten(1), "inputs")
     return gap.alpha, gap.inverse_diagonal, gap.kernel_labels
 

@@ -174,6 +174,11 @@ class Score:
         return bool(self.recorded) or bool(self.dynamics)
 
     @property
+    def compares_classes(self) -> bool:
+        """Whether it needs two classes, and two samples or more of each (`check_classes`)."""
+        return self.family in ("geometry", "complexity")
+
+    @property
     def per_seed(self) -> bool:
         """Whether it is computed in each seed and averaged."""
         return self.over_dynamics or self.every_seed

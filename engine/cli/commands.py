@@ -337,14 +337,11 @@ def remove(
     json: Json = False,
 ) -> None:
     """Delete a run, or a dataset with all its runs."""
-    from engine.store.jobs import fetch_jobs
+    from engine.store.jobs import discard_dataset
 
     at = Workspace.open(workspace)
     if name in at.datasets():
-        found = [job.run_id for job in fetch_jobs(at, name)]
-        for run_id in found:
-            at.remove_run(run_id)
-        at.remove_dataset(name)
+        found = discard_dataset(at, name)
         removed = {"dataset": name, "runs": found}
         return tell(json, removed, f"removed dataset {name} and {len(found)} runs")
     run_id = at.require_run(name)

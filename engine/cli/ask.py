@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import Dataset, Json, Root, Run, tell
+from engine.cli.arguments import Dataset, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
 from engine.store.atomic import write_export
@@ -39,6 +39,7 @@ def scores(
         if not costs:
             return say(f"no scores of {dataset} yet; winnow run {dataset} makes them")
         return print_table(costs, ["score", "seconds", "cost", "run_id", "title"])
+    import engine.runs.inputs  # noqa: F401  # declares what scores read
     from engine.scores.registry import all_scores, catalog_row
 
     rows = [catalog_row(found) for found in all_scores().values()]
@@ -107,7 +108,7 @@ def select(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     format: Annotated[
-        str, typer.Option(help="csv, parquet, or npy (sample ids). [default: by the file's ending]")
+        str, typer.Option(help="csv, parquet, or npy (sample ids). (default: by the file's ending)")
     ] = "",
     workspace: Root = None,
     json: Json = False,
@@ -120,7 +121,7 @@ def select(
     kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed)
     weights = None if kept.weights is None else kept.weights.tolist()
     n, total = export_samples(at, dataset, kept.sample_ids.tolist(), to, format, weights)
-    tell(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
+    report(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
 
 
 @app.command()
@@ -154,7 +155,7 @@ def velocity(
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="A query over the views; FROM (SHOW TABLES) lists them.")],
-    dataset: Annotated[str | None, typer.Option(help="Which dataset. [default: that of the latest run]")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which dataset. (default: that of the latest run)")] = None,
     format: Annotated[str, typer.Option(help="table, csv or json (an array of objects).")] = "table",
     workspace: Root = None,
     json: Json = False,
@@ -190,9 +191,9 @@ def export(
         ),
     ] = "true",
     format: Annotated[
-        str, typer.Option(help="csv, parquet, or npy (sample ids). [default: by the file's ending]")
+        str, typer.Option(help="csv, parquet, or npy (sample ids). (default: by the file's ending)")
     ] = "",
-    run: Annotated[str | None, typer.Option(help="Whose scores. [default: the latest run that has scores]")] = None,
+    run: Annotated[str | None, typer.Option(help="Whose scores. (default: the latest run that has scores)")] = None,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -201,4 +202,4 @@ def export(
 
     at = Workspace.open(workspace)
     kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None)
-    tell(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")
+    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")

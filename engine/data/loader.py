@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import duckdb
@@ -38,6 +38,17 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def subset(self, positions: Tensor) -> Samples:
+        """The samples at some positions (M,) int64, which may lie on any device, in that order."""
+        positions = positions.to(self.labels.device)
+        return replace(
+            self,
+            inputs=self.inputs[positions],
+            labels=self.labels[positions],
+            sample_ids=self.sample_ids[positions],
+            true_labels=None if self.true_labels is None else self.true_labels[positions],
+        )
 
 
 def load_split(

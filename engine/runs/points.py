@@ -51,7 +51,7 @@ def plan_networks(spec: PsiSpec, n: int) -> list[list[Network]]:
     """Every network to train, coarse to fine: in levels, each point with all its orders and seeds.
 
     Point i drops exactly i * floor(n * until / points) samples; point 0 is the same for all orders. A window drops
-    half at every point, and is named window(SCORE,offset=SHARE); `random` beside it is one point.
+    half at every point, and is named window(SCORE,offset=SHARE); `random` is one point.
     """
     seeds = range(spec.training.seeds)
     if spec.window:
@@ -155,13 +155,7 @@ def train_networks(study: Study, members: Sequence[Member], report: Report) -> l
 
 def _train_network(study: Study, member: Member, report: Report) -> float:
     samples, scale, training = study.samples, study.normalisation, replace(study.training, epochs=member.epochs)
-    subset = replace(
-        samples,
-        inputs=samples.inputs[member.kept],
-        labels=samples.labels[member.kept],
-        sample_ids=samples.sample_ids[member.kept],
-        true_labels=None,
-    )
+    subset = samples.subset(member.kept)
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, member.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)

@@ -105,8 +105,16 @@ def build_model(name: str, input_shape: Sequence[int], classes: int, seed: int) 
     return network
 
 
+def is_built_in(name: str) -> bool:
+    """Whether a model is one of this package's or torchvision's, not one of a user's own."""
+    return name in MODELS or name.startswith("torchvision:")
+
+
 def draws_while_training(name: str) -> bool:
-    """Whether a network may draw from the process's random generator in a step: any of somebody else's may."""
+    """Whether a network may draw from the process's random generator in a step: any that is not of this package may.
+
+    Such a network is trained alone.
+    """
     return name not in MODELS
 
 

@@ -43,7 +43,7 @@ CHECKPOINT_SECONDS = 5.0
 @dataclass(frozen=True)
 class Task:
     """One network to train: labels (N,) it is trained on, the number of its outputs, and the epochs (1 .. T) after
-    which its weights are kept beside the last."""
+    which its weights are kept in addition to the last."""
 
     name: str
     seed: int
@@ -96,9 +96,9 @@ def spill_of(folder: Path, task: Task) -> Spill:
 
 def load_weights(folder: Path, task: Task, epoch: int | None = None) -> dict[str, np.ndarray[Any, Any]]:
     """The weights of a finished task: the final ones, or those kept after an epoch."""
-    found = load_tensors(_weights_path(folder, task, epoch))
+    found = load_tensors(weights_path(folder, task, epoch))
     if found is None:
-        raise StorageError(f"the weights of {task.name} are missing in {folder}; remove the run and ask again")
+        raise StorageError(f"the weights of {task.name} are missing in {folder}; remove the run and start it again")
     return found[0]
 
 
@@ -128,8 +128,9 @@ def train_tasks(
     def train(task: Task) -> list[dict[str, Any]]:
         return _train_task(folder, task, samples, test, normalisation, report, checkpoint_seconds)
 
-    workers = workers_for(tasks[0].training.model, len(tasks), samples.inputs.device)
-    rows = train_together([partial(train, task) for task in tasks], workers, progress)
+    training = tasks[0].training
+    workers = workers_for(training.model, len(tasks), samples.inputs.device, training.threads)
+    rows = train_together([partial(train, task) for task in tasks], workers, progress, training.threads)
     return [row for task, of_task in zip(tasks, rows, strict=True) if task.test for row in of_task]
 
 
@@ -142,14 +143,14 @@ def _train_task(
     report: Callable[[str, float], None],
     checkpoint_seconds: float,
 ) -> list[dict[str, Any]]:
-    finished = load_tensors(_weights_path(folder, task))
+    finished = load_tensors(weights_path(folder, task))
     if finished is not None:
         return list(finished[1]["rows"])
     training, data = task.training, replace(samples, labels=task.labels, classes=task.classes)
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), task.classes, task.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)
-    tensors, meta = load_tensors(_checkpoint_path(folder, task)) or ({}, {"epochs": 0, "rows": []})
+    tensors, meta = load_tensors(checkpoint_path(folder, task)) or ({}, {"epochs": 0, "rows": []})
     first, rows = int(meta["epochs"]), list(meta["rows"])
     recorder = DynamicsRecorder(spill_of(folder, task), samples.inputs.device)
     recorder.restore(first)
@@ -176,32 +177,31 @@ def _train_task(
             row["seconds"] = seconds
         rows.append(row)
         if epoch + 1 in task.keep_epochs:
-            save_tensors(_weights_path(folder, task, epoch + 1), _numpy(network.state_dict()), {})
+            save_tensors(weights_path(folder, task, epoch + 1), _numpy(network.state_dict()), {})
         if epoch + 1 < training.epochs and time.monotonic() - last_checkpoint >= checkpoint_seconds:
             recorder.spill.sync()
-            save_tensors(
-                _checkpoint_path(folder, task), _state(network, optimizer), {"epochs": epoch + 1, "rows": rows}
-            )
+            save_tensors(checkpoint_path(folder, task), _state(network, optimizer), {"epochs": epoch + 1, "rows": rows})
             last_checkpoint = time.monotonic()
     recorder.spill.sync()
-    save_tensors(_weights_path(folder, task), _numpy(network.state_dict()), {"rows": rows})
+    save_tensors(weights_path(folder, task), _numpy(network.state_dict()), {"rows": rows})
     return rows
 
 
-def _weights_path(folder: Path, task: Task, epoch: int | None = None) -> Path:
-    """Of the final weights, whose presence says that the task is finished, or of those kept after an epoch."""
+def weights_path(folder: Path, task: Task, epoch: int | None = None) -> Path:
+    """Where weights are: of the final weights, whose presence says that the task is finished, or of those kept after an epoch."""
     kept = f"-epoch{epoch}" if epoch and epoch < task.training.epochs else ""
     return folder / "partial" / f"{task.name}{kept}.safetensors"
 
 
-def _checkpoint_path(folder: Path, task: Task) -> Path:
+def checkpoint_path(folder: Path, task: Task) -> Path:
+    """Where an unfinished task keeps its state."""
     return folder / "partial" / f"{task.name}.checkpoint.safetensors"
 
 
 def _epochs_done(folder: Path, task: Task) -> int:
-    if _weights_path(folder, task).exists():
+    if weights_path(folder, task).exists():
         return task.training.epochs
-    found = load_tensors(_checkpoint_path(folder, task))
+    found = load_tensors(checkpoint_path(folder, task))
     return int(found[1]["epochs"]) if found else 0
 
 

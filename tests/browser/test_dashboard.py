@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, Page, expect
 from dashboard.chapters import all_chapters
 from engine.queries.connection import connected
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.jobs import computing
 from engine.store.journal import append_journal

@@ -17,7 +17,7 @@ from engine.errors import Cancelled, ClusterError, SpecError
 from engine.queries.connection import connected
 from engine.runs.cluster import tasks_on
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import run_id
 from engine.store.jobs import cancel, fetch_job

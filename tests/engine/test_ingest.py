@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.errors import BadSampleError, BusyError, NotFoundError, SourceError, SpecError, StorageError
 from engine.queries.connection import connected
 from engine.store.workspace import Workspace

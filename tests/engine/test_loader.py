@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import Samples, epoch_batches, load_split, normalisation, to_float
+from engine.data.request import IngestSpec
 from engine.errors import NotFoundError, StorageError
 from engine.store.workspace import Workspace
 
@@ -107,3 +108,13 @@ def test_the_same_on_a_gpu(workspace):
         torch.testing.assert_close(theirs.cpu(), ours)
     ours = torch.cat(list(epoch_batches(here, 64, 0, 1)))
     assert torch.equal(torch.cat(list(epoch_batches(there, 64, 0, 1))).cpu(), ours)
+
+
+def test_a_subset_has_the_samples_in_the_order_given(workspace):
+    samples = load_split(workspace, "noisy", "train")
+    part = samples.subset(torch.tensor([7, 0, 3]))
+    assert part.sample_ids.tolist() == [7, 0, 3] and len(part) == 3 and part.classes == samples.classes
+    assert torch.equal(part.inputs[1], samples.inputs[0])
+    assert part.labels.tolist() == [int(samples.labels[i]) for i in (7, 0, 3)]
+    assert part.true_labels.tolist() == [int(samples.true_labels[i]) for i in (7, 0, 3)]
+    assert load_split(workspace, "digits", "train").subset(torch.tensor([1])).true_labels is None

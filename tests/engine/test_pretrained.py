@@ -7,12 +7,13 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import load_split
+from engine.data.request import IngestSpec
 from engine.errors import SourceError, SpecError
 from engine.features.pretrained import SIDE, load_pretrained, parse_source
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.store.workspace import Workspace
 
 

@@ -12,7 +12,7 @@ from engine.errors import SpecError
 from engine.queries.connection import connected
 from engine.runs.choose import Selection, find_scores_run
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.runs.points import coarse_to_fine, network_id, plan_networks, plan_stacks, training_of
 from engine.runs.psi import plan_psi
 from engine.selection.names import parse_order

@@ -7,12 +7,13 @@ import time
 import pytest
 import torch
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.errors import Cancelled, SpecError
 from engine.queries.connection import connected
 from engine.queries.pruned import fetch_psi, window_offsets
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.runs.points import plan_networks
 from engine.runs.psi import plan_psi, run_psi
 from engine.spec import run_id, spec_to_json

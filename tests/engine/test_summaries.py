@@ -16,7 +16,7 @@ from engine.errors import WinnowError
 from engine.queries import pruned, summaries
 from engine.queries.connection import connect, connected, fetch_sql, source_run
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 

@@ -10,7 +10,7 @@ from engine.data.loader import load_split, normalisation
 from engine.errors import Cancelled
 from engine.queries.connection import connected
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.store.progress import Progress
 from engine.training.loop import Normalisation, build_optimizer, train_epochs
 from engine.training.models import build_model

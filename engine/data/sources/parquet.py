@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import threading
@@ -15,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from engine.data.files import TEST_NAMES
 from engine.data.images import open_image
-from engine.data.parts import Part, Source, label_indices, name_classes, rename_labels
+from engine.data.parts import TEST_NAMES, Part, Source, label_indices, name_classes, rename_labels
+from engine.data.sources.kinds import Named, source
 from engine.errors import SourceError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -25,14 +26,35 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 _SPLIT = re.compile(rf"(train|{'|'.join(TEST_NAMES)})(?![a-z])", re.IGNORECASE)
 
 
-def parquet_files(paths: Sequence[Path]) -> Source:
+def _find(named: Named) -> list[Path]:
+    """The Parquet files of a folder, a glob or a single file; a pattern may match anything else, too."""
+    path = named.path
+    if path.is_dir():
+        files = [*path.glob("*.parquet"), *path.glob("*/*.parquet")]
+        return sorted(p for p in files if not p.name.startswith("."))
+    if path.exists():
+        return [path] if named.is_file(".parquet") else []
+    return [Path(p) for p in sorted(glob.glob(str(path), recursive=True))] if glob.has_magic(named.text) else []
+
+
+@source(
+    "Parquet (a file, a glob or a folder)",
+    matches=lambda named: bool(_find(named)),
+    priority=20,
+    suffixes=(".parquet",),
+)
+def parquet(named: Named) -> Source:
     """Parquet files with an image column (a struct of bytes and path, or bytes) and a label column.
 
     Files whose name (or folder) starts with train, test or val are those splits, and others beside them are
     left out; if none is called so, all are training samples. Class names come from the `huggingface` schema
     metadata, else from the labels.
     """
-    splits: dict[str, list[Path]] = {}
+    paths, splits = _find(named), dict[str, list[Path]]()
+    if any(path.suffix.lower() != ".parquet" for path in paths):
+        raise SourceError(
+            f"{named.text} matches {len(paths)} files; allowed: a pattern that matches Parquet files only"
+        )
     for path in paths:
         match = _SPLIT.match(path.name) or _SPLIT.fullmatch(path.parent.name)
         splits.setdefault(match[1].lower() if match else "", []).append(path)

@@ -14,21 +14,20 @@ import numpy as np
 from PIL import Image
 
 from engine.data.images import SUFFIXES, open_image
-from engine.data.parts import Labels, Part, Source, label_indices, name_classes, rename_labels
+from engine.data.parts import TEST_NAMES, Labels, Part, Source, label_indices, name_classes, rename_labels
+from engine.data.sources.kinds import Named, source
 from engine.errors import SourceError
-
-TEST_NAMES = ("test", "val", "valid", "validation")
-"""What a test split is called, the most wanted first."""
-
 
 # A folder per class ---------------------------------------------------------------------------------------
 
 
-def class_folders(root: Path) -> Source:
+@source("a folder with one sub-folder per class", matches=lambda named: named.path.is_dir())
+def class_folders(named: Named) -> Source:
     """A folder with one sub-folder per class, or with train/ and test/ (or val/) that each have them.
 
     Files are found at any depth, in the order of their names; other files than images are listed as ignored.
     """
+    root = named.path
     folders = {p.name: p for p in _folders(root)}
     split_names = {"train", *TEST_NAMES}
     if "train" not in folders or not set(folders) <= split_names or not _folders(folders["train"]):
@@ -76,8 +75,10 @@ def _read_classes(root: Path) -> tuple[tuple[str, ...], Part]:
 # A CSV of paths -------------------------------------------------------------------------------------------
 
 
-def csv_of_paths(path: Path) -> Source:
+@source("a CSV with path,label", matches=lambda named: named.is_file(".csv"), priority=10, suffixes=(".csv",))
+def csv_of_paths(named: Named) -> Source:
     """A CSV with the columns path (relative to the CSV) and label, and if wanted split (train, test or val)."""
+    path = named.path
     rows = read_csv(path)
     for column in ("path", "label"):
         if column not in rows:
@@ -122,7 +123,7 @@ def read_csv(path: Path) -> dict[str, list[str]]:
 _IDX_FILE = re.compile(r"(train|t10k|test).*(images|labels).*(idx3|idx1)", re.IGNORECASE)
 
 
-def idx_files(root: Path) -> dict[tuple[str, str], Path]:
+def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
     """The IDX files of a folder or of raw/ below it, at any depth of two: {("train", "images"): path, ...}."""
     found: dict[tuple[str, str], Path] = {}
     for path in sorted([*root.glob("*idx*"), *root.glob("raw/*idx*"), *root.glob("*/raw/*idx*")]):
@@ -133,9 +134,14 @@ def idx_files(root: Path) -> dict[tuple[str, str], Path]:
     return found
 
 
-def idx_folder(root: Path) -> Source:
+@source(
+    "a folder of MNIST IDX files",
+    matches=lambda named: named.path.is_dir() and bool(_idx_files(named.path)),
+    priority=10,
+)
+def idx_folder(named: Named) -> Source:
     """A folder of MNIST-like IDX files, gzipped or not."""
-    files = idx_files(root)
+    root, files = named.path, _idx_files(named.path)
     for key in (("train", "images"), ("train", "labels")):
         if key not in files:
             raise SourceError(f"{root} has no IDX file of the training {key[1]}; it has {_names(files)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, psi_charts, starting, state, widgets
+from dashboard import charts, data, launching, psi_charts, state, widgets
 from dashboard.figures import cg_paper
 
 PAGE = {"title": "Psi curves", "icon": ":material/content_cut:", "place": 70}
@@ -105,9 +105,9 @@ def table(means: pd.DataFrame, names: dict[psi_charts.Curve, str]) -> tuple[str,
 def draw() -> None:
     """The jobs of this dataset that are not done, and the points of the chosen curves as they stand."""
     now = curves_of(data.jobs(view.at.dataset))
-    waiting = starting.pending()
+    waiting = launching.pending()
     for job in [job for job in now if job.state != "done"][:6]:
-        starting.job_bar(job, waiting)
+        launching.job_bar(job, waiting)
     live = waiting or any(job.state == "running" for job in now)
     if live != st.session_state.get("winnow_live", False) or {j.run_id for j in now} != {j.run_id for j in here}:
         st.session_state["winnow_live"] = live
@@ -151,8 +151,8 @@ with st.container():
         st.caption("Prune more and more by each order, train afresh at every point, and see what accuracy is left.")
 st.fragment(draw, run_every=1.5 if st.session_state.get("winnow_live") else None)()
 with st.expander("Start a curve", icon=":material/add:", expanded=not here):
-    starting.curve_form(view)
+    launching.curve_form(view)
 if view.run_id and data.training(view.at, view.run_id):
     # A toggle, not an expander: what is shut away there would be computed on every visit.
     if st.toggle("Choose the epoch of a score", key="epoch_open"):
-        starting.epoch_mover(view)
+        launching.epoch_mover(view)

@@ -272,7 +272,7 @@ def windows(at: Snapshot) -> pd.DataFrame:
 
 
 def velocity(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
-    """Kernel velocity by decile of a score, as `winnow velocity` has left it; empty where it was not asked."""
+    """Kernel velocity by decile of a score, as `winnow velocity` has computed it; empty where it has not."""
     return paper.fetch_velocity(Workspace(Path(at.root)), run_id, score)
 
 

@@ -1,10 +1,10 @@
 """What a run can be: frozen, validated options, each declared once, and hashed into the run's id.
 
 A spec holds everything that decides the result and nothing else. The device, the versions and the time are recorded
-beside a run, and files are named by the hash of their content, so the same spec is the same run on another machine.
+with a run, and files are named by the hash of their content, so the same spec is the same run on another machine.
 
 An option is one field. Its help, range and choices make the command line, the pages and the tables of the guide. Its
-hash leaves it out at the value it had when it was introduced, which is frozen beside it: a new option changes no id,
+hash leaves it out at the value it had when it was introduced, which is frozen in its declaration: a new option changes no id,
 a changed default does.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_type_hints
@@ -39,11 +38,11 @@ LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
 
 @dataclass(frozen=True)
 class Option:
-    """What is declared of one option beside its name, type and default.
+    """What is declared of one option in addition to its name, type and default.
 
-    introduced: its value in the version that introduced it, which never changes; help: one sentence; low, high: the
-    allowed range; choices: a Literal type; hint: why the range is what it is; metavar: how the value is written;
-    unset: what the command line does without it, "" = the default
+    introduced: its value in the version that introduced it, which never changes; help: one sentence, in which {models}
+    and the like stand for what is declared elsewhere; low, high: the allowed range; choices: a Literal type; hint: why
+    the range is what it is; metavar: how the value is written; unset: what an option that is not given means
     """
 
     introduced: Any
@@ -96,14 +95,6 @@ def check_choice(name: str, value: str, allowed: object) -> None:
         raise SpecError(unknown_name(name, value, get_args(allowed)))
 
 
-def check_dataset_name(name: str) -> None:
-    """Raise SpecError unless the name is safe as a file name on every system."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise SpecError(
-            f"dataset name {name!r}; allowed: up to 64 letters, digits, '-', '_' and '.', a letter or digit first"
-        )
-
-
 # The specs ---------------------------------------------------------------------------------------------------------
 
 
@@ -114,8 +105,7 @@ class TrainingSpec:
     model: str = option(
         "mlp",
         introduced="mlp",
-        help="mlp, cnn, vgg16, resnet18, resnet32, resnet50, preact_resnet18, torchvision:NAME, or "
-        "PACKAGE.MODULE:FACTORY.",
+        help="{models}, torchvision:NAME, or PACKAGE.MODULE:FACTORY.",
     )
     epochs: int = option(20, introduced=20, low=1, high=10_000, help="Passes over the training set.")
     seeds: int = option(5, introduced=5, low=1, high=1_000, help="Networks to train.")
@@ -193,12 +183,7 @@ class RunSpec:
         unset="2 with aum",
     )
     neighbors: int = option(
-        15,
-        introduced=15,
-        low=0,
-        high=1_000,
-        help="Nearest neighbors to keep.",
-        unset="15 with standard, all or a map",
+        15, introduced=15, low=0, high=1_000, help="Nearest neighbors to keep.", unset="15 with standard, all or a map"
     )
     embedding: Embedding = option(
         "umap", introduced="umap", choices=Embedding, help="umap or none.", unset="umap with standard or all"
@@ -308,11 +293,7 @@ class RecordedSpec:
 
 
 Spec = RunSpec | PsiSpec | RecordedSpec
-KINDS: dict[str, type[RunSpec] | type[PsiSpec] | type[RecordedSpec]] = {
-    "run": RunSpec,
-    "psi": PsiSpec,
-    "recorded": RecordedSpec,
-}
+KINDS: dict[str, type[Any]] = {"run": RunSpec, "psi": PsiSpec, "recorded": RecordedSpec}
 
 
 # Identity ----------------------------------------------------------------------------------------------------------
@@ -400,13 +381,10 @@ def _read(cls: type[Any], given: Mapping[str, Any]) -> Any:
             raise SpecError(f"its spec lacks the field '{name}'; remove the run")
     if isinstance(values.get("training"), Mapping):
         values["training"] = _read(TrainingSpec, values["training"])
-    hints = get_type_hints(cls)
-    for name, value in values.items():
-        wanted = hints[name] if isinstance(hints[name], type) else get_args(hints[name])
-        if hints[name] is float and type(value) is int:
-            continue
-        if all(isinstance(kind, type) for kind in get_args(hints[name])) and not isinstance(value, wanted):
-            raise SpecError(f"its spec is damaged ({name} is {str(value)[:40]!r}); remove the run")
+    for name, hint in get_type_hints(cls).items():
+        kinds = (int, float) if hint is float else get_args(hint) or (hint,)
+        if all(isinstance(kind, type) for kind in kinds) and not isinstance(values[name], kinds):
+            raise SpecError(f"its spec is damaged ({name} is {str(values[name])[:40]!r}); remove the run")
     try:
         return cls(**values)
     except (TypeError, ValueError, OverflowError) as error:

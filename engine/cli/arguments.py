@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional, TypeVar, get_args, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from engine.cli.console import print_json, say
 from engine.spec import options_of
@@ -69,6 +70,53 @@ def option_parameters(spec: type[Any]) -> list[inspect.Parameter]:
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation)
         )
     return parameters
+
+
+def _models() -> str:
+    from engine.training.models import MODELS
+
+    return ", ".join(MODELS)
+
+
+def _noise() -> str:
+    from engine.data.noise import noise_help
+
+    return noise_help()
+
+
+def _samplers() -> str:
+    from engine.selection.names import sampler_help
+
+    orders = ("ascending", "descending")  # written as a score, and as a score with *
+    return ", ".join(row["form"] for row in sampler_help() if row["name"] not in orders)
+
+
+def _sources() -> str:
+    from engine.data.sources import source_help
+
+    return source_help()
+
+
+DECLARED = {"models": _models, "noise": _noise, "samplers": _samplers, "sources": _sources}
+"""What the texts of help name and do not repeat: it is declared where it is written."""
+
+
+def fill_help(text: str) -> str:
+    """A text of help with what is declared elsewhere filled in for {models}, {noise}, {samplers} and {sources}."""
+    for name, declared in DECLARED.items():
+        if f"{{{name}}}" in text:
+            text = text.replace(f"{{{name}}}", declared())
+    return text
+
+
+class DeclaredHelp(TyperCommand):
+    """A command whose help names what is declared elsewhere. It is read when the help is shown: torch is slow."""
+
+    def format_help(self, context: Any, formatter: Any) -> None:
+        for parameter in self.params:
+            if getattr(parameter, "help", None):
+                parameter.help = fill_help(parameter.help)  # type: ignore[attr-defined]
+        super().format_help(context, formatter)
 
 
 def report(json: bool, value: dict[str, Any], text: str) -> None:

@@ -83,8 +83,8 @@ def apply(
     metrics = {} if rows.empty else rows.iloc[0][["roc_auc", "average_precision", "precision_at_95"]].to_dict()
     if json:
         return print_json({"run_id": run_id, "existed": existed, "metrics": metrics})
-    told = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-    say(f"run {run_id}: lstm_detector of {dataset} by {name}" + (f"; {told}" if told else ""))
+    found_text = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+    say(f"run {run_id}: lstm_detector of {dataset} by {name}" + (f"; {found_text}" if found_text else ""))
 
 
 @app.command("list")
@@ -108,7 +108,7 @@ def explain(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Tell what each epoch adds to a sample's probability of being mislabelled."""
+    """Show what each epoch adds to a sample's probability of being mislabelled."""
     from engine.runs.detectors import explain_sample
 
     at = Workspace.open(workspace)
@@ -118,13 +118,13 @@ def explain(
     print_table([{"epoch": i + 1, "adds": weight} for i, weight in enumerate(weights)], ["epoch", "adds"])
 
 
-def run_with_dynamics(workspace: Workspace, dataset: str, asked: str | None) -> str:
-    """The run asked for, else the newest with dynamics of its own; NotFoundError when there is none."""
+def run_with_dynamics(workspace: Workspace, dataset: str, given: str | None) -> str:
+    """The given run, else the newest with dynamics of its own; NotFoundError when there is none."""
     from engine.queries.connection import connected, latest_run
 
     workspace.require_dataset(dataset)
-    if asked:
-        return workspace.require_run(asked)
+    if given:
+        return workspace.require_run(given)
     with connected(workspace, dataset) as connection:
         found = latest_run(connection, "epochs")
     if not found:

@@ -60,7 +60,7 @@ def cancel(run: RunId, workspace: Root = None, json: Json = False) -> None:
     wanted = at.require_run(run)
     cancel(at, wanted)
     report(
-        json, {"run_id": wanted, "asked": "cancel"}, f"run {wanted} is stopping; winnow resume {wanted} continues it"
+        json, {"run_id": wanted, "state": "stopping"}, f"run {wanted} is stopping; winnow resume {wanted} continues it"
     )
 
 
@@ -71,14 +71,11 @@ def remove(
     json: Json = False,
 ) -> None:
     """Delete a run, or a dataset with all its runs."""
-    from engine.store.jobs import fetch_jobs
+    from engine.store.jobs import discard_dataset
 
     at = Workspace.open(workspace)
     if name in at.datasets():
-        found = [job.run_id for job in fetch_jobs(at, name)]
-        for run_id in found:
-            at.remove_run(run_id)
-        at.remove_dataset(name)
+        found = discard_dataset(at, name)
         removed = {"dataset": name, "runs": found}
         return report(json, removed, f"removed dataset {name} and {len(found)} runs")
     run_id = at.require_run(name)

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
+import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from engine.cli.arguments import Cluster, Dataset, Device, Json, Root, RunId, report, with_options
+from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, report, with_options
 from engine.cli.console import duration, print_json, progress_bar, say
 from engine.data.request import IngestSpec
-from engine.errors import SpecError
+from engine.errors import WinnowError
 from engine.presets import find_preset
 from engine.spec import PsiSpec, RunSpec, TrainingSpec
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
 
-SOURCE_HELP = (
-    "digits, synthetic, torchvision:NAME[:ROOT], dataset:NAME, or a path: folder with a sub-folder per class, "
-    "Parquet (file, glob, folder), CSV with path,label, folder of MNIST IDX files."
-)
 
-
-@app.command()
+@app.command(cls=DeclaredHelp)
 @with_options(IngestSpec)
 def ingest(
     name: Annotated[str, typer.Argument(help="Name of the new dataset.")],
-    source: Annotated[str, typer.Option("--from", help=SOURCE_HELP)],
+    source: Annotated[str, typer.Option("--from", help="{sources}.")],
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -51,12 +50,13 @@ def ingest(
     )
 
 
-@app.command()
+@app.command(cls=DeclaredHelp)
 @with_options(TrainingSpec, RunSpec)
 def run(
     dataset: Dataset,
     preset: Annotated[
-        str | None, typer.Option(help="A paper's settings (winnow presets lists them); options beside it win.")
+        str | None,
+        typer.Option(help="A paper's settings (winnow presets lists them); explicit options take precedence."),
     ] = None,
     scores: Annotated[
         str | None,
@@ -72,7 +72,7 @@ def run(
     **words: Any,
 ) -> None:
     """Train, record the dynamics, score every sample and publish the run. The same command resumes it."""
-    from engine.runs.planning import plan_run_from
+    from engine.runs.options import plan_run_from
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
@@ -81,15 +81,15 @@ def run(
     _compute(at, spec, device, cluster, json)
 
 
-@app.command()
+@app.command(cls=DeclaredHelp)
 @with_options(PsiSpec)
 def psi(
     dataset: Dataset,
     orders: Annotated[
         str | None,
         typer.Option(
-            help="random, oracle, scores (* behind one reverses it), samplers such as kcenter or ccs(nli,beta=0.2); "
-            "separated by commas. (default: random,el2n,el2n*,oracle)"
+            help="Separated by commas: a score (its easiest pruned first), a score with * (its hardest first), or one of "
+            "{samplers}. (default: random,el2n,el2n*,oracle)"
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Networks per point. (default: 3)")] = None,
@@ -97,7 +97,7 @@ def psi(
     around: Annotated[
         str | None, typer.Option(metavar="RULE", help="End at twice what a rule flags, such as aum_threshold.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="A paper's settings; options beside it win.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A paper's settings; explicit options take precedence.")] = None,
     device: Device = "auto",
     cluster: Cluster = "",
     workspace: Root = None,
@@ -105,7 +105,7 @@ def psi(
     **words: Any,
 ) -> None:
     """Prune by an order, train afresh, test: the data-pruning curve. The same command resumes it."""
-    from engine.runs.psi import plan_psi_from
+    from engine.runs.options import plan_psi_from
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
@@ -170,12 +170,28 @@ def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: b
 
 
 def _serve(workspace: Workspace, port: int | None) -> None:
-    from dashboard.serve import serve
-
+    """Serve until Ctrl-C or SIGTERM, in a process of its own: the engine never imports the dashboard."""
+    root = str(workspace.root.resolve())
+    # -P: a streamlit.py or an engine.py in the current folder is not what is meant.
+    command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root]
+    command += [] if port is None else ["--port", str(port)]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        serve(workspace.root, port)
-    except OSError as error:
-        raise SpecError(str(error)) from error
+        with subprocess.Popen(command) as process:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=10)
+                process.kill()  # does nothing to a process that has ended
+                return
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if process.returncode == 2:
+        raise typer.Exit(2)  # its own line says why
+    if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT):
+        raise WinnowError(f"the dashboard ended with code {process.returncode}; its messages are above")
 
 
 def _describe_preset(name: str | None) -> None:

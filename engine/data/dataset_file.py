@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from engine.data.parts import Labels
 from engine.errors import StorageError
+from engine.store.contents import contents_of
+from engine.store.records import FORMAT
 from engine.store.sql import literal
 from engine.store.tables import DATASET_TABLES, create_sql
 from engine.store.version import winnow_version
-from engine.store.workspace import FORMAT
 
 BLOCK_BYTES = 1 << 16
 """Bytes of one row of `inputs`. A row group of 2,048 rows is the least DuckDB holds before it writes, so small
@@ -50,6 +51,7 @@ class DatasetWriter:
         self._hash = hashlib.sha256()
         self._pending: list[np.ndarray[Any, Any]] = []
         self._thumbnails: list[bytes] = []
+        self._contents = bytearray()
         self._pending_bytes = self._next_id = self._written = 0
         self._bytes = math.prod(shape) * self.dtype.itemsize
         self._block = max(1, BLOCK_BYTES // self._bytes)  # samples
@@ -102,7 +104,7 @@ class DatasetWriter:
         ids = np.arange(self._written, end, dtype=np.int32)
         self._insert("thumbnails", sample_id=ids, thumbnail=pa.array(self._thumbnails[:count], pa.binary()))
         for block in blocks:
-            self._hash.update(block)
+            self._take(block)
         self._pending, self._thumbnails = [rest] if len(rest) else [], self._thumbnails[count:]
         self._pending_bytes, self._written = rest.nbytes, end
 
@@ -114,7 +116,12 @@ class DatasetWriter:
         row = self._connection.execute("SELECT count(*) FROM parent.samples").fetchone()
         self._next_id = self._written = row[0] if row else 0
         for _, _, data in read_blocks(self._connection, 0, self._next_id, "parent.inputs"):
-            self._hash.update(data)
+            self._take(data)
+
+    def _take(self, block: bytes) -> None:
+        """Count a block into the fingerprint, and its samples' contents into their keys."""
+        self._hash.update(block)
+        self._contents += contents_of(block, self._bytes)
 
     def add_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
         self._insert(
@@ -145,6 +152,7 @@ class DatasetWriter:
         self._hash.update(given.astype("<i4").tobytes())
         self._hash.update(b"" if truth is None else truth.astype("<i4").tobytes())
         fingerprint = self._hash.hexdigest()
+        contents = self._contents.hex()
         self._insert(
             "samples",
             sample_id=np.arange(len(given), dtype=np.int32),
@@ -152,6 +160,7 @@ class DatasetWriter:
             label=given,
             true_label=pa.nulls(len(given), pa.int32()) if truth is None else truth,
             source=pa.array(places, pa.string()),
+            content=pa.array([contents[i : i + 32] for i in range(0, len(contents), 32)], pa.string()),
         )
         names = pa.array(classes, pa.string())
         self._insert("classes", label=np.arange(len(classes), dtype=np.int32), class_name=names)

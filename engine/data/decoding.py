@@ -135,16 +135,14 @@ def _decode_one(loaded: Image.Image | np.ndarray[Any, Any], form: Form) -> tuple
 
 
 def _bad_sample(part: Part, position: int, error: BaseException) -> BadSampleError:
-    return BadSampleError(
-        f"{part.places[position]}: {reason(error)}; mend or remove it, or pass over it with --skip-bad"
-    )
+    return BadSampleError(f"{part.places[position]}: {reason(error)}; repair or remove it, or skip it with --skip-bad")
 
 
 @contextmanager
 def _pillow_warnings() -> Iterator[None]:
     """Pillow warns of images above MAX_IMAGE_PIXELS and refuses those of twice that; here both are bad samples.
 
-    What it says of odd metadata (a broken EXIF block in a good image) is left out.
+    Its warnings about odd metadata (a broken EXIF block in a good image) are left out.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

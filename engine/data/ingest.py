@@ -29,7 +29,7 @@ Report = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class IngestResult:
     """What came of it. train, test, skipped: samples; noise_rate: share of wrong training labels, None = unknown;
-    existed: the same had been asked before and nothing was done."""
+    existed: the dataset was there already and nothing was done."""
 
     name: str
     fingerprint: str
@@ -52,7 +52,7 @@ class _Relabelled:
 
 
 def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None) -> IngestResult:
-    """Make the dataset, or find it: the same spec asked twice is done once.
+    """Make the dataset, or find it: the same spec given twice is done once.
 
     Args:    report: called with (stage, done, total), at most ten times a second
     Raises:  SpecError when the name is taken by something else; SourceError when the source is missing or
@@ -71,7 +71,7 @@ def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None)
 
 
 def _find(workspace: Workspace, spec: IngestSpec, started: float) -> IngestResult | None:
-    """The dataset of that name if it is what was asked; SpecError if it is something else."""
+    """The dataset of that name if it was made by the same spec; SpecError if it is another one."""
     if spec.name not in workspace.datasets():
         return None
     with reading(workspace.dataset_path(spec.name)) as connection:
@@ -82,7 +82,7 @@ def _find(workspace: Workspace, spec: IngestSpec, started: float) -> IngestResul
     advice = f"choose another name, or remove it first (winnow remove {spec.name})"
     if differs:
         key = differs[0]
-        raise SpecError(f"dataset '{spec.name}' is there, asked with {key} {old.get(key)} and not {new[key]}; {advice}")
+        raise SpecError(f"dataset '{spec.name}' exists, made with {key} {old.get(key)}, not {new[key]}; {advice}")
     if spec.parent is not None and spec.parent in workspace.datasets():
         with reading(workspace.dataset_path(spec.parent)) as connection:
             (now,) = fetch_one(connection, "SELECT fingerprint FROM dataset")
@@ -212,7 +212,7 @@ def _building(workspace: Workspace, name: str) -> Iterator[Path]:
 def _relabel(
     spec: IngestSpec, old: Labels, known: Labels | None, new: Labels | None, classes: tuple[str, ...] | list[str]
 ) -> _Relabelled:
-    """The labels asked for, of training samples whose labels were `old` and whose true ones are `known` or not.
+    """The labels that a spec describes, of training samples whose labels were `old` and whose true ones are `known` or not.
 
     True labels that were known stay. Else they are the labels before noise: the old ones, or those of --labels
     when the old ones are dropped. Without noise and --labels nobody knows.

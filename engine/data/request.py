@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from engine.errors import SpecError
-from engine.spec import check_dataset_name, check_options, option
+from engine.spec import check_options, option
 
 TrueLabels = Literal["keep", "drop"]
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise SpecError unless the name is safe as a file name on every system."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise SpecError(
+            f"dataset name {name!r}; allowed: up to 64 letters, digits, '-', '_' and '.', a letter or digit first"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class IngestSpec:
         None,
         introduced=None,
         metavar="KIND:RATE",
-        help="On the training split: symmetric:0.2, asymmetric:0.4, superclass:0.3; a+b for two.",
+        help="On the training split: {noise}.",
     )
     superclasses: str | None = option(
         None, introduced=None, metavar="A,B;C,D", help="Groups of classes for superclass noise."
@@ -71,11 +80,11 @@ class IngestSpec:
         check_options(self)
         if self.test is not None and self.test_fraction is not None:
             raise SpecError("--test and --test-fraction were both given; choose one")
-        if self.noise is not None:
-            from engine.data.noise import parse_noise
+        from engine.data.noise import parse_noise, reads_groups
 
+        if self.noise is not None:
             parse_noise(self.noise)
-        if self.superclasses is not None and "superclass" not in (self.noise or ""):
+        if self.superclasses is not None and not reads_groups(self.noise):
             raise SpecError("--superclasses goes with --noise superclass:RATE; give both or neither")
         if self.labels is not None:
             from engine.data.label_column import split_labels
@@ -98,10 +107,10 @@ class IngestSpec:
             "--skip-bad": self.skip_bad,
             "--image-size": self.image_size is not None,
         }
-        asked = [flag for flag, is_given in given.items() if is_given]
-        if asked:
+        given_flags = [flag for flag, is_given in given.items() if is_given]
+        if given_flags:
             raise SpecError(
-                f"{asked[0]} cannot go with {self.source}: a derived dataset has the same samples; leave it out"
+                f"{given_flags[0]} cannot go with {self.source}: a derived dataset has the same samples; leave it out"
             )
         if self.noise is None and self.labels is None:
             raise SpecError(f"{self.source} alone would be the same dataset again; add --noise or --labels")

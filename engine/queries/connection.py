@@ -17,7 +17,7 @@ import pandas as pd
 from engine.errors import NotFoundError, StorageError, WinnowError
 from engine.queries.views import DATASET_DATABASE, attach, attach_run, make_table, make_views
 from engine.store.decisions import fetch_decisions_log
-from engine.store.records import dataset_fingerprint
+from engine.store.records import dataset_facts
 from engine.store.schema import UNREADABLE_COLUMNS
 from engine.store.workspace import Workspace
 
@@ -38,10 +38,8 @@ def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = Non
     decisions = fetch_decisions_log(workspace, dataset)
     connection = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "custom_user_agent": "winnow"})
     try:
-        try:
-            attach(connection, path, DATASET_DATABASE)
-        except StorageError as error:
-            raise StorageError(f"{error}; remove the dataset (winnow remove {dataset}) and ingest it again") from error
+        dataset_facts(path)  # of a format that this version reads
+        attach(connection, path, DATASET_DATABASE)
         for run_id in wanted:
             try:
                 attach_run(connection, workspace.published_dir(run_id), run_id)
@@ -90,7 +88,7 @@ def _find_runs(workspace: Workspace, dataset: str) -> tuple[list[str], dict[str,
 
 def fetch_fingerprint(workspace: Workspace, dataset: str) -> str:
     """The fingerprint of a dataset: what a run's spec names its data by."""
-    return dataset_fingerprint(workspace.require_dataset(dataset))
+    return dataset_facts(workspace.require_dataset(dataset)).fingerprint
 
 
 def has_test(workspace: Workspace, dataset: str) -> bool:

@@ -10,10 +10,10 @@ import pandas as pd
 
 from engine.errors import StorageError
 from engine.store.documents import number, read_json
+from engine.store.records import FORMAT
 from engine.store.schema import TABLE_VIEWS, VIEWS, dynamics_select, empty_select
 from engine.store.sql import identifier, literal
 from engine.store.tables import DATASET_TABLES, RESULT_TABLES, Columns, complete_select
-from engine.store.workspace import FORMAT
 
 DATASET_DATABASE = "dataset_file"
 """The name under which the dataset's file is attached."""

@@ -15,7 +15,7 @@ from engine.training.device import pick_device
 def compute(
     workspace: Workspace, spec: Spec, device: str, listener: Listener | None = None, cluster: str = ""
 ) -> tuple[str, bool]:
-    """Compute and publish what a spec asks for, on auto, cpu or cuda.
+    """Compute and publish what a spec describes, on auto, cpu or cuda.
 
     cluster: where its independent tasks run, as `tasks_on` reads it
 

@@ -99,23 +99,23 @@ class Network:
     normalisation: Normalisation
 
 
-def predict_rest(samples: Samples, asked: Network, report: Report) -> Tensor:
+def predict_rest(samples: Samples, part: Network, report: Report) -> Tensor:
     """Train a network on its part and predict the others.
 
-    Returns: softmax output (M, C) float32 on the CPU, rows as asked.test
+    Returns: softmax output (M, C) float32 on the CPU, rows as part.test
     """
-    training, scale = asked.training, asked.normalisation
-    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, asked.seed)
+    training, scale = part.training, part.normalisation
+    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, part.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)
-    part = samples.subset(asked.train)
-    total, seen = asked.epochs * batches_per_epoch(len(part), training.batch_size), itertools.count()
+    kept = samples.subset(part.train)
+    total, seen = part.epochs * batches_per_epoch(len(kept), training.batch_size), itertools.count()
     pulse = lambda: report(next(seen) / (total + 1))  # noqa: E731
-    for epoch, _ in train_epochs(network, optimizer, part, scale, training, asked.seed, pulse=pulse):
-        if epoch + 1 >= asked.epochs:
+    for epoch, _ in train_epochs(network, optimizer, kept, scale, training, part.seed, pulse=pulse):
+        if epoch + 1 >= part.epochs:
             break
     tested = partial(report, total / (total + 1))
-    outputs = clean_pass(network, samples.subset(asked.test), scale, pulse=tested)
+    outputs = clean_pass(network, samples.subset(part.test), scale, pulse=tested)
     return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
 
 
@@ -157,12 +157,12 @@ def compute_incv(how: CrossValidation, generator: torch.Generator, rounds: int =
 
     Returns: selected (N,) bool, and the estimated noise rate
     """
-    asked = 0
+    done = 0
 
     def predict(parts: Sequence[Part]) -> list[Tensor]:
-        nonlocal asked
-        found = how.predict(parts, "incv", asked, 2 * rounds)
-        asked += len(parts)
+        nonlocal done
+        found = how.predict(parts, "incv", done, 2 * rounds)
+        done += len(parts)
         return found
 
     return select_incv(predict, how.samples.labels.cpu(), generator, rounds)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from engine.data.cscores import cscores_file
 from engine.data.loader import load_split
-from engine.errors import SpecError, unknown_name
 from engine.features.pretrained import file_hash, parse_source
-from engine.presets import find_preset
 from engine.queries.connection import class_sizes, fetch_fingerprint, has_test
 from engine.runs.detectors import detector_file
 from engine.runs.inputs import needs_training
 from engine.runs.inputs.gaps import has_direction
 from engine.scores.registry import resolve_scores
-from engine.spec import LEARNING_RATE, RunSpec, TrainingSpec, options_of, spec_hash
+from engine.spec import RunSpec, TrainingSpec, spec_hash
 from engine.store.workspace import Workspace
-from engine.training.models import draws_while_training, find_factory, is_built_in
+from engine.training.models import find_factory, is_built_in
 
 KERNEL_SAMPLES = 10_000
 """Up to so many samples `standard` has the complexity gap: its time grows with their cube, 20 s at 10,000."""
@@ -34,33 +30,6 @@ def run_needs_training(spec: RunSpec) -> bool:
     """Whether a run needs a trained network at all."""
     scored = any(needs_training(found, spec) for found in resolve_scores(spec.scores))
     return scored or bool(spec.neighbors and not spec.features) or spec.threshold_rounds > 0
-
-
-def plan_run_from(workspace: Workspace, dataset: str, words: Mapping[str, Any]) -> RunSpec:
-    """The spec of a run from the options that were given, by their names: those of TrainingSpec and RunSpec,
-    `scores` (names, or text separated by commas) and `preset`. An option that is None was not given.
-
-    Raises: SpecError for an unknown option, with the nearest one
-    """
-    given = {name: value for name, value in words.items() if value is not None}
-    allowed = {**options_of(TrainingSpec), **options_of(RunSpec), "scores": None, "preset": None}
-    for name in given:
-        if name not in allowed:
-            raise SpecError(unknown_name("option", name, allowed))
-    preset = find_preset(given["preset"]) if given.get("preset") else None
-    typed = {name: given[name] for name in options_of(TrainingSpec) if name in given}
-    training = {**(asdict(preset.training) if preset else {}), **typed}
-    if "optimizer" in typed and "lr" not in typed:
-        training["lr"] = LEARNING_RATE.get(typed["optimizer"], 0.1)
-    if "logit_seeds" not in typed:
-        training["logit_seeds"] = min(TrainingSpec.logit_seeds, training.get("seeds", TrainingSpec.seeds))
-    model = str(training.get("model", TrainingSpec.model))
-    if "threads" not in typed and draws_while_training(model):
-        training["threads"] = torch.get_num_threads()  # it is trained alone, so the other threads would be idle
-    scores = given.get("scores", preset.scores if preset else "standard")
-    names = [part.strip() for part in scores.split(",") if part.strip()] if isinstance(scores, str) else list(scores)
-    others = {name: given[name] for name in options_of(RunSpec) if name in given}
-    return plan_run(workspace, dataset, names, TrainingSpec(**training), **others)
 
 
 def plan_run(

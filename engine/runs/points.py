@@ -51,7 +51,7 @@ def plan_networks(spec: PsiSpec, n: int) -> list[list[Network]]:
     """Every network to train, coarse to fine: in levels, each point with all its orders and seeds.
 
     Point i drops exactly i * floor(n * until / points) samples; point 0 is the same for all orders. A window drops
-    half at every point, and is named window(SCORE,offset=SHARE); `random` beside it is one point.
+    half at every point, and is named window(SCORE,offset=SHARE); `random` is one point.
     """
     seeds = range(spec.training.seeds)
     if spec.window:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ import torch
 
 from engine.data.loader import Samples, load_split, normalisation
 from engine.errors import SpecError, unknown_name
-from engine.presets import curve_settings
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
 from engine.runs.cluster import HERE, Tasks
@@ -39,7 +38,7 @@ from engine.runs.points import (
 from engine.runs.publishing import find_run, publishing
 from engine.runs.results import Results
 from engine.selection.names import parse_order, split_orders
-from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, options_of
+from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener, Progress
 from engine.store.workspace import Workspace
@@ -72,7 +71,7 @@ def plan_psi(
     around: str = "",
     training: TrainingSpec | None = None,
 ) -> PsiSpec:
-    """The spec of a psi-curve: trained as its scores were, unless a training or epochs are asked for.
+    """The spec of a psi-curve: trained as its scores were, unless a training or epochs are given.
 
     around: a rule that flags samples; the curve then ends at twice as many as it flags, with the rule in the middle
             (AUM, figure 5)
@@ -98,25 +97,6 @@ def plan_psi(
     return PsiSpec(
         dataset, fingerprint, orders, points, training, scores_run, steps, seed, class_balanced, window, until
     )
-
-
-def plan_psi_from(workspace: Workspace, dataset: str, words: Mapping[str, Any]) -> PsiSpec:
-    """The spec of a psi-curve from the options that were given, by their names: those of PsiSpec, orders (text or a
-    sequence), seeds, epochs, around and preset. An option that is None was not given.
-
-    Raises: SpecError for an unknown option, with the nearest one
-    """
-    given = {name: value for name, value in words.items() if value is not None}
-    allowed = {*options_of(PsiSpec), "orders", "seeds", "epochs", "around", "preset"}
-    for name in given:
-        if name not in allowed:
-            raise SpecError(unknown_name("option", name, allowed))
-    if "orders" in given:
-        orders = given["orders"]
-        given["orders"] = split_orders(orders if isinstance(orders, str) else ",".join(orders))
-    preset, window = given.pop("preset", None), bool(given.get("window", False))
-    of_curve = {name: given.pop(name) for name in ("orders", "points", "seeds", "steps") if name in given}
-    return plan_psi(workspace, dataset, **curve_settings(preset, window, **of_curve), **given)
 
 
 def _twice_flagged(workspace: Workspace, dataset: str, rule: str) -> float:
@@ -149,8 +129,8 @@ def run_psi(
 
     Returns: (run id, whether it was there already)
     Raises:  SpecError when the dataset has no test split, is smaller than the points, or an order needs a score,
-             a trained network or a truth that is not there; ClusterError as `Tasks.call`; Cancelled when somebody
-             asked the run to stop
+             a trained network or a truth that is not there; ClusterError as `Tasks.call`; Cancelled when the
+             run is stopped
     """
     wanted = find_run(workspace, spec)
     if workspace.is_published(wanted):
@@ -183,11 +163,11 @@ def run_psi(
 
 
 def _title(spec: PsiSpec) -> str:
-    said = [", ".join(spec.orders), describe_training(spec.training)]
-    said += ["as many steps at every point"] if spec.steps == "fixed" else []
-    said += ["class-balanced"] if spec.class_balanced else []
-    said += [f"up to {spec.until:.0%} pruned"] if spec.until < 1 else []
-    return f"{'window' if spec.window else 'psi'}: {'; '.join(said)}"
+    parts = [", ".join(spec.orders), describe_training(spec.training)]
+    parts += ["as many steps at every point"] if spec.steps == "fixed" else []
+    parts += ["class-balanced"] if spec.class_balanced else []
+    parts += [f"up to {spec.until:.0%} pruned"] if spec.until < 1 else []
+    return f"{'window' if spec.window else 'psi'}: {'; '.join(parts)}"
 
 
 @dataclass
@@ -223,7 +203,7 @@ class _Curve:
         journal = read_journal(self.folder)
         plan = next((event for event in journal if event["event"] == "psi_plan"), None)
         if plan is None:
-            # Told before the first stack and kept to by every resume: the memory that is free and what others have
+            # Written before the first stack and followed by every resume: the memory that is free and what others have
             # published may differ by then, and with them the members of the stacks.
             plan = {"stack": size, "reads": self._others()}
             append_journal(self.folder, "psi_plan", durable=True, **plan)
@@ -279,7 +259,7 @@ class _Curve:
         return sum(self._costs[key] * share for key, share in self._shares.items())
 
     def _report(self, keys: Sequence[tuple[str, int, int]], share: float) -> None:
-        """Say that a share 0..1 of these networks is done; Cancelled when somebody asked to stop."""
+        """Report that a share 0..1 of these networks is done; Cancelled when the run is stopped."""
         self.progress.pulse()
         now = time.monotonic()
         if share < 1 and now - self._last_report < 0.1:

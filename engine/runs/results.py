@@ -64,7 +64,7 @@ class Results:
         self._trajectories = "trained.trajectories"
 
     def write_run(self, **row: Any) -> None:
-        """The one row that says what this file is."""
+        """The one row that describes this file."""
         self._insert_row("run", **row, created_at=datetime.now(UTC).replace(tzinfo=None))
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -173,8 +173,8 @@ class Results:
                 progress.enter(found.name)
                 values[found.name] = self._score_whole(found, given, seconds)
                 if found.flags_by:
-                    asked = given.of_score(found, 0)
-                    rule_values[found.name] = found.flags_by(*(asked[name] for name in found.rule_inputs)).float()
+                    read = given.of_score(found, 0)
+                    rule_values[found.name] = found.flags_by(*(read[name] for name in found.rule_inputs)).float()
         for found in scores:
             started = time.perf_counter()
             ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()

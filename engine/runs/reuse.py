@@ -105,7 +105,7 @@ def _trained_alike(workspace: Workspace, fingerprint: str, training: TrainingSpe
 
 
 def _adopt(found: Trained, folder: Path, task: Task) -> bool:
-    """Take one network over, its final weights last: their presence says that it is finished."""
+    """Take one network over, its final weights last: their presence means that it is finished."""
     if task.test and (
         task.seed >= found.training.seeds or task.keep_logits != (task.seed < found.training.logit_seeds)
     ):

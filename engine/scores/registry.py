@@ -133,7 +133,7 @@ class Score:
     @property
     def rule_inputs(self) -> tuple[str, ...]:
         """What its rule reads, where that is something else than its value."""
-        return _parameters(self.flags_by) if self.flags_by else ()
+        return parameters_of(self.flags_by) if self.flags_by else ()
 
     @property
     def all_inputs(self) -> tuple[str, ...]:
@@ -222,7 +222,7 @@ def score(
 
     def add(function: F) -> F:
         name = function.__name__
-        inputs = _parameters(function)
+        inputs = parameters_of(function)
         title = (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
         if not title:
             raise TypeError(f"score {name} has no docstring")
@@ -252,7 +252,8 @@ def score(
     return add
 
 
-def _parameters(function: Callable[..., Tensor]) -> tuple[str, ...]:
+def parameters_of(function: Callable[..., Tensor]) -> tuple[str, ...]:
+    """The names of a function's parameters without a default: what it reads."""
     return tuple(p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty)
 
 

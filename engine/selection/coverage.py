@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engine.errors import ScoreInputError
 from engine.scores.rows import unit_rows
+from engine.selection.samplers import proportional, sampler
 
 BLOCK_VALUES = 1 << 24
 """Distances or similarities held at a time (64 MB)."""
@@ -20,6 +21,7 @@ BLOCK_VALUES = 1 << 24
 Array = np.ndarray[Any, Any]
 
 
+@sampler()
 def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor:
     """Greedy k-centre: from a random sample on, add the one farthest from all kept.
 
@@ -42,6 +44,20 @@ def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor
     return kept.sort().values
 
 
+def craig_weights(probs: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
+    """How many samples each kept one stands for: those whose gradient is nearest to its own.
+
+    Args:    probs (N, C); labels (N,); kept (B,) positions
+    Returns: (B,) float32, sums to N: the weights of their losses in training
+    Source:  Mirzasoleiman et al. 2020, algorithm 1, line 8
+    """
+    gradients = _gradients(probs, labels)
+    step = max(1, BLOCK_VALUES // len(kept))
+    nearest = [torch.cdist(block, gradients[kept]).argmin(1) for block in torch.split(gradients, step)]
+    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float()
+
+
+@sampler(weights=craig_weights)
 def craig(budget: int, probs: Tensor, labels: Tensor, generator: torch.Generator, neighbors: int = 128) -> Tensor:
     """Facility location over last-layer gradients: every sample has a kept one with nearly its gradient.
 
@@ -65,19 +81,7 @@ def craig(budget: int, probs: Tensor, labels: Tensor, generator: torch.Generator
     return _greedy(budget, len(ids), gain, keep, generator)
 
 
-def craig_weights(probs: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
-    """How many samples each kept one stands for: those whose gradient is nearest to its own.
-
-    Args:    probs (N, C); labels (N,); kept (B,) positions
-    Returns: (B,) float32, sums to N: the weights of their losses in training
-    Source:  Mirzasoleiman et al. 2020, algorithm 1, line 8
-    """
-    gradients = _gradients(probs, labels)
-    step = max(1, BLOCK_VALUES // len(kept))
-    nearest = [torch.cdist(block, gradients[kept]).argmin(1) for block in torch.split(gradients, step)]
-    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float()
-
-
+@sampler()
 def pr4rel(
     budget: int,
     features: Tensor,
@@ -112,6 +116,7 @@ def pr4rel(
     return _greedy(budget, len(ids), gain, keep, generator)
 
 
+@sampler()
 def fdmat(
     budget: int, features: Tensor, labels: Tensor, power: float = 0.5, sharpness: float = 10.0, iterations: int = 200
 ) -> Tensor:
@@ -146,15 +151,6 @@ def fdmat(
         by_cost = members[torch.argsort(cost[members, k], stable=True)]
         kept.append(by_cost[torch.argsort(share[by_cost], descending=True, stable=True)[:count]])
     return torch.cat(kept).sort().values.cpu()
-
-
-def proportional(sizes: Tensor, budget: int) -> list[int]:
-    """The budget split in proportion to sizes, by largest remainders: exact, and never more than a size."""
-    total = int(sizes.sum())
-    # In whole numbers, so that a remainder is not a matter of rounding.
-    shares, remainder = sizes * budget // total, sizes * budget % total
-    shares[torch.argsort(remainder, descending=True, stable=True)[: budget - int(shares.sum())]] += 1
-    return [int(s) for s in shares]
 
 
 def _greedy(

@@ -2,6 +2,9 @@
 
 Every call opens decisions.duckdb for one short transaction and closes it again, so that two people at once wait
 for each other a few milliseconds instead of failing. Undo appends, it never deletes.
+
+A decision is about an image, and is kept by the image's content (engine/store/contents.py): when other images are
+ingested under the same name, or the same in another order, it follows its image or attaches to nothing.
 """
 
 from __future__ import annotations
@@ -9,24 +12,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import duckdb
 import pandas as pd
 
-from engine.errors import BusyError, SpecError, unknown_name
+from engine.errors import BusyError, SpecError, StorageError, unknown_name
 from engine.store.atomic import storage_errors
+from engine.store.contents import fetch_keys, find_contents
+from engine.store.records import DatasetFacts, dataset_facts
 from engine.store.workspace import Workspace
 
 Action = Literal["keep", "drop", "relabel"]
 PATIENCE_SECONDS = 5.0
 
-_TABLE = """
-CREATE SEQUENCE IF NOT EXISTS batch_ids;
-CREATE TABLE IF NOT EXISTS log (
-    batch BIGINT, dataset VARCHAR, sample_id INTEGER, action VARCHAR, new_label INTEGER, note VARCHAR,
-    decided_at TIMESTAMP);
-"""
+_COLUMNS = {
+    "batch": "BIGINT",
+    "dataset": "VARCHAR",
+    "sample_id": "INTEGER",
+    "action": "VARCHAR",
+    "new_label": "INTEGER",
+    "note": "VARCHAR",
+    "decided_at": "TIMESTAMP",
+}
+_ADDED = {"fingerprint": "VARCHAR", "content": "VARCHAR", "copy": "INTEGER", "new_class": "VARCHAR"}
+"""What logs of version 0.1 lack. fingerprint: of the data that the sample id and the new label belong to; new_class:
+the name of the new label's class, because another ingest may number the classes otherwise. NULL content: a decision
+of version 0.1 about a dataset that was gone when the log was carried over."""
+
+_SHOWN = ["sample_id", "action", "new_label", "note", "decided_at"]
 T = TypeVar("T")
 
 
@@ -48,19 +63,43 @@ def decide(
         raise SpecError(unknown_name("action", action, get_args(Action)))
     if (new_label is None) == (action == "relabel"):
         raise SpecError("relabel takes a new label, keep and drop take none")
+    path = workspace.require_dataset(dataset)
+    facts = dataset_facts(path)
     ids = [int(i) for i in sample_ids]
-    _check(workspace, dataset, ids, new_label)
+    _check(facts, dataset, ids, new_label)
+    keys = fetch_keys(path, ids).set_index("sample_id")
+    new_class = None if new_label is None else facts.classes[new_label]
     now = datetime.now(UTC).replace(tzinfo=None)
 
     def write(connection: duckdb.DuckDBPyConnection) -> int:
-        batch = _one(connection, "SELECT nextval('batch_ids')")
-        connection.executemany(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(batch, dataset, i, action, new_label, note, now) for i in ids],
+        batch = int(_one(connection, "SELECT nextval('batch_ids')"))
+        rows = pd.DataFrame(
+            {
+                "sample_id": pd.array(ids, "Int32"),
+                "content": keys["content"].reindex(ids).to_numpy(),
+                "copy": pd.array(keys["copy"].reindex(ids).to_numpy(), "Int32"),
+            }
         )
+        connection.register("decided", rows)
+        connection.execute(
+            "INSERT INTO log BY NAME SELECT $batch AS batch, $dataset AS dataset, sample_id, $action AS action, "
+            "$label::INTEGER AS new_label, $note AS note, $now::TIMESTAMP AS decided_at, $fingerprint AS fingerprint, "
+            "content, copy, $class::VARCHAR AS new_class FROM decided",
+            {
+                "batch": batch,
+                "dataset": dataset,
+                "action": action,
+                "label": new_label,
+                "note": note,
+                "now": now,
+                "fingerprint": facts.fingerprint,
+                "class": new_class,
+            },
+        )
+        connection.unregister("decided")
         return batch
 
-    return _transact(workspace, write)
+    return _write(workspace, write)
 
 
 def undo(workspace: Workspace, dataset: str) -> int | None:
@@ -70,81 +109,176 @@ def undo(workspace: Workspace, dataset: str) -> int | None:
     """
 
     def write(connection: duckdb.DuckDBPyConnection) -> int | None:
-        [(latest,)] = connection.execute(
+        latest = _one(
+            connection,
             "SELECT max(batch) FROM log WHERE dataset = ? AND action <> 'undo' "
             "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = ? AND action = 'undo')",
             [dataset, dataset],
-        ).fetchall()
+        )
         if latest is None:
             return None
-        batch = int(latest)
-        now = datetime.now(UTC).replace(tzinfo=None)
         # The undone batch's number stands in new_label: an undo is about a batch, not about a label.
         connection.execute(
-            "INSERT INTO log VALUES (nextval('batch_ids'), ?, NULL, 'undo', ?, '', ?)", [dataset, batch, now]
+            "INSERT INTO log (batch, dataset, action, new_label, note, decided_at) "
+            "VALUES (nextval('batch_ids'), ?, 'undo', ?, '', ?)",
+            [dataset, latest, datetime.now(UTC).replace(tzinfo=None)],
         )
-        return batch
+        return int(latest)
 
-    return _transact(workspace, write)
+    return _write(workspace, write)
+
+
+def carry_over(workspace: Workspace) -> None:
+    """Key a log of version 0.1 by the content of its images, if there is one; before a dataset is removed, say."""
+    if _path(workspace).exists():
+        _write(workspace, lambda connection: None)
 
 
 def fetch_decisions_log(workspace: Workspace, dataset: str) -> pd.DataFrame:
     """The latest standing decision per sample: sample_id, action, new_label, note, decided_at."""
-    if not (workspace.root / "decisions.duckdb").exists():
-        return pd.DataFrame(columns=["sample_id", "action", "new_label", "note", "decided_at"])
+    if not _path(workspace).exists():
+        return pd.DataFrame(columns=_SHOWN)
+    path = workspace.require_dataset(dataset)
 
     def read(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+        columns = _log_columns(connection, _path(workspace))
+        if not columns:
+            return pd.DataFrame(columns=[*_COLUMNS, *_ADDED])
+        added = ", ".join(c if c in columns else f"CAST(NULL AS {t}) AS {c}" for c, t in _ADDED.items())
         return connection.execute(
-            "SELECT sample_id, action, new_label, note, decided_at FROM log WHERE dataset = $d AND action <> 'undo' "
-            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo') "
-            "QUALIFY row_number() OVER (PARTITION BY sample_id ORDER BY batch DESC) = 1 ORDER BY sample_id",
+            f"SELECT {', '.join(_COLUMNS)}, {added} FROM log WHERE dataset = $d AND action <> 'undo' "
+            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo') ORDER BY batch",
             {"d": dataset},
         ).df()
 
-    return _transact(workspace, read)
+    return _attached(_transact(workspace, read, read_only=True), path)
 
 
-def _check(workspace: Workspace, dataset: str, ids: Sequence[int], new_label: int | None) -> None:
-    path = workspace.require_dataset(dataset)
-    with duckdb.connect(str(path), read_only=True) as connection:
-        samples = _one(connection, "SELECT count(*) FROM samples")
-        classes = _one(connection, "SELECT count(*) FROM classes")
-    wrong = [i for i in ids if not 0 <= i < samples]
+def _attached(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The rows of a log, oldest first, that are about samples of a dataset file: the latest of each, under their ids."""
+    if rows.empty:
+        return pd.DataFrame(columns=_SHOWN)
+    facts = dataset_facts(path)
+    same = rows["fingerprint"] == facts.fingerprint
+    # A decision without a key was made on the file that had the name then: on this one, if it is the older of the two.
+    unkeyed = rows["content"].isna()
+    same |= unkeyed & (rows["decided_at"] >= facts.created_at)
+    moved = rows[~same & ~unkeyed]
+    if len(moved):
+        now = find_contents(path, moved["content"].unique().tolist())
+        moved = moved.drop(columns="sample_id").merge(now, on=["content", "copy"])
+        label = moved["new_class"].map({name: label for label, name in enumerate(facts.classes)})
+        moved = moved.assign(new_label=label)[(moved["action"] != "relabel") | label.notna()]
+    found = pd.concat([part for part in (rows[same], moved) if len(part)] or [rows[same]])
+    latest = found.sort_values("batch", kind="stable").drop_duplicates("sample_id", keep="last")
+    shown = latest.sort_values("sample_id")[_SHOWN].astype({"sample_id": "int32", "new_label": "Int32"})
+    return shown.reset_index(drop=True)
+
+
+def _check(facts: DatasetFacts, dataset: str, ids: Sequence[int], new_label: int | None) -> None:
+    wrong = [i for i in ids if not 0 <= i < facts.samples]
     if wrong:
-        raise SpecError(f"sample {wrong[0]}; allowed: 0 to {samples - 1} in dataset '{dataset}'")
-    if new_label is not None and not 0 <= new_label < classes:
-        raise SpecError(f"label {new_label}; allowed: 0 to {classes - 1} in dataset '{dataset}'")
+        raise SpecError(f"sample {wrong[0]}; allowed: 0 to {facts.samples - 1} in dataset '{dataset}'")
+    if new_label is not None and not 0 <= new_label < len(facts.classes):
+        raise SpecError(f"label {new_label}; allowed: 0 to {len(facts.classes) - 1} in dataset '{dataset}'")
 
 
-def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-    [(value,)] = connection.execute(sql).fetchall()
-    return int(value)
+def _one(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    [(value,)] = connection.execute(sql, list(parameters)).fetchall()
+    return value
 
 
-def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-    path = workspace.root / "decisions.duckdb"
+# The file -----------------------------------------------------------------------------------------------------
+
+
+def _path(workspace: Workspace) -> Path:
+    return workspace.root / "decisions.duckdb"
+
+
+def _write(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    """Do work on the log in one transaction, which makes the log or brings it up to date first."""
+
+    def write(connection: duckdb.DuckDBPyConnection) -> T:
+        connection.execute("BEGIN")
+        columns = _log_columns(connection, _path(workspace))
+        if not columns:
+            listed = ", ".join(f"{c} {t}" for c, t in {**_COLUMNS, **_ADDED}.items())
+            connection.execute("CREATE SEQUENCE IF NOT EXISTS batch_ids")
+            connection.execute(f"CREATE TABLE log ({listed})")
+        elif not columns >= _ADDED.keys():
+            for column, kind in _ADDED.items():
+                connection.execute(f"ALTER TABLE log ADD COLUMN IF NOT EXISTS {column} {kind}")
+            for (dataset,) in connection.execute("SELECT DISTINCT dataset FROM log").fetchall():
+                if dataset in workspace.datasets():
+                    _key(connection, workspace.dataset_path(dataset), dataset)
+        result = work(connection)
+        connection.execute("COMMIT")
+        return result
+
+    return _transact(workspace, write)
+
+
+def _key(connection: duckdb.DuckDBPyConnection, path: Path, dataset: str) -> None:
+    """Give the decisions of version 0.1 about a dataset that is still there their keys."""
+    facts = dataset_facts(path)
+    rows = connection.execute(
+        "SELECT DISTINCT sample_id FROM log WHERE dataset = ? AND action <> 'undo' AND decided_at >= ?",
+        [dataset, facts.created_at],
+    ).fetchall()
+    connection.register("keys", fetch_keys(path, [row[0] for row in rows]))
+    classes = pd.DataFrame({"label": range(len(facts.classes)), "class_name": list(facts.classes)})
+    connection.register("names", classes)
+    connection.execute(
+        "UPDATE log SET fingerprint = $fingerprint, content = keys.content, copy = keys.copy, new_class = (SELECT "
+        "class_name FROM names WHERE label = log.new_label) FROM keys WHERE log.dataset = $dataset "
+        "AND log.action <> 'undo' AND log.decided_at >= $since AND keys.sample_id = log.sample_id",
+        {"fingerprint": facts.fingerprint, "dataset": dataset, "since": facts.created_at},
+    )
+    connection.unregister("keys")
+    connection.unregister("names")
+
+
+def _log_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
+    """The columns of the log, none when there is no log yet; StorageError when the file is of another make."""
+    tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()
+    views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    rows = connection.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'log' AND NOT internal"
+    ).fetchall()
+    found = dict(rows)
+    expected = {**_COLUMNS, **_ADDED}
+    wrong = [c for c in expected if found.get(c, expected[c] if c in _ADDED else None) != expected[c]]
+    if views or tables not in ([], [("log",)]) or (tables and wrong):
+        about = (
+            f"column '{wrong[0]}' of its log is not as it should be"
+            if tables == [("log",)]
+            else "it holds other things"
+        )
+        raise StorageError(f"{path} is not a log of decisions ({about}); move it away, and winnow starts a new one")
+    return set(found)
+
+
+def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T], *, read_only: bool = False) -> T:
+    path = _path(workspace)
+    if path.exists() and not path.is_file():
+        raise StorageError(f"{path} is not a regular file; move it away, and winnow starts a new log of decisions")
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            with storage_errors("decisions", path.parent):
-                connection = _open(path)
+            with storage_errors("decisions", path.parent), _open(path, read_only) as connection:
+                return work(connection)
         except BusyError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
-            continue
-        with connection:
-            connection.execute("BEGIN")
-            connection.execute(_TABLE)
-            result = work(connection)
-            connection.execute("COMMIT")
-            return result
 
 
-def _open(path: Any) -> duckdb.DuckDBPyConnection:
+def _open(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(str(path))
-    except duckdb.IOException as error:
-        if "lock" in str(error).lower():
+        return duckdb.connect(str(path), read_only=read_only)
+    except (duckdb.IOException, duckdb.ConnectionException) as error:
+        # Within one process DuckDB refuses a reader beside a writer with a ConnectionException.
+        if "lock" in str(error).lower() or isinstance(error, duckdb.ConnectionException):
             raise BusyError("decisions are being written by another process; try again") from error
-        raise
+        reason = str(error).splitlines()[0]
+        raise StorageError(f"{path} cannot be read: {reason}; move it away, and winnow starts a new one") from error

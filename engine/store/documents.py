@@ -24,9 +24,10 @@ def read_bytes(path: Path, last_bytes: int | None = None) -> bytes:
     try:
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise StorageError(f"{path} is not a regular file")
         with open(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise StorageError(f"{path} is not a regular file")
             if last_bytes is not None:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
             return file.read()

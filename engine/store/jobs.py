@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from engine.errors import Cancelled, SpecError, StorageError, WinnowError
 from engine.store.atomic import storage_errors
+from engine.store.decisions import carry_over
 from engine.store.documents import number
 from engine.store.journal import append_journal, read_journal
 from engine.store.records import RunRecord
@@ -121,6 +122,21 @@ def discard(workspace: Workspace, run_id: str, patience_seconds: float = 20.0) -
     workspace.remove_run(run_id)
 
 
+def discard_dataset(workspace: Workspace, name: str) -> list[str]:
+    """Delete a dataset with all its runs; what was decided about its images is kept for another ingest of them.
+
+    Returns: the ids of the runs
+    Raises:  NotFoundError for an unknown dataset; BusyError while one of its runs is being computed
+    """
+    workspace.require_dataset(name)
+    carry_over(workspace)
+    found = [job.run_id for job in fetch_jobs(workspace, name)]
+    for run_id in found:
+        workspace.remove_run(run_id)
+    workspace.remove_dataset(name)
+    return found
+
+
 @dataclass(frozen=True)
 class Started:
     """A command that runs as its own process, as the process that started it sees it."""
@@ -163,7 +179,7 @@ def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
         root = str(workspace.root.resolve())
         with open(output, "wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "engine.cli", *words, "--workspace", root],
+                [sys.executable, "-P", "-m", "engine.cli", *words, "--workspace", root],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import duckdb
 from engine.errors import StorageError
 from engine.store.documents import number, read_json
 from engine.store.sql import literal
+
+FORMAT = 1
+"""Of a workspace, a dataset file and a run's results: raised when an older version could misread what this writes."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +66,41 @@ def load_record(run_id: str, path: Path) -> RunRecord:
     )
 
 
-def dataset_fingerprint(path: Path) -> str:
-    """The fingerprint in a dataset file, which runs name their data by; StorageError when it cannot be read."""
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a dataset file says of itself. created_at: UTC; samples: of both splits."""
+
+    fingerprint: str
+    created_at: datetime
+    samples: int
+    classes: tuple[str, ...]
+
+
+def dataset_facts(path: Path) -> DatasetFacts:
+    """The facts in a dataset file, read once; StorageError when it cannot be read or is of a newer format."""
     try:
         found = path.stat()
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}; ingest it again") from error
-    return _fingerprint(path, found.st_mtime_ns, found.st_size)
+    return _facts(path, found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=256)
-def _fingerprint(path: Path, changed: int, size: int) -> str:
-    """Cached by when the file was changed: a dataset file of that name may have been removed and made anew."""
+def _facts(path: Path, changed: int, size: int) -> DatasetFacts:
+    """Cached by when the file was changed: a dataset of that name may have been removed and made anew."""
     try:
         if not path.is_file():
             raise StorageError(f"{path} is not a regular file; remove it and ingest the dataset again")
         with duckdb.connect() as connection:
             connection.execute(f"ATTACH {literal(path)} AS dataset_file (READ_ONLY)")
-            row = connection.execute("SELECT fingerprint FROM dataset_file.dataset").fetchone()
+            connection.execute("USE dataset_file")
+            row = connection.execute("SELECT fingerprint, created_at, format FROM dataset").fetchone()
+            samples = connection.execute("SELECT count(*) FROM samples").fetchone()
+            classes = connection.execute("SELECT class_name FROM classes ORDER BY label").fetchall()
     except duckdb.Error as error:
         raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error
-    if row is None:
+    if row is None or samples is None:
         raise StorageError(f"{path} is empty; remove it and ingest the dataset again")
-    return str(row[0])
+    if row[2] > FORMAT:
+        raise StorageError(f"{path} has format {row[2]}, this winnow reads up to {FORMAT}; upgrade winnow-images")
+    return DatasetFacts(str(row[0]), row[1], int(samples[0]), tuple(str(name) for (name,) in classes))

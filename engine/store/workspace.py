@@ -31,10 +31,7 @@ from engine.errors import BusyError, NotFoundError, SpecError, StorageError, unk
 from engine.spec import Spec, spec_from_json
 from engine.store.atomic import fsync, remove_path, sha256_of, storage_errors, write_text
 from engine.store.documents import read_json
-from engine.store.records import RunRecord, dataset_fingerprint, load_record
-
-FORMAT = 1
-"""Raised when an older version could misread what this one writes."""
+from engine.store.records import FORMAT, RunRecord, dataset_facts, load_record
 
 DEFAULT_ROOT = "winnow-workspace"
 
@@ -174,7 +171,7 @@ class Workspace:
         if record.dataset not in self.datasets():
             return ""
         try:
-            found = dataset_fingerprint(self.dataset_path(record.dataset))
+            found = dataset_facts(self.dataset_path(record.dataset)).fingerprint
         except StorageError as error:
             return str(error)
         if found == record.fingerprint:
@@ -227,7 +224,7 @@ class Workspace:
         """Delete a run; spec.json goes first, so that a half-deleted run is never listed."""
         folder = self.run_dir(run_id)
         with exclusive(folder / "lock", f"run {run_id} is being computed (winnow cancel {run_id})"):
-            (folder / "spec.json").unlink(missing_ok=True)
+            remove_path(folder / "spec.json")
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_dataset(self, name: str) -> None:

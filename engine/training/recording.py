@@ -96,7 +96,7 @@ class Spill:
         """Forget what comes after so many epochs; StorageError when fewer are there."""
         if self.epochs() < epochs:
             raise StorageError(
-                f"{self.path} holds {self.epochs()} epochs, the checkpoint {epochs}; remove the run and ask again"
+                f"{self.path} holds {self.epochs()} epochs, the checkpoint {epochs}; remove the run and start it again"
             )
         if self.path.exists():
             os.truncate(self.path, epochs * self.epoch_bytes)
@@ -132,7 +132,7 @@ class DynamicsRecorder:
     """Takes the logits of one network, batch by batch, and writes an epoch of dynamics at a time to a Spill."""
 
     def __init__(self, spill: Spill, device: torch.device, expected: Tensor | None = None) -> None:
-        """expected: (N,) the labels that must be logged, when they come from somebody else's loop."""
+        """expected: (N,) the labels that must be logged, when they come from a loop of the user's own."""
         self.spill = spill
         self.device = device
         self._expected = None if expected is None else expected.to(device)

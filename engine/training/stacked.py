@@ -59,7 +59,7 @@ class Stack:
         return self.layers.eval()
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """What every network says to the same inputs, in evaluation mode: (B, ...) -> (K, B, C)."""
+        """The logits of every network for the same inputs, in evaluation mode: (B, ...) -> (K, B, C)."""
         return self.forward(self.state, inputs.expand(len(self), *inputs.shape), None)
 
     def forward(self, state: State, inputs: Tensor, batch: Batch | None) -> Tensor:

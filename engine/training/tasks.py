@@ -43,7 +43,7 @@ CHECKPOINT_SECONDS = 5.0
 @dataclass(frozen=True)
 class Task:
     """One network to train: labels (N,) it is trained on, the number of its outputs, and the epochs (1 .. T) after
-    which its weights are kept beside the last."""
+    which its weights are kept in addition to the last."""
 
     name: str
     seed: int
@@ -98,7 +98,7 @@ def load_weights(folder: Path, task: Task, epoch: int | None = None) -> dict[str
     """The weights of a finished task: the final ones, or those kept after an epoch."""
     found = load_tensors(weights_path(folder, task, epoch))
     if found is None:
-        raise StorageError(f"the weights of {task.name} are missing in {folder}; remove the run and ask again")
+        raise StorageError(f"the weights of {task.name} are missing in {folder}; remove the run and start it again")
     return found[0]
 
 

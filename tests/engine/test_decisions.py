@@ -1,12 +1,23 @@
+import json
+import os
+import shutil
 import subprocess
 import sys
 
+import duckdb
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from engine.errors import SpecError
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
+from engine.errors import SpecError, StorageError
 from engine.queries.connection import connected
+from engine.store.contents import fetch_keys, find_contents
 from engine.store.decisions import decide, fetch_decisions_log, undo
+from engine.store.jobs import discard_dataset
+from engine.store.workspace import Workspace
 
 
 def now(workspace):
@@ -63,3 +74,161 @@ def test_two_people_at_once_lose_nothing(small_workspace):
     ]
     assert [person.wait(timeout=120) for person in people] == [0, 0]
     assert sorted(now(small_workspace)) == [*range(15), *range(50, 65)]
+
+
+# Another ingest under the same name ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Six different pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(6):
+        image = np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def ingested(tmp_path, pictures):
+    """Ingest pictures, given as (picture, label) in the order of their ids, under one name; again in place of before."""
+    workspace = Workspace.open(tmp_path / "w", create=True)
+
+    def make(*rows):
+        if "mine" in workspace.datasets():
+            discard_dataset(workspace, "mine")
+        lines = [f"{pictures / f'{i}.png'},{label}" for i, label in rows]
+        (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+        ingest(workspace, IngestSpec(name="mine", source=str(tmp_path / "list.csv"), test_fraction=0))
+        return workspace
+
+    return make
+
+
+def decided(workspace):
+    """The standing decisions: action (and the class it relabels to) by sample id."""
+    with connected(workspace, "mine") as connection:
+        rows = connection.execute(
+            "SELECT sample_id, action || coalesce(' ' || class_name, '') FROM decisions "
+            "LEFT JOIN classes ON classes.label = new_label"
+        ).fetchall()
+    return dict(rows)
+
+
+def test_a_decision_follows_its_image_through_another_order_more_and_fewer(ingested):
+    workspace = ingested((0, "cat"), (1, "dog"), (2, "cat"))
+    decide(workspace, "mine", [0], "drop")
+    decide(workspace, "mine", [2], "relabel", new_label=1)
+    assert decided(workspace) == {0: "drop", 2: "relabel dog"}
+    assert decided(ingested((2, "cat"), (1, "dog"), (0, "cat"))) == {2: "drop", 0: "relabel dog"}
+    # With one more class before it, dog is another number and the same word.
+    assert decided(ingested((3, "bat"), (2, "cat"), (1, "dog"), (0, "cat"))) == {3: "drop", 1: "relabel dog"}
+    assert decided(ingested((1, "dog"), (2, "cat"))) == {1: "relabel dog"}
+    assert decided(ingested((1, "hog"), (2, "cat"))) == {}  # there is no dog to relabel it to
+    assert decided(ingested((4, "cat"), (5, "dog"))) == {}
+    assert decided(ingested((0, "cat"), (1, "dog"), (2, "cat"))) == {0: "drop", 2: "relabel dog"}
+
+
+def test_the_latest_decision_about_an_image_counts_whatever_its_id_was(ingested):
+    workspace = ingested((0, "cat"), (1, "dog"))
+    decide(workspace, "mine", [0, 1], "drop")
+    workspace = ingested((1, "dog"), (0, "cat"))
+    decide(workspace, "mine", [1], "keep")
+    assert decided(workspace) == {0: "drop", 1: "keep"}
+    assert decided(ingested((0, "cat"), (1, "dog"))) == {0: "keep", 1: "drop"}
+    undo(workspace, "mine")
+    assert decided(workspace) == {0: "drop", 1: "drop"}
+
+
+def test_copies_of_one_image_stay_apart(ingested):
+    workspace = ingested((0, "cat"), (0, "dog"), (1, "dog"), (0, "cat"))
+    decide(workspace, "mine", [1], "drop")
+    assert decided(workspace) == {1: "drop"}
+    assert decided(ingested((1, "dog"), (0, "cat"), (0, "dog"))) == {2: "drop"}
+    assert decided(ingested((0, "cat"), (1, "dog"))) == {}
+
+
+def columns_of_log(workspace):
+    with duckdb.connect(str(workspace.root / "decisions.duckdb"), read_only=True) as connection:
+        return {row[0] for row in connection.execute("DESCRIBE log").fetchall()}
+
+
+@pytest.fixture
+def old(old_workspace, tmp_path):
+    return Workspace.open(shutil.copytree(old_workspace, tmp_path / "old"))
+
+
+def test_a_log_of_version_0_1_is_read_as_it_is_and_carried_over_on_the_first_write(old):
+    before = fetch_decisions_log(old, "noisy")
+    assert [tuple(row) for row in before[["sample_id", "action", "note"]].to_numpy()] == [
+        (3, "drop", "blurred"),
+        (5, "drop", "blurred"),
+        (7, "relabel", ""),
+    ]
+    assert before["new_label"].fillna(-1).tolist() == [-1, -1, 4]
+    assert "content" not in columns_of_log(old)  # reading writes nothing
+    decide(old, "digits", [8], "drop")
+    assert {"content", "copy", "fingerprint", "new_class"} <= columns_of_log(old)
+    pd.testing.assert_frame_equal(fetch_decisions_log(old, "noisy"), before)
+    assert fetch_decisions_log(old, "digits")["sample_id"].tolist() == [3, 8]
+    assert undo(old, "noisy") == 2
+    assert fetch_decisions_log(old, "noisy")["sample_id"].tolist() == [3, 5]
+
+
+def test_a_log_of_version_0_1_follows_its_images_into_a_file_of_this_version(old):
+    with duckdb.connect(str(old.dataset_path("digits")), read_only=True) as connection:
+        (spec,) = connection.execute("SELECT spec FROM dataset").fetchone()
+    contents = fetch_keys(old.dataset_path("digits"), [3])["content"].tolist()
+    assert discard_dataset(old, "digits")
+    # Fewer digits, drawn anew: sample 3 is another one.
+    ingest(old, IngestSpec(name="digits", source="digits", seed=json.loads(spec)["seed"] + 1, limit=1400))
+    found = find_contents(old.dataset_path("digits"), contents)
+    assert len(found) == 1 and found["sample_id"].tolist() != [3]
+    log = fetch_decisions_log(old, "digits")
+    assert log["sample_id"].tolist() == found["sample_id"].tolist() and log["action"].tolist() == ["keep"]
+
+
+def test_a_log_of_version_0_1_about_images_that_are_gone_attaches_to_nothing(old):
+    old.dataset_path("digits").unlink()  # without winnow, so that nobody could carry the log over
+    ingest(old, IngestSpec(name="digits", source="digits", limit=150, seed=9))
+    assert fetch_decisions_log(old, "digits").empty
+    decide(old, "digits", [8], "drop")
+    assert fetch_decisions_log(old, "digits")["sample_id"].tolist() == [8]
+
+
+def test_the_contents_of_an_older_file_are_those_a_new_file_stores(old):
+    before = fetch_keys(old.dataset_path("digits"), range(187))
+    assert len(before) == 187 and before["content"].str.fullmatch("[0-9a-f]{32}").all()
+    ingest(old, IngestSpec(name="again", source="dataset:digits", noise="symmetric:0.5"))
+    after = fetch_keys(old.dataset_path("again"), range(187))
+    assert after["content"].tolist() == before["content"].tolist() and after["copy"].tolist() == before["copy"].tolist()
+    with duckdb.connect(str(old.dataset_path("again")), read_only=True) as connection:
+        assert connection.execute("SELECT count(content) FROM samples").fetchone() == (187,)
+
+
+def test_what_is_no_log_of_decisions_is_named_and_left_as_it_is(small_workspace):
+    path = small_workspace.root / "decisions.duckdb"
+    made = {
+        "CREATE TABLE notes (x INTEGER)": "it holds other things",
+        "CREATE TABLE log (batch VARCHAR)": "column 'batch'",
+        "CREATE VIEW log AS SELECT 1 AS batch": "it holds other things",
+    }
+    for sql, said in made.items():
+        path.unlink(missing_ok=True)
+        with duckdb.connect(str(path)) as connection:
+            connection.execute(sql)
+        before = path.read_bytes()
+        for attempt in (
+            lambda: fetch_decisions_log(small_workspace, "small"),
+            lambda: decide(small_workspace, "small", [1], "drop"),
+        ):
+            with pytest.raises(StorageError, match=said):
+                attempt()
+        assert path.read_bytes() == before
+    path.write_bytes(b"not a database at all")
+    with pytest.raises(StorageError, match="move it away"):
+        fetch_decisions_log(small_workspace, "small")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StorageError, match="not a regular file"):
+        fetch_decisions_log(small_workspace, "small")

@@ -17,7 +17,7 @@ from engine.store.workspace import Workspace
 EXPECTED = {name: view.columns for name, view in VIEWS.items()} | {name: made[1] for name, made in TABLE_VIEWS.items()}
 
 
-@pytest.fixture(params=["with runs", "without"])
+@pytest.fixture(scope="module", params=["with runs", "without"])
 def connection(request, noisy):
     root, dataset = noisy
     with connected(Workspace.open(root), dataset, None if request.param == "with runs" else []) as made:

@@ -15,7 +15,8 @@ import torch
 
 from engine.queries.connection import connected, fetch_sql
 from engine.runs.compute import compute
-from engine.runs.planning import plan_run, plan_run_from
+from engine.runs.options import plan_run_from
+from engine.runs.planning import plan_run
 from engine.scores import registry
 from engine.store.journal import read_journal
 from engine.store.workspace import Workspace

@@ -1,0 +1,109 @@
+"""By what a sample is found again when its dataset is ingested anew: the content of its image. No torch.
+
+A key is (content, copy): content is the BLAKE2b of the sample's stored bytes, 32 hexadecimal digits, and copy counts
+the samples of equal content by id from 0, so that two copies of one image with different labels stay apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from engine.errors import StorageError
+from engine.store.sql import literal
+
+_ROWS_AT_ONCE = 64
+_BYTES = {"uint8": 1, "float32": 4}
+
+
+def content_of(sample: bytes | memoryview) -> bytes:
+    """The 16 bytes that stand for a sample's stored bytes."""
+    return hashlib.blake2b(sample, digest_size=16).digest()
+
+
+def contents_of(block: bytes, size: int) -> bytes:
+    """Those of the samples, of `size` bytes each, in a block of `inputs`, one after the other."""
+    view = memoryview(block)
+    return b"".join(content_of(view[i : i + size]) for i in range(0, len(block), size))
+
+
+def fetch_keys(path: Path, sample_ids: Sequence[int]) -> pd.DataFrame:
+    """sample_id, content, copy of some samples of a dataset file."""
+    if not _has_contents(path):
+        everything = _computed(path)
+        return everything[everything["sample_id"].isin(list(sample_ids))]
+    with _reading(path) as connection:
+        return connection.execute(
+            "SELECT sample_id, content, copy FROM (SELECT sample_id, content, CAST(row_number() OVER (PARTITION BY "
+            "content ORDER BY sample_id) - 1 AS INTEGER) AS copy FROM file.samples WHERE content IN (SELECT content "
+            "FROM file.samples WHERE sample_id IN (SELECT unnest($ids::INTEGER[])))) "
+            "WHERE sample_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY sample_id",
+            {"ids": [int(i) for i in sample_ids]},
+        ).df()
+
+
+def find_contents(path: Path, contents: Sequence[str]) -> pd.DataFrame:
+    """sample_id, content, copy of the samples of a dataset file that have one of these contents."""
+    if not _has_contents(path):
+        everything = _computed(path)
+        return everything[everything["content"].isin(list(contents))]
+    with _reading(path) as connection:
+        return connection.execute(
+            "SELECT sample_id, content, CAST(row_number() OVER (PARTITION BY content ORDER BY sample_id) - 1 AS INTEGER) "
+            "AS copy FROM file.samples WHERE content IN (SELECT unnest($contents::VARCHAR[])) ORDER BY sample_id",
+            {"contents": list(contents)},
+        ).df()
+
+
+def _has_contents(path: Path) -> bool:
+    """Whether a dataset file holds the contents: those of version 0.1 do not."""
+    with _reading(path) as connection:
+        rows = connection.execute(
+            "SELECT 1 FROM duckdb_columns() WHERE database_name = 'file' AND table_name = 'samples' "
+            "AND column_name = 'content'"
+        ).fetchall()
+    return bool(rows)
+
+
+def _computed(path: Path) -> pd.DataFrame:
+    found = path.stat()
+    return _computed_once(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=2)
+def _computed_once(path: Path, changed: int, size: int) -> pd.DataFrame:
+    """The keys of all samples of a file that does not hold them, from its inputs: seconds per GB, so kept."""
+    found = []
+    with _reading(path) as connection:
+        row = connection.execute("SELECT input_shape, input_dtype FROM file.dataset").fetchone()
+        if row is None or row[1] not in _BYTES:
+            raise StorageError(f"{path} is damaged; remove it and ingest the dataset again")
+        per_sample = math.prod(row[0]) * _BYTES[row[1]]
+        starts = [r[0] for r in connection.execute("SELECT first_id FROM file.inputs ORDER BY first_id").fetchall()]
+        for i in range(0, len(starts), _ROWS_AT_ONCE):  # a few at a time: the inputs may not fit in memory
+            last = starts[min(i + _ROWS_AT_ONCE, len(starts)) - 1]
+            blocks = connection.execute(
+                "SELECT data FROM file.inputs WHERE first_id BETWEEN ? AND ? ORDER BY first_id", [starts[i], last]
+            ).fetchall()
+            found += [contents_of(data, per_sample) for (data,) in blocks]
+    joined = b"".join(found).hex()
+    keys = pd.DataFrame({"content": [joined[i : i + 32] for i in range(0, len(joined), 32)]})
+    keys.insert(0, "sample_id", range(len(keys)))
+    return keys.assign(copy=keys.groupby("content").cumcount())
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH {literal(path)} AS file (READ_ONLY)")
+            yield connection
+    except duckdb.Error as error:
+        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error

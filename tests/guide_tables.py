@@ -16,11 +16,11 @@ from dashboard.navigation import all_pages
 from engine import errors
 from engine.cli.commands import app
 from engine.data.noise import KINDS as NOISE_KINDS
-from engine.data.sources import KINDS as SOURCE_KINDS
+from engine.data.sources import declared_sources
 from engine.presets import PRESETS
 from engine.scores.registry import INPUTS, all_scores
 from engine.selection.samplers import all_samplers
-from engine.store.schema import VIEWS
+from engine.store.schema import TABLE_VIEWS, VIEWS
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +58,7 @@ def rules() -> str:
 
 def views() -> str:
     comments = {name: view.comment for name, view in VIEWS.items()}
-    comments["decisions"] = "The latest decision of a person per sample: keep, drop or relabel."
+    comments |= {name: comment for name, (comment, _) in TABLE_VIEWS.items()}
     return table(["view", "holds"], [[f"`{name}`", comment.rstrip(".")] for name, comment in comments.items()])
 
 
@@ -76,11 +76,14 @@ def samplers() -> str:
 
 
 def noise() -> str:
-    return table(["kind", "gives"], [[f"`{name}:RATE`", first_line(kind)] for name, kind in NOISE_KINDS.items()])
+    return table(["kind", "gives"], [[f"`{name}:{k.example:g}`", k.title] for name, k in NOISE_KINDS.items()])
 
 
 def sources() -> str:
-    return table(["`--from`"], [[f"`{kind}`" if re.match(r"[\w:]+\b(?!\s)", kind) else kind] for kind in SOURCE_KINDS])
+    def cells(kind: Any) -> list[str]:
+        return [f"`{kind.form}`" if kind.resolved else kind.form, first_line(kind.open)]
+
+    return table(["`--from`", "what it reads"], map(cells, declared_sources()))
 
 
 def presets() -> str:

@@ -40,6 +40,15 @@ class Snapshot:
     stamp: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class View:
+    """What the shared pickers chose. run_id is "" while nothing with scores is published; names: of the classes."""
+
+    at: Snapshot
+    run_id: str
+    names: tuple[str, ...]
+
+
 def workspace_root() -> Path:
     """The workspace that `winnow dashboard` passed on, else the default one."""
     return default_root()
@@ -164,6 +173,15 @@ def runs(at: Snapshot) -> pd.DataFrame:
     return _frame(_few(at, "fetch_runs"))
 
 
+def unreadable(at: Snapshot) -> dict[str, str]:
+    """What is wrong with the runs of a dataset that cannot be read, and with those too broken to name a dataset."""
+    broken = {
+        job.run_id: job.message for job in jobs() if job.state == "unreadable" and job.dataset in ("", at.dataset)
+    }
+    damaged = _frame(_few(at, "fetch_sql", "SELECT run_id, problem FROM unreadable ORDER BY run_id"))
+    return broken | dict(zip(damaged["run_id"], damaged["problem"], strict=True))
+
+
 def epochs(at: Snapshot, run_id: str) -> pd.DataFrame:
     return _frame(_few(at, "fetch_epochs", run_id))
 
@@ -208,7 +226,7 @@ def window_points(points: pd.DataFrame) -> pd.DataFrame:
 
 def kept_sets(run_id: str, order: str, pruned: Sequence[int]) -> pd.DataFrame:
     """What an order of a psi run keeps at each number pruned, as far as it is certain (see fetch_kept_sets)."""
-    spec = Workspace.open(workspace_root()).read_spec(run_id)["spec"]
+    spec = Workspace.open(workspace_root()).read_record(run_id).spec
     if spec.get("class_balanced") or spec.get("window"):  # these keep other samples than the ranks alone say
         order = "random"
     (parts,) = fetch_orders([order]).to_dict("records")
@@ -222,7 +240,7 @@ def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
 
 def training(at: Snapshot, run_id: str) -> dict[str, Any]:
     """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
-    found: dict[str, Any] = (Workspace(Path(at.root)).read_spec(run_id)["spec"].get("training") or {}) if run_id else {}
+    found: dict[str, Any] = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
     return found
 
 
@@ -257,7 +275,7 @@ def velocity(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
 
 
 def _snapshot_of(run_id: str) -> Snapshot:
-    return snapshot(str(Workspace.open(workspace_root()).read_spec(run_id)["spec"]["dataset"]))
+    return snapshot(Workspace.open(workspace_root()).read_record(run_id).dataset)
 
 
 # Samples ------------------------------------------------------------------------------------------------------

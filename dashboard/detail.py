@@ -11,9 +11,10 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from dashboard import charts, curves, data, gallery, state
-from dashboard.gallery import number
-from dashboard.widgets import View, plain
+from dashboard import charts, curves, data, grid, state
+from dashboard.data import View
+from dashboard.grid import number
+from dashboard.widgets import plain
 
 
 def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.DataFrame, scores: pd.DataFrame) -> str:
@@ -78,7 +79,7 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
         if dynamics["seed"].nunique() > 1:
             st.caption(f"Seed {seed}, and the margins of the other seeds in grey.")
         st.page_link(
-            "app_pages/trajectories.py",
+            "app_pages/trajectories_page.py",
             label="All seeds and more samples",
             icon=":material/show_chart:",
             query_params=state.link(samples=sample_id),
@@ -89,7 +90,7 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
         ids_near = near["neighbor_id"].to_list()[:12]
         cards = data.cards(view.at, view.run_id, ids_near)
         similarity = near.set_index("neighbor_id")["similarity"]
-        gallery.grid(
+        grid.draw_cards(
             cards.assign(value=cards["sample_id"].map(similarity), flagged=False),
             view.names,
             "neighbours",
@@ -116,7 +117,7 @@ def chips(card: pd.DataFrame, names: Sequence[str]) -> None:
     colors = {"given": "blue", "true": "green", "suggested": "orange"}
     row = next(charts.rows(card))
     with st.container(horizontal=True, gap="small"):
-        for kind, text in gallery.chips(row, names):
+        for kind, text in grid.chips(row, names):
             st.badge(f"{kind} {text}", color=colors[kind])  # type: ignore[arg-type]
         if row.flagged:
             st.badge("flagged", color="red", icon=":material/flag:")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, pruning, state, widgets
-from dashboard.widgets import View
+from dashboard import charts, data, psi_charts, state, widgets
+from dashboard.data import View
 
 STARTED = "winnow_started"
 
@@ -180,7 +180,7 @@ def epoch_mover(view: View) -> None:
         if st.button(f"Compute {score}", disabled=there or not trained, key="epoch_start") and not there:
             start(words)
             st.rerun()
-    st.plotly_chart(pruning.epoch_chart(quality, column, epoch), config=charts.NO_BAR, key="epoch_chart")
+    st.plotly_chart(psi_charts.epoch_chart(quality, column, epoch), config=charts.NO_BAR, key="epoch_chart")
     here = quality.set_index("epoch").loc[epoch]
     said = [f"**{score}**"]
     said += [f"ROC AUC {here['roc_auc']:.3f}"] if pd.notna(here["roc_auc"]) else []

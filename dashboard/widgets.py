@@ -5,22 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, gallery, state
-
-
-@dataclass(frozen=True)
-class View:
-    """What the shared pickers chose. run_id is '' while nothing with scores is published."""
-
-    at: data.Snapshot
-    run_id: str
-    names: tuple[str, ...]
+from dashboard import charts, data, grid, state
+from dashboard.data import View
 
 
 def error_box(error: Exception) -> None:
@@ -177,7 +169,7 @@ def open_in_gallery(sample_id: int | None) -> None:
 def go_to_gallery() -> None:
     """Leave for the gallery if a sample was opened; pages cannot be switched within a callback."""
     if st.session_state.pop("winnow_open", False):
-        st.switch_page("app_pages/gallery.py", query_params=state.link())
+        st.switch_page("app_pages/gallery_page.py", query_params=state.link())
 
 
 # Filters ------------------------------------------------------------------------------------------------------
@@ -222,7 +214,7 @@ def filter_bar(view: View, score: str) -> data.Filter:
             )
         _percentiles(score)
         st.caption("Given label")
-        gallery.facets(
+        grid.draw_facets(
             data.facets(view.at, view.run_id, replace(wanted, labels=())),
             wanted.labels,
             "facets_label",

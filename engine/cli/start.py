@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
+import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,7 +14,7 @@ import typer
 from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, report, with_options
 from engine.cli.console import duration, print_json, progress_bar, say
 from engine.data.request import IngestSpec
-from engine.errors import SpecError
+from engine.errors import WinnowError
 from engine.presets import find_preset
 from engine.spec import PsiSpec, RunSpec, TrainingSpec
 from engine.store.workspace import Workspace
@@ -166,12 +170,28 @@ def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: b
 
 
 def _serve(workspace: Workspace, port: int | None) -> None:
-    from dashboard.serve import serve
-
+    """Serve until Ctrl-C or SIGTERM, in a process of its own: the engine never imports the dashboard."""
+    root = str(workspace.root.resolve())
+    # -P: a streamlit.py or an engine.py in the current folder is not what is meant.
+    command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root]
+    command += [] if port is None else ["--port", str(port)]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        serve(workspace.root, port)
-    except OSError as error:
-        raise SpecError(str(error)) from error
+        with subprocess.Popen(command) as process:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=10)
+                process.kill()  # does nothing to a process that has ended
+                return
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if process.returncode == 2:
+        raise typer.Exit(2)  # its own line says why
+    if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT):
+        raise WinnowError(f"the dashboard ended with code {process.returncode}; its messages are above")
 
 
 def _describe_preset(name: str | None) -> None:

@@ -114,20 +114,23 @@ def fetch_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataF
 
 
 def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The scores of a run: score, title, higher_means, value_min, value_max, source, n, low, high, roc_auc, average_precision.
+    """The scores of a run: score, title, higher_means, value_min, value_max, source, n, low, high, roc_auc,
+    average_precision, version.
 
-    low, high: smallest and largest value that occurs; the last two are NaN where the truth is not known.
+    low, high: smallest and largest value that occurs; roc_auc and average_precision are NaN where the truth is not
+    known; version: of the formula, 1 where the run was written before formulas had one.
     """
     return fetch_sql(
         connection,
         """SELECT score, title, coalesce(higher_means, 'harder') AS higher_means, value_min, value_max, source,
-        n, low, high, roc_auc, average_precision
+        n, low, high, roc_auc, average_precision, coalesce(version, 1) AS version
         FROM (SELECT score, count(*) AS n, min(value) AS low, max(value) AS high FROM scores
               WHERE run_id = $run GROUP BY score)
         LEFT JOIN score_catalog USING (score)
         LEFT JOIN (SELECT score, any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
               any_value(value) FILTER (metric = 'average_precision') AS average_precision
               FROM metrics WHERE run_id = $run GROUP BY score) USING (score)
+        LEFT JOIN (SELECT score, version FROM score_costs WHERE run_id = $run) USING (score)
         ORDER BY score""",
         {"run": run_id},
     )

@@ -4,10 +4,10 @@
 
 On a GPU: PRUNE's synthetic figure (10,000 samples, 5 orders x 100 points x 3 seeds x 200 epochs), its MNIST figure
 where --mnist gives the IDX files, and CIFAR-10 with its fast preset where --cifar10 gives a Parquet source of
-`winnow ingest`. Without a GPU the small forms are run, and that is said. The orders are those that need no training
+`winnow ingest`. Without a GPU, smaller versions run, and a line says so. The orders are those that need no training
 of their own (random, oracle, complexity gap), so that the seconds are those of the curve.
-The peer is the plain loop, one network after another, on the same samples; each form is run twice, the first time to
-warm up.
+The peer is the plain PyTorch loop, one network after another, on the same samples; each version is run twice, the
+first time to warm up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `winnow` itself does; read when torch is imported
 
 import argparse
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from machine import print_machine
 
 from engine.data.ingest import ingest
 from engine.data.loader import Samples, load_split, normalisation
@@ -53,13 +53,13 @@ def main() -> None:
     parser.add_argument("--mnist", help="folder with MNIST's IDX files")
     parser.add_argument("--cifar10", help="folder or glob of CIFAR-10's Parquet files")
     parser.add_argument("--device", default="auto")
-    asked = parser.parse_args()
-    device = pick_device(asked.device)
+    options = parser.parse_args()
+    device = pick_device(options.device)
     gpu = device.type == "cuda"
-    name = torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {os.cpu_count()} CPUs"
-    print(f"{name}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}")
+    print_machine(device=device)
+    print("1 warm-up, then 1 repeat of each version; whole figures run once")
     if not gpu:
-        print("no GPU is at hand: small forms on the CPU (2,000 samples, 20 points, 3 seeds, 5 orders, 20 epochs)")
+        print("no GPU found: smaller versions on the CPU (2,000 samples, 20 points, 3 seeds, 5 orders, 20 epochs)")
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(Path(folder) / "workspace", create=True)
         limit = None if gpu else 2_000
@@ -67,7 +67,7 @@ def main() -> None:
         compare(load_split(workspace, "synthetic", "train", device), Path(folder), 300 if gpu else 10)
         fast = "" if gpu else "-fast"
         figure(workspace, "synthetic", f"prune-synthetic{fast}", 100 if gpu else 20, device)
-        others = (("mnist", asked.mnist, "prune-mnist"), ("cifar10", asked.cifar10, "prune-cifar10-fast"))
+        others = (("mnist", options.mnist, "prune-mnist"), ("cifar10", options.cifar10, "prune-cifar10-fast"))
         for data, source, preset in others:
             if source and gpu:
                 ingest(workspace, IngestSpec(name=data, source=source, noise="symmetric:0.3"))

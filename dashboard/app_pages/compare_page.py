@@ -1,4 +1,4 @@
-"""Two scores on the same samples: before and after noise, any two of a run, and all of them at once."""
+"""Two scores of the same samples: any two of a run, before and after noise, and all of them at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, clouds, data, gallery, widgets
+from dashboard import charts, clouds, data, grid, widgets
+
+PAGE = {"title": "Compare", "icon": ":material/scatter_plot:", "place": 50}
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -47,7 +49,7 @@ def show(points: pd.DataFrame, chart: Any, score: str) -> None:
         else:
             st.markdown(f"**{len(some):,}** of {len(points):,}")
         cards = data.cards(view.at, view.run_id, some["sample_id"].to_list()[:60], score)
-        gallery.grid(cards, view.names, "chosen", widgets.open_in_gallery, size=84)
+        grid.draw_cards(cards, view.names, "chosen", widgets.open_in_gallery, size=84)
         widgets.go_to_gallery()
 
 

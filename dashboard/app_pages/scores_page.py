@@ -1,10 +1,12 @@
-"""Every score's distribution, what the rules hold it against, and what each score means."""
+"""The distribution of every score, the thresholds of the rules on it, and what each score means."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from dashboard import charts, data, state, widgets
+
+PAGE = {"title": "Scores", "icon": ":material/bar_chart:", "place": 40}
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -14,7 +16,9 @@ catalog = data.catalog(view.at, view.run_id)
 row = next(r for r in charts.rows(catalog) if r.score == score)
 
 with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
-    st.markdown(f"### {score}&ensp;:gray[:small[{row.title if isinstance(row.title, str) else ''}]]", width="content")
+    words = [row.title] if isinstance(row.title, str) else []
+    words += [f"formula version {row.version}"] if row.version != 1 else []
+    st.markdown(f"### {score}&ensp;:gray[:small[{' · '.join(words)}]]", width="content")
     if row.roc_auc == row.roc_auc:
         with st.container(horizontal=True, width="content", gap="large"):
             st.metric(
@@ -41,14 +45,14 @@ if len(curve):
     noise = data.dataset_facts(view.at)["noise_rate"]
     st.plotly_chart(charts.detection_curve_chart(curve, score, noise), config=charts.NO_BAR, key="detection_curve")
 st.page_link(
-    "app_pages/gallery.py",
+    "app_pages/gallery_page.py",
     label=f"See the samples by {score}",
     icon=":material/grid_view:",
     query_params=state.link(sort=score, sample=None, page=None),
 )
 
 st.markdown("#### All scores")
-table = catalog[["score", "title", "higher_means", "low", "high", "roc_auc", "average_precision", "source"]]
+table = catalog[["score", "title", "higher_means", "low", "high", "roc_auc", "average_precision", "source", "version"]]
 event = st.dataframe(
     table,
     hide_index=True,
@@ -67,6 +71,7 @@ event = st.dataframe(
             "Average precision", min_value=0, max_value=1, format="%.3f"
         ),
         "source": "Source",
+        "version": st.column_config.NumberColumn("Version", help="of the formula that gave the values"),
     },
 )
 picked = event["selection"]["rows"]

@@ -20,10 +20,10 @@ def _text(name: str) -> str:
 
 
 _GRID = st.components.v2.component(
-    "winnow_gallery",
+    "winnow_grid",
     html='<div class="grid" role="listbox" aria-label="samples"></div>',
-    css=_text("gallery.css"),
-    js=_text("gallery.js"),
+    css=_text("grid.css"),
+    js=_text("grid.js"),
 )
 _FACETS = st.components.v2.component(
     "winnow_facets",
@@ -33,7 +33,7 @@ _FACETS = st.components.v2.component(
 )
 
 
-def grid(
+def draw_cards(
     cards: pd.DataFrame,
     names: Sequence[str],
     key: str,
@@ -45,7 +45,7 @@ def grid(
     clipped: bool = False,
     page: int = 1,
 ) -> None:
-    """Draw samples; a click or Enter calls on_open(sample_id), Escape on_open(None).
+    """Draw samples as cards; a click or Enter calls on_open(sample_id), Escape on_open(None).
 
     Args: cards as fetch_cards gives them; size of a thumbnail in pixels; follow: while a sample is open, the arrow
           keys open the one they move to; clipped: show one row only, as many as fit; page: another
@@ -107,7 +107,7 @@ def number(value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text
 
 
-def facets(classes: pd.DataFrame, chosen: Sequence[int], key: str, on_toggle: Callable[[int], None]) -> None:
+def draw_facets(classes: pd.DataFrame, chosen: Sequence[int], key: str, on_toggle: Callable[[int], None]) -> None:
     """Draw a row per class with "n of N"; a click calls on_toggle(label).
 
     Args: classes as fetch_facets gives them

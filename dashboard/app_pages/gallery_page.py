@@ -1,11 +1,13 @@
-"""The samples as pictures: sorted by any score, filtered, a click away from everything known about one."""
+"""The samples as pictures: sorted by any score, filtered, and a click away from everything known about one."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import data, gallery, state, widgets
+from dashboard import data, grid, state, widgets
 from dashboard.detail import detail
+
+PAGE = {"title": "Gallery", "icon": ":material/grid_view:", "place": 20}
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -50,12 +52,14 @@ number = max(1, min(state.get_int("page", 1) or 1, pages))
 shown = ids[(number - 1) * per_page : number * per_page]
 cards = data.cards(view.at, view.run_id, shown, score)
 if sample_id is None:
-    gallery.grid(cards, view.names, "samples", open_sample, size=size, page=number)
+    grid.draw_cards(cards, view.names, "samples", open_sample, size=size, page=number)
     column = st.container()
 else:
     column, beside = st.columns([11, 9], gap="large")
     with column:
-        gallery.grid(cards, view.names, "samples", open_sample, size=size, selected=sample_id, follow=True, page=number)
+        grid.draw_cards(
+            cards, view.names, "samples", open_sample, size=size, selected=sample_id, follow=True, page=number
+        )
     with beside, st.container(key="detail"):
         detail(view, sample_id, ids)
 with column:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dashboard.detail import why
-from dashboard.gallery import chips, number
+from dashboard.grid import chips, number
 from dashboard.widgets import duration, plain, run_titles
 
 NAMES = ["cat", "dog", "cow"]

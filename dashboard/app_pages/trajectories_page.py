@@ -7,6 +7,8 @@ import streamlit as st
 from dashboard import charts, curves, data, state, widgets
 from dashboard.detail import chips, picture, why
 
+PAGE = {"title": "Trajectories", "icon": ":material/show_chart:", "place": 30}
+
 view = widgets.current_view()
 widgets.need_run(view)
 MOST = 12
@@ -59,7 +61,10 @@ for place, i in enumerate(shown):
             with st.container(gap="small"):
                 with st.container(horizontal=True, vertical_alignment="center"):
                     st.page_link(
-                        "app_pages/gallery.py", label=f"**{i}**", query_params=state.link(sample=i), width="content"
+                        "app_pages/gallery_page.py",
+                        label=f"**{i}**",
+                        query_params=state.link(sample=i),
+                        width="content",
                     )
                     chips(card, view.names)
                 flags, scores = data.sample_flags(view.at, view.run_id, i), data.sample_scores(view.at, view.run_id, i)

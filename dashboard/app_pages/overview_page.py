@@ -1,12 +1,15 @@
-"""The set, its noise, its runs (those being computed live), and how well the scores find the mislabelled."""
+"""The dataset, its label noise, its runs (live while they are computed), and how well the scores find the mislabeled."""
 
 from __future__ import annotations
 
 import time
 
+import pandas as pd
 import streamlit as st
 
-from dashboard import charts, curves, data, gallery, state, widgets
+from dashboard import charts, curves, data, grid, state, widgets
+
+PAGE = {"title": "Overview", "icon": ":material/dashboard:", "place": 10}
 
 view = widgets.current_view()
 facts = data.dataset_facts(view.at)
@@ -36,7 +39,7 @@ def tiles() -> None:
 @widgets.guarded
 def live() -> None:
     """Runs that are being computed, or that stopped before their end."""
-    open_jobs = [job for job in data.jobs(view.at.dataset) if job.state != "done"]
+    open_jobs = [job for job in data.jobs(view.at.dataset) if job.state not in ("done", "unreadable")]
     for job in open_jobs[:6]:
         title = f"**{widgets.plain(job.title or job.run_id)}**"
         if job.state == "running":
@@ -66,7 +69,7 @@ def suspects() -> None:
         what = f"{len(ids):,} of {facts['train']:,} flagged by {rule}" if rule else f"hardest by {score}"
         st.markdown(f"#### Look first&ensp;:gray[:small[{what}]]", width="content")
         st.page_link(
-            "app_pages/gallery.py",
+            "app_pages/gallery_page.py",
             label="Open the gallery",
             icon=":material/grid_view:",
             query_params=state.link(rule=rule, sort=score, sample=None, page=None),
@@ -76,20 +79,27 @@ def suspects() -> None:
         state.put(rule=rule, sort=score)
         widgets.open_in_gallery(sample_id)
 
-    gallery.grid(
+    grid.draw_cards(
         data.cards(view.at, view.run_id, ids[:24], score), view.names, "suspects", opened, size=84, clipped=True
     )
     widgets.go_to_gallery()
 
 
 def runs_table() -> None:
-    """Every published run of this set."""
+    """Every published run of this dataset, and what is wrong with those that cannot be read."""
     runs = data.runs(view.at)
     st.markdown("#### Runs")
     if runs.empty:
         st.caption("None published yet. This trains, scores and maps the set:")
         st.code(f"winnow run {view.at.dataset}", language="bash")
-        return
+    else:
+        published(runs)
+    for run_id, problem in data.unreadable(view.at).items():
+        st.warning(f"Run `{run_id}` cannot be read. {widgets.plain(problem)}", icon=":material/warning:")
+
+
+def published(runs: pd.DataFrame) -> None:
+    """The published runs as a table."""
     shown = runs.assign(took=[widgets.duration(s) for s in runs["seconds"]])[
         ["title", "kind", "took", "created_at", "run_id"]
     ]

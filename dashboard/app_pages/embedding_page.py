@@ -1,10 +1,12 @@
-"""The map of the training samples, coloured by anything; a lasso becomes a filter that every page follows."""
+"""The map of the training samples, colored by anything; an outline drawn on it filters every page."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, clouds, data, gallery, state, widgets
+from dashboard import charts, clouds, data, grid, state, widgets
+
+PAGE = {"title": "Embedding", "icon": ":material/bubble_chart:", "place": 60}
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -82,7 +84,7 @@ with right:
     if len(ids):
         number = max(1, min(state.get_int("page", 1) or 1, -(-len(ids) // 60)))
         shown = ids[(number - 1) * 60 : number * 60]
-        gallery.grid(
+        grid.draw_cards(
             data.cards(view.at, view.run_id, shown, score), view.names, "inside", widgets.open_in_gallery, size=84
         )
         widgets.pages(number, -(-len(ids) // 60))

@@ -1,15 +1,25 @@
-"""psi-curves: started, watched and paused here; test accuracy against the share pruned, points as they are trained."""
+"""Psi-curves: start, watch and pause them; test accuracy against the share pruned, point by point as they are trained."""
 
 from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, pruning, starting, state, widgets
-from dashboard.figures import cg
+from dashboard import charts, data, psi_charts, starting, state, widgets
+from dashboard.figures import cg_paper
+
+PAGE = {"title": "Psi curves", "icon": ":material/content_cut:", "place": 70}
 
 view = widgets.current_view()
-jobs = sorted((job for job in data.jobs() if job.kind == "psi"), key=lambda job: job.dataset != view.at.dataset)
+broken = data.unreadable(view.at)
+
+
+def curves_of(jobs: list[data.Job]) -> list[data.Job]:
+    """Those of the jobs that compute psi-curves; the overview tells of those that cannot be read."""
+    return [job for job in jobs if job.kind == "psi" and job.state != "unreadable" and job.run_id not in broken]
+
+
+jobs = sorted(curves_of(data.jobs()), key=lambda job: job.dataset != view.at.dataset)
 here = [job for job in jobs if job.dataset == view.at.dataset]
 
 
@@ -58,7 +68,7 @@ def with_composition(means: pd.DataFrame) -> pd.DataFrame:
     return out.assign(told=told + classes + noise)
 
 
-def table(means: pd.DataFrame, names: dict[pruning.Curve, str]) -> tuple[str, str, int] | None:
+def table(means: pd.DataFrame, names: dict[psi_charts.Curve, str]) -> tuple[str, str, int] | None:
     """Every point as a row; the one that is selected is ringed on the chart. Returns it."""
     shown = means.assign(curve=[names[r.run_id, r.order] for r in charts.rows(means)], noise=100 * means["noise"])
     shown["classes"] = [
@@ -94,7 +104,7 @@ def table(means: pd.DataFrame, names: dict[pruning.Curve, str]) -> tuple[str, st
 @widgets.guarded
 def draw() -> None:
     """The jobs of this dataset that are not done, and the points of the chosen curves as they stand."""
-    now = [job for job in data.jobs(view.at.dataset) if job.kind == "psi"]
+    now = curves_of(data.jobs(view.at.dataset))
     waiting = starting.pending()
     for job in [job for job in now if job.state != "done"][:6]:
         starting.job_bar(job, waiting)
@@ -109,18 +119,18 @@ def draw() -> None:
         return
     windows = data.window_points(points)
     if len(windows):
-        st.plotly_chart(cg.window_figure(windows, pd.DataFrame()), config=charts.NO_BAR, key="windows")
+        st.plotly_chart(cg_paper.window_figure(windows, pd.DataFrame()), config=charts.NO_BAR, key="windows")
         points = points[~points["run_id"].isin(windows["run_id"])]
     if points.empty:
         return
-    means = with_composition(pruning.curve_means(points))
-    names = pruning.curve_names(means, short_names(chosen))
+    means = with_composition(psi_charts.curve_means(points))
+    names = psi_charts.curve_names(means, short_names(chosen))
     place = st.container()
     tolerance = st.slider(
         "Tolerance", 0.1, 10.0, 1.0, 0.1, format="%.1f points", key="tolerance", width=360,
         help="A cross marks the first point of a curve that falls further below the full set, a star its best point.",
     )  # fmt: skip
-    marks = pruning.curve_marks(means, tolerance)
+    marks = psi_charts.curve_marks(means, tolerance)
     said = [
         f"{widgets.plain(names[m.run_id, m.order])} **{m.within:.0f} %** (best {m.best:.1f} % at {m.best_at:.0f} %)"
         for m in charts.rows(marks)
@@ -131,7 +141,7 @@ def draw() -> None:
     if said:
         st.markdown(f"Pruned before accuracy falls more than {tolerance:.1f} points below that: " + " · ".join(said))
     ring = table(means, names)
-    place.plotly_chart(pruning.psi_chart(points, means, names, marks, ring), config=charts.NO_BAR, key="psi")
+    place.plotly_chart(psi_charts.psi_chart(points, means, names, marks, ring), config=charts.NO_BAR, key="psi")
 
 
 with st.container():

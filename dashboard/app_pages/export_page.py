@@ -1,11 +1,13 @@
-"""The set to train on: choose by score, rule and class, see what stays, take it along."""
+"""The set to train on: choose by score, rule and class, see what stays, and download it."""
 
 from __future__ import annotations
 
 import numpy as np
 import streamlit as st
 
-from dashboard import charts, data, gallery, widgets
+from dashboard import charts, data, grid, widgets
+
+PAGE = {"title": "Export", "icon": ":material/download:", "place": 90}
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -15,7 +17,7 @@ def show(title: str, ids: data.Ids, key: str) -> None:
     """Some of a set as pictures."""
     if len(ids):
         st.markdown(f"#### {title}&ensp;:gray[:small[{len(ids):,}]]")
-        gallery.grid(
+        grid.draw_cards(
             data.cards(view.at, view.run_id, ids[:32], score), view.names, key, widgets.open_in_gallery, size=72
         )
 

@@ -6,11 +6,28 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dashboard import data
 from dashboard.charts import BLUE, FAINT, new_figure
+from dashboard.figures.declare import paper_figure
+from dashboard.figures.needs import Needs
 
 
-def relabelling_figure(bins: pd.DataFrame) -> go.Figure:
-    """Figure 3: share of samples whose new label is the true one, by NLI; behind it that of the labels as they are.
+@paper_figure(
+    "rop-3",
+    title="Relabeling where neighbors agree",
+    caption="Labels the networks vote for are right where neighbors agree, by neighboring-label inconsistency.",
+)
+def relabeling(needs: Needs) -> go.Figure | None:
+    """Figure 3: the share of right labels before and after relabeling."""
+    if not needs.known_noise():
+        return None
+    run_id, found = needs.scores("nli")
+    bins = data.figure_table(needs.view.at, "fetch_relabelling", run_id) if found else pd.DataFrame()
+    return relabeling_figure(bins) if len(bins) else None
+
+
+def relabeling_figure(bins: pd.DataFrame) -> go.Figure:
+    """Share of samples whose new label is the true one, by NLI; behind it that of the labels as they are.
 
     Args: bins with left, right, n (samples), accuracy, given (0..1)
     """

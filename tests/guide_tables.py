@@ -14,6 +14,7 @@ import typer
 import engine.runs.inputs  # noqa: F401  # declares what scores read
 from dashboard.navigation import all_pages
 from engine import errors
+from engine.cli.arguments import fill_help
 from engine.cli.commands import app
 from engine.data.noise import KINDS as NOISE_KINDS
 from engine.data.sources import declared_sources
@@ -132,7 +133,7 @@ def commands() -> str:
 
 def options(name: str) -> str:
     def cells(param: Any) -> list[str]:
-        text = str(getattr(param, "help", ""))
+        text = fill_help(str(getattr(param, "help", "")))
         found = re.search(r"\s*\(default: (.+)\)$", text)
         default = found[1] if found else "" if param.default in (None, "", False) else str(param.default)
         return [f"`{max(param.opts, key=len)}`", text.replace(found[0], "") if found else text, default]

@@ -51,7 +51,7 @@ class Run:
             return fetch_wide_scores(connection, self.id)
 
     def flags(self, *, long: bool = False) -> pd.DataFrame:
-        """Which training samples look mislabelled: sample_id, flagged, flagged_RULE ...; a row per sample.
+        """Which training samples look mislabeled: sample_id, flagged, flagged_RULE ...; a row per sample.
 
         flagged (bool): at least half of the rules flag it; flagged_RULE (bool): that rule does
 
@@ -71,7 +71,7 @@ class Run:
             return fetch_epochs(connection, self.id)
 
     def evaluate(self) -> pd.DataFrame:
-        """How well its scores and rules find the mislabelled, where the truth is known; the best first.
+        """How well its scores and rules find the mislabeled, where the truth is known; the best first.
 
         Columns: run_id, name, kind (score or rule), and shares 0..1: roc_auc, average_precision, precision_at_95, ... of
         a score, flagged_share, precision, recall of a rule

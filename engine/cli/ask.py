@@ -13,7 +13,7 @@ from engine.cli.arguments import Dataset, Json, Root, Run, tell
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
 from engine.queries.writers import formats_help
-from engine.store.atomic import write_export
+from engine.store.atomic import write_text
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
@@ -147,7 +147,7 @@ def velocity(
         )
     rows = records(found)
     if chosen:
-        write_export(at.velocity_path(chosen, score), lambda path: path.write_text(dumps(rows)))
+        write_text(at.velocity_path(chosen, score), dumps(rows))
     if json:
         return print_json({"velocity": rows})
     print_table(rows, ["decile", "epoch", "until", "velocity"])

@@ -12,7 +12,7 @@ import typer
 from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
-from engine.store.atomic import write_export
+from engine.store.atomic import write_text
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
@@ -146,7 +146,7 @@ def velocity(
         )
     rows = records(found)
     if chosen:
-        write_export(at.velocity_path(chosen, score), lambda path: path.write_text(dumps(rows)))
+        write_text(at.velocity_path(chosen, score), dumps(rows))
     if json:
         return print_json({"velocity": rows})
     print_table(rows, ["decile", "epoch", "until", "velocity"])

@@ -220,5 +220,5 @@ def test_without_ray_the_line_says_how_to_get_it(tmp_path):
 
 
 def test_ray_is_left_alone_unless_it_is_asked_for():
-    code = "import sys, engine.compute; assert 'ray' not in sys.modules"
+    code = "import sys, engine.runs.compute; assert 'ray' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

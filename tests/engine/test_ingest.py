@@ -289,7 +289,7 @@ def test_the_same_spec_is_found_and_another_is_refused(workspace):
     spec = IngestSpec("d", "digits", limit=100)
     first, second = ingest(workspace, spec), ingest(workspace, spec)
     assert second.existed and (second.fingerprint, second.train, second.test) == (first.fingerprint, 100, first.test)
-    with pytest.raises(SpecError, match=r"dataset 'd' is there, asked with limit 100 and not 50; choose another name"):
+    with pytest.raises(SpecError, match=r"dataset 'd' exists, made with limit 100, not 50; choose another name"):
         ingest(workspace, dataclasses.replace(spec, limit=50))
 
 
@@ -355,7 +355,7 @@ def test_a_bad_image_among_good_ones(workspace, folder, kind):
     bad = folder / "b" / "13.png"
     BAD[kind](bad)
     text = refused(workspace, IngestSpec("d", str(folder), test_fraction=0), BadSampleError)
-    assert text.startswith(f"{bad}: ") and text.endswith("pass over it with --skip-bad")
+    assert text.startswith(f"{bad}: ") and text.endswith("skip it with --skip-bad")
 
     labels = label_file(folder, ["b" if i in (2, 17) else "a" for i in range(20)])
     result = ingest(workspace, IngestSpec("d", str(folder), test_fraction=0, skip_bad=True, labels=labels))

@@ -12,10 +12,14 @@ import typer
 from engine.cli.arguments import Dataset, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
+from engine.queries.writers import formats_help
 from engine.store.atomic import write_export
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
+
+PRINTED_ROWS = 10_000
+"""Rows that `winnow query` prints as a table at most."""
 
 
 @app.command()
@@ -107,9 +111,7 @@ def select(
         bool, typer.Option("--class-balanced", help="Keep the same share of each given class.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
-    format: Annotated[
-        str, typer.Option(help="csv, parquet, or npy (sample ids). (default: by the file's ending)")
-    ] = "",
+    format: Annotated[str, typer.Option(help=formats_help())] = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -160,15 +162,17 @@ def query(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Ask the views with SQL, read-only."""
-    from engine.queries.connection import connected, default_dataset, fetch_sql
+    """Query the views with SQL, read-only: one statement, of at most a minute and 2 GB of memory."""
+    from engine.queries.connection import connected, default_dataset
+    from engine.store.sql import fetch_answer
 
     if format not in ("table", "csv", "json"):
         raise SpecError(f"--format is '{format}'; allowed: table, csv, json")
+    printed = format == "table" and not json
     at = Workspace.open(workspace)
     chosen = dataset or default_dataset(at)
     with connected(at, chosen) as connection:
-        frame = fetch_sql(connection, sql)
+        frame, left_out = fetch_answer(connection, sql, rows=PRINTED_ROWS if printed else None)
     rows = records(frame)
     if json or format == "json":
         print_json(rows)
@@ -176,6 +180,8 @@ def query(
         typer.echo(frame.to_csv(index=False), nl=False)
     else:
         print_table(rows, [str(c) for c in frame.columns])
+        if left_out:
+            say(f"({left_out:,} more rows are left out; --format csv or json prints all)")
         if not dataset:
             say(f"({len(rows)} rows; dataset {chosen})")
 
@@ -190,9 +196,7 @@ def export(
             help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
         ),
     ] = "true",
-    format: Annotated[
-        str, typer.Option(help="csv, parquet, or npy (sample ids). (default: by the file's ending)")
-    ] = "",
+    format: Annotated[str, typer.Option(help=formats_help())] = "",
     run: Annotated[str | None, typer.Option(help="Whose scores. (default: the latest run that has scores)")] = None,
     workspace: Root = None,
     json: Json = False,

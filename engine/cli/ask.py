@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import Dataset, Json, Root, Run, report
+from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
-from engine.queries.writers import formats_help
 from engine.store.atomic import write_export
 from engine.store.workspace import Workspace
 
@@ -95,14 +94,13 @@ def evaluate(
     print_table([row for row in rows if row["kind"] == "rule"], of_rules)
 
 
-@app.command()
+@app.command(cls=DeclaredHelp)
 def select(
     dataset: Dataset,
     order: Annotated[
         str,
         typer.Argument(
-            help="What stays: a score (its hardest) or a score with * (its easiest), random, oracle, moderate, kcenter, "
-            "craig, pr4rel, fdmat, 'ccs(nli,beta=0.1)', 'window(aum,offset=0.2)'."
+            help="What stays: a score (its hardest samples), a score with * (its easiest), or one of {samplers}."
         ),
     ],
     keep: Annotated[float, typer.Option(help="Share of the training samples that stays, above 0 to 1.")],
@@ -111,7 +109,7 @@ def select(
         bool, typer.Option("--class-balanced", help="Keep the same share of each given class.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
-    format: Annotated[str, typer.Option(help=formats_help())] = "",
+    format: Annotated[str, typer.Option(help="{formats}")] = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -186,7 +184,7 @@ def query(
             say(f"({len(rows)} rows; dataset {chosen})")
 
 
-@app.command()
+@app.command(cls=DeclaredHelp)
 def export(
     dataset: Dataset,
     to: Annotated[Path, typer.Option(help="The file to write.")],
@@ -196,7 +194,7 @@ def export(
             help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
         ),
     ] = "true",
-    format: Annotated[str, typer.Option(help=formats_help())] = "",
+    format: Annotated[str, typer.Option(help="{formats}")] = "",
     run: Annotated[str | None, typer.Option(help="Whose scores. (default: the latest run that has scores)")] = None,
     workspace: Root = None,
     json: Json = False,

@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+import streamlit as st
 import typer
 from streamlit.testing.v1 import AppTest
 
@@ -19,6 +20,7 @@ from dashboard.figures.declare import all_figures
 from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
 from engine.queries.connection import connected
+from engine.queries.writers import WRITERS, export
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace
@@ -432,6 +434,27 @@ def test_dropping_keeps_the_rest_and_the_command_says_the_same(open_page: Open, 
     assert command.startswith('winnow export digits-noisy --where "NOT (')
     where = command.split('"')[1]
     assert counts(demo_workspace, f"SELECT count(*) FROM samples WHERE split = 'train' AND {where}") == total - flagged
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_download_is_the_file_that_the_command_writes(
+    open_page: Open, demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    made: list[object] = []
+    download_button = st.download_button
+
+    def listening(label: str, content: object, name: str, *more: object, **options: object) -> bool:
+        made.append((name, content))
+        return download_button(label, content, name, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(st, "download_button", listening)
+    app = open_page(demo_workspace, "export", dataset="digits-noisy", rule="aum_threshold", mode="drop")
+    page = dict(made[-len(WRITERS) :])  # type: ignore[call-overload]
+    command = shlex.split(next(c.value for c in app.code if c.value.startswith("winnow export")))
+    where, to = command[command.index("--where") + 1], tmp_path / f"kept.{format}"
+    kept, total = export(Workspace.open(demo_workspace), "digits-noisy", where, to)
+    assert 0 < kept < total
+    assert page[f"digits-noisy-kept.{format}"]() == to.read_bytes()
 
 
 def test_a_run_that_failed_or_stopped_is_told_with_what_to_do(

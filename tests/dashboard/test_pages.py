@@ -487,8 +487,15 @@ def test_the_guide_opens_without_a_workspace_at_the_chapter_of_its_address(
     (tmp_path / "02-scores.md").write_text("# Scores\n\nWhat each means.\n")
     app = open_page(tmp_path / "nothing", "guide")
     assert not app.exception and not app.code
-    assert text(app) == ('# Start\n\nGo on with <a href="guide?chapter=scores" target="_self">the scores</a>.')
+    assert [m.value for m in app.main.markdown] == [
+        '# Start\n\nGo on with <a href="guide?chapter=scores" target="_self">the scores</a>.'
+    ]
+    assert [m.value for m in app.sidebar.markdown] == [
+        '<a href="guide?chapter=start" target="_self">**Start**</a>',
+        '<a href="guide?chapter=scores" target="_self">Scores</a>',
+    ]
     for name in ("scores", "start"):
         app = open_page(tmp_path / "nothing", "guide", chapter=name)
-        assert text(app).startswith(f"# {name.title()}")
-    assert text(open_page(tmp_path / "nothing", "guide", chapter="none")).startswith("# Start")
+        assert app.main.markdown[0].value.startswith(f"# {name.title()}")
+    app = open_page(tmp_path / "nothing", "guide", chapter="none")
+    assert app.main.markdown[0].value.startswith("# Start")

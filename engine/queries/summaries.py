@@ -137,13 +137,13 @@ def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.Data
 
 
 def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The flag rules of a run: rule, flagged, judged (samples), thresholds (distinct, sorted), precision, recall.
+    """The flag rules of a run: rule, score, flagged, judged (samples), thresholds (distinct, sorted), precision, recall.
 
     precision and recall are over the judged samples whose truth is known; NaN where none is.
     """
     return fetch_sql(
         connection,
-        """SELECT rule, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
+        """SELECT rule, any_value(score) AS score, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
         list_sort(list_distinct(list(threshold))) AS thresholds,
         count(*) FILTER (flagged AND label <> true_label)
             / nullif(count(*) FILTER (flagged AND true_label IS NOT NULL), 0) AS precision,

@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import html
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,20 +80,22 @@ def open(path: str | PathLike[str] | None = None, create: bool = False) -> OpenW
     """
     from engine.store.workspace import Workspace
 
-    return OpenWorkspace(Workspace.open(None if path is None else Path(path), create=create))
+    found = Workspace.open(None if path is None else Path(path), create=create)
+    return OpenWorkspace(Workspace(found.root.resolve()))  # a notebook may change its folder later
 
 
-def __getattr__(name: str) -> Any:
-    """Recorder, WithIds and Run, imported when they are used: they need torch or pandas."""
-    if name in ("Recorder", "WithIds"):
-        from engine import recorder
+if not TYPE_CHECKING:  # a type checker reads the imports above, and finds a misspelled name
 
-        return getattr(recorder, name)
-    if name == "Run":
-        from engine.queries.frames import Run
+    def __getattr__(name: str) -> Any:
+        """Recorder, WithIds and Run, imported when they are used: they need torch or pandas."""
+        homes = {"Recorder": "engine.recorder", "WithIds": "engine.recorder", "Run": "engine.queries.frames"}
+        if name in homes:
+            return getattr(import_module(homes[name]), name)
+        raise AttributeError(f"module 'engine' has no attribute '{name}'")
 
-        return Run
-    raise AttributeError(f"module 'engine' has no attribute '{name}'")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 class OpenWorkspace:
@@ -212,7 +215,7 @@ class Dataset:
         return self._find("scores", run).scores(long=long)
 
     def flags(self, run: str | Run | None = None, *, long: bool = False) -> pd.DataFrame:
-        """Which training samples look mislabelled: sample_id, flagged, flagged_RULE ...; a row per sample.
+        """Which training samples look mislabeled: sample_id, flagged, flagged_RULE ...; a row per sample.
 
         flagged (bool): at least half of the rules flag it; flagged_RULE (bool): that rule does
 
@@ -237,29 +240,30 @@ class Dataset:
             return fetch_runs(connection)
 
     def evaluate(self, run: str | Run | None = None) -> pd.DataFrame:
-        """How well scores and rules find the mislabelled, where the truth is known; the best first.
+        """How well scores and rules find the mislabeled, where the truth is known; the best first.
 
         Columns: run_id, name, kind (score or rule), and shares 0..1: roc_auc, average_precision, precision_at_95, ... of
         a score, flagged_share, precision, recall of a rule. None = of all runs.
         """
         from engine.queries.connection import connected
-        from engine.queries.frames import find_run
         from engine.queries.summaries import fetch_evaluation
 
         if run is not None:
-            return find_run(self._workspace, run).evaluate()
+            return self._own(run).evaluate()
         with connected(self._workspace, self.name) as connection:
             return fetch_evaluation(connection)
 
     def query(self, sql: str) -> pd.DataFrame:
         """The rows of a query over the views of the dataset and its runs; `FROM (SHOW TABLES)` lists the views.
 
-        Raises: WinnowError for a mistake in the SQL
+        Raises: SpecError unless it is one statement that only reads; WinnowError for a mistake in it, or when it takes
+                more than 60 s or 2 GB
         """
-        from engine.queries.connection import connected, fetch_sql
+        from engine.queries.connection import connected
+        from engine.store.sql import fetch_answer
 
         with connected(self._workspace, self.name) as connection:
-            return fetch_sql(connection, sql)
+            return fetch_answer(connection, sql)[0]
 
     def run(
         self,
@@ -310,10 +314,9 @@ class Dataset:
         Returns: (kept, all) numbers of training samples
         Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
         """
-        from engine.queries.frames import find_run
         from engine.queries.writers import export
 
-        chosen = None if run is None else find_run(self._workspace, run).id
+        chosen = None if run is None else self._own(run).id
         return export(self._workspace, self.name, where, Path(to), format, chosen)
 
     def decide(self, sample_ids: Sequence[int], action: Action, new_label: int | None = None, note: str = "") -> int:
@@ -347,9 +350,20 @@ class Dataset:
 
     def _find(self, view: str, run: str | Run | None) -> Run:
         """The run given, else the latest with rows in a view."""
-        from engine.queries.frames import find_latest, find_run
+        from engine.queries.frames import find_latest
 
-        return find_latest(self._workspace, self.name, view) if run is None else find_run(self._workspace, run)
+        return find_latest(self._workspace, self.name, view) if run is None else self._own(run)
+
+    def _own(self, run: str | Run) -> Run:
+        """The run given; SpecError when it is of another dataset."""
+        from engine.queries.frames import find_run
+
+        found = find_run(self._workspace, run)
+        if found.dataset != self.name:
+            raise SpecError(
+                f"run {found.id} is of dataset '{found.dataset}', not of '{self.name}'; .runs() lists its runs"
+            )
+        return found
 
     def __repr__(self) -> str:
         from engine.queries.connection import connected, runs_of

@@ -182,7 +182,7 @@ class Recorder:
         return row
 
     def next_seed(self) -> None:
-        """Go on with another network, freshly initialised, of as many epochs."""
+        """Go on with another network, freshly initialized, of as many epochs."""
         if self._epoch == 0:
             raise ScoreInputError("next_seed was called before end_epoch; end the epochs of this network first")
         self._start_seed(self._recorders[-1].device)

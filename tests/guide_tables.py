@@ -14,13 +14,14 @@ import typer
 import engine.runs.inputs  # noqa: F401  # declares what scores read
 from dashboard.navigation import all_pages
 from engine import errors
+from engine.cli.arguments import fill_help
 from engine.cli.commands import app
 from engine.data.noise import KINDS as NOISE_KINDS
-from engine.data.sources import KINDS as SOURCE_KINDS
+from engine.data.sources import declared_sources
 from engine.presets import PRESETS
 from engine.scores.registry import INPUTS, all_scores
 from engine.selection.samplers import all_samplers
-from engine.store.schema import VIEWS
+from engine.store.schema import TABLE_VIEWS, VIEWS
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +59,7 @@ def rules() -> str:
 
 def views() -> str:
     comments = {name: view.comment for name, view in VIEWS.items()}
-    comments["decisions"] = "The latest decision of a person per sample: keep, drop or relabel."
+    comments |= {name: comment for name, (comment, _) in TABLE_VIEWS.items()}
     return table(["view", "holds"], [[f"`{name}`", comment.rstrip(".")] for name, comment in comments.items()])
 
 
@@ -76,11 +77,14 @@ def samplers() -> str:
 
 
 def noise() -> str:
-    return table(["kind", "gives"], [[f"`{name}:RATE`", first_line(kind)] for name, kind in NOISE_KINDS.items()])
+    return table(["kind", "gives"], [[f"`{name}:{k.example:g}`", k.title] for name, k in NOISE_KINDS.items()])
 
 
 def sources() -> str:
-    return table(["`--from`"], [[f"`{kind}`" if re.match(r"[\w:]+\b(?!\s)", kind) else kind] for kind in SOURCE_KINDS])
+    def cells(kind: Any) -> list[str]:
+        return [f"`{kind.form}`" if kind.resolved else kind.form, first_line(kind.open)]
+
+    return table(["`--from`", "what it reads"], map(cells, declared_sources()))
 
 
 def presets() -> str:
@@ -129,7 +133,7 @@ def commands() -> str:
 
 def options(name: str) -> str:
     def cells(param: Any) -> list[str]:
-        text = str(getattr(param, "help", ""))
+        text = fill_help(str(getattr(param, "help", "")))
         found = re.search(r"\s*\(default: (.+)\)$", text)
         default = found[1] if found else "" if param.default in (None, "", False) else str(param.default)
         return [f"`{max(param.opts, key=len)}`", text.replace(found[0], "") if found else text, default]

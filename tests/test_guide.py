@@ -17,6 +17,7 @@ from typing import Any
 import guide_tables
 import pytest
 
+from engine.cli.arguments import fill_help
 from engine.errors import SpecError
 from engine.queries.connection import connected, fetch_sql
 from engine.queries.writers import export
@@ -251,7 +252,7 @@ def test_the_texts_and_the_help_are_written_in_plain_american_english():
 
 
 def help_of(command: Any) -> str:
-    return "\n".join([str(command.help), *(str(getattr(param, "help", "")) for param in command.params)])
+    return "\n".join([str(command.help), *(fill_help(str(getattr(param, "help", ""))) for param in command.params)])
 
 
 def test_the_number_of_scores_is_the_one_that_the_readme_gives():

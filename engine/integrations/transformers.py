@@ -24,6 +24,7 @@ from engine.recorder import Outputs, Recorder
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import has_length
 except ModuleNotFoundError as error:
     if error.name != "transformers":
         raise
@@ -46,8 +47,9 @@ class WinnowCallback(TrainerCallback):
     Attributes:
         run_id: of the run that was published, None until the training has ended
 
-    Batches of evaluation and prediction are not recorded. An epoch that max_steps cuts short is left out. A training
-    that fails publishes nothing.
+    Batches of evaluation and prediction are not recorded, and their datasets need no ids; after the training they must
+    hold none, because nothing takes them out then. An epoch that max_steps cuts short is left out. A training that
+    fails publishes nothing.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class WinnowCallback(TrainerCallback):
     ) -> None:
         assert self._recorder is not None
         loader = kwargs["train_dataloader"]
-        if not hasattr(loader, "__len__") or self._batches >= len(loader):
+        if not has_length(loader) or self._batches >= len(loader):
             self._recorder.end_epoch()
 
     def on_train_end(

@@ -30,7 +30,7 @@ def test_importing_it_loads_nothing_heavy():
     assert done.stdout.split("\n")[:2] == ["[]", "True"]
     with pytest.raises(AttributeError, match="no attribute 'Recoder'"):
         engine.Recoder  # noqa: B018
-    assert all(hasattr(engine, name) for name in engine.__all__)
+    assert all(hasattr(engine, name) for name in engine.__all__) and dir(engine) == sorted(engine.__all__)
 
 
 def test_the_example_of_its_docstring(tmp_path, monkeypatch):
@@ -47,7 +47,7 @@ def demo(demo_workspace):
 def test_a_workspace_gives_its_datasets_and_runs(demo, demo_workspace):
     assert list(demo.datasets) == list(demo) == ["digits", "digits-noisy"] and len(demo) == 2
     assert "digits" in demo and "mnist" not in demo and demo._ipython_key_completions_() == list(demo)
-    assert demo.path == demo_workspace and engine.open(str(demo_workspace)).path == demo_workspace
+    assert demo.path == engine.open(str(demo_workspace)).path == demo_workspace.resolve()
     runs = demo.runs()
     assert list(runs["kind"].value_counts()[["run", "psi"]]) == [2, 1] and set(runs["state"]) == {"done"}
     noisy = demo["digits-noisy"]
@@ -115,6 +115,8 @@ def test_the_latest_run_is_read_or_the_one_given(demo):
     psi = demo.find_run(noisy.runs()["run_id"].iloc[0]).psi()
     assert len(psi) == 4 * 4 * 2 and psi["accuracy"].between(0, 1).all()
     assert list(noisy.query("SELECT count(*) AS n FROM scores WHERE score = 'aum'")["n"]) == [1438]
+    with pytest.raises(engine.SpecError, match=f"run {run.id} is of dataset 'digits-noisy', not of 'digits'"):
+        demo["digits"].scores(run)
     with pytest.raises(engine.WinnowError, match="score_"):
         noisy.query("SELECT score_ FROM scores")
 
@@ -194,7 +196,15 @@ def test_wrong_options_of_ingest(small_workspace):
         workspace.ingest("more", "digits", nose="symmetric:0.2")
     with pytest.raises(engine.SpecError, match="limit is 2.5; allowed: a whole number"):
         workspace.ingest("more", "digits", limit=2.5)
+    with pytest.raises(engine.SpecError, match="from is 3; allowed: a text"):
+        workspace.ingest("more", 3)
     assert list(workspace) == ["small"]
+
+
+def test_a_recorder_takes_an_open_workspace(small, small_workspace):
+    recorder = engine.Recorder(engine.open(small_workspace.root), "small")
+    assert recorder.labels.tolist() == small.samples().query("split == 'train'")["label"].tolist()
+    recorder.discard()
 
 
 def test_where_no_run_has_it(small):

@@ -69,24 +69,21 @@ class Results:
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
-        kept = [[row[name] for name in names] for row in rows if "lr" in row]
-        if kept:
-            self.connection.executemany(f"INSERT INTO epochs ({', '.join(names)}) VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
+        kept = [row for row in rows if "lr" in row]
+        self._insert("epochs", **{name: [row[name] for row in kept] for name in names})
 
     def write_psi(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Points of psi-curves: order, seed, pruned, kept_fraction, accuracy, seconds."""
-        for row in rows:
-            parsed = parse_order(row["order"])
-            values = {
-                **row,
-                "score": parsed.score or None,
-                "reversed": parsed.sampler == "descending",
-                "sampler": parsed.sampler,
-                "options": json.dumps(dict(parsed.options)),
-            }
-            names = ", ".join(f'"{name}"' for name in values)
-            marks = ", ".join("?" for _ in values)
-            self.connection.execute(f"INSERT INTO psi ({names}) VALUES ({marks})", list(values.values()))
+        orders = [parse_order(row["order"]) for row in rows]
+        measured = {name: [row[name] for row in rows] for name in rows[0]}
+        self._insert(
+            "psi",
+            **measured,
+            score=[order.score or None for order in orders],
+            reversed=[order.sampler == "descending" for order in orders],
+            sampler=[order.sampler for order in orders],
+            options=[json.dumps(dict(order.options)) for order in orders],
+        )
 
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape
@@ -175,6 +172,7 @@ class Results:
                 if found.flags_by:
                     read = given.of_score(found, 0)
                     rule_values[found.name] = found.flags_by(*(read[name] for name in found.rule_inputs)).float()
+        self.connection.begin()  # one transaction: a hundred rows of metrics would each wait for the disk
         for found in scores:
             started = time.perf_counter()
             ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()
@@ -196,6 +194,7 @@ class Results:
         if mislabelled is not None:
             for rule, flagged in self._rules.items():
                 self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
+        self.connection.commit()
 
     def _score_dynamics(
         self,

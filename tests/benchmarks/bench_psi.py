@@ -1,6 +1,7 @@
 """How fast psi-curves are: networks x steps per second stacked against one by one, and seconds for whole figures.
 
     python tests/benchmarks/bench_psi.py [--mnist FOLDER] [--cifar10 PARQUET_FOLDER] [--device auto]
+                                        [--points 100]
 
 On a GPU: PRUNE's synthetic figure (10,000 samples, 5 orders x 100 points x 3 seeds x 200 epochs), its MNIST figure
 where --mnist gives the IDX files, and CIFAR-10 with its fast preset where --cifar10 gives a Parquet source of
@@ -53,25 +54,28 @@ def main() -> None:
     parser.add_argument("--mnist", help="folder with MNIST's IDX files")
     parser.add_argument("--cifar10", help="folder or glob of CIFAR-10's Parquet files")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--points", type=int, help="of each figure: 100 by default, 20 without a GPU")
     options = parser.parse_args()
     device = pick_device(options.device)
     gpu = device.type == "cuda"
     print_machine(device=device)
     print("1 warm-up, then 1 repeat of each version; whole figures run once")
     if not gpu:
-        print("no GPU found: smaller versions on the CPU (2,000 samples, 20 points, 3 seeds, 5 orders, 20 epochs)")
+        print("no GPU found: smaller versions on the CPU (2,000 samples, 3 seeds, 5 orders, 20 epochs)")
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(Path(folder) / "workspace", create=True)
         limit = None if gpu else 2_000
         ingest(workspace, IngestSpec(name="synthetic", source="synthetic", limit=limit, noise="symmetric:0.3"))
         compare(load_split(workspace, "synthetic", "train", device), Path(folder), 300 if gpu else 10)
         fast = "" if gpu else "-fast"
-        figure(workspace, "synthetic", f"prune-synthetic{fast}", 100 if gpu else 20, device)
+        figure(workspace, "synthetic", f"prune-synthetic{fast}", options.points or (100 if gpu else 20), device)
         others = (("mnist", options.mnist, "prune-mnist"), ("cifar10", options.cifar10, "prune-cifar10-fast"))
         for data, source, preset in others:
             if source and gpu:
                 ingest(workspace, IngestSpec(name=data, source=source, noise="symmetric:0.3"))
-                figure(workspace, data, preset, int((find_preset(preset).psi or {})["points"]), device)
+                figure(
+                    workspace, data, preset, options.points or int((find_preset(preset).psi or {})["points"]), device
+                )
             else:
                 print(f"{data}: not run, {'no files were given' if gpu else 'it needs a GPU'}")
 
@@ -97,7 +101,7 @@ def compare(samples: Samples, folder: Path, networks: int) -> None:
             pass
 
     forms: dict[str, tuple[Callable[[], object], int]] = {
-        "one after another": (lambda: [plain(member) for member in few], steps(few)),
+        "plain loop, one after another": (lambda: [plain(member) for member in few], steps(few)),
         f"side by side, {workers}": (
             lambda: train_together([partial(plain, member) for member in few], workers, progress),
             steps(few),

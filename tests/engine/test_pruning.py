@@ -11,8 +11,6 @@ from engine.data.loader import load_split
 from engine.errors import SpecError
 from engine.queries.connection import connected
 from engine.runs.choose import Selection, find_scores_run
-from engine.runs.compute import compute
-from engine.runs.planning import plan_run
 from engine.runs.points import coarse_to_fine, network_id, plan_networks, plan_stacks, training_of
 from engine.runs.psi import plan_psi
 from engine.selection.names import parse_order
@@ -22,9 +20,8 @@ from engine.store.tensors import load_tensors
 
 
 @pytest.fixture
-def scored(small_workspace, small_training):
-    compute(small_workspace, plan_run(small_workspace, "small", ["aum", "el2n@2"], small_training()), "cpu")
-    return small_workspace
+def scored(scored_workspace):
+    return scored_workspace
 
 
 def selection_of(workspace, *orders, class_balanced=False):

@@ -69,7 +69,7 @@ def samplers() -> str:
         return [
             f"`{found.name}`",
             found.title,
-            ", ".join(i for i in found.inputs if i not in ("n", "generator")),
+            ", ".join(f"`{i}`" for i in found.inputs if i not in ("n", "generator")),
             options,
         ]
 

@@ -16,7 +16,7 @@ DOTS = "".join(
 )
 ICON = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{DOTS}</svg>'
 LOGO = (
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 140 32">{DOTS}<text x="42" y="24" fill="#2b8aa8" '
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 156 32">{DOTS}<text x="42" y="24" fill="#2b8aa8" '
     'font-family="Source Sans, Source Sans Pro, sans-serif" font-size="24" font-weight="700">winnow</text></svg>'
 )
 
@@ -40,7 +40,7 @@ entries = [
 
 
 def at_the_root() -> None:
-    """The first page, asked for by its own address."""
+    """The first page, opened by its own address."""
     st.switch_page(entries[0], query_params=st.query_params.to_dict())
 
 

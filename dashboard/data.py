@@ -20,7 +20,7 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, paper, pruned, samples, summaries
+from engine.queries import connection, paper, pruned, samples, summaries, writers
 from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
 from engine.queries.samples import Filter, Ids
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
@@ -114,7 +114,9 @@ def _many(at: Snapshot, name: str, *given: Any) -> Any:
 
 
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
-    function = next(f for rooms in (connection, summaries, samples, pruned, paper) if (f := getattr(rooms, name, None)))
+    function = next(
+        f for rooms in (connection, summaries, samples, pruned, paper, writers) if (f := getattr(rooms, name, None))
+    )
     return function(_connection(at).cursor(), *given)
 
 
@@ -270,7 +272,7 @@ def windows(at: Snapshot) -> pd.DataFrame:
 
 
 def velocity(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
-    """Kernel velocity by decile of a score, as `winnow velocity` has left it; empty where it was not asked."""
+    """Kernel velocity by decile of a score, as `winnow velocity` has computed it; empty where it has not."""
     return paper.fetch_velocity(Workspace(Path(at.root)), run_id, score)
 
 
@@ -311,7 +313,7 @@ def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
 
 
 def export(at: Snapshot, where: str) -> pd.DataFrame:
-    return _frame(_many(at, "fetch_export", where))
+    return _frame(_many(at, "fetch_selected", where))
 
 
 def sample(at: Snapshot, sample_id: int) -> dict[str, Any] | None:

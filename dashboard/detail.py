@@ -1,4 +1,4 @@
-"""One sample beside the grid: its picture, why it is flagged, its trajectories, its neighbours, all its scores."""
+"""One sample beside the grid: its picture, why it is flagged, its trajectories, its neighbors, all its scores."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             key="trajectory",
         )
         if dynamics["seed"].nunique() > 1:
-            st.caption(f"Seed {seed}, and the margins of the other seeds in grey.")
+            st.caption(f"Seed {seed}, and the margins of the other seeds in gray.")
         st.page_link(
             "app_pages/trajectories_page.py",
             label="All seeds and more samples",
@@ -86,19 +86,19 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
         )
     near = data.neighbors(view.at, view.run_id, sample_id)
     if len(near):
-        st.markdown("##### Nearest in the network's eyes")
+        st.markdown("##### Nearest neighbors (cosine of the features)")
         ids_near = near["neighbor_id"].to_list()[:12]
         cards = data.cards(view.at, view.run_id, ids_near)
         similarity = near.set_index("neighbor_id")["similarity"]
         grid.draw_cards(
             cards.assign(value=cards["sample_id"].map(similarity), flagged=False),
             view.names,
-            "neighbours",
+            "neighbors",
             lambda i: state.put(sample=i),
             size=62,
         )
     if len(scores):
-        st.markdown("##### Among all samples")
+        st.markdown("##### Percentile of each score")
         st.plotly_chart(charts.percentile_chart(scores), config=charts.NO_BAR, key="percentiles")
 
 

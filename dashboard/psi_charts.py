@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.charts import BLUE, GREEN, GREY, GRID, PURPLE, VERMILION, new_figure, rows, with_alpha
+from dashboard.charts import BLUE, GRAY, GREEN, GRID, PURPLE, VERMILION, new_figure, rows, with_alpha
 from dashboard.curves import label_end, spread
 
 TINTS = (BLUE, VERMILION, PURPLE, "#e0a100", "#a96b59", "#4fb3d1", "#bd1f01", "#717581")
@@ -76,7 +76,7 @@ def psi_chart(
     The mean over seeds is a dot on the line, each network a faint one, and the band goes from the lowest to the highest
     seed. A star is the best point of a curve, a cross the first that falls below the tolerance.
 
-    Args: points: every network; means as of `curve_means`, with `told` (text) where more is known of a point; ring: the
+    Args: points: every network; means as of `curve_means`, with `about` (text) where more is known of a point; ring: the
           run, order and number pruned of a point to mark
     """
     figure = new_figure(height, x="share of the training samples pruned", y="test accuracy", right=130)
@@ -104,7 +104,7 @@ def psi_chart(
             hoverinfo="skip",
         )
         dash = DASHES[number % len(DASHES)] if len(runs) > 1 else "dot" if order == "random" else "solid"
-        told = curve["told"] if "told" in curve else pd.Series("", index=curve.index)
+        about = curve["about"] if "about" in curve else pd.Series("", index=curve.index)
         figure.add_scatter(
             x=curve["share"],
             y=curve["mean"],
@@ -112,7 +112,7 @@ def psi_chart(
             name=name,
             line={"color": with_alpha(color, 0.75), "width": 2, "dash": dash},
             marker={"size": 7, "color": color},
-            customdata=np.stack([curve["low"], curve["high"], curve["seeds"], told], axis=1, dtype=object),
+            customdata=np.stack([curve["low"], curve["high"], curve["seeds"], about], axis=1, dtype=object),
             hovertemplate=f"<b>{name}</b> %{{y:.1f}} % at %{{x:.4g}} % pruned<br>%{{customdata[0]:.1f}} to "
             "%{customdata[1]:.1f} %, seeds: %{customdata[2]}%{customdata[3]}<extra></extra>",
         )
@@ -143,8 +143,8 @@ def psi_chart(
 
 
 def order_colors(orders: pd.Series) -> dict[str, str]:
-    """The colour of each order: grey and green for chance and oracle, the others in turn by name."""
-    fixed = {"random": GREY, "oracle": GREEN}
+    """The color of each order: gray and green for chance and oracle, the others in turn by name."""
+    fixed = {"random": GRAY, "oracle": GREEN}
     others = sorted(set(orders) - set(fixed))
     return fixed | {order: TINTS[i % len(TINTS)] for i, order in enumerate(others)}
 
@@ -186,5 +186,5 @@ def epoch_chart(quality: pd.DataFrame, score: str, chosen: int) -> go.Figure:
     heights = spread(sorted(end[1] for end in ends), span / 6)
     for (x, _, name, color), y in zip(sorted(ends, key=lambda e: e[1]), heights, strict=True):
         label_end(figure, x, y, name, color)
-    figure.add_vline(x=chosen, line={"color": GREY, "width": 2, "dash": "dash"})
+    figure.add_vline(x=chosen, line={"color": GRAY, "width": 2, "dash": "dash"})
     return figure

@@ -256,12 +256,14 @@ class Dataset:
     def query(self, sql: str) -> pd.DataFrame:
         """The rows of a query over the views of the dataset and its runs; `FROM (SHOW TABLES)` lists the views.
 
-        Raises: WinnowError for a mistake in the SQL
+        Raises: SpecError unless it is one statement that only reads; WinnowError for a mistake in it, or when it takes
+                more than 60 s or 2 GB
         """
-        from engine.queries.connection import connected, fetch_sql
+        from engine.queries.connection import connected
+        from engine.store.sql import fetch_answer
 
         with connected(self._workspace, self.name) as connection:
-            return fetch_sql(connection, sql)
+            return fetch_answer(connection, sql)[0]
 
     def run(
         self,

@@ -43,7 +43,8 @@ def show(points: pd.DataFrame, chart: Any, score: str) -> None:
         some = samples_of(event, points)
         if some.empty:
             st.caption(
-                "Click a point, or draw around some with the lasso tool, to see them here. Until then: where the two differ most."
+                "Click a point, or draw around some with the lasso tool, to see them here. "
+                "Until then, these are the samples whose two ranks differ most."
             )
             some = points.loc[points["apart"].sort_values(ascending=False).index[:60]]
         else:
@@ -54,7 +55,7 @@ def show(points: pd.DataFrame, chart: Any, score: str) -> None:
 
 
 def with_truth(points: pd.DataFrame) -> pd.DataFrame:
-    """The points with `wrong`: known to be mislabelled."""
+    """The points with `wrong`: known to be mislabeled."""
     labels = data.labels(view.at)
     merged = points.merge(labels, on="sample_id")
     return merged.assign(wrong=(merged["true_label"] >= 0) & (merged["true_label"] != merged["label"]))
@@ -62,8 +63,8 @@ def with_truth(points: pd.DataFrame) -> pd.DataFrame:
 
 def two_scores() -> None:
     with st.sidebar:
-        x = widgets.choose_score(view, "Across", "x", "aum")
-        y = widgets.choose_score(view, "Up", "y", "el2n")
+        x = widgets.choose_score(view, "Horizontal axis", "x", "aum")
+        y = widgets.choose_score(view, "Vertical axis", "y", "el2n")
     a, b = data.score(view.at, view.run_id, x), data.score(view.at, view.run_id, y)
     both = a.merge(b, on="sample_id")
     apart = (both["rank_x"] - both["rank_y"]).abs()
@@ -85,7 +86,7 @@ def before_after() -> None:
     parent = data.dataset_facts(view.at)["parent"]
     if not parent:
         widgets.empty(
-            f"{view.at.dataset} was not derived from another set. This makes a noised one of it:",
+            f"{view.at.dataset} was not derived from another dataset. This command derives one with label noise from it:",
             f"winnow ingest {view.at.dataset}-noisy --from dataset:{view.at.dataset} --noise symmetric:0.2",
         )
     if parent not in data.datasets():
@@ -113,12 +114,12 @@ def before_after() -> None:
         pd.DataFrame({"sample_id": both["sample_id"], "x": both["rank_x"], "y": both["rank_y"], "apart": apart})
     )
     moved = points.loc[points["wrong"], ["x", "y"]].mean()
-    told = (
-        f"the mislabelled moved from rank {moved['x']:,.0f} to {moved['y']:,.0f} on average"
+    moves = (
+        f"the mislabeled moved from rank {moved['x']:,.0f} to {moved['y']:,.0f} on average"
         if points["wrong"].any()
         else ""
     )
-    st.markdown(f"#### Rank by {score} before and after noise&ensp;:gray[:small[0 = easiest; {told}]]")
+    st.markdown(f"#### Rank by {score} before and after noise&ensp;:gray[:small[0 = easiest; {moves}]]")
     show(
         points,
         clouds.pair_chart(points, f"rank on {parent}", f"rank on {view.at.dataset}", fit=True, square=True),

@@ -14,14 +14,14 @@ points = data.sample_map(view.at, view.run_id)
 if points.empty:
     widgets.empty("This run has no map.", f"winnow run {view.at.dataset}")
 facts = data.dataset_facts(view.at)
-fixed = {"given": "given class", "true": "true class", "wrong": "mislabelled", "flagged": "flagged"}
+fixed = {"given": "given class", "true": "true class", "wrong": "mislabeled", "flagged": "flagged"}
 if not facts["known"]:
     fixed = {name: title for name, title in fixed.items() if name not in ("true", "wrong")}
 titles = {**fixed, **{f"score:{s}": str(s) for s in data.catalog(view.at, view.run_id)["score"]}}
 DRAWN = 100_000  # more points than this are drawn as a seeded sample; an outline still chooses among all
 
 with st.sidebar:
-    color = widgets.choose("Colour by", "color", list(titles), "given", lambda c: titles[c])
+    color = widgets.choose("Color by", "color", list(titles), "given", lambda c: titles[c])
 score = color.removeprefix("score:") if color.startswith("score:") else "aum" if "score:aum" in titles else ""
 wanted = widgets.filter_bar(view, score)
 ids = data.ids(view.at, view.run_id, wanted, score)

@@ -45,7 +45,7 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
     if known.any():
         left_wrong = int((kept["label"] != kept["true_label"])[known].sum())
         st.markdown(
-            f":gray[mislabelled among them:] **{left_wrong:,}** of {data.dataset_facts(view.at)['wrong']:,}",
+            f":gray[mislabeled among them:] **{left_wrong:,}** of {data.dataset_facts(view.at)['wrong']:,}",
             width="content",
         )
 if rule:
@@ -62,7 +62,7 @@ with left:
         key="balance",
     )
 with right:
-    st.markdown("#### Take it along")
+    st.markdown("#### Download")
     name = f"{view.at.dataset}-kept"
     with st.container(horizontal=True):
         st.download_button(
@@ -88,7 +88,7 @@ with right:
             icon=":material/format_list_numbered:",
             on_click="ignore",
         )
-    st.caption("or the same from the command line")
+    st.caption("The same from the command line:")
     st.code(
         f'winnow export {view.at.dataset} --where "{where or "true"}" --to {name}.csv', language="bash", wrap_lines=True
     )

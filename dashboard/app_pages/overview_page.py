@@ -16,7 +16,7 @@ facts = data.dataset_facts(view.at)
 
 
 def tiles() -> None:
-    """The set in five numbers."""
+    """The dataset in five numbers."""
     shape = " × ".join(str(n) for n in facts["input_shape"])
     rate = facts["noise_rate"]
     with st.container(horizontal=True, gap="medium", key="tiles"):
@@ -25,9 +25,9 @@ def tiles() -> None:
         st.metric("Classes", len(view.names))
         st.metric("Input", shape, help="channels × height × width" if len(facts["input_shape"]) == 3 else "dimensions")
         st.metric(
-            "Mislabelled",
+            "Mislabeled",
             "unknown" if rate is None else f"{100 * rate:.1f} %",
-            help="realised share of wrong training labels, where the truth is known",
+            help="share of wrong training labels, where the truth is known",
         )
     origin = f"derived from **{facts['parent']}**" if facts["parent"] else f"from **{facts['source']}**"
     noise = f", label noise **{facts['noise']}**" if facts["noise"] else ""
@@ -48,10 +48,10 @@ def live() -> None:
                 min(1.0, job.fraction), text=f"{title} · {widgets.plain(job.stage)} · {100 * job.fraction:.0f} %{left}"
             )
         else:
-            told = f": {widgets.plain(job.message)}" if job.message else ""
+            reason = f": {widgets.plain(job.message)}" if job.message else ""
             ago = widgets.duration(time.time() - job.updated_at)
             st.warning(
-                f"{title} · {job.state} {ago} ago{told}. Go on with `winnow resume {job.run_id}`",
+                f"{title} · {job.state} {ago} ago{reason}. Go on with `winnow resume {job.run_id}`",
                 icon=":material/pause:",
             )
 
@@ -67,7 +67,7 @@ def suspects() -> None:
     ids = data.ids(view.at, view.run_id, data.Filter(rule=rule), score)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         what = f"{len(ids):,} of {facts['train']:,} flagged by {rule}" if rule else f"hardest by {score}"
-        st.markdown(f"#### Look first&ensp;:gray[:small[{what}]]", width="content")
+        st.markdown(f"#### Most suspicious&ensp;:gray[:small[{what}]]", width="content")
         st.page_link(
             "app_pages/gallery_page.py",
             label="Open the gallery",
@@ -90,7 +90,7 @@ def runs_table() -> None:
     runs = data.runs(view.at)
     st.markdown("#### Runs")
     if runs.empty:
-        st.caption("None published yet. This trains, scores and maps the set:")
+        st.caption("None published yet. This command trains, scores and maps the dataset:")
         st.code(f"winnow run {view.at.dataset}", language="bash")
     else:
         published(runs)
@@ -136,7 +136,7 @@ with left:
 with right:
     catalog = data.catalog(view.at, view.run_id) if view.run_id else None
     if catalog is not None and catalog["roc_auc"].notna().any():
-        st.markdown("#### What finds the mislabelled")
+        st.markdown("#### How well each score finds the mislabeled")
         st.plotly_chart(charts.detection_chart(catalog), config=charts.NO_BAR, key="detection")
     for rule in charts.rows(data.rules(view.at, view.run_id)) if view.run_id else ():
         known = rule.recall == rule.recall  # NaN where no truth is known

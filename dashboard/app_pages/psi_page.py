@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, psi_charts, starting, state, widgets
+from dashboard import charts, data, launching, psi_charts, state, widgets
 from dashboard.figures import cg_paper
 
 PAGE = {"title": "Psi curves", "icon": ":material/content_cut:", "place": 70}
@@ -24,16 +24,16 @@ here = [job for job in jobs if job.dataset == view.at.dataset]
 
 
 def title_of(job: data.Job) -> str:
-    told = {"done": "", "running": " (running)", "cancelled": " (paused)"}.get(job.state, f" ({job.state})")
-    return f"{job.dataset} · {job.title.removeprefix('psi: ') or job.run_id}{told}"
+    ending = {"done": "", "running": " (running)", "cancelled": " (paused)"}.get(job.state, f" ({job.state})")
+    return f"{job.dataset} · {job.title.removeprefix('psi: ') or job.run_id}{ending}"
 
 
 def choose_runs() -> list[str]:
     """The curves that are drawn: those of the address, else the latest of this dataset and what is being computed."""
     titles = {job.run_id: title_of(job) for job in jobs}
-    asked = [r for r in state.get("psi").split(",") if r in titles]
+    given = [r for r in state.get("psi").split(",") if r in titles]
     running = [job.run_id for job in here if job.state == "running"]
-    st.session_state["pick_psi"] = asked or list(dict.fromkeys([*(job.run_id for job in here[:1]), *running]))
+    st.session_state["pick_psi"] = given or list(dict.fromkeys([*(job.run_id for job in here[:1]), *running]))
     st.multiselect(
         "Curves",
         list(titles),
@@ -59,13 +59,13 @@ def with_composition(means: pd.DataFrame) -> pd.DataFrame:
     for (run_id, order), curve in means.groupby(["run_id", "order"], sort=False):
         parts.append(curve.merge(data.kept_sets(str(run_id), str(order), curve["pruned"].to_list()), on="pruned"))
     out = pd.concat(parts, ignore_index=True)
-    told = "<br>" + out["kept"].map("{:,} kept".format)
+    about = "<br>" + out["kept"].map("{:,} kept".format)
     classes = [
         f" · classes of {a:,.0f} to {b:,.0f}" if a == a else ""
         for a, b in zip(out["smallest"], out["largest"], strict=True)
     ]
-    noise = [f" · {100 * share:.1f} % mislabelled" if share == share else "" for share in out["noise"]]
-    return out.assign(told=told + classes + noise)
+    noise = [f" · {100 * share:.1f} % mislabeled" if share == share else "" for share in out["noise"]]
+    return out.assign(about=about + classes + noise)
 
 
 def table(means: pd.DataFrame, names: dict[psi_charts.Curve, str]) -> tuple[str, str, int] | None:
@@ -91,7 +91,7 @@ def table(means: pd.DataFrame, names: dict[psi_charts.Curve, str]) -> tuple[str,
             "high": percent("Highest seed", format="%.2f %%"),
             "seeds": "Seeds",
             "classes": st.column_config.TextColumn("Samples of a class"),
-            "noise": percent("Mislabelled", format="%.1f %%"),
+            "noise": percent("Mislabeled", format="%.1f %%"),
         },
     )
     picked = event["selection"]["rows"]
@@ -105,9 +105,9 @@ def table(means: pd.DataFrame, names: dict[psi_charts.Curve, str]) -> tuple[str,
 def draw() -> None:
     """The jobs of this dataset that are not done, and the points of the chosen curves as they stand."""
     now = curves_of(data.jobs(view.at.dataset))
-    waiting = starting.pending()
+    waiting = launching.pending()
     for job in [job for job in now if job.state != "done"][:6]:
-        starting.job_bar(job, waiting)
+        launching.job_bar(job, waiting)
     live = waiting or any(job.state == "running" for job in now)
     if live != st.session_state.get("winnow_live", False) or {j.run_id for j in now} != {j.run_id for j in here}:
         st.session_state["winnow_live"] = live
@@ -131,15 +131,15 @@ def draw() -> None:
         help="A cross marks the first point of a curve that falls further below the full set, a star its best point.",
     )  # fmt: skip
     marks = psi_charts.curve_marks(means, tolerance)
-    said = [
+    words = [
         f"{widgets.plain(names[m.run_id, m.order])} **{m.within:.0f} %** (best {m.best:.1f} % at {m.best_at:.0f} %)"
         for m in charts.rows(marks)
     ]
     for run_id, some in marks.groupby("run_id", sort=False):
         who = f"{short_names(chosen)[str(run_id)]}: with" if len(chosen) > 1 else "With"
         st.markdown(f"{who} every sample {some['full'].iloc[0]:.1f} %.")
-    if said:
-        st.markdown(f"Pruned before accuracy falls more than {tolerance:.1f} points below that: " + " · ".join(said))
+    if words:
+        st.markdown(f"Pruned before accuracy falls more than {tolerance:.1f} points below that: " + " · ".join(words))
     ring = table(means, names)
     place.plotly_chart(psi_charts.psi_chart(points, means, names, marks, ring), config=charts.NO_BAR, key="psi")
 
@@ -151,8 +151,8 @@ with st.container():
         st.caption("Prune more and more by each order, train afresh at every point, and see what accuracy is left.")
 st.fragment(draw, run_every=1.5 if st.session_state.get("winnow_live") else None)()
 with st.expander("Start a curve", icon=":material/add:", expanded=not here):
-    starting.curve_form(view)
+    launching.curve_form(view)
 if view.run_id and data.training(view.at, view.run_id):
     # A toggle, not an expander: what is shut away there would be computed on every visit.
-    if st.toggle("Move the epoch of a score", key="epoch_open"):
-        starting.epoch_mover(view)
+    if st.toggle("Choose the epoch of a score", key="epoch_open"):
+        launching.epoch_mover(view)

@@ -24,7 +24,7 @@ with st.container(horizontal=True, horizontal_alignment="distribute", vertical_a
             st.metric(
                 "ROC AUC",
                 f"{row.roc_auc:.4f}",
-                help="of ranking the mislabelled as hardest; 0.5 = chance",
+                help="of ranking the mislabeled as hardest; 0.5 = chance",
                 width="content",
             )
             st.metric("Average precision", f"{row.average_precision:.4f}", width="content")

@@ -14,7 +14,7 @@ widgets.need_run(view)
 MOST = 12
 
 with st.sidebar:
-    score = widgets.choose_score(view, "Suggest by")
+    score = widgets.choose_score(view, "Suggest the hardest by")
 
 given = state.get_ints("samples")
 ids = given or tuple(int(i) for i in data.ids(view.at, view.run_id, data.Filter(), score)[:4])

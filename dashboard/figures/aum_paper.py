@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard import charts, data
-from dashboard.charts import BLUE, GREEN, GREY, PURPLE, VERMILION, histogram_chart, with_alpha
+from dashboard.charts import BLUE, GRAY, GREEN, PURPLE, VERMILION, histogram_chart, with_alpha
 from dashboard.curves import crossing_points
 from dashboard.figures.declare import paper_figure
 from dashboard.figures.needs import Needs
@@ -36,7 +36,7 @@ def logits_of_groups(needs: Needs) -> go.Figure | None:
 
 
 def logit_figure(groups: pd.DataFrame, names: Sequence[str]) -> go.Figure:
-    """Mean logits over the epochs of easy, hard and mislabelled samples that carry one label.
+    """Mean logits over the epochs of easy, hard and mislabeled samples that carry one label.
 
     The area between the logit of that label and the largest other one is green where the label leads, else vermilion:
     it is the AUM.
@@ -47,7 +47,7 @@ def logit_figure(groups: pd.DataFrame, names: Sequence[str]) -> go.Figure:
     titles = {
         "easy": f"{names[given]}, easy to learn",
         "hard": f"{names[given]}, hard to learn",
-        "mislabelled": f"{names[other]}, mislabelled as {names[given]}",
+        "mislabelled": f"{names[other]}, mislabeled as {names[given]}",
     }
     parts = [part for part in titles if part in set(groups["part"])]
     figure = panels([titles[part] for part in parts], share_y=True)
@@ -65,7 +65,7 @@ def logit_figure(groups: pd.DataFrame, names: Sequence[str]) -> go.Figure:
                 x=x, y=edge, **hidden, fill="tonexty", fillcolor=with_alpha(color, 0.35), name=name, row=1, col=col
             )
         for label in some.columns:
-            strong = {given: (BLUE, 3.0), other: (VERMILION, 2.0)}.get(int(label), (GREY, 1.0))
+            strong = {given: (BLUE, 3.0), other: (VERMILION, 2.0)}.get(int(label), (GRAY, 1.0))
             add_line(figure, col, some.index, some[label], names[int(label)], strong[0], axis="epoch", width=strong[1])
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="logit", col=1)
@@ -91,7 +91,7 @@ def threshold(needs: Needs) -> go.Figure | None:
 
 
 def threshold_figure(bins: pd.DataFrame, thresholds: Sequence[float]) -> go.Figure:
-    """AUM of clean and of mislabelled samples, and the threshold that comes from the threshold samples.
+    """AUM of clean and of mislabeled samples, and the threshold that comes from the threshold samples.
 
     Args: bins with left, right, clean, mislabelled, unknown (samples)
     """
@@ -122,7 +122,7 @@ def removal_figure(points: pd.DataFrame, flagged: float | None) -> go.Figure:
     Args: points with order (aum*, random), seed, kept_fraction, accuracy; flagged: share that the threshold removes
     """
     figure = panels([""], 460, legend=True)
-    for order, name, color in (("random", "at random", GREY), ("aum*", "lowest AUM first", VERMILION)):
+    for order, name, color in (("random", "at random", GRAY), ("aum*", "lowest AUM first", VERMILION)):
         some = points[points["order"] == order]
         if some.empty:
             continue
@@ -157,16 +157,16 @@ def margins(needs: Needs) -> go.Figure | None:
 
 
 def margin_figure(pair: pd.DataFrame) -> go.Figure:
-    """The margin of one clean and one mislabelled sample over the epochs (left), and its running mean (right).
+    """The margin of one clean and one mislabeled sample over the epochs (left), and its running mean (right).
 
     Args: pair with sample_id, wrong (bool), epoch, margin, aum
     """
     figure = panels(["margin", "AUM so far"], legend=True, share_y=True)
-    for wrong, kind, color in ((False, "clean", BLUE), (True, "mislabelled", VERMILION)):
+    for wrong, kind, color in ((False, "clean", BLUE), (True, "mislabeled", VERMILION)):
         some = pair[pair["wrong"] == wrong]
         name = f"{kind}, sample {int(some['sample_id'].iloc[0])}"
         for col, column in ((1, "margin"), (2, "aum")):
             add_line(figure, col, some["epoch"], some[column], name, color, axis="epoch")
-    figure.add_hline(y=0, line={"color": GREY, "width": 1})
+    figure.add_hline(y=0, line={"color": GRAY, "width": 1})
     figure.update_xaxes(title="epoch")
     return figure

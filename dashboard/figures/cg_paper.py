@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from dashboard import data
-from dashboard.charts import BLUE, DIVERGING, GREEN, GREY, VERMILION
+from dashboard.charts import BLUE, DIVERGING, GRAY, GREEN, VERMILION
 from dashboard.figures.declare import paper_figure
 from dashboard.figures.needs import Needs
 from dashboard.figures.panels import add_band, add_line, panels
@@ -56,7 +56,7 @@ def pruning_figure(points: pd.DataFrame) -> go.Figure:
             add_band(figure, col, share, by["mean"] - spread, by["mean"] + spread, colors[base])
             add_line(figure, col, share, by["mean"], base, colors[base], axis="% removed", mode="lines+markers")
         add_line(
-            figure, col, [0, 100 * (1 - points["kept_fraction"].min())], [full, full], "full set", GREY, dash="dash"
+            figure, col, [0, 100 * (1 - points["kept_fraction"].min())], [full, full], "full set", GRAY, dash="dash"
         )
     figure.update_xaxes(title="removed", ticksuffix=" %")
     figure.update_yaxes(title="test accuracy", ticksuffix=" %", col=1)
@@ -81,21 +81,21 @@ def detection(needs: Needs) -> go.Figure | None:
 
 
 def detection_figure(bins: pd.DataFrame, curves: Mapping[str, pd.DataFrame], noise_rate: float) -> go.Figure:
-    """The density of CG of clean and mislabelled samples, and how many of the latter each score finds.
+    """The density of CG of clean and mislabeled samples, and how many of the latter each score finds.
 
     Args: bins of cg with left, right, clean, mislabelled (samples); curves: by score, looked_at and found (0..1)
     """
-    figure = panels(["(a) density of cg", "(b) mislabelled among the examined"], legend=True)
+    figure = panels(["(a) density of cg", "(b) mislabeled among the examined"], legend=True)
     center, width = (bins["left"] + bins["right"]) / 2, bins["right"] - bins["left"]
-    for column, color in (("clean", BLUE), ("mislabelled", VERMILION)):
+    for column, name, color in (("clean", "clean", BLUE), ("mislabelled", "mislabeled", VERMILION)):
         figure.add_bar(
             x=center,
             y=bins[column] / max(1, bins[column].sum()) / width,
             width=width,
-            name=column,
+            name=name,
             marker={"color": color, "line": {"width": 0}},
             opacity=0.65,
-            hovertemplate=f"{column}<br>cg %{{x:.3g}}<extra></extra>",
+            hovertemplate=f"{name}<br>cg %{{x:.3g}}<extra></extra>",
             row=1,
             col=1,
         )
@@ -103,12 +103,12 @@ def detection_figure(bins: pd.DataFrame, curves: Mapping[str, pd.DataFrame], noi
     for score, curve in curves.items():
         add_line(figure, 2, 100 * curve["looked_at"], 100 * curve["found"], score, tints[score], axis="% examined")
     add_line(figure, 2, [0, 100 * noise_rate, 100], [0, 100, 100], "oracle", GREEN, dash="dash", width=1.5)
-    add_line(figure, 2, [0, 100], [0, 100], "random", GREY, dash="dot", width=1.5)
+    add_line(figure, 2, [0, 100], [0, 100], "random", GRAY, dash="dot", width=1.5)
     figure.update_layout(barmode="overlay", bargap=0)
     figure.update_xaxes(title="cg", col=1)
     figure.update_yaxes(title="density", col=1)
     figure.update_xaxes(title="examined, highest first", ticksuffix=" %", col=2)
-    figure.update_yaxes(title="of the mislabelled", ticksuffix=" %", col=2)
+    figure.update_yaxes(title="of the mislabeled", ticksuffix=" %", col=2)
     return figure
 
 
@@ -211,7 +211,7 @@ def window_figure(windows: pd.DataFrame, scores: pd.DataFrame) -> go.Figure:
         add_line(figure, 1, offset, by["mean"], str(score), tints[str(score)], axis="offset %", mode="lines+markers")
         figure.update_xaxes(title="offset, % of the ranks", col=1)
         figure.update_yaxes(title="test accuracy", ticksuffix=" %", col=1)
-    for wrong, name, color in ((False, "clean", BLUE), (True, "mislabelled", VERMILION)) if len(scores) else ():
+    for wrong, name, color in ((False, "clean", BLUE), (True, "mislabeled", VERMILION)) if len(scores) else ():
         some = scores.iloc[:: -(-len(scores) // DRAWN_SAMPLES)]
         some = some[some["wrong"] == wrong]
         figure.add_scattergl(
@@ -225,7 +225,7 @@ def window_figure(windows: pd.DataFrame, scores: pd.DataFrame) -> go.Figure:
             col=len(titles),
         )
     if len(scores):
-        figure.add_vline(x=0, line={"color": GREY, "width": 1.5, "dash": "dash"}, row=1, col=len(titles))
+        figure.add_vline(x=0, line={"color": GRAY, "width": 1.5, "dash": "dash"}, row=1, col=len(titles))
         figure.update_xaxes(title="partial cg", col=len(titles))
         figure.update_yaxes(title="cg", ticksuffix="", col=len(titles))
     return figure

@@ -1,4 +1,4 @@
-"""Figures of PRUNE (Freese and Theunissen): pruning curves on clean and on noised labels, ranks before and after noise."""
+"""Figures of PRUNE (Freese and Theunissen): pruning curves on clean and on noisy labels, ranks before and after noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard import data
-from dashboard.charts import BLUE, GREY, GRID, VERMILION
+from dashboard.charts import BLUE, GRAY, GRID, VERMILION
 from dashboard.clouds import linear_fit
 from dashboard.figures.declare import paper_figure
 from dashboard.figures.needs import Needs
@@ -93,7 +93,7 @@ def rank_figure(ranks: Mapping[str, pd.DataFrame]) -> go.Figure:
     figure = panels([f"rank by {score}" for score in ranks], 520, legend=True)
     for col, points in enumerate(ranks.values(), start=1):
         some = points.iloc[:: -(-len(points) // DRAWN_SAMPLES)]
-        for wrong, name, color in ((False, "not corrupted", GREY), (True, "corrupted", VERMILION)):
+        for wrong, name, color in ((False, "not corrupted", GRAY), (True, "corrupted", VERMILION)):
             of = some[some["wrong"] == wrong]
             figure.add_scattergl(
                 x=of["x"].to_numpy(np.float32),

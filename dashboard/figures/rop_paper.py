@@ -1,4 +1,4 @@
-"""Figure of ROP: relabelling by neighbouring-label inconsistency."""
+"""Figure of ROP: relabeling by neighboring-label inconsistency."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def relabeling_figure(bins: pd.DataFrame) -> go.Figure:
     """
     figure = new_figure(420, x="nli", y="label is the true one", legend=True, top=36)
     center, width = (bins["left"] + bins["right"]) / 2, bins["right"] - bins["left"]
-    for column, name, color in (("given", "labels as they are", FAINT), ("accuracy", "after relabelling", BLUE)):
+    for column, name, color in (("given", "labels as they are", FAINT), ("accuracy", "after relabeling", BLUE)):
         figure.add_bar(
             x=center,
             y=100 * bins[column],

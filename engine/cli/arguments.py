@@ -72,6 +72,12 @@ def option_parameters(spec: type[Any]) -> list[inspect.Parameter]:
     return parameters
 
 
+def _formats() -> str:
+    from engine.queries.writers import formats_help
+
+    return formats_help()
+
+
 def _models() -> str:
     from engine.training.models import MODELS
 
@@ -97,12 +103,12 @@ def _sources() -> str:
     return source_help()
 
 
-DECLARED = {"models": _models, "noise": _noise, "samplers": _samplers, "sources": _sources}
+DECLARED = {"formats": _formats, "models": _models, "noise": _noise, "samplers": _samplers, "sources": _sources}
 """What the texts of help name and do not repeat: it is declared where it is written."""
 
 
 def fill_help(text: str) -> str:
-    """A text of help with what is declared elsewhere filled in for {models}, {noise}, {samplers} and {sources}."""
+    """A text of help with what is declared elsewhere filled in for {models} and the other names of DECLARED."""
     for name, declared in DECLARED.items():
         if f"{{{name}}}" in text:
             text = text.replace(f"{{{name}}}", declared())

@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import Dataset, Json, Root, Run, report
+from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
 from engine.store.atomic import write_export
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
+
+PRINTED_ROWS = 10_000
+"""Rows that `winnow query` prints as a table at most."""
 
 
 @app.command()
@@ -91,14 +94,13 @@ def evaluate(
     print_table([row for row in rows if row["kind"] == "rule"], of_rules)
 
 
-@app.command()
+@app.command(cls=DeclaredHelp)
 def select(
     dataset: Dataset,
     order: Annotated[
         str,
         typer.Argument(
-            help="What stays: a score (its hardest) or a score with * (its easiest), random, oracle, moderate, kcenter, "
-            "craig, pr4rel, fdmat, 'ccs(nli,beta=0.1)', 'window(aum,offset=0.2)'."
+            help="What stays: a score (its hardest samples), a score with * (its easiest), or one of {samplers}."
         ),
     ],
     keep: Annotated[float, typer.Option(help="Share of the training samples that stays, above 0 to 1.")],
@@ -107,9 +109,7 @@ def select(
         bool, typer.Option("--class-balanced", help="Keep the same share of each given class.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
-    format: Annotated[
-        str, typer.Option(help="csv, parquet, or npy (sample ids). (default: by the file's ending)")
-    ] = "",
+    format: Annotated[str, typer.Option(help="{formats}")] = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -160,15 +160,17 @@ def query(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Ask the views with SQL, read-only."""
-    from engine.queries.connection import connected, default_dataset, fetch_sql
+    """Query the views with SQL, read-only: one statement, of at most a minute and 2 GB of memory."""
+    from engine.queries.connection import connected, default_dataset
+    from engine.store.sql import fetch_answer
 
     if format not in ("table", "csv", "json"):
         raise SpecError(f"--format is '{format}'; allowed: table, csv, json")
+    printed = format == "table" and not json
     at = Workspace.open(workspace)
     chosen = dataset or default_dataset(at)
     with connected(at, chosen) as connection:
-        frame = fetch_sql(connection, sql)
+        frame, left_out = fetch_answer(connection, sql, rows=PRINTED_ROWS if printed else None)
     rows = records(frame)
     if json or format == "json":
         print_json(rows)
@@ -176,11 +178,13 @@ def query(
         typer.echo(frame.to_csv(index=False), nl=False)
     else:
         print_table(rows, [str(c) for c in frame.columns])
+        if left_out:
+            say(f"({left_out:,} more rows are left out; --format csv or json prints all)")
         if not dataset:
             say(f"({len(rows)} rows; dataset {chosen})")
 
 
-@app.command()
+@app.command(cls=DeclaredHelp)
 def export(
     dataset: Dataset,
     to: Annotated[Path, typer.Option(help="The file to write.")],
@@ -190,9 +194,7 @@ def export(
             help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
         ),
     ] = "true",
-    format: Annotated[
-        str, typer.Option(help="csv, parquet, or npy (sample ids). (default: by the file's ending)")
-    ] = "",
+    format: Annotated[str, typer.Option(help="{formats}")] = "",
     run: Annotated[str | None, typer.Option(help="Whose scores. (default: the latest run that has scores)")] = None,
     workspace: Root = None,
     json: Json = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -14,8 +15,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from engine.store.progress import Listener
+
+_MOST_CHARACTERS = 1_000  # of one cell of a table
 
 messages = Console(stderr=True, highlight=False)
 
@@ -31,12 +35,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Rows as a table on standard output."""
+    """Rows as a table on standard output: names and text as they are, never read as markup."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(_text(column), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*(_text(_cell(row.get(column))) for column in columns))
     Console(highlight=False, soft_wrap=False, width=None if Console().is_terminal else 160).print(table)
 
 
@@ -96,6 +100,13 @@ def _progress_line(title: str) -> Iterator[Listener]:
         yield listen
     finally:
         sys.stderr.write("\r" + " " * width + "\r")
+
+
+def _text(text: str) -> Text:
+    """Text as it is, but for what a terminal would obey (shown escaped) and what fills screens (cut)."""
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[:_MOST_CHARACTERS]}... ({len(text):,} characters)"
+    return Text(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text))
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Features of a torchvision model with weights from a file: neighbourhoods without training, and without a network."""
+"""Features of a torchvision model with weights from a file: neighborhoods without training, and without a network."""
 
 from __future__ import annotations
 

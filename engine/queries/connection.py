@@ -19,9 +19,8 @@ from engine.queries.views import DATASET_DATABASE, attach, attach_run, make_tabl
 from engine.store.decisions import fetch_decisions_log
 from engine.store.records import dataset_facts
 from engine.store.schema import UNREADABLE_COLUMNS
+from engine.store.sql import MEMORY_LIMIT, one_line
 from engine.store.workspace import Workspace
-
-MEMORY_LIMIT = "2GB"
 
 
 def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
@@ -130,13 +129,12 @@ def connected(
 def fetch_sql(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()
 ) -> pd.DataFrame:
-    """The rows of one query; a mistake in the SQL is a WinnowError with DuckDB's own words."""
+    """The rows of one query of ours (a person's goes through `fetch_answer`); a mistake in it is a WinnowError."""
     try:
         given = parameters if isinstance(parameters, dict) else list(parameters)
         return connection.execute(sql, given).df()
     except duckdb.Error as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise WinnowError(" ".join(lines[:2]) or "the query failed") from error
+        raise WinnowError(one_line(error)) from error
 
 
 # Runs and what they hold ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -14,6 +14,8 @@ import pandas as pd
 from engine.errors import NotFoundError
 from engine.queries.connection import MOST_FLAG, connected, fetch_sql, latest_run
 from engine.queries.summaries import fetch_epochs, fetch_evaluation, fetch_runs
+from engine.queries.writers import score_columns
+from engine.store.sql import identifier, literal
 from engine.store.workspace import Workspace
 
 
@@ -130,8 +132,7 @@ def fetch_samples(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
 def fetch_wide_scores(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
     """sample_id and one column per score (float32, NaN where a sample has none), by sample_id."""
-    names = _names(connection, "score", "scores", run_id)
-    columns = _columns(names, "any_value(value) FILTER (score = '{literal}')")
+    columns = score_columns(_names(connection, "score", "scores", run_id))
     return fetch_sql(
         connection,
         f"SELECT sample_id{columns} FROM scores WHERE run_id = ? GROUP BY sample_id ORDER BY sample_id",
@@ -145,7 +146,10 @@ def fetch_wide_flags(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.D
     A rule that does not judge a sample does not flag it. A rule may have the name of a score, hence the prefix.
     """
     rules = _names(connection, "rule", "flags", run_id)
-    columns = _columns(rules, "coalesce(bool_or(flagged) FILTER (rule = '{literal}'), false)", "flagged_")
+    columns = "".join(
+        f", coalesce(bool_or(flagged) FILTER (rule = {literal(rule)}), false) AS {identifier(f'flagged_{rule}')}"
+        for rule in rules
+    )
     return fetch_sql(
         connection,
         f"SELECT sample_id, {MOST_FLAG} AS flagged{columns} FROM flags WHERE run_id = ? "
@@ -157,12 +161,3 @@ def fetch_wide_flags(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.D
 def _names(connection: duckdb.DuckDBPyConnection, column: str, view: str, run_id: str) -> list[str]:
     found = connection.execute(f"SELECT DISTINCT {column} FROM {view} WHERE run_id = ? ORDER BY 1", [run_id]).fetchall()
     return [str(name) for (name,) in found]
-
-
-def _columns(names: Sequence[str], value: str, prefix: str = "") -> str:
-    """One column for each name, called by it: `value` with the name as an SQL literal."""
-    parts = []
-    for name in names:
-        literal, identifier = name.replace("'", "''"), f"{prefix}{name}".replace('"', '""')
-        parts.append(f', {value.format(literal=literal)} AS "{identifier}"')
-    return "".join(parts)

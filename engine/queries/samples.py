@@ -6,6 +6,7 @@ use the same text, so that what is seen is what is exported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -52,6 +53,8 @@ class Filter:
         check_range("high", self.high, self.low, 100)
         if 0 < len(self.region) < 3:
             raise SpecError(f"a region of {len(self.region)} points; allowed: 3 or more")
+        if not all(math.isfinite(value) for point in self.region for value in point):
+            raise SpecError("a region with a coordinate that is not a finite number; allowed: x,y of each corner")
 
 
 def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> str:
@@ -220,13 +223,6 @@ def fetch_neighbors(connection: duckdb.DuckDBPyConnection, run_id: str, sample_i
         connection,
         "SELECT rank, neighbor_id, similarity FROM neighbors WHERE run_id = ? AND sample_id = ? ORDER BY rank",
         [source_run(connection, "neighbors", run_id), sample_id],
-    )
-
-
-def fetch_export(connection: duckdb.DuckDBPyConnection, where: str) -> pd.DataFrame:
-    """sample_id, split, label, true_label, class_name, source of the training samples that meet a condition, by id."""
-    return fetch_sql(
-        connection, f"SELECT * FROM samples WHERE split = 'train' AND ({where or 'true'}) ORDER BY sample_id"
     )
 
 

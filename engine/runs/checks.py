@@ -39,7 +39,7 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
             f"{', '.join(mixed)} reads the trained network's last layer, which features of {spec.features} do not fit; "
             "leave it out or leave out --features"
         )
-    if any(found.family in ("geometry", "complexity") for found in scores):
+    if any(found.compares_classes for found in scores):
         check_classes(samples.labels)
     read = dict.fromkeys(name for found in scores for name in found.all_inputs)
     if spec.neighbors:

@@ -32,7 +32,7 @@ def plan_ingest_from(name: str, source: str | PathLike[str], options: Options) -
 
     Raises: SpecError for an unknown option, or a value that an option cannot take
     """
-    return IngestSpec(name=name, source=fspath(source), **_given("ingest", options, _types(IngestSpec)))
+    return IngestSpec(name=name, source=_read("from", source, str), **_given("ingest", options, _types(IngestSpec)))
 
 
 def plan_run_from(workspace: Workspace, dataset: str, options: Options) -> RunSpec:

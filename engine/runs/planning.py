@@ -55,7 +55,7 @@ def plan_run(
         single = min(sizes) < 2 or len(sizes) < 2
         passed = {s.name for s in resolved if s.needs_test} if not has_test(workspace, dataset) else set()
         passed |= {s.name for s in resolved if features and s.reads_features and not s.features_suffice}
-        passed |= {s.name for s in resolved if single and s.family in ("geometry", "complexity")}
+        passed |= {s.name for s in resolved if single and s.compares_classes}
         resolved = tuple(s for s in resolved if s.name not in passed or s.name in by_name)
     names = tuple(sorted(s.name for s in resolved))
     embedding = given.get("embedding", "umap" if everything else "none")

@@ -100,7 +100,7 @@ def plan_stacks(spec: PsiSpec, n: int, size: int) -> list[list[Network]]:
 def training_of(spec: PsiSpec, n: int, kept: int) -> TrainingSpec:
     """How a network on that many samples is trained.
 
-    steps="fixed": for as many optimiser steps as the full set, in whole epochs.
+    steps="fixed": for as many optimizer steps as the full set, in whole epochs.
     """
     if spec.steps == "epochs":
         return spec.training
@@ -118,7 +118,7 @@ def network_id(spec: PsiSpec, training: TrainingSpec, kept: Tensor, seed: int) -
 
 def check_points(spec: PsiSpec, n: int) -> None:
     """Raise SpecError unless every point prunes at least one sample more than the last and leaves two to train on."""
-    most = min(int(n * spec.until + 1e-9), n - 1)  # batch normalisation cannot train on one sample
+    most = min(int(n * spec.until + 1e-9), n - 1)  # batch normalization cannot train on one sample
     if spec.points > most:
         what = f"for {n} training samples" + (f" of which {spec.until:g} are pruned" if spec.until < 1 else "")
         raise SpecError(f"--points is {spec.points}; allowed: 2 to {most} {what}")

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 Array = np.ndarray[Any, Any]
 
 FOUND_AT = (10, 20, 30)
-"""Per cent of the samples, hardest first, of which the share of the mislabelled among them is kept as a metric."""
+"""Where the recall is taken: the hardest 10, 20 and 30 % of the samples."""
 
 
 def evaluate_detection(suspicion: Array, mislabelled: Array) -> dict[str, float]:
@@ -32,7 +32,8 @@ def evaluate_detection(suspicion: Array, mislabelled: Array) -> dict[str, float]
 def evaluate_score(ranks: Array, mislabelled: Array) -> dict[str, float]:
     """Detection quality of a score whose hardest samples are the suspects: `evaluate_detection` of its ranks.
 
-    Beside it found_at_10, found_at_20 and found_at_30: the share of the mislabelled among the hardest 10, 20 and 30 %.
+    Beside it found_at_10, found_at_20 and found_at_30: the recall at the top 10, 20 and 30 %, that is the share of the
+    mislabelled that lie among so many of the hardest samples.
 
     Args: ranks (N,), 0 = easiest; mislabelled (N,) bool
     """

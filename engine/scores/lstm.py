@@ -224,7 +224,7 @@ def _hold_out(mislabelled: Tensor, generator: torch.Generator) -> Tensor:
     for wrong in (True, False):
         members = (mislabelled.cpu() == wrong).nonzero()[:, 0]
         if len(members) < 2:
-            kind = "mislabelled" if wrong else "correctly labelled"
+            kind = "mislabelled" if wrong else "correctly labeled"
             raise ScoreInputError(
                 f"{len(members)} of {len(mislabelled)} samples are {kind}; a detector needs at least 2 of each: "
                 "inject noise into a dataset (winnow ingest --noise symmetric:0.3) and train it there"

@@ -93,7 +93,7 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 @dataclass(frozen=True)
 class Score:
-    """One row of the catalogue. `recorded` is set for scores whose value the recorder keeps at every epoch."""
+    """One row of the catalog. `recorded` is set for scores whose value the recorder keeps at every epoch."""
 
     name: str
     title: str
@@ -174,6 +174,11 @@ class Score:
         return bool(self.recorded) or bool(self.dynamics)
 
     @property
+    def compares_classes(self) -> bool:
+        """Whether it needs two classes, and two samples or more of each (`check_classes`)."""
+        return self.family in ("geometry", "complexity")
+
+    @property
     def per_seed(self) -> bool:
         """Whether it is computed in each seed and averaged."""
         return self.over_dynamics or self.every_seed
@@ -203,11 +208,11 @@ def score(
     flags_above: float | None = None,
     flags_by: Callable[..., Tensor] | None = None,
 ) -> Callable[[F], F]:
-    """Put a function into the catalogue under its own name.
+    """Put a function into the catalog under its own name.
 
     Args:
         higher_means: what a larger value says of the sample
-        version: 1, and one more whenever the same inputs give other values: a run asked for again is then computed anew
+        version: 1, and one more whenever the same inputs give other values: the next run computes them anew
         value_range: smallest and largest possible value
         source: paper and equation
         recorded: for a function of one epoch's logits or probs: the column of the dynamics its values are
@@ -290,14 +295,14 @@ def find_score(name: str) -> Score:
 
 
 def resolve_scores(names: Sequence[str]) -> tuple[Score, ...]:
-    """The scores asked for, once each.
+    """The scores of these names, once each.
 
-    `all` stands for every one of the catalogue, `standard` for those that take no longer than the training.
+    `all` stands for every one of the catalog, `standard` for those that take no longer than the training.
     """
     groups = {"all": list(all_scores()), "standard": [s.name for s in all_scores().values() if not s.heavy]}
     expanded = [n for name in names for n in groups.get(name, [name])]
     if not expanded:
-        raise SpecError("no score was asked; allowed: standard, all, or names from `winnow scores`")
+        raise SpecError("no score was given; allowed: standard, all, or names from `winnow scores`")
     return tuple({n: find_score(n) for n in expanded}.values())
 
 
@@ -379,6 +384,6 @@ def check_classes(labels: Tensor) -> None:
         raise ScoreInputError(f"all {len(labels)} samples have the label {int(present[0])}; two classes are needed")
     if int(counts.min()) < 2:
         raise ScoreInputError(
-            f"class {int(present[counts.argmin()])} has a single sample, so nothing can be said about it against its "
-            "own class; add samples or leave the class out"
+            f"class {int(present[counts.argmin()])} has a single sample, so it cannot be compared with others of "
+            "its class; add samples or leave the class out"
         )

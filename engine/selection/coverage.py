@@ -23,12 +23,12 @@ Array = np.ndarray[Any, Any]
 
 @sampler()
 def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor:
-    """Greedy k-centre: from a random sample on, add the one farthest from all kept.
+    """Greedy k-center: from a random sample on, add the one farthest from all kept.
 
     A running minimum of squared Euclidean distances, O(budget N D); at most twice the optimal radius.
 
     Args:    features (N, D)
-    Source:  Sener & Savarese 2018, algorithm 1. The paper starts from the labelled pool; here there is none.
+    Source:  Sener & Savarese 2018, algorithm 1. The paper starts from the labeled pool; here there is none.
     """
     points = _finite("features", features)
     squares = points.square().sum(1)
@@ -62,10 +62,10 @@ def craig(budget: int, probs: Tensor, labels: Tensor, generator: torch.Generator
     """Facility location over last-layer gradients: every sample has a kept one with nearly its gradient.
 
     g_i = p_i - onehot(y_i); greedy maximum of sum_i max_{j kept} (r - ||g_i - g_j||), lazily evaluated, over each
-    sample's nearest neighbours; r is the largest distance in their lists. `craig_weights` gives the weights.
+    sample's nearest neighbors; r is the largest distance in their lists. `craig_weights` gives the weights.
 
     Args:    probs (N, C); labels (N,); neighbors: exact from N on
-    Source:  Mirzasoleiman et al. 2020, algorithm 1. Departs: sparse neighbours; per class only when class-balanced.
+    Source:  Mirzasoleiman et al. 2020, algorithm 1. Departs: sparse neighbors; per class only when class-balanced.
     """
     gradients = _gradients(probs, labels)
     ids, distances = _nearest(gradients, min(neighbors, len(gradients)))
@@ -90,13 +90,13 @@ def pr4rel(
     threshold: float = 0.975,
     neighbors: int = 512,
 ) -> Tensor:
-    """Keep what makes the neighbours of as many samples as possible confident, so that relabelling works.
+    """Keep what makes the neighbors of as many samples as possible confident, so that relabeling works.
 
     Greedy maximum of sum_i tanh(c_i), c_i = sum over kept j with cos(i, j) >= threshold of cos(i, j) max_c p_jc,
     the sample itself included.
 
     Args:    features (N, D), non-zero; probs (N, C); threshold: 0.975 for ten classes
-    Source:  Park et al. 2023 (Prune4ReL), eq. 6 and algorithm 1. Departs: of each sample's neighbours only the
+    Source:  Park et al. 2023 (Prune4ReL), eq. 6 and algorithm 1. Departs: of each sample's neighbors only the
              nearest `neighbors` count, exact where no sample has more above the threshold.
     """
     unit = unit_rows(_finite("features", features))
@@ -122,7 +122,7 @@ def fdmat(
 ) -> Tensor:
     """Keep per class the samples that optimal transport sends to their own class with the largest share.
 
-    Features go through sign(h)|h|^power, unit length, centring and unit length again; prototypes are class means;
+    Features go through sign(h)|h|^power, unit length, centering and unit length again; prototypes are class means;
     Sinkhorn with kernel exp(-sharpness ||h - m||^2) transports N samples of mass 1 to classes of their sizes. The
     budget is split over the classes by their sizes; within a class the share of a sample's mass that reaches its
     given class decides, ties by the distance to the prototype.

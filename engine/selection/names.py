@@ -116,13 +116,6 @@ def sampler_help() -> list[dict[str, Any]]:
     ]
 
 
-def order_help() -> str:
-    """What an order may be, in one line of help."""
-    alone = ", ".join(scoreless())
-    others = ", ".join(f"'{row['form']}'" for row in sampler_help() if "(SCORE" in row["form"])
-    return f"a score (prunes its easiest first), a score with * behind it (its hardest first), {alone}, {others}"
-
-
 def _form(found: Sampler) -> str:
     given = Order(found.name, "SCORE" if found.reads_score else "", found.options)
     return given.name

@@ -311,8 +311,8 @@ def main() -> None:
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
     print(
-        f"{out}: {given['n']:,} samples in {time.perf_counter() - started:.0f} s, {size / 1e9:.2f} GB on disk, "
-        f"at most {peak:.1f} GiB of memory"
+        f"{out}: {given['n']:,} samples in {time.perf_counter() - started:.0f} s ({time.process_time():.0f} s of CPU "
+        f"time), {size / 1e9:.2f} GB on disk, at most {peak:.1f} GiB of memory"
     )
 
 

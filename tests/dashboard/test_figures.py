@@ -90,8 +90,8 @@ def test_cg_6_draws_the_panels_there_is_something_for() -> None:
     scatter = pd.DataFrame({"x": [-1.0, 2.0], "y": [0.0, 3.0], "wrong": [False, True]})
     both = cg_paper.window_figure(windows, scatter)
     assert lines(both) == {"cg": [60, 80]}
-    assert [(t.name, t.xaxis) for t in both.data[-2:]] == [("clean", "x2"), ("mislabelled", "x2")]
-    assert [t.name for t in cg_paper.window_figure(pd.DataFrame(), scatter).data] == ["clean", "mislabelled"]
+    assert [(t.name, t.xaxis) for t in both.data[-2:]] == [("clean", "x2"), ("mislabeled", "x2")]
+    assert [t.name for t in cg_paper.window_figure(pd.DataFrame(), scatter).data] == ["clean", "mislabeled"]
     assert lines(cg_paper.window_figure(windows, pd.DataFrame())) == {"cg": [60, 80]}
 
 
@@ -106,7 +106,7 @@ def test_aum_2_is_green_where_the_given_label_leads_and_vermilion_where_it_does_
     areas = {(t.name, t.xaxis): list(t.y) for t in figure.data if t.fill == "tonexty"}
     assert areas["ahead", "x"] == [3, 3] and areas["behind", "x"] == [1, 1]
     assert areas["ahead", "x2"] == [3, 3] and areas["behind", "x2"] == [1, 1]
-    assert [a.text for a in figure.layout.annotations] == ["dog, easy to learn", "bird, mislabelled as dog"]
+    assert [a.text for a in figure.layout.annotations] == ["dog, easy to learn", "bird, mislabeled as dog"]
 
 
 def test_aum_3_marks_every_threshold() -> None:
@@ -130,8 +130,8 @@ def test_aum_6_is_the_margin_and_beside_it_its_running_mean() -> None:
         }
     )  # fmt: skip
     figure = aum_paper.margin_figure(pair)
-    assert lines(figure) == {"clean, sample 4": [1, 3], "mislabelled, sample 7": [-1, 1]}
-    assert lines(figure, "x2") == {"clean, sample 4": [1, 2], "mislabelled, sample 7": [-1, 0]}
+    assert lines(figure) == {"clean, sample 4": [1, 3], "mislabeled, sample 7": [-1, 1]}
+    assert lines(figure, "x2") == {"clean, sample 4": [1, 2], "mislabeled, sample 7": [-1, 0]}
 
 
 def test_rop_3_is_a_bar_per_bin_in_front_of_the_labels_as_they_are() -> None:

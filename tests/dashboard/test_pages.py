@@ -172,7 +172,7 @@ def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspac
     n = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train'")
     flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged AND rule = 'aum_threshold'")
     assert f"Training samples {n:,}" in said
-    assert "Mislabelled 20.0 %" in said
+    assert "Mislabeled 20.0 %" in said
     assert "Input 1 × 8 × 8" in said
     assert "derived from **digits**, label noise **symmetric:0.2**" in said
     assert f"{flagged:,} of {n:,} flagged by aum_threshold" in said
@@ -181,8 +181,8 @@ def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspac
 
 def test_the_clean_set_claims_no_detection(open_page: Open, demo_workspace: Path) -> None:
     said = text(open_page(demo_workspace, "overview", dataset="digits"))
-    assert "Mislabelled" in said
-    assert "What finds the mislabelled" not in said
+    assert "Mislabeled" in said
+    assert "How well each score finds the mislabeled" not in said
     assert "Label noise" not in said
 
 
@@ -191,7 +191,7 @@ def test_the_gallery_counts_what_passes_the_filters_of_its_address(open_page: Op
     n = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train' AND label = 3 AND true_label <> 3")
     app = open_page(demo_workspace, "gallery", dataset="digits-noisy", label="3", truth="wrong")
     assert f"**{n:,}** of {total:,}" in text(app)
-    assert [b.label for b in app.button if str(b.key).startswith("chip_")] == ["given 3", "mislabelled", "clear all"]
+    assert [b.label for b in app.button if str(b.key).startswith("chip_")] == ["given 3", "mislabeled", "clear all"]
 
 
 def test_a_chip_takes_its_filter_out_of_the_address(open_page: Open, demo_workspace: Path) -> None:
@@ -238,7 +238,7 @@ def test_the_detail_says_why_a_sample_is_flagged(open_page: Open, demo_workspace
     assert f"Sample {worst}" in said
     assert "the networks preferred" in said and "over the given" in said
     assert "is below the threshold" in said and "**flagged**" in said
-    assert "Nearest in the network's eyes" in said
+    assert "Nearest neighbors (cosine of the features)" in said
 
 
 @pytest.mark.parametrize("sample", ["999999", "1500"])  # none such; one of the test split
@@ -291,7 +291,7 @@ def test_scores_tell_the_version_of_their_formula(open_page: Open, demo_workspac
 def test_comparisons_open_one_by_one(open_page: Open, demo_workspace: Path) -> None:
     assert "Spearman" in text(open_page(demo_workspace, "compare", dataset="digits-noisy", x="aum", y="el2n"))
     said = text(open_page(demo_workspace, "compare", dataset="digits-noisy", compare="noise"))
-    assert "the mislabelled moved from rank" in said
+    assert "the mislabeled moved from rank" in said
     assert "Spearman correlation" in text(open_page(demo_workspace, "compare", dataset="digits-noisy", compare="all"))
 
 

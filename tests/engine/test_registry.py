@@ -1,4 +1,4 @@
-"""Every score of the catalogue keeps the same promises: shape, dtype, range, and no favourite position."""
+"""Every score of the catalog keeps the same promises: shape, dtype, range, and no favorite position."""
 
 import math
 import subprocess
@@ -77,11 +77,11 @@ def permuted(name: str, value: Any, order: torch.Tensor) -> Any:
     if axis is None:
         return value
     if name == "neighbor_ids":
-        value = torch.argsort(order)[value]  # the neighbours, too, have moved
+        value = torch.argsort(order)[value]  # the neighbors, too, have moved
     return value.index_select(axis, order)
 
 
-def test_there_is_an_input_here_for_every_input_of_the_catalogue():
+def test_there_is_an_input_here_for_every_input_of_the_catalog():
     assert set(make_inputs()) == set(INPUTS)
 
 
@@ -224,7 +224,7 @@ def test_scores_are_resolved_once_each():
         "consistency",
     }
     assert set(all_scores()) - {s.name for s in resolve_scores(["standard"])} == heavy
-    with pytest.raises(SpecError, match="no score was asked"):
+    with pytest.raises(SpecError, match="no score was given"):
         resolve_scores([])
 
 

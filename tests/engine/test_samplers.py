@@ -143,8 +143,8 @@ def test_kcenter_is_the_greedy_cover_and_within_twice_the_optimum():
     kept = select("kcenter", 3, {"features": features, "generator": torch.Generator().manual_seed(0)}).tolist()
     distance = torch.cdist(features, features)
 
-    def radius(centres):
-        return float(distance[:, list(centres)].amin(1).max())
+    def radius(centers):
+        return float(distance[:, list(centers)].amin(1).max())
 
     greedy = [int(torch.randint(14, (1,), generator=torch.Generator().manual_seed(0)))]
     while len(greedy) < 3:
@@ -196,11 +196,11 @@ def test_pr4rel_is_the_plain_greedy():
 
 def test_fdmat_leaves_out_samples_that_lie_with_another_class():
     generator = torch.Generator().manual_seed(0)
-    centres = torch.tensor([[9.0, 1, 1], [1, 9, 1], [1, 1, 9]])
+    centers = torch.tensor([[9.0, 1, 1], [1, 9, 1], [1, 1, 9]])
     labels = torch.arange(3).repeat_interleave(20)
-    features = centres[labels] + 0.3 * torch.randn(60, 3, generator=generator)
+    features = centers[labels] + 0.3 * torch.randn(60, 3, generator=generator)
     wrong = [4, 23, 41]
-    features[wrong] = centres[(labels[wrong] + 1) % 3]
+    features[wrong] = centers[(labels[wrong] + 1) % 3]
     kept = select("fdmat", 57, {"features": features, "labels": labels})
     assert set(range(60)) - set(kept.tolist()) == set(wrong)
 

@@ -16,7 +16,6 @@ from engine.queries.samples import (
     Filter,
     condition,
     fetch_cards,
-    fetch_export,
     fetch_facets,
     fetch_ids,
     fetch_labels,
@@ -27,7 +26,7 @@ from engine.queries.samples import (
     fetch_sample_scores,
     fetch_trajectory,
 )
-from engine.queries.writers import export
+from engine.queries.writers import export, export_bytes, fetch_selected
 from engine.store.workspace import Workspace
 
 
@@ -144,7 +143,14 @@ def test_a_name_that_the_run_does_not_have_is_said(raw: Raw, changes: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"low": -1}, {"low": 60, "high": 40}, {"high": 101}, {"region": ((0.0, 0.0), (1.0, 1.0))}]
+    "changes",
+    [
+        {"low": -1},
+        {"low": 60, "high": 40},
+        {"high": 101},
+        {"region": ((0.0, 0.0), (1.0, 1.0))},
+        {"region": ((0, 0), (1, 1), (float("nan"), 1))},
+    ],
 )
 def test_a_filter_refuses_what_makes_no_sense(changes: dict[str, object]) -> None:
     with pytest.raises(SpecError):
@@ -237,8 +243,8 @@ def test_what_a_page_keeps_is_what_the_command_line_writes(raw: Raw, tmp_path: P
     )
     where = condition(raw.connection, raw.run, wanted)
     for text in (where, f"NOT ({where})"):
-        kept = fetch_export(raw.connection, text)
+        kept = fetch_selected(raw.connection, text)
         export(raw.workspace, "digits-noisy", text, tmp_path / "kept.csv")
-        written = pd.read_csv(tmp_path / "kept.csv")
-        assert written["sample_id"].tolist() == kept["sample_id"].tolist()
+        assert (tmp_path / "kept.csv").read_bytes() == export_bytes(kept, "csv")
+        assert kept["sample_id"].tolist() == sorted(fetch_ids(raw.connection, raw.run, wanted)) or text != where
         assert len(kept) > 0

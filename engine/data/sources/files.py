@@ -155,7 +155,7 @@ def idx_folder(named: Named) -> Source:
     test_images, test_labels = _read_pair(files, "test")
     if test_labels.max(initial=0) >= len(classes):
         raise SourceError(
-            f"{files['test', 'labels']} has label {test_labels.max()}, the training labels have none such"
+            f"{files['test', 'labels']} has label {test_labels.max()}; the training labels end at {len(classes) - 1}"
         )
     return Source(classes, train, _idx_part(test_images, test_labels, files["test", "images"].name))
 

@@ -46,17 +46,17 @@ def pending() -> bool:
 
 
 def job_bar(job: data.Job, waiting: bool) -> None:
-    """How far a curve is, with what can be asked of it. waiting: a command is on its way to be a run."""
+    """How far a curve is, with the buttons that pause, resume and delete it. waiting: a command is on its way to be a run."""
     title = f"**{widgets.plain(job.title or job.run_id)}**"
     with st.container(horizontal=True, vertical_alignment="center", key=f"job_{job.run_id}"):
         if job.state == "running":
             done, per_minute = data.throughput(job.run_id)
-            told = [
+            facts = [
                 f"{done:,} networks",
                 f"{per_minute:.0f} a minute" if per_minute >= 10 else f"{per_minute:.1f} a minute",
             ]
-            told += [f"{widgets.duration(job.seconds_left)} left"] if job.seconds_left is not None else []
-            text = f"{title} · {100 * job.fraction:.0f} % · {' · '.join(told)}"
+            facts += [f"{widgets.duration(job.seconds_left)} left"] if job.seconds_left is not None else []
+            text = f"{title} · {100 * job.fraction:.0f} % · {' · '.join(facts)}"
             st.progress(min(1.0, job.fraction), text=text, width="stretch")
             st.button(
                 "Pause",
@@ -67,9 +67,9 @@ def job_bar(job: data.Job, waiting: bool) -> None:
                 help=f"Stops it within seconds and keeps what is trained, as `winnow cancel {job.run_id}` does.",
             )
         else:
-            state_told = "paused" if job.state == "cancelled" else job.state
-            told_more = f": {widgets.plain(job.message)}" if job.message else ""
-            text = f"{title} · {100 * job.fraction:.0f} % · {state_told}{told_more}"
+            shown = "paused" if job.state == "cancelled" else job.state
+            reason = f": {widgets.plain(job.message)}" if job.message else ""
+            text = f"{title} · {100 * job.fraction:.0f} % · {shown}{reason}"
             st.progress(min(1.0, job.fraction), text=text, width="stretch")
             st.button(
                 "Resume",
@@ -116,7 +116,7 @@ def default_orders(scores: Sequence[str], truth_known: bool) -> list[str]:
 
 
 def curve_form(view: View) -> None:
-    """What a curve is asked to be, how much work that is, and the button that starts it."""
+    """What a curve should be, how much work that is, and the button that starts it."""
     facts, scores = data.dataset_facts(view.at), scores_of(view)
     if not facts["test"]:
         st.markdown("A curve needs a test split to measure on, and this set has none.")
@@ -182,10 +182,10 @@ def epoch_mover(view: View) -> None:
             st.rerun()
     st.plotly_chart(psi_charts.epoch_chart(quality, column, epoch), config=charts.NO_BAR, key="epoch_chart")
     here = quality.set_index("epoch").loc[epoch]
-    said = [f"**{score}**"]
-    said += [f"ROC AUC {here['roc_auc']:.3f}"] if pd.notna(here["roc_auc"]) else []
-    said += [f"Spearman {here['stability']:.3f} with epoch {epoch + 1}"] if pd.notna(here["stability"]) else []
-    told = (
+    words = [f"**{score}**"]
+    words += [f"ROC AUC {here['roc_auc']:.3f}"] if pd.notna(here["roc_auc"]) else []
+    words += [f"Spearman {here['stability']:.3f} with epoch {epoch + 1}"] if pd.notna(here["stability"]) else []
+    source = (
         "It is there: prune by it above." if there else "It is read from the dynamics of this run; nothing is trained."
     )
-    st.caption(f"{' · '.join(said)}. {told if trained else ''}")
+    st.caption(f"{' · '.join(words)}. {source if trained else ''}")

@@ -1,0 +1,120 @@
+"""Export: which samples, in which formats, and the same bytes for the command line and the page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from engine.errors import SpecError, WinnowError
+from engine.queries.connection import connected
+from engine.queries.writers import (
+    WRITERS,
+    export,
+    export_bytes,
+    export_samples,
+    fetch_selected,
+    formats_help,
+    write_frame,
+)
+from engine.store.workspace import Workspace
+
+FRAME = pd.DataFrame(
+    {
+        "sample_id": np.array([2, 5], np.int32),
+        "label": [1, 0],
+        "true_label": pd.array([1, None], "Int64"),
+        "class_name": ["ü", 'a"b'],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def opened(noisy: tuple[Path, str]) -> Iterator[tuple[Workspace, str, duckdb.DuckDBPyConnection]]:
+    root, dataset = noisy
+    with connected(Workspace.open(root), dataset) as connection:
+        yield Workspace.open(root), dataset, connection
+
+
+def test_each_format_holds_what_it_says() -> None:
+    assert export_bytes(FRAME, "csv").decode() == 'sample_id,label,true_label,class_name\n2,1,1,ü\n5,0,,"a""b"\n'
+    assert export_bytes(FRAME, "txt") == b"2\n5\n"
+    assert np.load(io.BytesIO(export_bytes(FRAME, "npy"))).tolist() == [2, 5]
+    pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(export_bytes(FRAME, "parquet"))), FRAME, check_dtype=False)
+    assert set(WRITERS) == {"csv", "parquet", "npy", "txt"}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_writes_a_file_of_its_ending_and_is_in_the_help(name: str, tmp_path: Path) -> None:
+    declared = WRITERS[name]
+    assert declared.holds and declared.title and "/" in declared.media_type
+    assert f"{name}: {declared.holds[0].lower()}{declared.holds[1:]}" in formats_help()
+    write_frame(FRAME, tmp_path / f"out.{name.upper()}")
+    assert (tmp_path / f"out.{name.upper()}").read_bytes() == export_bytes(FRAME, name)
+    assert [p.name for p in tmp_path.iterdir()] == [f"out.{name.upper()}"]
+
+
+def test_what_is_selected_is_what_its_sql_says(opened: tuple[Workspace, str, duckdb.DuckDBPyConnection]) -> None:
+    workspace, dataset, connection = opened
+    run = (
+        "(SELECT run_id FROM runs WHERE run_id IN (SELECT run_id FROM scores) ORDER BY created_at DESC, run_id LIMIT 1)"
+    )
+    cases = {
+        "": "true",
+        "aum > 0 AND label <> 1": f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = 'aum' "
+        "AND value > 0) AND label <> 1",
+        "flagged": f"sample_id IN (SELECT sample_id FROM flags WHERE run_id = {run} GROUP BY sample_id "
+        "HAVING 2 * count(*) FILTER (flagged) >= count(*))",
+        "action = 'drop'": "sample_id IN (SELECT sample_id FROM decisions WHERE action = 'drop')",
+        "COLUMNS('^(el2n|aum)$') > 0": f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score IN "
+        "('el2n', 'aum') GROUP BY sample_id HAVING min(value) > 0)",
+    }
+    for where, meant in cases.items():
+        found = fetch_selected(connection, where)
+        expected = connection.execute(
+            f"SELECT sample_id FROM samples WHERE split = 'train' AND {meant} ORDER BY sample_id"
+        ).fetchall()
+        assert found["sample_id"].tolist() == [i for (i,) in expected], where
+        assert list(found.columns) == ["sample_id", "split", "label", "true_label", "class_name", "source"]
+        assert found["true_label"].dtype == "Int64"
+
+
+def test_an_export_is_the_bytes_of_what_is_selected(
+    opened: tuple[Workspace, str, duckdb.DuckDBPyConnection], tmp_path: Path
+) -> None:
+    workspace, dataset, connection = opened
+    kept, total = export(workspace, dataset, "aum > 0", tmp_path / "kept.csv")
+    frame = fetch_selected(connection, "aum > 0")
+    assert 0 < kept == len(frame) < total
+    assert (tmp_path / "kept.csv").read_bytes() == export_bytes(frame, "csv")
+    ids = frame["sample_id"].tolist()[:4]
+    assert export_samples(workspace, dataset, ids, tmp_path / "some.csv", weights=[1, 2, 3, 0.5]) == (4, total)
+    written = pd.read_csv(tmp_path / "some.csv")
+    assert written["sample_id"].tolist() == ids and written["weight"].tolist() == [1, 2, 3, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("1) UNION SELECT sample_id, split, label, 1, 'x', 'y' FROM samples; --", "not one SQL expression"),
+        ("true; DROP VIEW scores", "not one SQL expression"),
+        ("no_such_score > 0", "no_such_score"),
+        ("label = (SELECT 1 FROM read_csv('/etc/passwd'))", "disabled"),
+    ],
+)
+def test_a_wrong_condition_is_one_line_and_writes_nothing(
+    opened: tuple[Workspace, str, duckdb.DuckDBPyConnection], tmp_path: Path, where: str, said: str
+) -> None:
+    with pytest.raises(WinnowError, match=said) as error:
+        export(opened[0], opened[1], where, tmp_path / "kept.csv")
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_format_is_named_with_the_nearest(opened: tuple[Workspace, str, object], tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="unknown format 'parkuet'; did you mean 'parquet'"):
+        export(opened[0], opened[1], "true", tmp_path / "kept.csv", "parkuet")

@@ -74,7 +74,7 @@ def evaluate(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Tell how well scores and rules find the mislabelled, where the truth is known; the best first."""
+    """Tell how well scores and rules find the mislabeled, where the truth is known; the best first."""
     from engine.queries.connection import connected
     from engine.queries.summaries import fetch_evaluation
 

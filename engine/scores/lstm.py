@@ -79,7 +79,7 @@ def resample(p_given: Tensor, epochs: int) -> Tensor:
 @score(higher_means="harder", value_range=(0.0, 1.0), source="LSTM paper, eq. 3", flags_above=0.5)
 @torch.no_grad()
 def lstm_detector(p_given: Tensor, detector: Detector | None) -> Tensor:
-    """Probability of being mislabelled, by an LSTM that reads the training dynamics.
+    """Probability of being mislabeled, by an LSTM that reads the training dynamics.
 
     s_i = sigmoid(g(p_{y_i}^(1), ..., p_{y_i}^(T)))
 

@@ -168,8 +168,8 @@ def class_names(at: Snapshot) -> list[str]:
     return [str(name) for name in classes(at)["class_name"]]
 
 
-def noise_matrix(at: Snapshot) -> pd.DataFrame:
-    return _frame(_few(at, "fetch_noise_matrix"))
+def transition_matrix(at: Snapshot) -> pd.DataFrame:
+    return _frame(_few(at, "fetch_transition_matrix"))
 
 
 def runs(at: Snapshot) -> pd.DataFrame:

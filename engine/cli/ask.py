@@ -88,7 +88,15 @@ def evaluate(
         return print_json({"metrics": rows})
     if not rows:
         return say(f"nothing to tell: no run of {dataset} has scores, or no label of it is known to be wrong")
-    of_scores = ["name", "roc_auc", "average_precision", "precision_at_95", "found_at_10", "found_at_20", "run_id"]
+    of_scores = [
+        "name",
+        "roc_auc",
+        "average_precision",
+        "precision_at_recall_95",
+        "recall_at_10",
+        "recall_at_20",
+        "run_id",
+    ]
     print_table([row for row in rows if row["kind"] == "score"], of_scores)
     of_rules = ["name", "precision", "recall", "flagged_share", "run_id"]
     print_table([row for row in rows if row["kind"] == "rule"], of_rules)

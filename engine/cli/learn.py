@@ -80,7 +80,7 @@ def apply(
     with connected(at, dataset) as connection:
         found = fetch_evaluation(connection)
     rows = found[(found["run_id"] == run_id) & (found["kind"] == "score")]
-    metrics = {} if rows.empty else rows.iloc[0][["roc_auc", "average_precision", "precision_at_95"]].to_dict()
+    metrics = {} if rows.empty else rows.iloc[0][["roc_auc", "average_precision", "precision_at_recall_95"]].to_dict()
     if json:
         return print_json({"run_id": run_id, "existed": existed, "metrics": metrics})
     found_text = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
@@ -103,7 +103,7 @@ def list_(workspace: Root = None, json: Json = False) -> None:
 def explain(
     dataset: Dataset,
     sample: Annotated[int, typer.Argument(help="A training sample's id.")],
-    name: Annotated[str, typer.Option("--detector", help="Whose judgement.")] = "digits",
+    name: Annotated[str, typer.Option("--detector", help="Whose judgment.")] = "digits",
     run: Run = None,
     workspace: Root = None,
     json: Json = False,

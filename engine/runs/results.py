@@ -147,7 +147,7 @@ class Results:
         scores: Sequence[Score],
         labels: Tensor,
         classes: int,
-        mislabelled: Array | None,
+        mislabeled: Array | None,
         progress: Parts,
         inputs: Given | None = None,
     ) -> None:
@@ -185,15 +185,15 @@ class Results:
                 rank=ranks.astype(np.int32),
             )
             self._insert_row("score_catalog", **catalog_row(found), seconds=seconds[found.name])
-            if mislabelled is not None:
-                self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
+            if mislabeled is not None:
+                self._write_metrics(found.name, evaluate_score(ranks, mislabeled))
             if found.flags_above is not None:
                 judged = rule_values.get(found.name, values[found.name])
                 threshold = np.full(n, found.flags_above, np.float32)
                 self.write_rule(found.rule, found.name, (judged > found.flags_above).numpy(), threshold, judged.numpy())
-        if mislabelled is not None:
+        if mislabeled is not None:
             for rule, flagged in self._rules.items():
-                self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
+                self._write_metrics(rule, evaluate_rule(flagged, mislabeled))
         self.connection.commit()
 
     def _score_dynamics(

@@ -90,7 +90,7 @@ VIEWS: dict[str, View] = {
         "SELECT sample_id, thumbnail FROM {thumbnails}",
         over="dataset",
     ),
-    "noise_matrix": View(
+    "transition_matrix": View(
         "The realized transition matrix of the training labels, where the truth is known.",
         {
             "true_label": ("INTEGER", "the true label"),
@@ -241,7 +241,7 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "sample_id": _SAMPLE,
             "rank": ("INTEGER", "0 = nearest; the sample itself is not in"),
-            "neighbor_id": ("INTEGER", "sample_id of the neighbour"),
+            "neighbor_id": ("INTEGER", "sample_id of the neighbor"),
             "similarity": ("FLOAT", "cosine, -1..1"),
         },
         "neighbor_lists",
@@ -299,11 +299,16 @@ VIEWS: dict[str, View] = {
         {
             "run_id": _RUN,
             "score": ("VARCHAR", "score or rule"),
-            "metric": ("VARCHAR", "roc_auc, average_precision, precision, recall, ..."),
+            "metric": (
+                "VARCHAR",
+                "roc_auc, average_precision, recall_at_10 (recall at the top 10 %), precision_at_recall_95, precision, ...",
+            ),
             "value": ("DOUBLE", "0..1 unless the metric says otherwise"),
         },
         "metrics",
-        "SELECT {run_id} AS run_id, score, metric, value FROM {metrics}",
+        # files of version 0.1 call two of them otherwise
+        "SELECT {run_id} AS run_id, score, replace(replace(metric, 'found_at_', 'recall_at_'), 'precision_at_95', "
+        "'precision_at_recall_95') AS metric, value FROM {metrics}",
     ),
 }
 

@@ -29,7 +29,7 @@ import torch
 from machine import print_machine
 
 from engine.data.ingest import ingest
-from engine.data.loader import Samples, load_split, normalisation
+from engine.data.loader import Samples, load_split, normalization
 from engine.data.request import IngestSpec
 from engine.presets import find_preset
 from engine.queries.connection import connected
@@ -41,7 +41,7 @@ from engine.store.journal import read_journal
 from engine.store.progress import Progress
 from engine.store.workspace import Workspace
 from engine.training.device import pick_device
-from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, train_epochs
+from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, train_epochs
 from engine.training.models import build_model
 from engine.training.stacked import Member, train_stacked
 from engine.training.together import train_together, workers_for
@@ -83,7 +83,7 @@ def main() -> None:
 def compare(samples: Samples, folder: Path, networks: int) -> None:
     """Steps of all networks per second: one after another, side by side, and stacked."""
     device, n = samples.inputs.device, len(samples)
-    scale, training = Normalisation(*normalisation(samples)), TrainingSpec(epochs=2, batch_size=100, lr=0.01)
+    scale, training = Normalization(*normalization(samples)), TrainingSpec(epochs=2, batch_size=100, lr=0.01)
     members = [
         Member(torch.arange(n - n * (k % 5) // 5, device=device), k, training.epochs) for k in range(networks)
     ]  # fmt: skip

@@ -188,10 +188,10 @@ def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, samp
 
 
 def fetch_sample_flags(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
-    """rule, flagged, threshold, value (held against it) of one sample."""
+    """rule, score, flagged, threshold, value (compared with it) of one sample."""
     return fetch_sql(
         connection,
-        "SELECT rule, flagged, threshold, value FROM flags WHERE run_id = ? AND sample_id = ? ORDER BY rule",
+        "SELECT rule, score, flagged, threshold, value FROM flags WHERE run_id = ? AND sample_id = ? ORDER BY rule",
         [run_id, sample_id],
     )
 

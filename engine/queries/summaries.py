@@ -114,17 +114,20 @@ def fetch_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataF
 
 
 def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The scores of a run: score, title, higher_means, value_min, value_max, source, n, low, high, roc_auc, average_precision.
+    """The scores of a run: score, title, higher_means, value_min, value_max, source, version, n, low, high, roc_auc,
+    average_precision.
 
-    low, high: smallest and largest value that occurs; the last two are NaN where the truth is not known.
+    version: of the formula, NA in runs of version 0.1; low, high: smallest and largest value that occurs; the last two
+    are NaN where the truth is not known.
     """
     return fetch_sql(
         connection,
         """SELECT score, title, coalesce(higher_means, 'harder') AS higher_means, value_min, value_max, source,
-        n, low, high, roc_auc, average_precision
+        version, n, low, high, roc_auc, average_precision
         FROM (SELECT score, count(*) AS n, min(value) AS low, max(value) AS high FROM scores
               WHERE run_id = $run GROUP BY score)
         LEFT JOIN score_catalog USING (score)
+        LEFT JOIN (SELECT score, version FROM score_costs WHERE run_id = $run) USING (score)
         LEFT JOIN (SELECT score, any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
               any_value(value) FILTER (metric = 'average_precision') AS average_precision
               FROM metrics WHERE run_id = $run GROUP BY score) USING (score)
@@ -134,13 +137,14 @@ def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.Data
 
 
 def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The flag rules of a run: rule, flagged, judged (samples), thresholds (distinct, sorted), precision, recall.
+    """The flag rules of a run: rule, score (whose value it looks at), flagged, judged (samples), thresholds (distinct,
+    sorted), precision, recall.
 
     precision and recall are over the judged samples whose truth is known; NaN where none is.
     """
     return fetch_sql(
         connection,
-        """SELECT rule, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
+        """SELECT rule, any_value(score) AS score, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
         list_sort(list_distinct(list(threshold))) AS thresholds,
         count(*) FILTER (flagged AND label <> true_label)
             / nullif(count(*) FILTER (flagged AND true_label IS NOT NULL), 0) AS precision,

@@ -6,19 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import data, widgets
-
-PAGES = (
-    ("overview", "Overview", ":material/dashboard:"),
-    ("gallery", "Gallery", ":material/grid_view:"),
-    ("trajectories", "Trajectories", ":material/show_chart:"),
-    ("scores", "Scores", ":material/bar_chart:"),
-    ("compare", "Compare", ":material/scatter_plot:"),
-    ("embedding", "Embedding", ":material/bubble_chart:"),
-    ("psi", "Psi curves", ":material/content_cut:"),
-    ("figures", "Figures", ":material/auto_stories:"),
-    ("export", "Export", ":material/download:"),
-)
+from dashboard import data, navigation, widgets
 
 # A sieve of nine pixels, one of which does not belong. Drawn here: an icon by name would be fetched from outside.
 DOTS = "".join(
@@ -28,7 +16,7 @@ DOTS = "".join(
 )
 ICON = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{DOTS}</svg>'
 LOGO = (
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 140 32">{DOTS}<text x="42" y="24" fill="#2b8aa8" '
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 156 32">{DOTS}<text x="42" y="24" fill="#2b8aa8" '
     'font-family="Source Sans, Source Sans Pro, sans-serif" font-size="24" font-weight="700">winnow</text></svg>'
 )
 
@@ -36,14 +24,31 @@ st.set_page_config(page_title="Winnow", page_icon=ICON, layout="wide")
 st.logo(LOGO, size="large")
 st.html(Path(__file__).with_name("static") / "page.css")
 
-here = Path(__file__).with_name("app_pages")
-page = st.navigation(
-    [
-        st.Page(here / f"{name}.py", title=title, icon=icon, url_path=name, default=name == "overview")
-        for name, title, icon in PAGES
-    ],
-    position="top",
-)
+pages = navigation.all_pages()
+first = pages[0]
+entries = [
+    # The first page opens at the root of the server, where Streamlit gives it no path of its own: see `named`.
+    st.Page(
+        page.file,
+        title=page.title,
+        icon=page.icon,
+        url_path="" if page == first else page.address,
+        default=page == first,
+    )
+    for page in pages
+]
+
+
+def at_the_root() -> None:
+    """The first page, opened by its own address."""
+    st.switch_page(entries[0], query_params=st.query_params.to_dict())
+
+
+named = st.Page(at_the_root, title=first.title, url_path=first.address, visibility="hidden")
+opened = st.navigation([*entries, named], position="top")
+if opened == named:
+    opened.run()
+page = pages[entries.index(opened)]
 
 
 @st.fragment(run_every=3)
@@ -57,7 +62,8 @@ def follow() -> None:
 
 follow()
 try:
-    widgets.shared_pickers()
-    page.run()
+    if page.pickers:
+        widgets.shared_pickers()
+    opened.run()
 except data.WinnowError as error:
     widgets.error_box(error)

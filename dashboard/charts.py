@@ -1,7 +1,7 @@
-"""DataFrame -> plotly figure. No Streamlit in here: figures take their text and grid colours from the page's theme.
+"""DataFrame -> plotly figure. No Streamlit in here: figures take their text and grid colors from the page's theme.
 
-Colours mean the same everywhere: blue is what a label says or what is clean, vermilion is mislabelled or negative,
-green is positive. The three stay apart for colour-blind eyes (Okabe and Ito); classes take the ten colours of
+Colors mean the same everywhere: blue is what a label says or what is clean, vermilion is mislabeled or negative,
+green is positive. The three stay apart for color-blind eyes (Okabe and Ito); classes take the ten colors of
 Petroff (2021), which were chosen for the same.
 """
 
@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 BLUE, VERMILION, GREEN, PURPLE = "#3b82b8", "#d9571c", "#1a9a74", "#8b6bb1"
-GREY, FAINT = "#8a949e", "rgba(138,148,158,0.28)"
+GRAY, FAINT = "#8a949e", "rgba(138,148,158,0.28)"
 CLASSES = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
@@ -43,7 +43,7 @@ def new_figure(
         showlegend=legend,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0, "xanchor": "left", "title": None},
         hovermode="closest",
-        modebar={"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
+        modebar={"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": GRAY, "activecolor": BLUE},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )
@@ -58,7 +58,7 @@ def rows(frame: pd.DataFrame) -> Iterator[Any]:
 
 
 def class_color(label: int) -> str:
-    """The colour of a class; more than ten classes share colours."""
+    """The color of a class; more than ten classes share colors."""
     return CLASSES[label % len(CLASSES)]
 
 
@@ -71,7 +71,7 @@ def with_alpha(color: str, alpha: float) -> str:
 
 
 def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
-    """The transition matrix of the labels, in percent of each true class. The diagonal, which is right, stays grey.
+    """The transition matrix of the labels, in percent of each true class. The diagonal, which is right, stays gray.
 
     Args: matrix with true_label, label, count, share
     """
@@ -115,7 +115,7 @@ def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
 
 
 def detection_chart(catalog: pd.DataFrame) -> go.Figure:
-    """How well each score ranks the mislabelled last: ROC AUC as a dot on a line from chance (0.5) to 1.
+    """How well each score ranks the mislabeled last: ROC AUC as a dot on a line from chance (0.5) to 1.
 
     Args: catalog with score, roc_auc, average_precision (NaN rows are left out)
     """
@@ -154,17 +154,17 @@ def detection_chart(catalog: pd.DataFrame) -> go.Figure:
 def histogram_chart(
     bins: pd.DataFrame, score: str, higher_means: str, thresholds: Sequence[tuple[str, float]]
 ) -> go.Figure:
-    """A score's distribution, the mislabelled apart from the clean where the truth is known, with threshold lines.
+    """A score's distribution, the mislabeled apart from the clean where the truth is known, with threshold lines.
 
-    Args: bins with left, right, clean, mislabelled, unknown (samples)
+    Args: bins with left, right, clean, mislabeled, unknown (samples)
     """
     sides = ("easier", "harder") if higher_means == "harder" else ("harder", "easier")
     figure = new_figure(380, x=f"← {sides[0]}     <b>{score}</b>     {sides[1]} →", y="samples", legend=True, top=36)
     center, width = (bins["left"] + bins["right"]) / 2, bins["right"] - bins["left"]
     for column, name, color in (
-        ("unknown", "truth unknown", GREY),
+        ("unknown", "truth unknown", GRAY),
         ("clean", "clean", BLUE),
-        ("mislabelled", "mislabelled", VERMILION),
+        ("mislabeled", "mislabeled", VERMILION),
     ):
         if bins[column].sum() == 0:
             continue
@@ -199,18 +199,18 @@ def histogram_chart(
 
 
 def detection_curve_chart(curve: pd.DataFrame, score: str, noise_rate: float) -> go.Figure:
-    """How many of the mislabelled a person finds who looks at the hardest first, between chance and an oracle.
+    """How many of the mislabeled a person finds who looks at the hardest first, between chance and an oracle.
 
     Args: curve with looked_at and found, 0..1; noise_rate: share of the labels that are wrong, above 0
     """
-    figure = new_figure(300, x="looked at, hardest first, % of the samples", y="mislabelled found, %", right=20)
+    figure = new_figure(300, x="looked at, hardest first, % of the samples", y="mislabeled found, %", right=20)
     x = 100 * curve["looked_at"]
-    figure.add_scatter(x=x, y=x, mode="lines", line={"color": GREY, "width": 1.5, "dash": "dot"}, hoverinfo="skip")
+    figure.add_scatter(x=x, y=x, mode="lines", line={"color": GRAY, "width": 1.5, "dash": "dot"}, hoverinfo="skip")
     figure.add_scatter(
         x=[0, 100 * noise_rate, 100],
         y=[0, 100, 100],
         mode="lines",
-        line={"color": GREY, "width": 1.5, "dash": "dash"},
+        line={"color": GRAY, "width": 1.5, "dash": "dash"},
         hoverinfo="skip",
     )
     figure.add_scatter(
@@ -218,10 +218,10 @@ def detection_curve_chart(curve: pd.DataFrame, score: str, noise_rate: float) ->
         y=100 * curve["found"],
         mode="lines",
         line={"color": BLUE, "width": 3},
-        hovertemplate=f"the hardest %{{x:.0f}} % by {score}<br>hold %{{y:.1f}} % of the mislabelled<extra></extra>",
+        hovertemplate=f"the hardest %{{x:.0f}} % by {score}<br>hold %{{y:.1f}} % of the mislabeled<extra></extra>",
     )
     for at, height, text in ((62, 58, "chance"), (100 * noise_rate, 107, "oracle")):
-        figure.add_annotation(x=at, y=height, text=text, showarrow=False, font={"color": GREY}, xanchor="left")
+        figure.add_annotation(x=at, y=height, text=text, showarrow=False, font={"color": GRAY}, xanchor="left")
     figure.update_xaxes(range=[0, 100])
     figure.update_yaxes(range=[0, 113], tickvals=[0, 25, 50, 75, 100])
     return figure

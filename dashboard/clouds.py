@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.charts import BLUE, CLASSES, GREY, GRID, HARDNESS, PURPLE, VERMILION, class_color, new_figure, with_alpha
+from dashboard.charts import BLUE, CLASSES, GRAY, GRID, HARDNESS, PURPLE, VERMILION, class_color, new_figure, with_alpha
 
 SVG_POINTS = 4_000
 """Up to this many points are drawn as SVG, which every browser paints; more go to WebGL."""
@@ -22,7 +22,7 @@ def linear_fit(x: Any, y: Any) -> tuple[float, float]:
 
 
 def pair_chart(points: pd.DataFrame, x: str, y: str, *, fit: bool = False, square: bool = False) -> go.Figure:
-    """Two numbers of every sample against each other; the mislabelled in vermilion and on top, an optional fit dashed.
+    """Two numbers of every sample against each other; the mislabeled in vermilion and on top, an optional fit dashed.
 
     Args: points with sample_id, x, y, wrong (bool)
     """
@@ -30,7 +30,7 @@ def pair_chart(points: pd.DataFrame, x: str, y: str, *, fit: bool = False, squar
     # Not "lasso": Streamlit answers clicks on points only while the mouse pans.
     figure.update_layout(dragmode="pan", legend={"itemsizing": "constant"})
     size = 7 if len(points) <= SVG_POINTS else 4
-    for wrong, name, color in ((False, "clean", BLUE), (True, "mislabelled", VERMILION)):
+    for wrong, name, color in ((False, "clean", BLUE), (True, "mislabeled", VERMILION)):
         some = points[points["wrong"] == wrong]
         if some.empty:
             continue
@@ -102,7 +102,7 @@ def map_chart(
             _mixed(figure, points, size)
         for label in sorted(set(points["color"])):
             some = points[points["color"] == label]
-            tint = class_color(label) if label >= 0 else GREY
+            tint = class_color(label) if label >= 0 else GRAY
             name = str(names[label]) if label >= 0 else "unknown"
             if len(points) <= SVG_POINTS:
                 _points(figure, some, name=name, marker={"size": size, "color": tint, "opacity": 0.75}, total=total)
@@ -120,7 +120,7 @@ def map_chart(
                     yshift=8,
                 )
     elif color == "yes":
-        for yes, name, tint in ((False, "no", GREY), (True, "yes", VERMILION)):
+        for yes, name, tint in ((False, "no", GRAY), (True, "yes", VERMILION)):
             some = points[points["color"] == yes]
             if len(some):
                 _points(
@@ -163,7 +163,7 @@ def map_chart(
 def _mixed(figure: go.Figure, points: pd.DataFrame, size: int) -> None:
     """All classes in one trace, in a random order: where they overlap, none paints over the others."""
     some = points.sample(frac=1, random_state=0)
-    tints = [*CLASSES, GREY]
+    tints = [*CLASSES, GRAY]
     steps = len(tints)
     scale = [[(i + side) / steps, tint] for i, tint in enumerate(tints) for side in (0, 1)]
     codes = np.where(some["color"] < 0, steps - 1, some["color"] % len(CLASSES)).astype(np.uint8)

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.charts import BLUE, GREEN, GREY, GRID, PURPLE, VERMILION, new_figure, with_alpha
+from dashboard.charts import BLUE, GRAY, GREEN, GRID, PURPLE, VERMILION, new_figure, with_alpha
 
 
 def accuracy_chart(epochs: pd.DataFrame) -> go.Figure:
@@ -21,7 +21,7 @@ def accuracy_chart(epochs: pd.DataFrame) -> go.Figure:
     figure = new_figure(260, x="epoch", right=64)
     ends: list[tuple[float, str, str]] = []
     lows: list[float] = []
-    for column, name, color in (("train_accuracy", "train", GREY), ("test_accuracy", "test", BLUE)):
+    for column, name, color in (("train_accuracy", "train", GRAY), ("test_accuracy", "test", BLUE)):
         if epochs[column].isna().all():
             continue
         by = epochs.groupby("epoch")[column].agg(["mean", "min", "max"]) * 100
@@ -107,7 +107,7 @@ def trajectory_chart(
     rival = int(one["other"].mode().iloc[0])
     if len(kept):
         for c in [c for c in range(len(names)) if c not in (label, rival)]:
-            _line(grid, kept["epoch"], kept[c], names[c], GREY, 1, 0.55)
+            _line(grid, kept["epoch"], kept[c], names[c], GRAY, 1, 0.55)
         _line(grid, kept["epoch"], kept[rival], names[rival], VERMILION, 2)
         ends = [(float(kept[rival].iloc[-1]), names[rival], VERMILION)]
     else:
@@ -121,7 +121,7 @@ def trajectory_chart(
         label_end(grid, float(epoch[-1]), y, str(text)[:9], color, row=1, col=1)
     for other in sorted(set(dynamics["seed"]) - {seed}):
         rest = dynamics[dynamics["seed"] == other].sort_values("epoch")
-        _line(grid, rest["epoch"], rest["margin"], f"margin, seed {other}", GREY, 1, 0.35, row=2)
+        _line(grid, rest["epoch"], rest["margin"], f"margin, seed {other}", GRAY, 1, 0.35, row=2)
     _line(grid, epoch, margin, "margin", BLUE, 1.5, row=2)
     running = np.cumsum(margin) / np.arange(1, len(margin) + 1)
     _line(grid, epoch, running, "running AUM", PURPLE, 3, row=2)
@@ -134,7 +134,7 @@ def trajectory_chart(
         row=2,
         col=1,
     )
-    grid.add_hline(y=0, line={"color": GREY, "width": 1}, row=2, col=1)
+    grid.add_hline(y=0, line={"color": GRAY, "width": 1}, row=2, col=1)
     _line(grid, epoch, one["p_given"], f"p({names[label]})", BLUE, 2, row=3)
     for row, title in enumerate(("logit", "margin", "p given"), start=1):
         grid.update_yaxes(title=title, gridcolor=GRID, zeroline=False, row=row, col=1)
@@ -170,7 +170,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def label_end(figure: go.Figure, x: float, y: float, text: str, color: str, **more: Any) -> None:
-    """Name a line at its end, in its colour: no legend to look up."""
+    """Name a line at its end, in its color: no legend to look up."""
     figure.add_annotation(
         x=x, y=y, text=text, font={"color": color, "size": 13}, showarrow=False, xanchor="left", xshift=6, **more
     )

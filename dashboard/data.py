@@ -23,11 +23,12 @@ from engine.errors import WinnowError
 from engine.queries import connection, paper, pruned, samples, summaries, writers
 from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
 from engine.queries.samples import Filter, Ids
+from engine.queries.writers import WRITERS, export_bytes
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace, default_root
 
-__all__ = ["EPOCH_COLUMNS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError"]
+__all__ = ["EPOCH_COLUMNS", "WRITERS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError", "export_bytes"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,15 @@ class Snapshot:
     dataset: str
     runs: tuple[str, ...]
     stamp: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class View:
+    """What the shared pickers chose. run_id is "" while nothing with scores is published; names: of the classes."""
+
+    at: Snapshot
+    run_id: str
+    names: tuple[str, ...]
 
 
 def workspace_root() -> Path:
@@ -158,12 +168,21 @@ def class_names(at: Snapshot) -> list[str]:
     return [str(name) for name in classes(at)["class_name"]]
 
 
-def noise_matrix(at: Snapshot) -> pd.DataFrame:
-    return _frame(_few(at, "fetch_noise_matrix"))
+def transition_matrix(at: Snapshot) -> pd.DataFrame:
+    return _frame(_few(at, "fetch_transition_matrix"))
 
 
 def runs(at: Snapshot) -> pd.DataFrame:
     return _frame(_few(at, "fetch_runs"))
+
+
+def unreadable(at: Snapshot) -> dict[str, str]:
+    """What is wrong with the runs of a dataset that cannot be read, and with those too broken to name a dataset."""
+    broken = {
+        job.run_id: job.message for job in jobs() if job.state == "unreadable" and job.dataset in ("", at.dataset)
+    }
+    damaged = _frame(_few(at, "fetch_sql", "SELECT run_id, problem FROM unreadable ORDER BY run_id"))
+    return broken | dict(zip(damaged["run_id"], damaged["problem"], strict=True))
 
 
 def epochs(at: Snapshot, run_id: str) -> pd.DataFrame:
@@ -210,7 +229,7 @@ def window_points(points: pd.DataFrame) -> pd.DataFrame:
 
 def kept_sets(run_id: str, order: str, pruned: Sequence[int]) -> pd.DataFrame:
     """What an order of a psi run keeps at each number pruned, as far as it is certain (see fetch_kept_sets)."""
-    spec = Workspace.open(workspace_root()).read_spec(run_id)["spec"]
+    spec = Workspace.open(workspace_root()).read_record(run_id).spec
     if spec.get("class_balanced") or spec.get("window"):  # these keep other samples than the ranks alone say
         order = "random"
     (parts,) = fetch_orders([order]).to_dict("records")
@@ -224,7 +243,7 @@ def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
 
 def training(at: Snapshot, run_id: str) -> dict[str, Any]:
     """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
-    found: dict[str, Any] = (Workspace(Path(at.root)).read_spec(run_id)["spec"].get("training") or {}) if run_id else {}
+    found: dict[str, Any] = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
     return found
 
 
@@ -254,12 +273,12 @@ def windows(at: Snapshot) -> pd.DataFrame:
 
 
 def velocity(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
-    """Kernel velocity by decile of a score, as `winnow velocity` has left it; empty where it was not asked."""
+    """Kernel velocity by decile of a score, as `winnow velocity` has computed it; empty where it has not."""
     return paper.fetch_velocity(Workspace(Path(at.root)), run_id, score)
 
 
 def _snapshot_of(run_id: str) -> Snapshot:
-    return snapshot(str(Workspace.open(workspace_root()).read_spec(run_id)["spec"]["dataset"]))
+    return snapshot(Workspace.open(workspace_root()).read_record(run_id).dataset)
 
 
 # Samples ------------------------------------------------------------------------------------------------------
@@ -295,6 +314,7 @@ def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
 
 
 def export(at: Snapshot, where: str) -> pd.DataFrame:
+    """The training samples that meet a condition, as `winnow export` writes them."""
     return _frame(_many(at, "fetch_selected", where))
 
 

@@ -1,4 +1,4 @@
-"""One sample beside the grid: its picture, why it is flagged, its trajectories, its neighbours, all its scores."""
+"""One sample beside the grid: its picture, why it is flagged, its trajectories, its neighbors, all its scores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from dashboard import charts, curves, data, gallery, state
-from dashboard.gallery import number
-from dashboard.widgets import View, plain
+from dashboard import charts, curves, data, grid, state
+from dashboard.data import View
+from dashboard.grid import number
+from dashboard.widgets import plain
 
 
 def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.DataFrame, scores: pd.DataFrame) -> str:
@@ -36,14 +37,15 @@ def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.Data
             parts.append(f"In {share} {span} the networks preferred {preferred}.")
     values = dict(zip(scores["score"], scores["value"], strict=True))
     for flag in charts.rows(flags):
-        score = max((s for s in values if str(flag.rule).startswith(s)), key=len, default=None)
-        if score is None:
+        if flag.score not in values:
             parts.append(f"{plain(flag.rule)} {'flags it' if flag.flagged else 'does not flag it'}.")
             continue
         value, threshold = flag.value, flag.threshold
         side = "below" if value < threshold else "above" if value > threshold else "at"
         verdict = "flagged" if flag.flagged else "not flagged"
-        parts.append(f"Its {plain(score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**.")
+        parts.append(
+            f"Its {plain(flag.score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**."
+        )
     return " ".join(parts)
 
 
@@ -76,28 +78,28 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             key="trajectory",
         )
         if dynamics["seed"].nunique() > 1:
-            st.caption(f"Seed {seed}, and the margins of the other seeds in grey.")
+            st.caption(f"Seed {seed}, and the margins of the other seeds in gray.")
         st.page_link(
-            "app_pages/trajectories.py",
+            "app_pages/trajectories_page.py",
             label="All seeds and more samples",
             icon=":material/show_chart:",
             query_params=state.link(samples=sample_id),
         )
     near = data.neighbors(view.at, view.run_id, sample_id)
     if len(near):
-        st.markdown("##### Nearest in the network's eyes")
+        st.markdown("##### Nearest neighbors (cosine of the features)")
         ids_near = near["neighbor_id"].to_list()[:12]
         cards = data.cards(view.at, view.run_id, ids_near)
         similarity = near.set_index("neighbor_id")["similarity"]
-        gallery.grid(
+        grid.draw_cards(
             cards.assign(value=cards["sample_id"].map(similarity), flagged=False),
             view.names,
-            "neighbours",
+            "neighbors",
             lambda i: state.put(sample=i),
             size=62,
         )
     if len(scores):
-        st.markdown("##### Among all samples")
+        st.markdown("##### Percentile of each score")
         st.plotly_chart(charts.percentile_chart(scores), config=charts.NO_BAR, key="percentiles")
 
 
@@ -116,7 +118,7 @@ def chips(card: pd.DataFrame, names: Sequence[str]) -> None:
     colors = {"given": "blue", "true": "green", "suggested": "orange"}
     row = next(charts.rows(card))
     with st.container(horizontal=True, gap="small"):
-        for kind, text in gallery.chips(row, names):
+        for kind, text in grid.chips(row, names):
             st.badge(f"{kind} {text}", color=colors[kind])  # type: ignore[arg-type]
         if row.flagged:
             st.badge("flagged", color="red", icon=":material/flag:")

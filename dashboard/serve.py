@@ -1,19 +1,18 @@
-"""How `winnow dashboard` starts Streamlit: closed to the outside, silent towards others, in Winnow's colours.
+"""How `winnow dashboard` serves: closed to the outside, silent towards others, in Winnow's colors.
 
-Streamlit reads .streamlit/config.toml from the working directory only, so an installed Winnow passes every option
-on the command line. OPTIONS is the one place for them; the repository's own .streamlit/config.toml repeats it for
-people who type `streamlit run dashboard/app.py` there, and a test holds the two equal.
+Streamlit reads .streamlit/config.toml from the working directory only, so an installed Winnow gives every option
+itself. OPTIONS is the one place for them; the repository's own .streamlit/config.toml repeats it for people who type
+`streamlit run dashboard/app.py` there, and a test holds the two equal.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
-import subprocess
-import sys
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 OPTIONS: dict[str, str | bool] = {
@@ -47,30 +46,27 @@ OPTIONS: dict[str, str | bool] = {
 FIRST_PORT, TRIED_PORTS = 8501, 50
 
 
-def command(port: int) -> list[str]:
-    """The command that serves the dashboard on localhost, from any working directory.
-
-    The workspace is passed in the environment as WINNOW_WORKSPACE.
-    """
+def streamlit_arguments(port: int) -> list[str]:
+    """What follows the word `streamlit` on a command line that serves the dashboard on localhost."""
     app = Path(__file__).with_name("app.py")
     options = [
         f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in OPTIONS.items()
     ]
-    return [sys.executable, "-m", "streamlit", "run", str(app), f"--server.port={port}", *options]
+    return ["run", str(app), f"--server.port={port}", *options]
 
 
-def environment(root: Path) -> dict[str, str]:
-    """The environment of the dashboard's process: the workspace, and no variable that would reopen Streamlit."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
+def environment(root: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The given environment with the workspace in it, and with no variable that would reopen Streamlit."""
+    kept = {name: value for name, value in given.items() if not name.startswith("STREAMLIT_")}
     return {**kept, "WINNOW_WORKSPACE": str(root.resolve())}
 
 
-def free_port(asked: int | None) -> int:
-    """The port asked for, or the first free one from 8501 on.
+def free_port(wanted: int | None) -> int:
+    """The wanted port, or the first free one from 8501 on.
 
-    Raises: OSError when the port asked for, or every port tried, is taken
+    Raises: OSError when the wanted port, or every port tried, is taken
     """
-    for port in [asked] if asked is not None else range(FIRST_PORT, FIRST_PORT + TRIED_PORTS):
+    for port in [wanted] if wanted is not None else range(FIRST_PORT, FIRST_PORT + TRIED_PORTS):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -78,33 +74,32 @@ def free_port(asked: int | None) -> int:
             except OSError:
                 continue
             return port
-    tried = f"port {asked} is" if asked is not None else f"ports {FIRST_PORT} to {FIRST_PORT + TRIED_PORTS - 1} are"
+    tried = f"port {wanted} is" if wanted is not None else f"ports {FIRST_PORT} to {FIRST_PORT + TRIED_PORTS - 1} are"
     raise OSError(f"{tried} taken on localhost; choose another with --port")
 
 
 def serve(root: Path, port: int | None) -> None:
-    """Serve the workspace at root until Ctrl-C, and print the address as soon as it answers.
+    """Serve the workspace at root, in this process, until Ctrl-C or SIGTERM; print the address once it answers.
 
-    Raises: OSError, in words for people, for a taken port or a server that ended by itself. Nothing of the engine
-    is imported here: the command line, which calls this, opens the workspace and speaks for it.
+    One process, so that whoever ends it ends the server: there is no child that could stay behind.
+
+    Raises: OSError for a port that is taken
     """
     chosen = free_port(port)
-    with subprocess.Popen(command(chosen), env=environment(root)) as process:
-        try:
-            if _answers(chosen, process):
-                print(f"dashboard at http://localhost:{chosen} (Ctrl-C stops it)", flush=True)
-            process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-    if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT):
-        raise OSError(f"the dashboard ended with code {process.returncode}; its messages stand above")
+    now = environment(root, os.environ)
+    os.environ.clear()
+    os.environ.update(now)
+    threading.Thread(target=_announce, args=(chosen,), daemon=True).start()
+    from streamlit.web.cli import main  # reads the environment that was set above
+
+    main(streamlit_arguments(chosen), prog_name="streamlit", standalone_mode=False)
 
 
-def _answers(port: int, process: subprocess.Popen[bytes], patience_seconds: float = 60) -> bool:
-    """Wait until the server accepts connections; False when it ended or took too long."""
+def _announce(port: int, patience_seconds: float = 60) -> None:
+    """Wait until the server accepts connections, and print its address."""
     deadline = time.monotonic() + patience_seconds
-    while process.poll() is None and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
-            return True
+            print(f"dashboard at http://localhost:{port} (Ctrl-C stops it)", flush=True)
+            return
         time.sleep(0.05)
-    return False

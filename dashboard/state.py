@@ -20,7 +20,7 @@ def chosen() -> dict[str, str]:
     remembered: dict[str, str] = st.session_state.setdefault(_CHOSEN, {})
     if "dataset" in st.query_params:
         remembered.clear()
-        remembered.update(st.query_params.to_dict())
+    remembered.update(st.query_params.to_dict())
     return remembered
 
 

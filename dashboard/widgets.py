@@ -5,32 +5,24 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, gallery, state
-
-
-@dataclass(frozen=True)
-class View:
-    """What the shared pickers chose. run_id is '' while nothing with scores is published."""
-
-    at: data.Snapshot
-    run_id: str
-    names: tuple[str, ...]
+from dashboard import charts, data, grid, state
+from dashboard.data import View
 
 
 def error_box(error: Exception) -> None:
-    """Say an expected error and end the page."""
+    """Show an expected error and end the page."""
     st.error(str(error), icon=":material/error:")
     st.stop()
 
 
 def guarded(draw: Callable[[], None]) -> Callable[[], None]:
-    """A fragment's function whose expected errors are said in its place: the router does not see fragments rerun."""
+    """A fragment's function whose expected errors are shown in its place: the router does not see fragments rerun."""
 
     @functools.wraps(draw)
     def safely() -> None:
@@ -104,11 +96,13 @@ def shared_pickers() -> None:
     root = data.workspace_root()
     names = data.datasets() if root.exists() else []
     if not names:
-        empty("Nothing here yet. One command makes a demo to look at:", f"winnow demo --workspace {root}")
+        empty(
+            "There is no dataset in this workspace yet. This command makes a demo:", f"winnow demo --workspace {root}"
+        )
     with st.sidebar:
         dataset = state.get("dataset")
         if dataset and dataset not in names:
-            data.snapshot(dataset)  # says which dataset is meant
+            data.snapshot(dataset)  # its error names the nearest dataset
         dataset = choose(
             "Dataset",
             "dataset",
@@ -123,12 +117,12 @@ def shared_pickers() -> None:
         run_id = ""
         if len(scored):
             titles = run_titles(scored)
-            asked = next((r for r in scored["run_id"] if state.get("run") and r.startswith(state.get("run"))), None)
+            given = next((r for r in scored["run_id"] if state.get("run") and r.startswith(state.get("run"))), None)
             run_id = choose(
                 "Run",
                 "run",
                 list(titles),
-                asked or str(scored["run_id"].iloc[0]),
+                given or str(scored["run_id"].iloc[0]),
                 lambda r: titles[r],
                 resets=("region",),
             )
@@ -150,7 +144,10 @@ def run_titles(runs: pd.DataFrame) -> dict[str, str]:
 def need_run(view: View) -> None:
     """End the page with the command to run when no scores are published."""
     if not view.run_id:
-        empty(f"{view.at.dataset} has no scores yet. This trains, scores and maps it:", f"winnow run {view.at.dataset}")
+        empty(
+            f"{view.at.dataset} has no scores yet. This command trains, scores and maps it:",
+            f"winnow run {view.at.dataset}",
+        )
 
 
 def choose_score(view: View, label: str = "Sort by", name: str = "sort", default: str = "aum") -> str:
@@ -177,7 +174,7 @@ def open_in_gallery(sample_id: int | None) -> None:
 def go_to_gallery() -> None:
     """Leave for the gallery if a sample was opened; pages cannot be switched within a callback."""
     if st.session_state.pop("winnow_open", False):
-        st.switch_page("app_pages/gallery.py", query_params=state.link())
+        st.switch_page("app_pages/gallery_page.py", query_params=state.link())
 
 
 # Filters ------------------------------------------------------------------------------------------------------
@@ -198,9 +195,9 @@ def filter_bar(view: View, score: str) -> data.Filter:
             titles = {"": "all samples", **{r.rule: f"{r.rule} · {r.flagged:,}" for r in charts.rows(rules)}}
             choose("Flagged by", "rule", list(titles), "", lambda r: titles[r], resets=("page",))
         if facts["known"]:
-            titles_truth = {"": "all", "wrong": "mislabelled", "right": "clean"}
+            titles_truth = {"": "all", "wrong": "mislabeled", "right": "clean"}
             choose(
-                "Known truth",
+                "Known true label",
                 "truth",
                 list(titles_truth),
                 "",
@@ -211,7 +208,7 @@ def filter_bar(view: View, score: str) -> data.Filter:
         if "margin_last" in set(scores["score"]):
             titles_agree = {"": "all", "disagrees": "disagrees", "agrees": "agrees"}
             choose(
-                "Network in the end",
+                "Prediction of the last epoch",
                 "agrees",
                 list(titles_agree),
                 "",
@@ -222,7 +219,7 @@ def filter_bar(view: View, score: str) -> data.Filter:
             )
         _percentiles(score)
         st.caption("Given label")
-        gallery.facets(
+        grid.draw_facets(
             data.facets(view.at, view.run_id, replace(wanted, labels=())),
             wanted.labels,
             "facets_label",
@@ -291,7 +288,7 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
     if wanted.rule:
         chips.append((f"flagged by {plain(wanted.rule)}", {"rule": None}))
     if wanted.truth:
-        chips.append(("mislabelled" if wanted.truth == "wrong" else "clean", {"truth": None}))
+        chips.append(("mislabeled" if wanted.truth == "wrong" else "clean", {"truth": None}))
     if wanted.agreement:
         chips.append((f"network {wanted.agreement}", {"agrees": None}))
     if wanted.low > 0 or wanted.high < 100:

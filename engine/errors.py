@@ -1,16 +1,16 @@
 """The exceptions of the engine. Each message says what was given, what is allowed and what to do.
 
 WinnowError                     expected: the CLI prints the message and exits 2, a page shows it
-|-- SpecError                   what was asked is not allowed (a name, a range, a combination)
+|-- SpecError                   an option is not allowed (a name, a range, a combination)
 |-- SourceError                 what should be read is missing or malformed
 |   `-- BadSampleError          one image, row or file of a source; --skip-bad passes over it
 |-- ClusterError                the cluster does not answer, lacks what is needed, or could not compute a task
-|-- ScoreInputError             tensors that a score, sampler or neighbour search cannot take
-`-- WorkspaceError              the workspace cannot give or take what was asked
+|-- ScoreInputError             tensors that a score, sampler or neighbor search cannot take
+`-- WorkspaceError              the workspace cannot read or write what is needed
     |-- NotFoundError           no such dataset or run
     |-- BusyError               another process holds what is needed
     `-- StorageError            disk full, read-only, newer format, damaged file
-Cancelled                       not an error: somebody asked the run to stop
+Cancelled                       not an error: the run was stopped
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class WinnowError(Exception):
 
 
 class SpecError(WinnowError):
-    """What was asked is not allowed."""
+    """An option is not allowed: a name, a range, a combination."""
 
 
 class SourceError(WinnowError):
@@ -44,7 +44,7 @@ class ScoreInputError(WinnowError):
 
 
 class WorkspaceError(WinnowError):
-    """The workspace cannot give or take what was asked."""
+    """The workspace cannot read or write what is needed."""
 
 
 class NotFoundError(WorkspaceError):
@@ -60,7 +60,7 @@ class StorageError(WorkspaceError):
 
 
 class Cancelled(Exception):
-    """Somebody asked the run to stop; what was done is kept in its checkpoint."""
+    """The run was stopped; its finished work is kept in its checkpoint."""
 
 
 def unknown_name(kind: str, given: str, allowed: Iterable[str], hint: str = "") -> str:

@@ -1,7 +1,7 @@
-"""The papers' settings by name, and fast forms of them that say what they change.
+"""The papers' settings by name, and fast forms of them that name what they change.
 
-A preset is a training and the scores, curve and noise that go with it; whatever is asked beside it on the command
-line wins.
+A preset is a training and the scores, curve and noise that go with it; options that are given explicitly take
+precedence.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _PAPERS = (
         replace(_SGD, epochs=200, batch_size=128, schedule="step", observe="eval"),
         ("lstm_detector", "aum"),
         "symmetric:0.3",
-        changes="Nesterov momentum, of which the paper says nothing",
+        changes="Nesterov momentum, which the paper does not mention",
     ),
     Preset(
         "cg-cifar10",
@@ -106,18 +106,18 @@ def _fast(preset: Preset, epochs: int, seeds: int, model: str = "") -> Preset:
     new = replace(old, epochs=epochs, seeds=seeds, model=model or old.model)
     if model:  # a small network, trained as small networks are
         new = replace(new, optimizer="adam", lr=0.002, weight_decay=0.0, batch_size=128, augment="none")
-    said = [f"{epochs} epochs instead of {old.epochs}", f"{seeds} seeds instead of {old.seeds}"]
+    changes = [f"{epochs} epochs instead of {old.epochs}", f"{seeds} seeds instead of {old.seeds}"]
     if new.seeds == old.seeds:
-        said.pop()
+        changes.pop()
     if model:
         rate = f"{old.optimizer.upper() if old.optimizer == 'sgd' else 'Adam'} {old.lr:g}"
-        said.append(f"{model} with Adam 0.002 and batch 128 instead of {old.model} with {rate}, no augmentation")
+        changes.append(f"{model} with Adam 0.002 and batch 128 instead of {old.model} with {rate}, no augmentation")
     psi = None
     if preset.psi:
         psi = {**preset.psi, "points": 10, "seeds": 1}
-        said.append(f"10 points of 1 seed instead of {preset.psi['points']} of {preset.psi['seeds']}")
-    changes = "; ".join([*([preset.changes] if preset.changes else []), *said])
-    return replace(preset, name=f"{preset.name}-fast", training=new, psi=psi, changes=changes)
+        changes.append(f"10 points of 1 seed instead of {preset.psi['points']} of {preset.psi['seeds']}")
+    text = "; ".join([*([preset.changes] if preset.changes else []), *changes])
+    return replace(preset, name=f"{preset.name}-fast", training=new, psi=psi, changes=text)
 
 
 _by_name = {preset.name: preset for preset in _PAPERS}

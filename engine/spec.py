@@ -1,18 +1,25 @@
-"""What can be asked of the engine: frozen, validated, and hashed into the id of what it produces.
+"""What a run can be: frozen, validated options, each declared once, and hashed into the run's id.
 
-A spec holds everything that decides the result and nothing else: the device, the versions and the time are
-recorded beside a run, but the same spec asked twice is the same run.
+A spec holds everything that decides the result and nothing else. The device, the versions and the time are recorded
+with a run, and files are named by the hash of their content, so the same spec is the same run on another machine.
+
+An option is one field. Its help, range and choices make the command line, the pages and the tables of the guide. Its
+hash leaves it out at the value it had when it was introduced, which is frozen in its declaration: a new option changes no id,
+a changed default does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_args, get_type_hints
 
 from engine.errors import SpecError, unknown_name
+
+SPEC_VERSION = 2
+"""Of what `spec_to_json` writes. 1: winnow 0.1, without a version."""
 
 Optimizer = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine", "step"]
@@ -23,7 +30,57 @@ Complexity = Literal["exact", "stochastic"]
 PsiSteps = Literal["epochs", "fixed"]
 
 LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
-"""Default learning rate of each optimiser, used when none is asked for."""
+"""Learning rate of each optimizer where none is given."""
+
+
+# Declaring options -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is declared of one option in addition to its name, type and default.
+
+    introduced: its value in the version that introduced it, which never changes; help: one sentence, in which {models}
+    and the like stand for what is declared elsewhere; low, high: the allowed range; choices: a Literal type; hint: why
+    the range is what it is; metavar: how the value is written; unset: what an option that is not given means
+    """
+
+    introduced: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: Any = None
+    hint: str = ""
+    metavar: str = ""
+    unset: str = ""
+
+
+def option(
+    default: Any, *, introduced: Any, help: str, identity: Callable[[Any], Any] | None = None, **more: Any
+) -> Any:
+    """A field that people can set. identity: the part of its value that decides the result, where that is not all."""
+    declared = Option(introduced, help, **more)
+    return field(default=default, metadata={"option": declared, "introduced": introduced, "identity": identity})
+
+
+def derived(introduced: Any) -> Any:
+    """A field that is computed from the others when a run is planned, such as the hash of a file."""
+    return field(default=introduced, metadata={"introduced": introduced})
+
+
+def options_of(spec: type[Any]) -> dict[str, tuple[Field[Any], Option]]:
+    """The options of a spec class by field name, in the order in which they are declared."""
+    return {f.name: (f, f.metadata["option"]) for f in fields(spec) if "option" in f.metadata}
+
+
+def check_options(spec: Any) -> None:
+    """Raise SpecError for the first option outside its range or choices."""
+    for name, (_, declared) in options_of(type(spec)).items():
+        value, flag = getattr(spec, name), "--" + name.replace("_", "-")
+        if declared.choices is not None:
+            check_choice(flag if "_" in name else name, value, declared.choices)
+        elif declared.low is not None and declared.high is not None and value is not None:
+            check_range(flag, value, declared.low, declared.high, declared.hint)
 
 
 def check_range(name: str, value: float, low: float, high: float, hint: str = "") -> None:
@@ -38,86 +95,145 @@ def check_choice(name: str, value: str, allowed: object) -> None:
         raise SpecError(unknown_name(name, value, get_args(allowed)))
 
 
-def check_dataset_name(name: str) -> None:
-    """Raise SpecError unless the name is safe as a file name on every system."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise SpecError(
-            f"dataset name {name!r}; allowed: up to 64 letters, digits, '-', '_' and '.', a letter or digit first"
-        )
+# The specs ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """How networks are trained while their dynamics are recorded.
+    """How networks are trained while their dynamics are recorded. model_hash: of the source of a model of one's own."""
 
-    epochs, seeds: counts; batch_size: samples; lr: learning rate of the first step; weight_decay: L2 (SGD) or
-    as the optimiser defines it; observe: logits of the training pass or of a clean pass after each epoch;
-    logit_seeds: how many seeds keep their full logits (0 .. seeds).
-    """
-
-    model: str = "mlp"
-    epochs: int = 20
-    seeds: int = 5
-    batch_size: int = 256
-    lr: float = LEARNING_RATE["adam"]
-    optimizer: Optimizer = "adam"
-    schedule: Schedule = "constant"
-    weight_decay: float = 0.0
-    observe: Observe = "train"
-    augment: Augment = "none"
-    logit_seeds: int = 1
+    model: str = option(
+        "mlp",
+        introduced="mlp",
+        help="{models}, torchvision:NAME, or PACKAGE.MODULE:FACTORY.",
+    )
+    epochs: int = option(20, introduced=20, low=1, high=10_000, help="Passes over the training set.")
+    seeds: int = option(5, introduced=5, low=1, high=1_000, help="Networks to train.")
+    batch_size: int = option(
+        256,
+        introduced=256,
+        low=2,
+        high=1_000_000,
+        hint="batch normalization needs at least 2",
+        help="Samples per step.",
+    )
+    lr: float = option(
+        LEARNING_RATE["adam"],
+        introduced=0.002,
+        low=1e-8,
+        high=100,
+        help="Learning rate of the first step.",
+        unset="0.002 adam, 0.1 sgd",
+    )
+    optimizer: Optimizer = option(
+        "adam", introduced="adam", choices=Optimizer, help="adam, or sgd with Nesterov momentum 0.9."
+    )
+    schedule: Schedule = option(
+        "constant",
+        introduced="constant",
+        choices=Schedule,
+        help="constant, cosine, or step (a tenth at 1/2 and at 3/4).",
+    )
+    weight_decay: float = option(
+        0.0, introduced=0.0, low=0, high=10, help="L2 penalty (SGD), or decay as Adam defines it."
+    )
+    observe: Observe = option(
+        "train",
+        introduced="train",
+        choices=Observe,
+        help="Record the logits of the training pass (train), or of an evaluation pass after each epoch (eval).",
+    )
+    augment: Augment = option("none", introduced="none", choices=Augment, help="none, flip, crop or crop+flip.")
+    logit_seeds: int = option(1, introduced=1, help="Seeds that keep their full logits, 0 to the number of seeds.")
+    threads: int = option(
+        1,
+        introduced=1,
+        low=1,
+        high=256,
+        help="Processor threads of one network. Networks are trained side by side, so more than 1 pays only for few "
+        "large ones. The last digits of the results depend on it.",
+        unset="1; all for a model that must be trained alone",
+    )
+    model_hash: str = derived("")
 
     def __post_init__(self) -> None:
-        check_range("--epochs", self.epochs, 1, 10_000)
-        check_range("--seeds", self.seeds, 1, 1_000)
-        check_range("--batch-size", self.batch_size, 2, 1_000_000, "batch normalisation needs at least 2")
-        check_range("--lr", self.lr, 1e-8, 100)
-        check_range("--weight-decay", self.weight_decay, 0, 10)
+        check_options(self)
         check_range("--logit-seeds", self.logit_seeds, 0, self.seeds, "at most the number of seeds")
-        check_choice("optimizer", self.optimizer, Optimizer)
-        check_choice("schedule", self.schedule, Schedule)
-        check_choice("observe", self.observe, Observe)
-        check_choice("augment", self.augment, Augment)
 
 
 @dataclass(frozen=True)
 class RunSpec:
     """One `winnow run`: which scores of which dataset, from which training.
 
-    neighbors: kept per sample, 0 = none; complexity: the complexity gap over the whole set, or averaged over random
-    subsets; standardise: its inputs shifted and scaled per channel first; features: torchvision:NAME:FILE, "" = of the
-    trained network; detector: a noise detector's name, "" = the shipped one; cscores: a file of published consistency
-    scores, "" = estimated; the hashes are of those files.
+    training: None where nothing needs a trained network; versions: `score@version` of the scores whose formula is not
+    the first one; the hashes are of the files that features, detector and cscores name.
     """
 
     dataset: str
     fingerprint: str
     scores: tuple[str, ...]
     training: TrainingSpec | None
-    threshold_rounds: int = 2
-    neighbors: int = 15
-    embedding: Embedding = "umap"
-    seed: int = 0
-    complexity: Complexity = "exact"
-    standardise: bool = False
-    features: str = ""
-    features_hash: str = ""
-    detector: str = ""
-    detector_hash: str = ""
-    cscores: str = ""
-    cscores_hash: str = ""
+    threshold_rounds: int = option(
+        2,
+        introduced=2,
+        low=0,
+        high=2,
+        hint="2 rounds judge every sample",
+        help="Networks for the AUM threshold rule: 0 or 2.",
+        unset="2 with aum",
+    )
+    neighbors: int = option(
+        15, introduced=15, low=0, high=1_000, help="Nearest neighbors to keep.", unset="15 with standard, all or a map"
+    )
+    embedding: Embedding = option(
+        "umap", introduced="umap", choices=Embedding, help="umap or none.", unset="umap with standard or all"
+    )
+    seed: int = option(0, introduced=0, help="Of threshold samples, ties and the map.")
+    complexity: Complexity = option(
+        "exact",
+        introduced="exact",
+        choices=Complexity,
+        help="Complexity gap over the whole set (exact) or averaged over random subsets (stochastic).",
+    )
+    standardize: bool = option(
+        False, introduced=False, help="Standardize the inputs of the complexity gap per channel first."
+    )
+    features: str = option(
+        "",
+        introduced="",
+        metavar="torchvision:NAME:FILE",
+        help="Features of a torchvision model with weights from a file.",
+        identity=lambda text: ":".join(text.split(":", 2)[:2]),
+        unset="those of the trained network",
+    )
+    features_hash: str = derived("")
+    detector: str = option(
+        "",
+        introduced="",
+        help="Noise detector of the score lstm_detector.",
+        identity=lambda text: "",
+        unset="digits, which ships",
+    )
+    detector_hash: str = derived("")
+    cscores: str = option(
+        "",
+        introduced="",
+        metavar="FILE",
+        help="Published C-scores (.npz) for the score consistency.",
+        identity=lambda text: "",
+        unset="estimated",
+    )
+    cscores_hash: str = derived("")
+    versions: tuple[str, ...] = derived(())
 
     def __post_init__(self) -> None:
-        check_range("--threshold-rounds", self.threshold_rounds, 0, 2, "2 rounds judge every sample")
+        check_options(self)
         if self.threshold_rounds == 1:
             raise SpecError(
                 "--threshold-rounds is 1; allowed: 0 or 2 (one round leaves its own threshold samples unjudged)"
             )
-        check_range("--neighbors", self.neighbors, 0, 1_000)
-        check_choice("embedding", self.embedding, Embedding)
-        check_choice("complexity", self.complexity, Complexity)
         if self.embedding == "umap" and self.neighbors < 2:
-            raise SpecError(f"--neighbors is {self.neighbors}; the map needs at least 2 (or ask --embedding none)")
+            raise SpecError(f"--neighbors is {self.neighbors}; the map needs at least 2 (or use --embedding none)")
 
 
 @dataclass(frozen=True)
@@ -126,24 +242,37 @@ class PsiSpec:
 
     At point i = 0 .. points-1 the share until * i / points is pruned. With window, half of the samples are kept at
     every point i = 0 .. points: those of a score's ranks from the share 0.5 * i / points on (CG, window experiment).
-    scores_run: the run whose scores and features the orders read; class_balanced: the same share of each class goes.
+    scores_run: the run whose scores and features the orders read.
     """
 
     dataset: str
     fingerprint: str
     orders: tuple[str, ...]
-    points: int
-    training: TrainingSpec
-    scores_run: str | None
-    steps: PsiSteps = "epochs"
-    seed: int = 0
-    class_balanced: bool = False
-    window: bool = False
-    until: float = 1.0
+    points: int = option(
+        20,
+        introduced=20,
+        low=2,
+        high=10_000,
+        help="Points of a curve: 0, 1/points, 2/points, ... pruned.",
+        unset="20, window 10",
+    )
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    scores_run: str | None = None
+    steps: PsiSteps = option(
+        "epochs",
+        introduced="epochs",
+        choices=PsiSteps,
+        help="epochs: as many passes at every point; fixed: as many steps as the full set.",
+    )
+    seed: int = option(0, introduced=0, help="Of random orders.")
+    class_balanced: bool = option(False, introduced=False, help="Prune the same share of every class.")
+    window: bool = option(
+        False, introduced=False, help="Keep half at every point: a window that slides over the ranks of a score."
+    )
+    until: float = derived(1.0)
 
     def __post_init__(self) -> None:
-        check_range("--points", self.points, 2, 10_000)
-        check_choice("steps", self.steps, PsiSteps)
+        check_options(self)
         check_range("--until", self.until, 0.001, 1, "the largest share pruned")
         if not self.orders:
             raise SpecError("no order was given; allowed: random, oracle, or a score's name, with * for reversed")
@@ -164,11 +293,10 @@ class RecordedSpec:
 
 
 Spec = RunSpec | PsiSpec | RecordedSpec
-KINDS: dict[str, type[RunSpec] | type[PsiSpec] | type[RecordedSpec]] = {
-    "run": RunSpec,
-    "psi": PsiSpec,
-    "recorded": RecordedSpec,
-}
+KINDS: dict[str, type[Any]] = {"run": RunSpec, "psi": PsiSpec, "recorded": RecordedSpec}
+
+
+# Identity ----------------------------------------------------------------------------------------------------------
 
 
 def spec_kind(spec: Spec) -> str:
@@ -177,35 +305,96 @@ def spec_kind(spec: Spec) -> str:
 
 
 def spec_hash(content: Any) -> str:
-    """12 hexadecimal digits of the SHA-256 of a spec (or of any JSON value) in canonical form."""
+    """12 hexadecimal digits of the SHA-256 of any JSON value in canonical form."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def run_id(spec: Spec) -> str:
-    """The id of the run that answers a spec: the hash of its content."""
-    return spec_hash({"kind": spec_kind(spec), **asdict(spec)})
+    """The id of the run that answers a spec: the hash of what decides its result."""
+    return spec_hash({"kind": spec_kind(spec), **deciding(spec)})
 
 
-def training_key(fingerprint: str, training: TrainingSpec) -> str:
-    """What two runs must share for one to read the other's dynamics instead of training again."""
-    return spec_hash({"fingerprint": fingerprint, **asdict(training)})
+def network_key(fingerprint: str, training: TrainingSpec) -> str:
+    """What two runs must share for a seed's network in one to be the network of that seed in the other."""
+    content = {name: value for name, value in deciding(training).items() if name not in ("seeds", "logit_seeds")}
+    return spec_hash({"fingerprint": fingerprint, **content})
+
+
+def deciding(spec: Any) -> dict[str, Any]:
+    """What decides the result, by field: nothing that has the value it had when the field was introduced."""
+    out: dict[str, Any] = {}
+    for f in fields(spec):
+        value = getattr(spec, f.name)
+        if is_dataclass(value):
+            value = deciding(value)
+        elif f.metadata.get("identity"):
+            value = f.metadata["identity"](value)
+        if "introduced" not in f.metadata or value != f.metadata["introduced"]:
+            out[f.name] = value
+    return out
+
+
+# On disk -----------------------------------------------------------------------------------------------------------
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     """A spec as stored in spec.json."""
-    return {"kind": spec_kind(spec), **asdict(spec)}
+    return {"version": SPEC_VERSION, "kind": spec_kind(spec), **asdict(spec)}
 
 
-def spec_from_json(content: dict[str, Any]) -> Spec:
-    """The spec stored by `spec_to_json`; SpecError when it names fields this version does not know."""
-    content = dict(content)
-    cls = KINDS.get(str(content.pop("kind", "")))
-    known = {f.name for f in fields(cls)} if cls else set()
-    if cls is None or not set(content) <= known:
-        extra = ", ".join(sorted(set(content) - known)) or "its kind"
-        raise SpecError(f"this run was asked by another version of winnow (unknown: {extra}); run it again")
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    if isinstance(given.get("training"), dict):
-        given["training"] = TrainingSpec(**given["training"])
-    return cls(**given)
+def spec_from_json(content: Mapping[str, Any]) -> Spec:
+    """The spec stored by `spec_to_json`, of this version or an older one.
+
+    Raises: SpecError for a spec of a newer version, or one that is damaged
+    """
+    version = content.get("version", 1)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise SpecError(f"its spec has version {str(version)[:20]!r}; allowed: 1 to {SPEC_VERSION}")
+    if version > SPEC_VERSION:
+        raise SpecError(
+            f"it was made by a newer winnow (spec version {version}, this one reads up to {SPEC_VERSION}); upgrade winnow"
+        )
+    given = {name: value for name, value in content.items() if name != "version"}
+    for step in UPGRADES[version - 1 :]:
+        given = step(given)
+    cls = KINDS.get(str(given.pop("kind", "")))
+    if cls is None:
+        raise SpecError(f"its spec is of no known kind; allowed: {', '.join(KINDS)}")
+    spec: Spec = _read(cls, given)
+    return spec
+
+
+def _read(cls: type[Any], given: Mapping[str, Any]) -> Any:
+    known = {f.name: f for f in fields(cls)}
+    extra = sorted(set(given) - set(known))
+    if extra:
+        raise SpecError(f"its spec has the unknown field '{extra[0]}'; it was made by a newer winnow: upgrade winnow")
+    values: dict[str, Any] = {}
+    for name, f in known.items():
+        if name in given:
+            value = given[name]
+            values[name] = tuple(value) if isinstance(value, list) else value
+        elif "introduced" in f.metadata:
+            values[name] = f.metadata["introduced"]  # of a version that did not have it yet
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise SpecError(f"its spec lacks the field '{name}'; remove the run")
+    if isinstance(values.get("training"), Mapping):
+        values["training"] = _read(TrainingSpec, values["training"])
+    for name, hint in get_type_hints(cls).items():
+        kinds = (int, float) if hint is float else get_args(hint) or (hint,)
+        if all(isinstance(kind, type) for kind in kinds) and not isinstance(values[name], kinds):
+            raise SpecError(f"its spec is damaged ({name} is {str(values[name])[:40]!r}); remove the run")
+    try:
+        return cls(**values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SpecError(f"its spec is damaged ({error}); remove the run") from error
+
+
+def _spelling(given: dict[str, Any]) -> dict[str, Any]:
+    """1 -> 2: `standardise` is spelled `standardize`."""
+    return {("standardize" if name == "standardise" else name): value for name, value in given.items()}
+
+
+UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_spelling,)
+"""Step i turns a spec of version i + 1 into one of version i + 2. They are pure, and stay for ever."""

@@ -31,7 +31,7 @@ def panels(titles: Sequence[str], height: int = 420, *, legend: bool = False, sh
 
 
 def add_line(
-    figure: go.Figure, col: int, x: Any, y: Any, name: str, color: str, *, said: str = "", row: int = 1, **more: Any
+    figure: go.Figure, col: int, x: Any, y: Any, name: str, color: str, *, axis: str = "", row: int = 1, **more: Any
 ) -> None:
     """A line of one panel; lines of one name share one entry of the legend."""
     seen = {trace.name for trace in figure.data if trace.showlegend is not False}
@@ -44,7 +44,7 @@ def add_line(
         legendgroup=name,
         showlegend=name not in seen,
         line=line,
-        hovertemplate=f"{name} %{{y:.4g}}<br>{said} %{{x:.4g}}<extra></extra>",
+        hovertemplate=f"{name} %{{y:.4g}}<br>{axis} %{{x:.4g}}<extra></extra>",
         row=row,
         col=col,
         **more,

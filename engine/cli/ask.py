@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import Dataset, Json, Root, Run, tell
+from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
-from engine.queries.writers import formats_help
 from engine.store.atomic import write_text
 from engine.store.workspace import Workspace
 
@@ -43,6 +42,7 @@ def scores(
         if not costs:
             return say(f"no scores of {dataset} yet; winnow run {dataset} makes them")
         return print_table(costs, ["score", "seconds", "cost", "run_id", "title"])
+    import engine.runs.inputs  # noqa: F401  # declares what scores read
     from engine.scores.registry import all_scores, catalog_row
 
     rows = [catalog_row(found) for found in all_scores().values()]
@@ -88,20 +88,27 @@ def evaluate(
         return print_json({"metrics": rows})
     if not rows:
         return say(f"no metrics: no run of {dataset} has scores, or no label of it is known to be wrong")
-    of_scores = ["name", "roc_auc", "average_precision", "precision_at_95", "found_at_10", "found_at_20", "run_id"]
+    of_scores = [
+        "name",
+        "roc_auc",
+        "average_precision",
+        "precision_at_recall_95",
+        "recall_at_10",
+        "recall_at_20",
+        "run_id",
+    ]
     print_table([row for row in rows if row["kind"] == "score"], of_scores)
     of_rules = ["name", "precision", "recall", "flagged_share", "run_id"]
     print_table([row for row in rows if row["kind"] == "rule"], of_rules)
 
 
-@app.command()
+@app.command(cls=DeclaredHelp)
 def select(
     dataset: Dataset,
     order: Annotated[
         str,
         typer.Argument(
-            help="What stays: a score (its hardest) or a score with * (its easiest), random, oracle, moderate, kcenter, "
-            "craig, pr4rel, fdmat, 'ccs(nli,beta=0.1)', 'window(aum,offset=0.2)'."
+            help="What stays: a score (its hardest samples), a score with * (its easiest), or one of {samplers}."
         ),
     ],
     keep: Annotated[float, typer.Option(help="Share of the training samples that stays, above 0 to 1.")],
@@ -110,7 +117,7 @@ def select(
         bool, typer.Option("--class-balanced", help="Keep the same share of each given class.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
-    format: Annotated[str, typer.Option(help=formats_help())] = "",
+    format: Annotated[str, typer.Option(help="{formats}")] = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -122,7 +129,7 @@ def select(
     kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed)
     weights = None if kept.weights is None else kept.weights.tolist()
     n, total = export_samples(at, dataset, kept.sample_ids.tolist(), to, format, weights)
-    tell(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
+    report(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
 
 
 @app.command()
@@ -156,7 +163,7 @@ def velocity(
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="A query over the views; FROM (SHOW TABLES) lists them.")],
-    dataset: Annotated[str | None, typer.Option(help="Which dataset. [default: that of the latest run]")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which dataset. (default: that of the latest run)")] = None,
     format: Annotated[str, typer.Option(help="table, csv or json (an array of objects).")] = "table",
     workspace: Root = None,
     json: Json = False,
@@ -185,7 +192,7 @@ def query(
             say(f"({len(rows)} rows; dataset {chosen})")
 
 
-@app.command()
+@app.command(cls=DeclaredHelp)
 def export(
     dataset: Dataset,
     to: Annotated[Path, typer.Option(help="The file to write.")],
@@ -195,8 +202,8 @@ def export(
             help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
         ),
     ] = "true",
-    format: Annotated[str, typer.Option(help=formats_help())] = "",
-    run: Annotated[str | None, typer.Option(help="Whose scores. [default: the latest run that has scores]")] = None,
+    format: Annotated[str, typer.Option(help="{formats}")] = "",
+    run: Annotated[str | None, typer.Option(help="Whose scores. (default: the latest run that has scores)")] = None,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -205,4 +212,4 @@ def export(
 
     at = Workspace.open(workspace)
     kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None)
-    tell(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")
+    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")

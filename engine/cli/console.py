@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -61,7 +62,14 @@ def duration(seconds: float | None) -> str:
 
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Listener]:
-    """A bar with the stage and the time left; yields what a computation reports to."""
+    """A bar with the stage and the time left; yields what a computation reports to.
+
+    In a notebook it is a line that is written over: rich draws there only with ipywidgets, and warns without.
+    """
+    if "ipykernel" in sys.modules and not sys.stderr.isatty():
+        with _progress_line(title) as listen:
+            yield listen
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -77,6 +85,21 @@ def progress_bar(title: str) -> Iterator[Listener]:
             bar.update(task, completed=fraction, description=f"{title}: {stage}", left=left)
 
         yield listen
+
+
+@contextlib.contextmanager
+def _progress_line(title: str) -> Iterator[Listener]:
+    width = 100
+
+    def listen(stage: str, fraction: float, seconds_left: float | None) -> None:
+        left = f", {duration(seconds_left)} left" if seconds_left is not None else ""
+        sys.stderr.write("\r" + f"{title}: {stage} {fraction:.0%}{left}"[:width].ljust(width))
+        sys.stderr.flush()
+
+    try:
+        yield listen
+    finally:
+        sys.stderr.write("\r" + " " * width + "\r")
 
 
 def _text(text: str) -> Text:

@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 from engine.cli.console import duration, progress_bar, say
-from engine.data.ingest import IngestSpec, ingest
-from engine.spec import PsiSpec, RunSpec, TrainingSpec, spec_from_json
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
+from engine.spec import PsiSpec, RunSpec, TrainingSpec
 from engine.store.version import winnow_version
 from engine.store.workspace import Workspace
 
@@ -39,7 +40,7 @@ def compute_demo(workspace: Workspace) -> dict[str, Any]:
         say("everything is computed already")
         return {"datasets": [spec.name for spec in SPECS], "runs": found, "seconds": time.monotonic() - started}
     from engine.runs.compute import compute
-    from engine.runs.pipeline import plan_run
+    from engine.runs.planning import plan_run
     from engine.runs.psi import plan_psi
 
     for name in (spec.name for spec in SPECS):
@@ -61,13 +62,11 @@ def compute_demo(workspace: Workspace) -> dict[str, Any]:
 def _find(workspace: Workspace) -> list[str]:
     """The demo's published runs when all are there, made by this version: looked up without importing torch."""
     made: dict[tuple[str, str], str] = {}
-    for run_id in workspace.published_runs():
-        content = workspace.read_spec(run_id)
-        if content["environment"].get("winnow") == winnow_version():
-            spec = spec_from_json(content["spec"])
+    for record, spec in workspace.known_runs():
+        if workspace.is_published(record.run_id) and record.environment.get("winnow") == winnow_version():
             if isinstance(spec, RunSpec) and spec.training == TRAINING and "aum" in spec.scores:
-                made[spec.dataset, "run"] = run_id
+                made[spec.dataset, "run"] = record.run_id
             elif isinstance(spec, PsiSpec) and spec.orders == ORDERS and spec.points == POINTS:
-                made[spec.dataset, "psi"] = run_id
+                made[spec.dataset, "psi"] = record.run_id
     wanted = [(spec.name, "run") for spec in SPECS] + [(SPECS[1].name, "psi")]
     return [made[key] for key in wanted] if all(key in made for key in wanted) else []

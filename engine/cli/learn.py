@@ -19,16 +19,16 @@ Name = Annotated[str, typer.Argument(help="Name of a detector (winnow detector l
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="Name of the new detector.")],
-    dataset: Annotated[str, typer.Option(help="A dataset whose mislabelled are known, with a run.")],
+    dataset: Annotated[str, typer.Option(help="A dataset whose mislabeled are known, with a run.")],
     run: Run = None,
     start: Annotated[str | None, typer.Option(help="A detector to fine-tune instead of starting from nothing.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate. [default: 0.1, 0.03 to fine-tune]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. (default: 0.1, 0.03 to fine-tune)")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the sequences.")] = 10,
     seed: Annotated[int, typer.Option(help="Of its weights and of the held-out tenth.")] = 0,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Learn from the dynamics of a run what the mislabelled look like."""
+    """Learn from the dynamics of a run what the mislabeled look like."""
     from engine.runs.detectors import train_on_run
 
     at = Workspace.open(workspace)
@@ -65,7 +65,7 @@ def apply(
     from engine.queries.summaries import fetch_evaluation
     from engine.runs.compute import compute
     from engine.runs.detectors import load_detector
-    from engine.runs.pipeline import plan_run
+    from engine.runs.planning import plan_run
     from engine.spec import RunSpec, spec_from_json
 
     at = Workspace.open(workspace)
@@ -80,11 +80,11 @@ def apply(
     with connected(at, dataset) as connection:
         found = fetch_evaluation(connection)
     rows = found[(found["run_id"] == run_id) & (found["kind"] == "score")]
-    metrics = {} if rows.empty else rows.iloc[0][["roc_auc", "average_precision", "precision_at_95"]].to_dict()
+    metrics = {} if rows.empty else rows.iloc[0][["roc_auc", "average_precision", "precision_at_recall_95"]].to_dict()
     if json:
         return print_json({"run_id": run_id, "existed": existed, "metrics": metrics})
-    told = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-    say(f"run {run_id}: lstm_detector of {dataset} by {name}" + (f"; {told}" if told else ""))
+    found_text = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+    say(f"run {run_id}: lstm_detector of {dataset} by {name}" + (f"; {found_text}" if found_text else ""))
 
 
 @app.command("list")
@@ -103,12 +103,12 @@ def list_(workspace: Root = None, json: Json = False) -> None:
 def explain(
     dataset: Dataset,
     sample: Annotated[int, typer.Argument(help="A training sample's id.")],
-    name: Annotated[str, typer.Option("--detector", help="Whose judgement.")] = "digits",
+    name: Annotated[str, typer.Option("--detector", help="Whose judgment.")] = "digits",
     run: Run = None,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Tell what each epoch adds to a sample's probability of being mislabelled."""
+    """Show what each epoch adds to a sample's probability of being mislabeled."""
     from engine.runs.detectors import explain_sample
 
     at = Workspace.open(workspace)
@@ -118,13 +118,13 @@ def explain(
     print_table([{"epoch": i + 1, "adds": weight} for i, weight in enumerate(weights)], ["epoch", "adds"])
 
 
-def run_with_dynamics(workspace: Workspace, dataset: str, asked: str | None) -> str:
-    """The run asked for, else the newest with dynamics of its own; NotFoundError when there is none."""
+def run_with_dynamics(workspace: Workspace, dataset: str, given: str | None) -> str:
+    """The given run, else the newest with dynamics of its own; NotFoundError when there is none."""
     from engine.queries.connection import connected, latest_run
 
     workspace.require_dataset(dataset)
-    if asked:
-        return workspace.require_run(asked)
+    if given:
+        return workspace.require_run(given)
     with connected(workspace, dataset) as connection:
         found = latest_run(connection, "epochs")
     if not found:

@@ -52,7 +52,7 @@ def choose_form(part: Part, image_size: int | None) -> Form:
     """The form of a part's inputs, from up to 64 evenly spaced samples.
 
     Images that all have one size up to 64 x 64 keep it; others become 64 x 64, or image_size x image_size where
-    that is given. They are grey only if all that were looked at are. Bad samples are passed over here: they
+    that is given. They are gray only if all that were looked at are. Bad samples are passed over here: they
     are met again when they are decoded.
     Raises: BadSampleError when none can be read.
     """
@@ -135,16 +135,14 @@ def _decode_one(loaded: Image.Image | np.ndarray[Any, Any], form: Form) -> tuple
 
 
 def _bad_sample(part: Part, position: int, error: BaseException) -> BadSampleError:
-    return BadSampleError(
-        f"{part.places[position]}: {reason(error)}; mend or remove it, or pass over it with --skip-bad"
-    )
+    return BadSampleError(f"{part.places[position]}: {reason(error)}; repair or remove it, or skip it with --skip-bad")
 
 
 @contextmanager
 def _pillow_warnings() -> Iterator[None]:
     """Pillow warns of images above MAX_IMAGE_PIXELS and refuses those of twice that; here both are bad samples.
 
-    What it says of odd metadata (a broken EXIF block in a good image) is left out.
+    Its warnings about odd metadata (a broken EXIF block in a good image) are left out.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is opened, whatever the suffix says: pixel formats only, nothing that runs another program."""
+"""What is opened, whatever the suffix: pixel formats only, nothing that runs another program."""
 SUFFIXES = {
     *(".bmp", ".gif", ".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".ppm", ".pgm", ".pbm", ".pnm"),
     *(".tif", ".tiff", ".webp"),
@@ -35,13 +35,13 @@ def open_image(source: Path | bytes) -> Image.Image:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
-def decode(image: Image.Image, room: int) -> Image.Image:
+def decode(image: Image.Image, side: int) -> Image.Image:
     """The pixels, upright, as mode L or RGB; transparency is laid on white, 16 bits become 8.
 
-    A JPEG much larger than room pixels on both sides is decoded at a half, a quarter or an eighth of its size.
+    A JPEG much larger than `side` pixels on both sides is decoded at a half, a quarter or an eighth of its size.
     Raises: READ_ERRORS.
     """
-    image.draft(None, (room, room))
+    image.draft(None, (side, side))
     if "exif" in image.info:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("L", "RGB"):
@@ -64,7 +64,7 @@ def decode(image: Image.Image, room: int) -> Image.Image:
 
 
 def fit(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A decoded image as uint8 (C, H, W): scaled to cover H x W, then cropped around its centre."""
+    """A decoded image as uint8 (C, H, W): scaled to cover H x W, then cropped around its center."""
     channels, height, width = shape
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:

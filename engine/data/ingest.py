@@ -6,111 +6,30 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from engine.data.dataset_file import DatasetWriter, Record, fetch_one, reading
 from engine.data.decoding import choose_form, decode_in_order
 from engine.data.label_column import read_labels, split_labels
-from engine.data.noise import apply_noise, parse_noise, superclasses_of
+from engine.data.noise import apply_noise, superclasses_of
 from engine.data.parts import Labels, Part
-from engine.data.sources import open_source, resolve
+from engine.data.request import IngestSpec
+from engine.data.sources import open_source
 from engine.data.splits import stratified
 from engine.errors import BusyError, SourceError, SpecError
-from engine.spec import check_choice, check_dataset_name, check_range
+from engine.spec import options_of
 from engine.store.workspace import Workspace
 
 Report = Callable[[str, int, int], None]
-TrueLabels = Literal["keep", "drop"]
-
-
-@dataclass(frozen=True)
-class IngestSpec:
-    """What `winnow ingest` can be asked.
-
-    source, test: what sources.KINDS lists; test_fraction: share of the training samples held out when the
-    source has no test split (None: 0.2, or what the source prefers; 0: none); labels: FILE:COLUMN in place of
-    the source's training labels, in the source's own order; true_labels: whether the labels replaced by them
-    are kept as the true ones; noise: KIND:RATE, several joined with +; superclasses: groups of
-    class names for superclass noise, a,b;c,d; seed: of the noise and of every draw;
-    limit: at most this many training samples, every class keeping its share, and of the test split the same
-    share; skip_bad: pass over samples that cannot be read; image_size: pixels a side in place of the size found.
-    """
-
-    name: str
-    source: str
-    test: str | None = None
-    test_fraction: float | None = None
-    labels: str | None = None
-    true_labels: TrueLabels = "keep"
-    noise: str | None = None
-    superclasses: str | None = None
-    seed: int = 0
-    limit: int | None = None
-    skip_bad: bool = False
-    image_size: int | None = None
-
-    def __post_init__(self) -> None:
-        check_dataset_name(self.name)
-        check_range("--seed", self.seed, 0, 2**63 - 1)
-        check_choice("--true-labels", self.true_labels, TrueLabels)
-        if self.test_fraction is not None:
-            check_range("--test-fraction", self.test_fraction, 0, 0.9)
-        if self.limit is not None:
-            check_range("--limit", self.limit, 2, 2**31 - 1)
-        if self.image_size is not None:
-            check_range("--image-size", self.image_size, 4, 256, "pixels a side")
-        if self.test is not None and self.test_fraction is not None:
-            raise SpecError("--test and --test-fraction were both given; choose one")
-        if self.noise is not None:
-            parse_noise(self.noise)
-        if self.superclasses is not None and "superclass" not in (self.noise or ""):
-            raise SpecError("--superclasses goes with --noise superclass:RATE; give both or neither")
-        if self.labels is not None:
-            split_labels(self.labels)
-        if self.parent is not None:
-            self._check_derived()
-
-    @property
-    def parent(self) -> str | None:
-        """The dataset this one derives from, when the source is dataset:NAME."""
-        kind, colon, name = self.source.partition(":")
-        return name if colon and kind == "dataset" else None
-
-    def _check_derived(self) -> None:
-        given = {
-            "--test": self.test is not None,
-            "--test-fraction": self.test_fraction is not None,
-            "--limit": self.limit is not None,
-            "--skip-bad": self.skip_bad,
-            "--image-size": self.image_size is not None,
-        }
-        asked = [flag for flag, is_given in given.items() if is_given]
-        if asked:
-            raise SpecError(
-                f"{asked[0]} cannot go with {self.source}: a derived dataset has the same samples; leave it out"
-            )
-        if self.noise is None and self.labels is None:
-            raise SpecError(f"{self.source} alone would be the same dataset again; add --noise or --labels")
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored and compared: paths made absolute."""
-        content = asdict(self)
-        content["source"] = resolve(self.source)
-        content["test"] = None if self.test is None else resolve(self.test)
-        if self.labels is not None:
-            path, column = split_labels(self.labels)
-            content["labels"] = f"{path.resolve()}:{column}"
-        return content
 
 
 @dataclass(frozen=True)
 class IngestResult:
     """What came of it. train, test, skipped: samples; noise_rate: share of wrong training labels, None = unknown;
-    existed: the same had been asked before and nothing was done."""
+    existed: the dataset was there already and nothing was done."""
 
     name: str
     fingerprint: str
@@ -124,7 +43,7 @@ class IngestResult:
 
 
 @dataclass(frozen=True)
-class _Relabelled:
+class _Relabeled:
     """Given and true labels of the training samples, and what was done to the given ones."""
 
     labels: Labels
@@ -133,7 +52,7 @@ class _Relabelled:
 
 
 def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None) -> IngestResult:
-    """Make the dataset, or find it: the same spec asked twice is done once.
+    """Make the dataset, or find it: the same spec given twice is done once.
 
     Args:    report: called with (stage, done, total), at most ten times a second
     Raises:  SpecError when the name is taken by something else; SourceError when the source is missing or
@@ -152,17 +71,18 @@ def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None)
 
 
 def _find(workspace: Workspace, spec: IngestSpec, started: float) -> IngestResult | None:
-    """The dataset of that name if it is what was asked; SpecError if it is something else."""
+    """The dataset of that name if it was made by the same spec; SpecError if it is another one."""
     if spec.name not in workspace.datasets():
         return None
     with reading(workspace.dataset_path(spec.name)) as connection:
         text, parent_fingerprint = fetch_one(connection, "SELECT spec, parent_fingerprint FROM dataset")
     old, new = json.loads(text), spec.to_json()
-    differs = [key for key in new if old.get(key) != new[key]]
+    introduced = {name: declared.introduced for name, (_, declared) in options_of(IngestSpec).items()}
+    differs = [key for key in new if old.get(key, introduced.get(key)) != new[key]]
     advice = f"choose another name, or remove it first (winnow remove {spec.name})"
     if differs:
         key = differs[0]
-        raise SpecError(f"dataset '{spec.name}' is there, asked with {key} {old.get(key)} and not {new[key]}; {advice}")
+        raise SpecError(f"dataset '{spec.name}' exists, made with {key} {old.get(key)}, not {new[key]}; {advice}")
     if spec.parent is not None and spec.parent in workspace.datasets():
         with reading(workspace.dataset_path(spec.parent)) as connection:
             (now,) = fetch_one(connection, "SELECT fingerprint FROM dataset")
@@ -291,8 +211,8 @@ def _building(workspace: Workspace, name: str) -> Iterator[Path]:
 
 def _relabel(
     spec: IngestSpec, old: Labels, known: Labels | None, new: Labels | None, classes: tuple[str, ...] | list[str]
-) -> _Relabelled:
-    """The labels asked for, of training samples whose labels were `old` and whose true ones are `known` or not.
+) -> _Relabeled:
+    """The labels that a spec describes, of training samples whose labels were `old` and whose true ones are `known` or not.
 
     True labels that were known stay. Else they are the labels before noise: the old ones, or those of --labels
     when the old ones are dropped. Without noise and --labels nobody knows.
@@ -308,10 +228,10 @@ def _relabel(
         steps.append(spec.noise)
         truth = given if truth is None else truth
         given = apply_noise(spec.noise, given, len(classes), spec.seed, superclasses_of(classes, spec.superclasses))
-    return _Relabelled(given, truth, "+".join(steps) or None)
+    return _Relabeled(given, truth, "+".join(steps) or None)
 
 
-def _wrong_rate(done: _Relabelled) -> float | None:
+def _wrong_rate(done: _Relabeled) -> float | None:
     return None if done.true_labels is None else float((done.labels != done.true_labels).mean())
 
 
@@ -319,7 +239,7 @@ def _finish(
     writer: DatasetWriter,
     record: Record,
     classes: tuple[str, ...] | list[str],
-    train: _Relabelled,
+    train: _Relabeled,
     test_labels: Labels,
     places: list[str],
 ) -> None:

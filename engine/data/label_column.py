@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.data.files import read_csv
-from engine.data.parquet import open_parquet, read_column
 from engine.data.parts import Labels, label_indices
+from engine.data.sources.files import read_csv
+from engine.data.sources.parquet import open_parquet, read_column
 from engine.errors import SourceError, SpecError, unknown_name
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import duckdb
@@ -38,6 +38,17 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def subset(self, positions: Tensor) -> Samples:
+        """The samples at some positions (M,) int64, which may lie on any device, in that order."""
+        positions = positions.to(self.labels.device)
+        return replace(
+            self,
+            inputs=self.inputs[positions],
+            labels=self.labels[positions],
+            sample_ids=self.sample_ids[positions],
+            true_labels=None if self.true_labels is None else self.true_labels[positions],
+        )
 
 
 def load_split(
@@ -91,7 +102,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 def batch_ends(n: int, batch_size: int) -> list[int]:
     """Where the batches of an epoch end, the last one at n.
 
-    The last batch may be smaller; a last batch of one sample joins the one before it, because batch normalisation
+    The last batch may be smaller; a last batch of one sample joins the one before it, because batch normalization
     cannot train on one.
     """
     ends = [*range(batch_size, n, batch_size), n]
@@ -100,7 +111,7 @@ def batch_ends(n: int, batch_size: int) -> list[int]:
     return ends
 
 
-def normalisation(samples: Samples) -> tuple[Tensor, Tensor]:
+def normalization(samples: Samples) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the samples, in the units in which the inputs are stored.
 
     Images: per channel, shape (C, 1, 1), 0..255. Vectors: per dimension, shape (D,). A channel or dimension
@@ -137,7 +148,7 @@ def _channel_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_float(batch_inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Inputs as a network takes them: float32, mean 0 and deviation 1, with the result of `normalisation`."""
+    """Inputs as a network takes them: float32, mean 0 and deviation 1, with the result of `normalization`."""
     return (batch_inputs.float() - mean) / std
 
 

@@ -1,19 +1,57 @@
 """Label noise: labels in, labels out, the same for the same seed. No I/O, no torch.
 
-A kind of noise is one function `(labels, rate, classes, rng, groups) -> labels` and one line in KINDS. Each
-changes exactly round(rate * N) labels, so that a rate is a fact and not an expectation.
+A kind of noise is one function `(labels, rate, classes, rng) -> labels` with the decorator below; one that needs the
+super-class of each class takes `groups` as well. Each changes exactly round(rate * N) labels, so that a rate is a
+fact and not an expectation.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from engine.errors import SpecError, unknown_name
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
+F = TypeVar("F", bound=Callable[..., Labels])
+
+
+@dataclass(frozen=True)
+class NoiseKind:
+    """One kind of noise. example: a rate to show in help; reads_groups: whether it needs super-classes."""
+
+    name: str
+    title: str
+    function: Callable[..., Labels]
+    example: float
+    reads_groups: bool
+
+
+KINDS: dict[str, NoiseKind] = {}
+"""Every kind of noise by name, in the order of this file."""
+
+
+def noise_kind(*, example: float) -> Callable[[F], F]:
+    """Put a function into KINDS under its own name; the first line of its docstring is its title."""
+
+    def add(function: F) -> F:
+        name, title = function.__name__, (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
+        if not title or name in KINDS:
+            raise TypeError(f"noise {name} has no docstring, or there is one of that name already")
+        KINDS[name] = NoiseKind(name, title, function, example, "groups" in inspect.signature(function).parameters)
+        return function
+
+    return add
+
+
+def noise_help() -> str:
+    """What --noise may be, in one line of help."""
+    examples = ", ".join(f"{kind.name}:{kind.example:g}" for kind in KINDS.values())
+    return f"{examples}; a+b for two"
 
 
 def parse_noise(text: str) -> list[tuple[str, float]]:
@@ -40,10 +78,15 @@ def parse_noise(text: str) -> list[tuple[str, float]]:
     return steps
 
 
+def reads_groups(text: str | None) -> bool:
+    """Whether a step of a noise needs super-classes; None is no noise."""
+    return text is not None and any(KINDS[kind].reads_groups for kind, _ in parse_noise(text))
+
+
 def apply_noise(text: str, labels: Labels, classes: int, seed: int, groups: Sequence[int] | None = None) -> Labels:
     """Labels after every step of a noise, one applied to the result of the other, each drawn on its own.
 
-    Args:    labels (N,) int64 in [0, classes); seed >= 0; groups: the super-class of each class, for `superclass`
+    Args:    labels (N,) int64 in [0, classes); seed >= 0; groups: the super-class of each class, for the kinds that read them
     Returns: (N,) int64; the argument is left as it was
     Raises:  SpecError as `parse_noise`, and when the classes do not allow the kind
     """
@@ -51,11 +94,13 @@ def apply_noise(text: str, labels: Labels, classes: int, seed: int, groups: Sequ
         raise SpecError(f"noise needs at least 2 classes to choose from; there is {classes}")
     grouped = None if groups is None else np.asarray(groups, np.int64)
     for step, (kind, rate) in enumerate(parse_noise(text)):
-        labels = KINDS[kind](labels, rate, classes, np.random.default_rng([seed, step]), grouped)
+        given = {"groups": grouped} if KINDS[kind].reads_groups else {}
+        labels = KINDS[kind].function(labels, rate, classes, np.random.default_rng([seed, step]), **given)
     return labels
 
 
-def symmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generator, groups: Labels | None) -> Labels:
+@noise_kind(example=0.2)
+def symmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generator) -> Labels:
     """Another label, each of the other classes equally likely."""
     chosen = _choose(len(labels), rate, rng)
     noisy = labels.copy()
@@ -63,7 +108,8 @@ def symmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generato
     return noisy
 
 
-def asymmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generator, groups: Labels | None) -> Labels:
+@noise_kind(example=0.4)
+def asymmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generator) -> Labels:
     """The next class: y -> y + 1 mod C."""
     chosen = _choose(len(labels), rate, rng)
     noisy = labels.copy()
@@ -71,6 +117,7 @@ def asymmetric(labels: Labels, rate: float, classes: int, rng: np.random.Generat
     return noisy
 
 
+@noise_kind(example=0.3)
 def superclass(labels: Labels, rate: float, classes: int, rng: np.random.Generator, groups: Labels | None) -> Labels:
     """Another label of the same super-class, each equally likely (LSTM, "Super-Classes Noises")."""
     if groups is None:
@@ -90,13 +137,6 @@ def superclass(labels: Labels, rate: float, classes: int, rng: np.random.Generat
         place = int(np.searchsorted(same, labels[i]))
         noisy[i] = same[(place + rng.integers(1, len(same))) % len(same)]
     return noisy
-
-
-KINDS: dict[str, Callable[[Labels, float, int, np.random.Generator, Labels | None], Labels]] = {
-    "symmetric": symmetric,
-    "asymmetric": asymmetric,
-    "superclass": superclass,
-}
 
 
 def transition_matrix(true_labels: Labels, labels: Labels, classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -14,6 +14,9 @@ from engine.errors import SourceError
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
+TEST_NAMES = ("test", "val", "valid", "validation")
+"""What a test split is called, the most wanted first."""
+
 
 @dataclass(frozen=True)
 class Part:

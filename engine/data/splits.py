@@ -17,12 +17,12 @@ def stratified(labels: Labels, count: int, seed: int, *, keep_one: bool = False)
         return np.empty(0, np.int64)
     rng = np.random.default_rng([seed, len(labels)])
     values, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    room = sizes - 1 if keep_one else sizes
+    most = sizes - 1 if keep_one else sizes
     exact = sizes * (count / max(1, len(labels)))
-    take = np.minimum(np.floor(exact).astype(np.int64), room)
+    take = np.minimum(np.floor(exact).astype(np.int64), most)
     # what rounding down left over goes to the classes that lost most by it
-    while take.sum() < count and (take < room).any():
-        lost = np.where(take < room, exact - take, -np.inf)
+    while take.sum() < count and (take < most).any():
+        lost = np.where(take < most, exact - take, -np.inf)
         take[np.argmax(lost)] += 1
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(inverse[order], kind="stable")]

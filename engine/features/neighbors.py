@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine similarity: blocked matrix products and a two-step top-k, on any device."""
+"""Exact nearest neighbors by cosine similarity: blocked matrix products and a two-step top-k, on any device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def checked_rows(features: Tensor, k: int) -> Tensor:
     """The rows (N, D) float32 that `search_rows` takes, of unit length; errors as `compute_neighbors`."""
     n = len(features)
     if not 1 <= k < n:
-        raise ScoreInputError(f"{k} neighbours were asked of {n} samples; allowed: 1 to {n - 1}")
+        raise ScoreInputError(f"{k} neighbors per sample, of {n} samples; allowed: 1 to {n - 1}")
     return unit_rows(features.float())
 
 

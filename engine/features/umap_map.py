@@ -1,4 +1,4 @@
-"""A two-dimensional map of the samples: UMAP on the exact neighbours that are there already."""
+"""A two-dimensional map of the samples: UMAP on the exact neighbors that are there already."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EPOCHS_SMALL, EPOCHS_LARGE, LARGE = 300, 200, 10_000
 
 
 def compute_umap(features: Tensor, neighbor_ids: Tensor, similarities: Tensor, seed: int) -> Tensor:
-    """UMAP coordinates (McInnes et al. 2018) from precomputed cosine neighbours, starting from the first two
+    """UMAP coordinates (McInnes et al. 2018) from precomputed cosine neighbors, starting from the first two
     principal components; the same seed gives the same map.
 
     Args:    features (N, D), neighbor_ids (N, K) and similarities (N, K) as `compute_neighbors` gives them
@@ -56,10 +56,10 @@ def compute_umap(features: Tensor, neighbor_ids: Tensor, similarities: Tensor, s
 
 def _principal_components(features: Tensor, state: np.random.RandomState) -> np.ndarray[Any, Any]:
     """The first two principal components, scaled to a span of 10 as UMAP starts, with a little noise."""
-    centred = (features.float() - features.float().mean(0)).cpu()
-    covariance = (centred.T @ centred).double()
+    centered = (features.float() - features.float().mean(0)).cpu()
+    covariance = (centered.T @ centered).double()
     axes = torch.linalg.eigh(covariance).eigenvectors[:, -2:].float()
-    start = (centred @ axes).numpy()
+    start = (centered @ axes).numpy()
     if start.shape[1] < 2:
         start = np.concatenate([start, np.zeros((len(start), 2 - start.shape[1]), np.float32)], 1)
     start = 10 * start / max(1e-12, float(np.abs(start).max()))

@@ -83,7 +83,7 @@ def _txt(frame: pd.DataFrame, file: BinaryIO) -> None:
 def formats_help() -> str:
     """The help of an option --format."""
     listed = "; ".join(f"{w.name}: {w.holds[0].lower()}{w.holds[1:]}" for w in WRITERS.values())
-    return f"{listed}. [default: by the file's ending]"
+    return f"{listed}. (default: by the file's ending)"
 
 
 def find_writer(format: str) -> Writer:
@@ -124,7 +124,7 @@ def fetch_selected(connection: duckdb.DuckDBPyConnection, where: str, run_id: st
     run = run_id or latest_run(connection, "scores")
     # Of what can be named only what is: all scores of a million samples side by side take seconds.
     named = [name for name in _scores(connection, run) if name in where or "COLUMNS" in where.upper()]
-    columns = "".join(f", any_value(value) FILTER (score = {literal(n)}) AS {identifier(n)}" for n in named)
+    columns = score_columns(named)
     scores = (
         f"SELECT sample_id{columns} FROM scores WHERE run_id = $run AND score IN (SELECT unnest($named::VARCHAR[]))"
     )
@@ -143,6 +143,11 @@ def fetch_selected(connection: duckdb.DuckDBPyConnection, where: str, run_id: st
         {"run": run, "named": named},
     )
     return kept.astype({"true_label": "Int64"})
+
+
+def score_columns(names: Sequence[str]) -> str:
+    """SQL that makes one column of each score, called by its name, of the rows of `scores` grouped by sample."""
+    return "".join(f", any_value(value) FILTER (score = {literal(name)}) AS {identifier(name)}" for name in names)
 
 
 def export(

@@ -5,24 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.data.loader import Samples, load_split, normalisation
+from engine.data.loader import Samples, load_split, normalization
 from engine.errors import SpecError, StorageError, unknown_name
 from engine.queries.connection import connected, runs_of
-from engine.runs.pipeline import find_trained
-from engine.selection.coverage import craig_weights
-from engine.selection.names import SCORELESS, Order, parse_order
-from engine.selection.samplers import SAMPLERS, select
+from engine.runs.reuse import Trained, find_trained
+from engine.scores.registry import parameters_of
+from engine.selection.names import Order, parse_order, scoreless
+from engine.selection.samplers import find_sampler, select
 from engine.spec import RunSpec, check_range, spec_from_json, spec_hash
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
-from engine.training.loop import Normalisation, clean_pass
-from engine.training.models import build_model
+from engine.training.kept import load_network
+from engine.training.loop import Normalization, evaluation_pass
 
 KEPT_SETS = 64
 """Sets of samples that a selection holds, so that the seeds of a point need not choose theirs again."""
@@ -33,23 +32,24 @@ def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -
 
     Raises: SpecError when no run has it, saying which command makes one
     """
-    asked = [parse_order(order) for order in orders]
-    wanted = {order.score for order in asked} - {""}
-    trained = any({"features", "probs"} & set(SAMPLERS[order.sampler].inputs) for order in asked)
+    parsed = [parse_order(order) for order in orders]
+    wanted = {order.score for order in parsed} - {""}
+    trained = any(find_sampler(order.sampler).reads_network for order in parsed)
     if not wanted and not trained:
         return None
     with connected(workspace, dataset) as connection:
         rows = connection.execute("SELECT run_id, list(DISTINCT score) FROM scores GROUP BY run_id").fetchall()
     having: dict[str, set[str]] = {run: set(names) for run, names in rows}
+    specs = {record.run_id: spec for record, spec in workspace.known_runs()}
+    with_network = {run for run, spec in specs.items() if isinstance(spec, RunSpec) and spec.training}
     for candidate in reversed(runs_of(workspace, dataset)):
-        spec = spec_from_json(workspace.read_spec(candidate)["spec"])
-        if wanted <= having.get(candidate, set()) and (not trained or isinstance(spec, RunSpec) and spec.training):
+        if wanted <= having.get(candidate, set()) and (not trained or candidate in with_network):
             return candidate
     known = set().union(*having.values()) if having else set()
     missing = sorted(wanted - known)
     scores = f" --scores {','.join(sorted(wanted))}" if wanted else ""
     if missing and known:
-        message = unknown_name("order", missing[0], known | set(SCORELESS))
+        message = unknown_name("order", missing[0], known.union(scoreless()))
         raise SpecError(f"{message}; or `winnow run {dataset} --scores {','.join(missing)}` first")
     if missing or (wanted and not trained):
         raise SpecError(
@@ -63,13 +63,12 @@ def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -
     )
 
 
-def _trained_folder(workspace: Workspace, scores_run: str | None) -> Path | None:
-    """Where the features and weights are that samplers read, or None."""
+def _find_training(workspace: Workspace, scores_run: str | None) -> Trained | None:
+    """The published run whose features and weights samplers read, or None."""
     found = spec_from_json(workspace.read_spec(scores_run)["spec"]) if scores_run else None
     if not isinstance(found, RunSpec) or found.training is None:
         return None
-    trained = find_trained(workspace, found.fingerprint, found.training)
-    return trained.folder if trained else None
+    return find_trained(workspace, found.fingerprint, found.training)
 
 
 class Selection:
@@ -94,26 +93,31 @@ class Selection:
     ) -> None:
         self.workspace, self.dataset, self.samples, self.scores_run = workspace, dataset, samples, scores_run
         self.seed, self.class_balanced = seed, class_balanced
-        self.trained = _trained_folder(workspace, scores_run)
+        self.trained = _find_training(workspace, scores_run)
         self.n = len(samples)
         self._kept: dict[tuple[str, int], Tensor] = {}
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {"labels": samples.labels.cpu(), "n": self.n}
         for name in orders:
-            reads = SAMPLERS[parse_order(name).sampler].inputs
-            if "mislabelled" in reads and samples.true_labels is None:
+            sampler = find_sampler(parse_order(name).sampler)
+            if "mislabeled" in sampler.inputs and samples.true_labels is None:
                 raise SpecError(
                     f"order '{name}' needs true labels; dataset '{dataset}' has none (use --noise or --labels)"
                 )
-            if {"features", "probs"} & set(reads) and self.trained is None:
+            if sampler.reads_network and self.trained is None:
                 raise SpecError(
                     f"order '{name}' reads the features of a trained network; no run of '{dataset}' has one: "
                     f"winnow run {dataset} makes one"
                 )
 
-    def weights(self, kept: Tensor) -> Tensor:
-        """How many samples each kept one stands for in craig's last-layer gradients: (B,) float32, sums to N."""
-        return craig_weights(self._input("probs", Order("craig")), self._known["labels"], kept)
+    def weights(self, order: str, kept: Tensor) -> Tensor | None:
+        """The weights (B,) float32 in training of what an order keeps; None where all count the same."""
+        parsed = parse_order(order)
+        weigh = find_sampler(parsed.sampler).weights
+        if weigh is None:
+            return None
+        names = [name for name in parameters_of(weigh) if name != "kept"]
+        return weigh(**{name: self._input(name, parsed) for name in names}, kept=kept)
 
     def kept(self, order: str, pruned: int) -> Tensor:
         """Positions in the training set that stay, (n - pruned,) int64, ascending, on the CPU."""
@@ -127,28 +131,28 @@ class Selection:
     def _select(self, order: str, pruned: int) -> Tensor:
         if not order:
             return torch.arange(self.n)
-        asked = parse_order(order)
-        base = order.rstrip("*")
-        generator = torch.Generator().manual_seed(int(spec_hash([self.seed, "order", base]), 16))
-        inputs = {name: self._input(name, asked) for name in SAMPLERS[asked.sampler].inputs if name != "generator"}
+        parsed = parse_order(order)
+        generator = torch.Generator().manual_seed(int(spec_hash([self.seed, "order", parsed.draws_as]), 16))
+        names = [name for name in find_sampler(parsed.sampler).inputs if name != "generator"]
+        inputs = {name: self._input(name, parsed) for name in names}
         inputs |= {"generator": generator, "labels": self._known["labels"]}
-        return select(asked.sampler, self.n - pruned, inputs, class_balanced=self.class_balanced, **asked.options)
+        return select(parsed.sampler, self.n - pruned, inputs, class_balanced=self.class_balanced, **parsed.options)
 
-    def _input(self, name: str, asked: Order) -> Any:
-        key = f"{name} of {asked.score}" if asked.score and name in ("ranks", "hardness") else name
+    def _input(self, name: str, order: Order) -> Any:
+        key = f"{name} of {order.score}" if order.score and name in ("ranks", "hardness") else name
         if key not in self._known:
-            self._known[key] = getattr(self, f"_{name}")(asked)
+            self._known[key] = getattr(self, f"_{name}")(order)
         return self._known[key]
 
-    def _mislabelled(self, asked: Order) -> Tensor:
+    def _mislabeled(self, order: Order) -> Tensor:
         assert self.samples.true_labels is not None
         return (self.samples.true_labels != self.samples.labels).cpu()
 
-    def _ranks(self, asked: Order) -> Tensor:
-        return torch.from_numpy(self._score(asked.score)["rank"].astype("int64"))
+    def _ranks(self, order: Order) -> Tensor:
+        return torch.from_numpy(self._score(order.score)["rank"].astype("int64"))
 
-    def _hardness(self, asked: Order) -> Tensor:
-        found = self._score(asked.score)
+    def _hardness(self, order: Order) -> Tensor:
+        found = self._score(order.score)
         values = torch.from_numpy(found["value"].astype("float32"))
         return values if found["higher_means"][0] == "harder" else -values
 
@@ -161,33 +165,26 @@ class Selection:
                 [score],
             ).fetchnumpy()
 
-    def _features(self, asked: Order) -> Tensor:
-        return self._tensors("features.safetensors")["features"].float()
-
-    def _probs(self, asked: Order) -> Tensor:
-        prefix, samples = "seed0.", self.samples
-        weights = self._tensors("weights.safetensors", prefix)
-        network = build_model(self._model(), tuple(samples.inputs.shape[1:]), samples.classes, 0)
-        network.load_state_dict({name.removeprefix(prefix): values for name, values in weights.items()})
-        network.to(samples.inputs.device)
-        scale = Normalisation(*normalisation(samples))
-        return torch.cat([z.float().softmax(1).cpu() for _, z in clean_pass(network, samples, scale)])
-
-    def _model(self) -> str:
-        assert self.scores_run is not None
-        return str(self.workspace.read_spec(self.scores_run)["spec"]["training"]["model"])
-
-    def _tensors(self, name: str, prefix: str = "") -> dict[str, Tensor]:
+    def _features(self, order: Order) -> Tensor:
         assert self.trained is not None
-        found = load_tensors(self.trained / name, prefix)
+        path = self.trained.folder / "features.safetensors"
+        found = load_tensors(path)
         if found is None:
-            raise StorageError(f"{self.trained / name} is missing; remove that run (winnow remove) and run it again")
-        return {key: torch.from_numpy(values) for key, values in found[0].items()}
+            raise StorageError(f"{path} is missing; remove that run (winnow remove) and run it again")
+        return torch.from_numpy(found[0]["features"]).float()
+
+    def _probs(self, order: Order) -> Tensor:
+        assert self.trained is not None and self.trained.spec.training is not None
+        training, samples = self.trained.spec.training, self.samples
+        shape, device = tuple(samples.inputs.shape[1:]), samples.inputs.device
+        network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)
+        scale = Normalization(*normalization(samples))
+        return torch.cat([z.float().softmax(1).cpu() for _, z in evaluation_pass(network, samples, scale)])
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The ids (B,) int64 of samples that stay, and for craig the weights (B,) of their losses, which sum to N."""
+    """The ids (B,) int64 of samples that stay, and the weights (B,) of their losses where the sampler gives some."""
 
     sample_ids: Tensor
     weights: Tensor | None
@@ -209,5 +206,4 @@ def choose_samples(
     samples = load_split(workspace, dataset, "train")
     selection = Selection(workspace, dataset, samples, [order], scores_run, seed=seed, class_balanced=class_balanced)
     kept = selection.kept(order, len(samples) - max(1, round(keep * len(samples))))
-    weights = selection.weights(kept) if parse_order(order).sampler == "craig" else None
-    return Chosen(samples.sample_ids[kept].cpu(), weights)
+    return Chosen(samples.sample_ids[kept].cpu(), selection.weights(order, kept))

@@ -68,10 +68,13 @@ class Tasks(Protocol):
     def share(self, value: S) -> Shared[S]:
         """A value for many tasks, sent to each machine once and kept while this is held. Tasks must not change it."""
 
-    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
+    def together(
+        self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter, threads: int | None = 1
+    ) -> list[T]:
         """The results of pieces of work of this process, in order, each of which may `call` a task.
 
-        workers: pieces at a time in this process; a cluster has as many in flight as it has room for
+        workers: pieces at a time in this process; a cluster has as many in flight as it has processors for
+        threads: of each piece in this process, None = all; a task on a cluster has one
         """
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
@@ -90,8 +93,10 @@ class Here:
     def share(self, value: S) -> Shared[S]:
         return Shared(value)
 
-    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
-        return train_together(work, workers, progress)
+    def together(
+        self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter, threads: int | None = 1
+    ) -> list[T]:
+        return train_together(work, workers, progress, threads)
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
         return task(shared.value, item, report)
@@ -116,7 +121,7 @@ def map_tasks(tasks: Tasks, task: Task[S, I, T], value: S, items: Sequence[I], p
         report(i, 1.0)
         return found
 
-    return tasks.together([partial(work, i) for i in range(len(items))], 1, progress)
+    return tasks.together([partial(work, i) for i in range(len(items))], 1, progress, None)
 
 
 @contextlib.contextmanager
@@ -127,7 +132,7 @@ def tasks_on(cluster: str, device: torch.device) -> Iterator[Tasks]:
              whose head is there, which this machine must have joined; device: what a task computes on there
 
     Raises: SpecError for another kind of cluster; ClusterError when Ray is not installed, when the cluster does not
-            answer within 10 s, or when it lacks what the device asks for
+            answer within 10 s, or when it lacks the device
     """
     if not cluster:
         yield HERE
@@ -167,15 +172,15 @@ def _check_answers(address: str) -> None:
             raise ClusterError(
                 f"{what} does not answer ({error}); start it there with ray start --head, or correct --cluster"
             ) from error
-    # In a process of its own: Ray waits a minute for a cluster that is not there, and cannot be told to stop.
+    # In a process of its own: Ray waits a minute for a cluster that is not there, and cannot be interrupted.
     try:
-        asked = [sys.executable, "-c", _PROBE, address or "auto"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=ANSWER_SECONDS)
-        said = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode else None
+        probe = [sys.executable, "-c", _PROBE, address or "auto"]
+        done = subprocess.run(probe, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+        problem = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode else None
     except subprocess.TimeoutExpired:
-        said = f"no answer in {ANSWER_SECONDS:.0f} s"
-    if said is not None:
-        raise ClusterError(f"cannot join {what} ({said[:200]}); this machine must be part of it: {join}")
+        problem = f"no answer in {ANSWER_SECONDS:.0f} s"
+    if problem is not None:
+        raise ClusterError(f"cannot join {what} ({problem[:200]}); this machine must be part of it: {join}")
 
 
 class RayTasks:
@@ -196,9 +201,11 @@ class RayTasks:
         if self._kind == "GPU":
             options["num_gpus"] = 1
         self._remote: Any = ray.remote(**options)(_compute)
-        self.room = self._count()
-        if not self.room:
-            raise ClusterError(f"the cluster has no {self._kind}; add a machine that has one, or ask another --device")
+        self.slots = self._count()
+        if not self.slots:
+            raise ClusterError(
+                f"the cluster has no {self._kind}; add a machine that has one, or choose another --device"
+            )
 
     def share(self, value: S) -> Shared[S]:
         # As long as somebody holds what was shared, the same value is not sent again; then the cluster forgets it.
@@ -207,10 +214,12 @@ class RayTasks:
             found = self._shared[id(value)] = Shared(value, self._ray.put(value))
         return found
 
-    def together(self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter) -> list[T]:
+    def together(
+        self, work: Sequence[Callable[[], T]], workers: int, progress: Reporter, threads: int | None = 1
+    ) -> list[T]:
         fewest, most = IN_FLIGHT
-        in_flight = min(len(work), max(fewest, min(most, 2 * self.room)))
-        return train_together(work, max(1, in_flight), progress)
+        in_flight = min(len(work), max(fewest, min(most, 2 * self.slots)))
+        return train_together(work, max(1, in_flight), progress, None)
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
         errors = self._ray.exceptions
@@ -218,7 +227,7 @@ class RayTasks:
         try:
             while not self._ray.wait([reference], timeout=POLL_SECONDS)[0]:
                 report(0.0)
-                self._check_room()
+                self._check_slots()
             found: T = self._ray.get(reference)
             return found
         except errors.RayError as error:
@@ -234,13 +243,13 @@ class RayTasks:
             raise
 
     def ranges(self, n: int, multiple: int) -> list[tuple[int, int]]:
-        step = multiple * max(1, -(-n // (multiple * 4 * self.room)))
+        step = multiple * max(1, -(-n // (multiple * 4 * self.slots)))
         return [(start, min(start + step, n)) for start in range(0, n, step)]
 
     def _count(self) -> int:
         return int(self._ray.cluster_resources().get(self._kind, 0))  # type: ignore[no-untyped-call]
 
-    def _check_room(self) -> None:
+    def _check_slots(self) -> None:
         """Raise ClusterError when the cluster has had nothing to compute on for long."""
         with self._lock:
             now = time.monotonic()
@@ -265,7 +274,7 @@ def _compute(versions: dict[str, str], task: Task[S, I, T], shared: list[Any], i
     for name, theirs in _versions().items():
         if theirs != versions[name]:
             raise ClusterError(
-                f"{socket.gethostname()} has {name} {theirs}, the machine that asked {versions[name]}; "
+                f"{socket.gethostname()} has {name} {theirs}, the machine that started the run {versions[name]}; "
                 "install the same on all machines of the cluster"
             )
     torch.set_num_threads(1)

@@ -15,13 +15,16 @@ from engine.training.device import pick_device
 def compute(
     workspace: Workspace, spec: Spec, device: str, listener: Listener | None = None, cluster: str = ""
 ) -> tuple[str, bool]:
-    """Compute and publish what a spec asks for, on auto, cpu or cuda.
+    """Compute and publish what a spec describes, on auto, cpu or cuda.
 
     cluster: where its independent tasks run, as `tasks_on` reads it
 
     Returns: (run id, whether it was there already)
     """
     chosen = pick_device(device)
+    training = getattr(spec, "training", None)
+    if cluster and training and training.threads > 1:
+        raise SpecError(f"--threads is {training.threads}; allowed with --cluster: 1 (each task there has one thread)")
     with tasks_on(cluster, chosen) as tasks:
         if isinstance(spec, RunSpec):
             return run(workspace, spec, chosen, listener, tasks)

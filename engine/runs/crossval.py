@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from engine.scores.mixture import draw_folds, select_incv
 from engine.spec import TrainingSpec
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
-from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, clean_pass, train_epochs
+from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, evaluation_pass, train_epochs
 from engine.training.models import build_model
 from engine.training.together import workers_for
 
@@ -48,7 +48,7 @@ class CrossValidation:
     samples: Samples
     training: TrainingSpec
     epochs: int
-    normalisation: Normalisation
+    normalization: Normalization
     folder: Path
     progress: Reporter
     tasks: Tasks = HERE
@@ -67,7 +67,7 @@ class CrossValidation:
             self.progress.step(first_seed + sum(fractions), networks)
 
         def report(k: int, fraction: float) -> None:
-            self.progress.pulse()
+            self.progress.heartbeat()
             advance(k, fraction)
 
         def work(k: int) -> Tensor:
@@ -75,15 +75,16 @@ class CrossValidation:
             if found := load_tensors(path):
                 advance(k, 1.0)
                 return torch.from_numpy(found[0]["probs"])
-            network = Network(*parts[k], first_seed + k, self.training, self.epochs, self.normalisation)
+            network = Network(*parts[k], first_seed + k, self.training, self.epochs, self.normalization)
             probs = self.tasks.call(predict_rest, shared, network, partial(report, k))
             advance(k, 1.0)
             path.parent.mkdir(exist_ok=True)
             save_tensors(path, {"probs": probs.numpy()}, {})
             return probs
 
-        workers = workers_for(self.training.model, len(parts), self.samples.inputs.device)
-        return self.tasks.together([partial(work, k) for k in range(len(parts))], workers, self.progress)
+        threads = self.training.threads
+        workers = workers_for(self.training.model, len(parts), self.samples.inputs.device, threads)
+        return self.tasks.together([partial(work, k) for k in range(len(parts))], workers, self.progress, threads)
 
 
 @dataclass(frozen=True)
@@ -95,26 +96,26 @@ class Network:
     seed: int
     training: TrainingSpec
     epochs: int
-    normalisation: Normalisation
+    normalization: Normalization
 
 
-def predict_rest(samples: Samples, asked: Network, report: Report) -> Tensor:
+def predict_rest(samples: Samples, part: Network, report: Report) -> Tensor:
     """Train a network on its part and predict the others.
 
-    Returns: softmax output (M, C) float32 on the CPU, rows as asked.test
+    Returns: softmax output (M, C) float32 on the CPU, rows as part.test
     """
-    training, scale = asked.training, asked.normalisation
-    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, asked.seed)
+    training, scale = part.training, part.normalization
+    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, part.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)
-    part = _subset(samples, asked.train)
-    total, seen = asked.epochs * batches_per_epoch(len(part), training.batch_size), itertools.count()
-    pulse = lambda: report(next(seen) / (total + 1))  # noqa: E731
-    for epoch, _ in train_epochs(network, optimizer, part, scale, training, asked.seed, pulse=pulse):
-        if epoch + 1 >= asked.epochs:
+    kept = samples.subset(part.train)
+    total, seen = part.epochs * batches_per_epoch(len(kept), training.batch_size), itertools.count()
+    heartbeat = lambda: report(next(seen) / (total + 1))  # noqa: E731
+    for epoch, _ in train_epochs(network, optimizer, kept, scale, training, part.seed, heartbeat=heartbeat):
+        if epoch + 1 >= part.epochs:
             break
     tested = partial(report, total / (total + 1))
-    outputs = clean_pass(network, _subset(samples, asked.test), scale, pulse=tested)
+    outputs = evaluation_pass(network, samples.subset(part.test), scale, heartbeat=tested)
     return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
 
 
@@ -156,24 +157,12 @@ def compute_incv(how: CrossValidation, generator: torch.Generator, rounds: int =
 
     Returns: selected (N,) bool, and the estimated noise rate
     """
-    asked = 0
+    done = 0
 
     def predict(parts: Sequence[Part]) -> list[Tensor]:
-        nonlocal asked
-        found = how.predict(parts, "incv", asked, 2 * rounds)
-        asked += len(parts)
+        nonlocal done
+        found = how.predict(parts, "incv", done, 2 * rounds)
+        done += len(parts)
         return found
 
     return select_incv(predict, how.samples.labels.cpu(), generator, rounds)
-
-
-def _subset(samples: Samples, positions: Tensor) -> Samples:
-    positions = positions.to(samples.inputs.device)
-    true_labels = None if samples.true_labels is None else samples.true_labels[positions]
-    return replace(
-        samples,
-        inputs=samples.inputs[positions],
-        labels=samples.labels[positions],
-        sample_ids=samples.sample_ids[positions],
-        true_labels=true_labels,
-    )

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import torch
 
-from engine.data.loader import Samples, load_split, normalisation
+from engine.data.loader import Samples, load_split, normalization
 from engine.errors import SpecError, unknown_name
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
 from engine.runs.cluster import HERE, Tasks
-from engine.runs.pipeline import describe_training, load_test
+from engine.runs.pipeline import load_test
+from engine.runs.planning import describe_training
 from engine.runs.points import (
     Network,
     Study,
@@ -35,21 +35,23 @@ from engine.runs.points import (
     train_networks,
     training_of,
 )
+from engine.runs.publishing import find_run, publishing
+from engine.runs.results import Results
 from engine.selection.names import parse_order, split_orders
-from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec, run_id, spec_from_json, spec_to_json
-from engine.store.jobs import computing, seconds_spent
+from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener, Progress
-from engine.store.tables import RESULT_TABLES, create_sql
 from engine.store.workspace import Workspace
-from engine.training.device import describe_environment
-from engine.training.loop import Normalisation, batches_per_epoch
+from engine.training.loop import Normalization, batches_per_epoch
 from engine.training.models import build_model
 from engine.training.stacked import Member, can_stack, stack_size
 from engine.training.together import workers_for
 
 POINTS_FILE = "networks.json"
 """What a curve publishes for others: its networks by what they were trained on."""
+
+COLUMNS = ("seed", "pruned", "kept_fraction", "accuracy", "seconds")
+"""What is measured of a point."""
 
 Point = dict[str, Any]
 
@@ -69,7 +71,7 @@ def plan_psi(
     around: str = "",
     training: TrainingSpec | None = None,
 ) -> PsiSpec:
-    """The spec of a psi-curve: trained as its scores were, unless a training or epochs are asked for.
+    """The spec of a psi-curve: trained as its scores were, unless a training or epochs are given.
 
     around: a rule that flags samples; the curve then ends at twice as many as it flags, with the rule in the middle
             (AUM, figure 5)
@@ -83,8 +85,9 @@ def plan_psi(
     scores_run = find_scores_run(workspace, dataset, orders)
     if training is None:
         training = TrainingSpec()
+        specs = {record.run_id: spec for record, spec in workspace.known_runs()}
         for candidate in [scores_run] if scores_run else runs_of(workspace, dataset):
-            spec = spec_from_json(workspace.read_spec(candidate)["spec"])
+            spec = specs.get(candidate)
             if isinstance(spec, RunSpec) and spec.training:
                 training = spec.training
     # What a psi-curve does not record must not make two equal curves different.
@@ -126,10 +129,10 @@ def run_psi(
 
     Returns: (run id, whether it was there already)
     Raises:  SpecError when the dataset has no test split, is smaller than the points, or an order needs a score,
-             a trained network or a truth that is not there; ClusterError as `Tasks.call`; Cancelled when somebody
-             asked the run to stop
+             a trained network or a truth that is not there; ClusterError as `Tasks.call`; Cancelled when the
+             run is stopped
     """
-    wanted = run_id(spec)
+    wanted = find_run(workspace, spec)
     if workspace.is_published(wanted):
         return wanted, True
     samples = load_split(workspace, spec.dataset, "train", device)
@@ -146,43 +149,25 @@ def run_psi(
         seed=spec.seed,
         class_balanced=spec.class_balanced,
     )
-    environment, title = describe_environment(device), _title(spec)
     network = build_model(spec.training.model, tuple(samples.inputs.shape[1:]), samples.classes, 0)
     one = can_stack(network) and spec.training.augment == "none" and (device.type == "cuda" or bool(stacked))
     size = stack_size(network, spec.training, samples, device) if one and stacked is not False else 0
-    with computing(workspace, wanted, spec_to_json(spec), title, environment) as folder:
-        progress = Progress(folder, {"psi": 1.0}, listener)
+    with publishing(workspace, wanted, spec, _title(spec), device) as draft:
+        progress = Progress(draft.folder, {"psi": 1.0}, listener)
         progress.stage("psi")
-        curve = _Curve(workspace, spec, samples, test, selection, folder, progress, size > 0, tasks)
+        curve = _Curve(workspace, spec, samples, test, selection, draft.folder, progress, size > 0, tasks)
         curve.train(max(1, size))
-        with (
-            workspace.building_run(wanted) as target,
-            duckdb.connect(str(target / "results.duckdb")) as connection,
-        ):
-            curve.write(connection, target)
-            connection.execute(
-                "INSERT INTO run (run_id, kind, title, dataset, fingerprint, spec, environment, created_at, seconds, "
-                "notes) VALUES (?, 'psi', ?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?, ?)",
-                [
-                    wanted,
-                    title,
-                    spec.dataset,
-                    spec.fingerprint,
-                    json.dumps(spec_to_json(spec)),
-                    json.dumps(environment),
-                    seconds_spent(folder),
-                    json.dumps(curve.notes()),
-                ],
-            )
+        curve.write(draft.results, draft.target)
+        draft.notes += curve.notes()
     return wanted, False
 
 
 def _title(spec: PsiSpec) -> str:
-    said = [", ".join(spec.orders), describe_training(spec.training)]
-    said += ["as many steps at every point"] if spec.steps == "fixed" else []
-    said += ["class-balanced"] if spec.class_balanced else []
-    said += [f"up to {spec.until:.0%} pruned"] if spec.until < 1 else []
-    return f"{'window' if spec.window else 'psi'}: {'; '.join(said)}"
+    parts = [", ".join(spec.orders), describe_training(spec.training)]
+    parts += ["as many steps at every point"] if spec.steps == "fixed" else []
+    parts += ["class-balanced"] if spec.class_balanced else []
+    parts += [f"up to {spec.until:.0%} pruned"] if spec.until < 1 else []
+    return f"{'window' if spec.window else 'psi'}: {'; '.join(parts)}"
 
 
 @dataclass
@@ -202,7 +187,7 @@ class _Curve:
 
     def __post_init__(self) -> None:
         self.n = len(self.samples)
-        scale = Normalisation(*normalisation(self.samples))
+        scale = Normalization(*normalization(self.samples))
         self.study = self.tasks.share(Study(self.samples, self.test, scale, self.spec.training, self.stacked))
         self.networks = [network for level in plan_networks(self.spec, self.n) for network in level]
         # The work of a network goes with its steps; the constant stands for starting one.
@@ -218,7 +203,7 @@ class _Curve:
         journal = read_journal(self.folder)
         plan = next((event for event in journal if event["event"] == "psi_plan"), None)
         if plan is None:
-            # Told before the first stack and kept to by every resume: the memory that is free and what others have
+            # Written before the first stack and followed by every resume: the memory that is free and what others have
             # published may differ by then, and with them the members of the stacks.
             plan = {"stack": size, "reads": self._others()}
             append_journal(self.folder, "psi_plan", durable=True, **plan)
@@ -231,16 +216,17 @@ class _Curve:
         left = [stack for stack in stacks if stack[0].key not in self.done]
         known = _published(self.workspace, plan["reads"])
         device = self.samples.inputs.device
-        # As many workers as for the whole curve: with them goes the number of threads, and with that the rounding.
-        workers = 1 if self.stacked else workers_for(self.spec.training.model, len(self.networks), device)
-        self.tasks.together([partial(self._train_stack, stack, known) for stack in left], workers, self.progress)
+        threads = self.spec.training.threads
+        workers = 1 if self.stacked else workers_for(self.spec.training.model, len(left), device, threads)
+        work = [partial(self._train_stack, stack, known) for stack in left]
+        self.tasks.together(work, workers, self.progress, None if self.stacked else threads)
 
     def _train_stack(self, stack: Sequence[Network], known: dict[str, Point]) -> None:
         """Train a stack, but for those that another curve has trained, and journal its points in one line."""
         started = time.perf_counter()
         points, fresh = [], []
         for network in stack:
-            self.progress.pulse()
+            self.progress.heartbeat()
             kept = self.selection.kept(network.order, network.pruned)
             training = training_of(self.spec, self.n, len(kept))
             same = network_id(self.spec, training, kept, network.seed)
@@ -273,8 +259,8 @@ class _Curve:
         return sum(self._costs[key] * share for key, share in self._shares.items())
 
     def _report(self, keys: Sequence[tuple[str, int, int]], share: float) -> None:
-        """Say that a share 0..1 of these networks is done; Cancelled when somebody asked to stop."""
-        self.progress.pulse()
+        """Report that a share 0..1 of these networks is done; Cancelled when the run is stopped."""
+        self.progress.heartbeat()
         now = time.monotonic()
         if share < 1 and now - self._last_report < 0.1:
             return
@@ -287,25 +273,22 @@ class _Curve:
 
     def _others(self) -> list[str]:
         """The published curves on the same data, whose networks may be the same as some of this one's."""
-        found = []
-        for run in runs_of(self.workspace, self.spec.dataset):
-            spec = self.workspace.read_spec(run)["spec"]
-            if spec["kind"] == "psi" and spec["fingerprint"] == self.spec.fingerprint:
-                found.append(run)
-        return found
+        ours = self.spec.fingerprint
+        alike = (
+            r.run_id
+            for r, spec in self.workspace.known_runs()
+            if isinstance(spec, PsiSpec) and spec.fingerprint == ours
+        )
+        return [run for run in alike if self.workspace.is_published(run)]
 
-    def write(self, connection: duckdb.DuckDBPyConnection, target: Path) -> None:
+    def write(self, results: Results, target: Path) -> None:
         """Write the points, those of the unpruned set once for each order, and the networks for other curves."""
-        connection.execute(create_sql(RESULT_TABLES))
+        rows = []
         for network in self.networks:
             point = self.done[network.key]
             for order in [network.order] if network.order else self.spec.orders:
-                row = {
-                    "order": order,
-                    **{c: point[c] for c in ("seed", "pruned", "kept_fraction", "accuracy", "seconds")},
-                }
-                names, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" for _ in row)
-                connection.execute(f"INSERT INTO psi ({names}) VALUES ({marks})", list(row.values()))
+                rows.append({"order": order, **{name: point[name] for name in COLUMNS}})
+        results.write_psi(rows)
         shared = {p["network"]: {"accuracy": p["accuracy"], "seconds": p["seconds"]} for p in self.done.values()}
         (target / POINTS_FILE).write_text(json.dumps(shared) + "\n")
 

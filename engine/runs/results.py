@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,8 +15,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+import engine.runs.inputs  # noqa: F401  # declares what scores read
 from engine.scores.evaluation import evaluate_rule, evaluate_score
-from engine.scores.registry import TRAJECTORY_INPUTS, Score, catalog_row, compute_score
+from engine.scores.registry import Score, catalog_row, compute_score
+from engine.selection.names import parse_order
 from engine.selection.orders import compute_ranks
 from engine.spec import spec_hash
 from engine.store.progress import Parts
@@ -61,14 +64,26 @@ class Results:
         self._trajectories = "trained.trajectories"
 
     def write_run(self, **row: Any) -> None:
-        """The one row that says what this file is."""
+        """The one row that describes this file."""
         self._insert_row("run", **row, created_at=datetime.now(UTC).replace(tzinfo=None))
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
-        kept = [[row[name] for name in names] for row in rows if "lr" in row]
-        if kept:
-            self.connection.executemany(f"INSERT INTO epochs ({', '.join(names)}) VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
+        kept = [row for row in rows if "lr" in row]
+        self._insert("epochs", **{name: [row[name] for row in kept] for name in names})
+
+    def write_psi(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Points of psi-curves: order, seed, pruned, kept_fraction, accuracy, seconds."""
+        orders = [parse_order(row["order"]) for row in rows]
+        measured = {name: [row[name] for row in rows] for name in rows[0]}
+        self._insert(
+            "psi",
+            **measured,
+            score=[order.score or None for order in orders],
+            reversed=[order.sampler == "descending" for order in orders],
+            sampler=[order.sampler for order in orders],
+            options=[json.dumps(dict(order.options)) for order in orders],
+        )
 
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape
@@ -94,41 +109,45 @@ class Results:
         """The rule `aum_threshold`: each sample with the round that decided, where it lies highest above alpha."""
         decided = (aum - alpha[:, None]).masked_fill(member, -torch.inf).argmax(0)
         value = aum.gather(0, decided[None])[0]
-        self.write_rule("aum_threshold", flagged.numpy(), alpha[decided].numpy(), value.numpy())
+        self.write_rule("aum_threshold", "aum", flagged.numpy(), alpha[decided].numpy(), value.numpy())
         for r, value in enumerate(alpha.tolist()):
             self.notes.append(
                 f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} "
                 "threshold samples"
             )
 
-    def write_rule(self, rule: str, flagged: Array, threshold: Array, value: Array) -> None:
-        """A rule's verdict on every sample: flagged (N,) bool, and the value (N,) held against the threshold (N,)."""
+    def write_rule(self, rule: str, score: str, flagged: Array, threshold: Array, value: Array) -> None:
+        """A rule's verdict on every sample: flagged (N,) bool, and the value (N,) of a score held against the
+        threshold (N,)."""
         n = len(flagged)
         self._rules[rule] = flagged
         self._insert(
             "flags",
             rule=_repeat(rule, n),
+            score=_repeat(score, n),
             sample_id=np.arange(n, dtype=np.int32),
             flagged=flagged,
             threshold=threshold,
             value=value,
         )
 
-    def copy_flags(self, rule: str) -> None:
-        """Take a rule over from the attached run."""
+    def copy_rule(self, path: Path, rule: str, score: str) -> None:
+        """Take a rule over from another run's results."""
+        self.connection.execute(f"ATTACH IF NOT EXISTS {literal(str(path))} AS judged (READ_ONLY)")
         rows = self.connection.execute(
-            "SELECT flagged, threshold, value FROM trained.flags WHERE rule = ? ORDER BY sample_id", [rule]
+            "SELECT flagged, threshold, value FROM judged.flags WHERE rule = ? ORDER BY sample_id", [rule]
         ).fetchnumpy()
+        self.connection.execute("DETACH judged")
         if len(rows["flagged"]):
             numbers = (np.asarray(rows[name], np.float32) for name in ("threshold", "value"))
-            self.write_rule(rule, np.asarray(rows["flagged"], bool), *numbers)
+            self.write_rule(rule, score, np.asarray(rows["flagged"], bool), *numbers)
 
     def write_scores(
         self,
         scores: Sequence[Score],
         labels: Tensor,
         classes: int,
-        mislabelled: Array | None,
+        mislabeled: Array | None,
         progress: Parts,
         inputs: Given | None = None,
     ) -> None:
@@ -151,8 +170,9 @@ class Results:
                 progress.enter(found.name)
                 values[found.name] = self._score_whole(found, given, seconds)
                 if found.flags_by:
-                    asked = given.of_score(found, 0)
-                    rule_values[found.name] = found.flags_by(*(asked[name] for name in found.rule_inputs)).float()
+                    read = given.of_score(found, 0)
+                    rule_values[found.name] = found.flags_by(*(read[name] for name in found.rule_inputs)).float()
+        self.connection.begin()  # one transaction: a hundred rows of metrics would each wait for the disk
         for found in scores:
             started = time.perf_counter()
             ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()
@@ -165,15 +185,16 @@ class Results:
                 rank=ranks.astype(np.int32),
             )
             self._insert_row("score_catalog", **catalog_row(found), seconds=seconds[found.name])
-            if mislabelled is not None:
-                self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
+            if mislabeled is not None:
+                self._write_metrics(found.name, evaluate_score(ranks, mislabeled))
             if found.flags_above is not None:
                 judged = rule_values.get(found.name, values[found.name])
                 threshold = np.full(n, found.flags_above, np.float32)
-                self.write_rule(found.rule, (judged > found.flags_above).numpy(), threshold, judged.numpy())
-        if mislabelled is not None:
+                self.write_rule(found.rule, found.name, (judged > found.flags_above).numpy(), threshold, judged.numpy())
+        if mislabeled is not None:
             for rule, flagged in self._rules.items():
-                self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
+                self._write_metrics(rule, evaluate_rule(flagged, mislabeled))
+        self.connection.commit()
 
     def _score_dynamics(
         self,
@@ -187,7 +208,7 @@ class Results:
     ) -> None:
         columns = {"label", "predicted"}
         for found in scores:
-            columns |= {found.recorded} if found.recorded else set(found.inputs) & TRAJECTORY_INPUTS
+            columns |= {found.recorded} if found.recorded else set(found.dynamics)
         seeds, epochs = self._shape()
         per_seed = {found.name: torch.empty(seeds, n) for found in scores}
         others = {found.name: inputs.of_score(found, 0) for found in scores if not found.recorded}
@@ -201,7 +222,7 @@ class Results:
                     if found.recorded:
                         value = block[found.recorded][s, found.at(epochs) - 1]
                     else:
-                        own = {i: block[i][s] for i in found.inputs if i in TRAJECTORY_INPUTS}
+                        own = {i: block[i][s] for i in found.dynamics}
                         value = compute_score(found, {**others[found.name], **own})
                     per_seed[found.name][s, start:stop] = value
                 seconds[found.name] += time.perf_counter() - started
@@ -288,7 +309,7 @@ class _Free:
 
     def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
         known = {"labels": self.labels, "generator": self.results.generator(found.name), "detector": None}
-        return {name: known[name] for name in found.inputs if name not in TRAJECTORY_INPUTS}
+        return {name: known[name] for name in found.inputs if name not in found.dynamics}
 
     def seconds_of(self, found: Score, seed: int = 0) -> float:
         return 0.0

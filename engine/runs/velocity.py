@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from engine.data.loader import load_split, normalisation, to_float
+from engine.data.loader import load_split, normalization, to_float
 from engine.errors import NotFoundError
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
 from engine.scores.kernel import GROUP_SIZE, GROUPS, compute_kernel_velocity, decile_groups
 from engine.spec import RunSpec, spec_from_json
-from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
-from engine.training.models import build_model
+from engine.training.kept import load_network, stored_epochs
 
 
 def velocity_by_decile(
@@ -47,18 +46,14 @@ def velocity_by_decile(
         trained = source_run(connection, "epochs", found)
     spec = spec_from_json(workspace.read_spec(trained)["spec"])
     training = spec.training if isinstance(spec, RunSpec) else None
-    kept = sorted(workspace.published_dir(trained).glob("weights-epoch*.safetensors"), key=lambda p: int(p.stem[13:]))
-    last = workspace.published_dir(trained) / "weights.safetensors"
-    if training is None or not kept or not last.exists():
+    folder = workspace.published_dir(trained)
+    epochs = stored_epochs(folder, training.epochs) if training else []
+    if training is None or len(epochs) < 2 or epochs[-1] != training.epochs:
         raise NotFoundError(f"run {found} has kept no networks of several epochs; make one: winnow run {dataset}")
     samples = load_split(workspace, dataset, "train")
-    mean, std = normalisation(samples)
-    epochs, networks = [*(int(path.stem[13:]) for path in kept), training.epochs], []
-    for path in (*kept, last):
-        network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, 0)
-        weights, _ = load_tensors(path, "seed0.") or ({}, {})
-        network.load_state_dict({n.removeprefix("seed0."): torch.from_numpy(v) for n, v in weights.items()})
-        networks.append(network.eval())
+    mean, std = normalization(samples)
+    shape = tuple(samples.inputs.shape[1:])
+    networks = [load_network(folder, training, shape, samples.classes, 0, epoch) for epoch in epochs]
     rows = []
     for decile, members in enumerate(decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))):
         inputs = to_float(samples.inputs[members], mean, std)

@@ -1,7 +1,7 @@
 """Complexity gap (Ki, Choi & Chung 2023): how much simpler the training set gets without a sample. No training.
 
 The kernel H is the infinite-width two-layer ReLU kernel of unit rows. It does not depend on the labels, so one
-Cholesky factor serves all classes and any number of labellings as right-hand sides, and of the inverse only the
+Cholesky factor serves all classes and any number of labelings as right-hand sides, and of the inverse only the
 diagonal is needed: the squared column norms of the triangular inverse, a block of columns at a time.
 """
 
@@ -30,7 +30,7 @@ COPY_TOLERANCE = 1e-12
 """Unit rows that differ by no more in any entry are the same row: rounding alone makes such a difference."""
 
 RIDGES = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)
-"""Added to the kernel's diagonal, one after another, until the factorisation succeeds."""
+"""Added to the kernel's diagonal, one after another, until the factorization succeeds."""
 
 SOURCE = "Ki et al. 2023"
 
@@ -50,7 +50,7 @@ def cg(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
 
 @score(higher_means="harder", source=f"{SOURCE}, eq. 6, second term", flags_above=0.0)
 def cg_partial(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
-    """Partial complexity gap: the term whose sign tells labels that contradict their neighbourhood.
+    """Partial complexity gap: the term whose sign tells labels that contradict their neighborhood.
 
     s_i = 2 (y_i alpha_i - d_i); y_i = 1, because each sample is scored against its own class
 
@@ -99,7 +99,7 @@ def cg_feature(feature_alpha: Tensor, feature_inverse_diagonal: Tensor) -> Tenso
 
 @dataclass(frozen=True)
 class Gap:
-    """What the scores read, each (R, N) float64: R labellings of `solve_gap`, or runs of the stochastic form.
+    """What the scores read, each (R, N) float64: R labelings of `solve_gap`, or runs of the stochastic form.
 
     alpha: (H^-1 y)_i; inverse_diagonal: (H^-1)_ii; kernel_labels: (H y)_i, y = +1 for the sample's own class, else
     -1. copies: samples whose row another sample has as well; ridge: what was added to the diagonal of H.
@@ -119,27 +119,27 @@ def solve_gap(
     dtype: torch.dtype = torch.float64,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Gap:
-    """Factor the kernel of all samples once and solve it for every class of every labelling.
+    """Factor the kernel of all samples once and solve it for every class of every labeling.
 
     H_ij = g_ij (pi - arccos g_ij) / (2 pi), g_ij = cosine of rows i and j; diagonal 1/2
 
     Equal rows would make H singular: each is put in once, with the label that most of its copies have (the smallest
-    of several), and all copies get its values. When the factorisation fails all the same, a ridge is added.
+    of several), and all copies get its values. When the factorization fails all the same, a ridge is added.
 
     Args:
         rows: (N, D) real numbers, scaled to unit length here
-        labels: (N,) int64, or (R, N) for R labellings of the same rows, say realisations of label noise
+        labels: (N,) int64, or (R, N) for R labelings of the same rows, say realizations of label noise
         dtype: of the factor. float32 takes half the memory; the solution is then refined once in float64
         report: called with (done, total)
     Returns: a Gap on the CPU; inverse_diagonal is expanded over R
     Raises:  ScoreInputError for a zero or non-finite row, for labels of a single class, for a class with a single
              sample, or when no ridge up to 1e-4 helps
     """
-    labellings = labels if labels.ndim == 2 else labels[None]
-    for labelling in labellings:
-        check_classes(labelling)
+    labelings = labels if labels.ndim == 2 else labels[None]
+    for labeling in labelings:
+        check_classes(labeling)
     unit = unit_rows(rows.double(), "rows")
-    first, unit, own = _merge_copies(unit, labellings)
+    first, unit, own = _merge_copies(unit, labelings)
     signs, column = _one_versus_rest(own)
     n, total = len(unit), 3 * len(unit)
     for ridge in RIDGES:
@@ -215,7 +215,7 @@ def solve_stochastic_gap(
 ) -> Gap:
     """The same from random subsets: all samples of a class and `negatives` times as many of the others, `runs` times.
 
-    Args:    as `solve_gap` for one labelling (N,); negatives >= 1 (the paper: 3 for MNIST, 4 for CIFAR); runs >= 1
+    Args:    as `solve_gap` for one labeling (N,); negatives >= 1 (the paper: 3 for MNIST, 4 for CIFAR); runs >= 1
              (the paper: 10); mapped: what solves the subsets, which do not depend on each other
     Returns: a Gap with one row per run; the scores average over them (appendix A.2 of the paper)
     Raises:  as `solve_gap`
@@ -272,29 +272,29 @@ def find_copies(unit: Tensor) -> Tensor:
     return first
 
 
-def _merge_copies(unit: Tensor, labellings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _merge_copies(unit: Tensor, labelings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Different rows only: (N,) which of them each sample has, the rows (U, D), and their labels (R, U)."""
     original = find_copies(unit)
     kept, first = torch.unique(original, return_inverse=True)
     first = first.to(unit.device)
     if len(kept) == len(unit):
-        return first, unit, labellings.to(unit.device)
-    classes = int(labellings.max()) + 1
-    own = torch.empty(len(labellings), len(kept), dtype=torch.int64, device=unit.device)
-    for row, labelling in zip(own, labellings.to(unit.device), strict=True):
+        return first, unit, labelings.to(unit.device)
+    classes = int(labelings.max()) + 1
+    own = torch.empty(len(labelings), len(kept), dtype=torch.int64, device=unit.device)
+    for row, labeling in zip(own, labelings.to(unit.device), strict=True):
         votes = torch.zeros(len(kept), classes, dtype=torch.int64, device=unit.device)
-        votes.index_put_((first, labelling), torch.ones_like(labelling), accumulate=True)
+        votes.index_put_((first, labeling), torch.ones_like(labeling), accumulate=True)
         # The smaller class wins a tie.
         row.copy_((votes * classes - torch.arange(classes, device=unit.device)).argmax(1))
     return first, unit[kept.to(unit.device)], own
 
 
-def _one_versus_rest(labellings: Tensor) -> tuple[Tensor, Tensor]:
-    """(U, R * C) of +1 and -1, and for every labelling and row (R, U) the column of the row's own class."""
-    classes = int(labellings.max()) + 1
-    onehot = functional.one_hot(labellings, classes).double()  # (R, U, C)
+def _one_versus_rest(labelings: Tensor) -> tuple[Tensor, Tensor]:
+    """(U, R * C) of +1 and -1, and for every labeling and row (R, U) the column of the row's own class."""
+    classes = int(labelings.max()) + 1
+    onehot = functional.one_hot(labelings, classes).double()  # (R, U, C)
     signs = (2 * onehot - 1).permute(1, 0, 2).flatten(1)
-    column = labellings + classes * torch.arange(len(labellings), device=labellings.device)[:, None]
+    column = labelings + classes * torch.arange(len(labelings), device=labelings.device)[:, None]
     return signs, column
 
 

@@ -1,4 +1,4 @@
-"""Scores of a sample's neighbourhood in the feature space of a trained network, or of any other."""
+"""Scores of a sample's neighborhood in the feature space of a trained network, or of any other."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def nli(
     propagate_labels: bool = True,
     bias: bool = True,
 ) -> Tensor:
-    """Neighbouring label inconsistency: how far the neighbours' rectified predictions are from the given label.
+    """Neighboring label inconsistency: how far the neighbors' rectified predictions are from the given label.
 
-    s_i = 1/K sum_k JS(p_k, onehot y_i), p = softmax((I + E) V W' + b), V the features of the K neighbours,
+    s_i = 1/K sum_k JS(p_k, onehot y_i), p = softmax((I + E) V W' + b), V the features of the K neighbors,
     E = D^-1/2 S D^-1/2, S their cosines with zero diagonal, D = diag(sum of rows of S)
 
     Args:
         features (N, D); neighbor_ids (N, K) int64; labels (N,) int64; head_weight (C, D); head_bias (C,)
         propagate_features: off = V instead of (I + E) V
-        propagate_labels: off = the neighbours' given labels instead of p: with it s = ln 2 * knn_disagreement, whatever
+        propagate_labels: off = the neighbors' given labels instead of p: with it s = ln 2 * knn_disagreement, whatever
             the features are. Both off is the paper's No-Rec.
         bias: off = the head's bias is left out, as the paper prints it
     Returns: (N,) in [0, ln 2]; higher = harder
     Raises:  ScoreInputError for labels of a single class or a class with a single sample
-    Departs from the paper: negative cosines, which features without a final ReLU have, count as 0, and a neighbour
+    Departs from the paper: negative cosines, which features without a final ReLU have, count as 0, and a neighbor
     without a positive cosine to the others keeps its own features; the head's bias is kept.
     """
     check_classes(labels)
     if not propagate_labels:
         return math.log(2) * knn_disagreement(neighbor_ids, labels)
-    # (I + E) V W' = (I + E) (V W'): the head is applied once to each sample, not once to each neighbourhood.
+    # (I + E) V W' = (I + E) (V W'): the head is applied once to each sample, not once to each neighborhood.
     logits = features @ head_weight.T
     unit = functional.normalize(features, dim=1)
     n, k = neighbor_ids.shape
@@ -72,9 +72,9 @@ def nli(
     return out
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="k-nearest-neighbour label agreement")
+@score(higher_means="harder", value_range=(0.0, 1.0), source="k-nearest-neighbor label agreement")
 def knn_disagreement(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
-    """Share of the nearest neighbours that have another given label.
+    """Share of the nearest neighbors that have another given label.
 
     s_i = 1/K sum_k [y_k != y_i]
 
@@ -88,9 +88,9 @@ def knn_disagreement(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
 
 @score(higher_means="harder", value_range=(-1.0, 1.0), source="Zhu et al. 2022 (SimiFeat), vote", flags_above=0.0)
 def knn_vote(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
-    """Vote of the nearest neighbours against the given label.
+    """Vote of the nearest neighbors against the given label.
 
-    s_i = max_{c != y_i} v_c - v_{y_i}, v_c the share of the neighbours with the given label c
+    s_i = max_{c != y_i} v_c - v_{y_i}, v_c the share of the neighbors with the given label c
 
     Args:    neighbor_ids (N, K) int64; labels (N,) int64
     Returns: (N,) in [-1, 1]; higher = harder; > 0 when another class wins (rule `knn_vote`)
@@ -106,20 +106,20 @@ def knn_vote(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
 
 
 @score(higher_means="harder", value_range=(0.0, 2.0), source="Sorscher et al. 2022 (SSP)")
-def prototype_distance(features: Tensor, labels: Tensor, generator: torch.Generator, centres: int = 0) -> Tensor:
-    """Cosine distance to the nearest k-means centre of the features; no label plays a part.
+def prototype_distance(features: Tensor, labels: Tensor, generator: torch.Generator, centers: int = 0) -> Tensor:
+    """Cosine distance to the nearest k-means center of the features; no label plays a part.
 
     s_i = 1 - max_c cos(f_i, m_c)
 
-    Args:    features (N, D); labels (N,) for the number of classes alone; generator: of the starts; centres: 0 = as
+    Args:    features (N, D); labels (N,) for the number of classes alone; generator: of the starts; centers: 0 = as
              many as classes
     Returns: (N,) in [0, 2]; higher = harder (far from every prototype)
-    Raises:  ScoreInputError for features of norm zero, or more centres than samples
+    Raises:  ScoreInputError for features of norm zero, or more centers than samples
     Departs from the paper: the clusters, too, are by cosine (spherical k-means, k-means++ starts, best of 3).
     """
-    count = centres or int(labels.max()) + 1
+    count = centers or int(labels.max()) + 1
     if not 1 <= count <= len(features):
-        raise ScoreInputError(f"{count} centres were asked of {len(features)} samples; allowed: 1 to {len(features)}")
+        raise ScoreInputError(f"centers is {count} for {len(features)} samples; allowed: 1 to {len(features)}")
     unit = unit_rows(features)
     found = [_spherical_k_means(unit, count, generator) for _ in range(STARTS)]
     nearest = max(found, key=lambda similarity: float(similarity.double().sum()))
@@ -151,7 +151,7 @@ def class_median_distance(features: Tensor, labels: Tensor) -> Tensor:
 def knn_shapley(
     features: Tensor, labels: Tensor, validation_features: Tensor, validation_labels: Tensor, k: int = 10
 ) -> Tensor:
-    """Shapley value of a sample for a k-nearest-neighbour classifier of the test split.
+    """Shapley value of a sample for a k-nearest-neighbor classifier of the test split.
 
     Of one test sample, over the training samples a_1, a_2, .. from the nearest on:
     s_{a_N} = [y_{a_N} = y] min(k, N) / (k N), s_{a_i} = s_{a_i+1} + ([y_{a_i} = y] - [y_{a_i+1} = y]) min(k, i) / (k i);
@@ -167,23 +167,23 @@ def knn_shapley(
         raise ScoreInputError("the validation set is empty; knn_shapley needs a test split")
     if k < 1:
         raise ScoreInputError(f"k is {k}; allowed: 1 or more")
-    unit, asked = unit_rows(features), unit_rows(validation_features, "validation features")
+    unit, tested = unit_rows(features), unit_rows(validation_features, "validation features")
     n = len(unit)
     place = torch.arange(1, n + 1, device=unit.device, dtype=torch.float64)
     weight = place.clamp_max(k) / (k * place)
     total = torch.zeros(n, dtype=torch.float64, device=unit.device)
     step = max(1, BLOCK_VALUES // (4 * n))
-    for start in range(0, len(asked), step):
-        order = (asked[start : start + step] @ unit.T).sort(dim=1, descending=True, stable=True).indices
+    for start in range(0, len(tested), step):
+        order = (tested[start : start + step] @ unit.T).sort(dim=1, descending=True, stable=True).indices
         match = (labels[order] == validation_labels[start : start + step, None]).double()
         rise = match.clone()
         rise[:, :-1] -= match[:, 1:]
         values = (rise * weight).flip(1).cumsum(1).flip(1)
         total.index_add_(0, order.flatten(), values.flatten())
-    return (total / len(asked)).float()
+    return (total / len(tested)).float()
 
 
-@score(higher_means="easier", value_range=(-1.0, 1.0), source="nearest-neighbour similarity")
+@score(higher_means="easier", value_range=(-1.0, 1.0), source="nearest-neighbor similarity")
 def near_duplicate(similarities: Tensor) -> Tensor:
     """Cosine of the features to those of the nearest other sample; 1 = there is another just like it.
 
@@ -204,18 +204,18 @@ def _js_to_onehot(p: Tensor) -> Tensor:
 
 
 def _spherical_k_means(unit: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """The cosine of every unit row (N, D) to its nearest centre, (N,)."""
+    """The cosine of every unit row (N, D) to its nearest center, (N,)."""
     chosen = int(torch.randint(len(unit), (1,), generator=generator))
-    centres = [unit[chosen]]
-    distance = 1 - unit @ centres[0]
-    while len(centres) < count:
+    centers = [unit[chosen]]
+    distance = 1 - unit @ centers[0]
+    while len(centers) < count:
         weights = distance.clamp_min(0.0).cpu().double().cumsum(0)
-        # All rows equal to a centre already: any of them will do.
+        # All rows equal to a center already: any of them will do.
         at = float(torch.rand((), generator=generator, dtype=torch.float64)) * float(weights[-1])
         chosen = min(int(torch.searchsorted(weights, torch.tensor(at, dtype=torch.float64), right=True)), len(unit) - 1)
-        centres.append(unit[chosen])
-        distance = torch.minimum(distance, 1 - unit @ centres[-1])
-    means, nearest = torch.stack(centres), torch.full((len(unit),), -1, device=unit.device)
+        centers.append(unit[chosen])
+        distance = torch.minimum(distance, 1 - unit @ centers[-1])
+    means, nearest = torch.stack(centers), torch.full((len(unit),), -1, device=unit.device)
     for _ in range(ITERATIONS):
         similarity, assigned = (unit @ means.T).max(1)
         if torch.equal(assigned, nearest):

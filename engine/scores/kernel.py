@@ -27,7 +27,7 @@ def decile_groups(ranks: Tensor, groups: int = GROUPS, size: int = GROUP_SIZE) -
     n = len(ranks)
     if not 1 <= size <= n // max(1, groups) or groups < 1:
         raise ScoreInputError(
-            f"{groups} groups of {size} were asked of {n} samples; allowed: {n // max(1, groups)} each"
+            f"{groups} groups of {size} do not fit into {n} samples; allowed: 1 to {n // max(1, groups)} each"
         )
     starts = torch.arange(groups) * n // groups
     return torch.argsort(ranks)[starts[:, None] + torch.arange(size)]
@@ -79,7 +79,7 @@ def compute_kernel_velocity(networks: Sequence[nn.Module], inputs: Tensor) -> Te
     """
     if len(networks) < 2 or not len(inputs):
         raise ScoreInputError(
-            f"kernel velocity was asked of {len(networks)} networks and {len(inputs)} samples; allowed: 2 or more networks, "
+            f"kernel velocity of {len(networks)} networks and {len(inputs)} samples; allowed: 2 or more networks, "
             "1 or more samples"
         )
     before, out = compute_ntk(networks[0], inputs), []

@@ -30,9 +30,9 @@ def bmm(logits: Tensor, labels: Tensor) -> Tensor:
     l_i = -log softmax(z_i)_{y_i}, clipped to its 5..95 percentile and scaled to [0, 1]; EM 10 iterations, the
     M-step by weighted moments; s_i = P(component with the larger mean | l_i)
 
-    Args:    logits (N, C), a clean pass of the trained network; labels (N,) int64 in [0, C)
+    Args:    logits (N, C), a evaluation pass of the trained network; labels (N,) int64 in [0, C)
     Returns: (N,) float32 in [0, 1]; higher = harder; 0 everywhere when the losses do not differ; > 1/2 flags it
-    Departs from the paper: losses of a clean pass after the last epoch, not of the training pass.
+    Departs from the paper: losses of a evaluation pass after the last epoch, not of the training pass.
     """
     return fit_beta_mixture(_losses(logits, labels))
 
@@ -49,9 +49,9 @@ def gmm(logits: Tensor, labels: Tensor) -> Tensor:
 
     l_i = -log softmax(z_i)_{y_i}, scaled to [0, 1]; EM 10 iterations; s_i = P(component with the larger mean | l_i)
 
-    Args:    logits (N, C), a clean pass of the trained network; labels (N,) int64 in [0, C)
+    Args:    logits (N, C), a evaluation pass of the trained network; labels (N,) int64 in [0, C)
     Returns: (N,) float32 in [0, 1]; higher = harder; 0 everywhere when the losses do not differ; > 1/2 flags it
-    Departs from the paper: losses of a clean pass after the last epoch, not of the training pass.
+    Departs from the paper: losses of a evaluation pass after the last epoch, not of the training pass.
     """
     return fit_gaussian_mixture(_losses(logits, labels))
 
@@ -214,7 +214,7 @@ def confident_joint(heldout_probs: Tensor, labels: Tensor) -> Tensor:
 def confident_learning(heldout_probs: Tensor, labels: Tensor) -> Tensor:
     """How far the held-out probability of the given label stays below what is usual for its class.
 
-    s_i = t_{y_i} - p_{i y_i}, t_j = mean of p_ij over the samples labelled j
+    s_i = t_{y_i} - p_{i y_i}, t_j = mean of p_ij over the samples labeled j
 
     Args:    heldout_probs (N, C) from cross-validation; labels (N,) int64 in [0, C)
     Returns: (N,) float32 in [-1, 1]; higher = harder; the rule `confident_joint` flags its off-diagonal:
@@ -225,7 +225,7 @@ def confident_learning(heldout_probs: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_thresholds(heldout_probs: Tensor, labels: Tensor) -> Tensor:
-    """t_j (C,), the mean held-out probability of class j over the samples labelled j; infinite for an empty class."""
+    """t_j (C,), the mean held-out probability of class j over the samples labeled j; infinite for an empty class."""
     _check_heldout(heldout_probs, labels)
     classes = heldout_probs.shape[1]
     sums = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, _given(heldout_probs, labels).double())
@@ -266,7 +266,9 @@ def draw_folds(labels: Tensor, folds: int, generator: torch.Generator) -> Tensor
     Raises: ScoreInputError unless 2 <= folds <= N
     """
     if not 2 <= folds <= len(labels):
-        raise ScoreInputError(f"{folds} folds were asked of {len(labels)} samples; allowed: 2 to {len(labels)}")
+        raise ScoreInputError(
+            f"cross-validation of {len(labels)} samples in {folds} folds; allowed: 2 to {len(labels)}"
+        )
     order = torch.randperm(len(labels), generator=generator)
     order = order[torch.argsort(labels[order], stable=True)]
     fold = torch.empty_like(order)

@@ -1,8 +1,8 @@
 """The table of scores: what each one needs, which way it points, and where it comes from.
 
-A score is a function with the decorator below. The names of its parameters without a default say which inputs
-the pipeline has to compute; parameters with a default are its options. Nothing else has to be told: the
-catalogue, the command line and the pages follow.
+A score is a function with the decorator below, in any module of this package. The names of its parameters without a
+default say which inputs it reads (`engine.runs.inputs` declares and computes them); parameters with a default are its
+options. The catalog, the command line and the pages read this table, so there is no list to extend.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import pkgutil
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from engine import scores
 from engine.errors import ScoreInputError, SpecError, unknown_name
-
-FAMILIES = ("prediction", "dynamics", "geometry", "complexity", "gradient", "mixture", "lstm", "baseline")
-"""The modules of this package that hold scores."""
 
 Direction = Literal["harder", "easier"]
 
@@ -31,79 +31,69 @@ COSTS = ("free", "inputs", "training")
 
 @dataclass(frozen=True)
 class Input:
-    """Something a score may ask for.
+    """Something a score may read, declared once, beside the function that computes it (`engine.runs.inputs`).
 
-    axis: the one along which the samples lie; None where none does. heavy: it takes longer than the training itself
-    may: N^3, a backward pass for each sample, or networks of its own.
+    what: shape and meaning, such as "(N, C) logits of one network": T epochs, N samples, C classes, D features,
+    K neighbors, M test samples, R runs, E epochs whose networks are kept
+    cost: one of COSTS
+    heavy: it may take longer than the training itself: N^3, a backward pass per sample, or networks of its own
+    from_file: the option of a run whose file stands in for a trained network ("features", "cscores"), "" for none
+    dynamics: read from the recorded dynamics, some samples at a time
+    checkpoints: reads the network after several epochs of the training
+    test: held against the test split
+    beside: the input whose function computes this one along with its own, "" for an input with its own function
+    seconds: (spec, N) -> rough seconds, for the progress bar
+    check: (spec, samples), raises a WinnowError for what would fail after the training
+    compute: (inputs of the run, network) -> its value; None where whoever computes the score hands it out
     """
 
+    name: str
     what: str
     cost: str
-    axis: int | None = 0
     heavy: bool = False
+    from_file: str = ""
+    dynamics: bool = False
+    checkpoints: bool = False
+    test: bool = False
+    beside: str = ""
+    seconds: Callable[[Any, int], float] | None = None
+    check: Callable[[Any, Any], None] | None = None
+    compute: Callable[[Any, Any], Any] | None = None
+
+    @property
+    def axis(self) -> int | None:
+        """The axis along which the samples lie, from the shape in `what`; None where none does."""
+        shape = re.match(r"\(([A-Z, ]+)\)", self.what)
+        sizes = [size.strip() for size in shape[1].split(",")] if shape else []
+        return sizes.index("N") if "N" in sizes else None
 
 
-INPUTS: dict[str, Input] = {
-    "labels": Input("(N,) int64 given labels", "free"),
-    "generator": Input("a seeded torch.Generator", "free", None),
-    "logits": Input("(N, C) logits of one network at one epoch", "training"),
-    "probs": Input("(N, C) softmax of the logits", "training"),
-    "p_given": Input("(T, N) probability of the given label per epoch of one seed", "training", 1),
-    "margin": Input("(T, N) margin per epoch of one seed", "training", 1),
-    "loss": Input("(T, N) cross-entropy per epoch of one seed", "training", 1),
-    "correct": Input("(T, N) bool, predicted = given label, per epoch of one seed", "training", 1),
-    "features": Input("(N, D) penultimate features of one network at one epoch", "training"),
-    "neighbor_ids": Input("(N, K) int64 nearest other samples by cosine of the features, nearest first", "training"),
-    "similarities": Input("(N, K) their cosines, -1..1", "training"),
-    "head_weight": Input("(C, D) weight of the network's last linear layer", "training", None),
-    "head_bias": Input("(C,) bias of the network's last linear layer, zeros where it has none", "training", None),
-    "validation_features": Input("(M, D) features of the test split in the same network", "training", None),
-    "alpha": Input(
-        "(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs", "inputs", 1, heavy=True
-    ),
-    "inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "inputs", 1, heavy=True),
-    "kernel_labels": Input("(R, N) float64 H y of the same", "inputs", 1, heavy=True),
-    "feature_alpha": Input(
-        "(R, N) float64 H^-1 y of the features of one network at one epoch", "training", 1, heavy=True
-    ),
-    "feature_inverse_diagonal": Input("(R, N) float64 diagonal of the same H^-1, > 0", "training", 1, heavy=True),
-    "gradient_norms": Input(
-        "(N,) norm of each sample's loss gradient in one network at one epoch", "training", heavy=True
-    ),
-    "checkpoint_probs": Input("(E, N, C) softmax output of one network at some epochs", "training", 1),
-    "checkpoint_squares": Input("(E, N) squared norms of its features at them", "training", 1),
-    "checkpoint_rates": Input("(E,) learning rates at them", "training", None),
-    "validation_influence": Input("(N,) mean over the test split of the influence on its losses", "training"),
-    "heldout_probs": Input("(N, C) softmax output of networks not trained on the sample", "training", heavy=True),
-    "incv_selected": Input("(N,) bool, kept by iterative cross-validation", "training", heavy=True),
-    "cscores": Input("(N,) share of networks not trained on a sample that predict its label", "training", heavy=True),
-    "detector": Input("a noise detector (scores.detector)", "free", None),
-    "validation_labels": Input("(M,) int64 labels of the test split", "free", None),
-}
-"""What a score may ask for. T epochs, N samples, C classes, D features, K neighbours, M test samples.
+INPUTS: dict[str, Input] = {}
+"""Every declared input by name; importing `engine.runs.inputs` declares them all."""
 
-`engine.runs.inputs` computes them, one function each; those of a network come from one seed at one epoch.
-"""
 
-FEATURE_INPUTS = {
-    "features",
-    "neighbor_ids",
-    "similarities",
-    "validation_features",
-    "feature_alpha",
-    "feature_inverse_diagonal",
-}
-"""Those that any features will do for, also of a network trained elsewhere."""
+def declare_input(declared: Input) -> None:
+    """Add an input to INPUTS; TypeError when there is one of that name."""
+    if declared.name in INPUTS:
+        raise TypeError(f"input {declared.name} is declared twice")
+    if declared.cost not in COSTS:
+        raise TypeError(f"input {declared.name} has cost {declared.cost!r}; allowed: {', '.join(COSTS)}")
+    INPUTS[declared.name] = declared
 
-TRAJECTORY_INPUTS = {"p_given", "margin", "loss", "correct"}
-"""Read from the recorded dynamics, some samples at a time."""
+
+def find_input(name: str) -> Input:
+    """The input of that name; TypeError when none is declared."""
+    if name not in INPUTS:
+        raise TypeError(f"{unknown_name('input', name, INPUTS)}; inputs are declared in engine.runs.inputs")
+    return INPUTS[name]
+
 
 F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True)
 class Score:
-    """One row of the catalogue. `recorded` is set for scores whose value the recorder keeps at every epoch."""
+    """One row of the catalog. `recorded` is set for scores whose value the recorder keeps at every epoch."""
 
     name: str
     title: str
@@ -118,16 +108,22 @@ class Score:
     every_seed: bool
     flags_above: float | None
     flags_by: Callable[..., Tensor] | None
+    version: int
 
     @property
     def cost(self) -> str:
         """What it needs, in one word: the dearest of its inputs."""
-        return max((INPUTS[i].cost for i in self.inputs), key=COSTS.index)
+        return max((declared.cost for declared in self.declared), key=COSTS.index)
 
     @property
     def heavy(self) -> bool:
         """Whether one of its inputs may take longer than the training."""
-        return any(INPUTS[i].heavy for i in self.all_inputs)
+        return any(find_input(name).heavy for name in self.all_inputs)
+
+    @property
+    def declared(self) -> tuple[Input, ...]:
+        """The declarations of its inputs."""
+        return tuple(find_input(name) for name in self.inputs)
 
     @property
     def rule(self) -> str:
@@ -137,7 +133,7 @@ class Score:
     @property
     def rule_inputs(self) -> tuple[str, ...]:
         """What its rule reads, where that is something else than its value."""
-        return _parameters(self.flags_by) if self.flags_by else ()
+        return parameters_of(self.flags_by) if self.flags_by else ()
 
     @property
     def all_inputs(self) -> tuple[str, ...]:
@@ -146,28 +142,41 @@ class Score:
 
     @property
     def needs_training(self) -> bool:
-        return COSTS.index(self.cost) >= COSTS.index("training")
+        return self.trains(())
 
     @property
     def reads_features(self) -> bool:
-        """Whether it reads features."""
-        return bool(set(self.inputs) & FEATURE_INPUTS)
+        """Whether it reads features, which may be another network's."""
+        return any(declared.from_file == "features" for declared in self.declared)
 
     @property
     def features_suffice(self) -> bool:
         """Whether features of any network are all that it needs of training."""
-        asked = {name for name in self.inputs if COSTS.index(INPUTS[name].cost) >= COSTS.index("training")}
-        return bool(asked) and asked <= FEATURE_INPUTS
+        return self.needs_training and not self.trains({"features"})
+
+    def trains(self, files: Collection[str]) -> bool:
+        """Whether it needs a trained network where these options (`Input.from_file`) name files."""
+        return any(i.cost == "training" and i.from_file not in files for i in self.declared)
 
     @property
     def needs_test(self) -> bool:
         """Whether it is held against the test split."""
-        return any(name.startswith("validation_") for name in self.inputs)
+        return any(declared.test for declared in self.declared)
+
+    @property
+    def dynamics(self) -> tuple[str, ...]:
+        """Those of its inputs that are read from the recorded dynamics, some samples at a time."""
+        return tuple(declared.name for declared in self.declared if declared.dynamics)
 
     @property
     def over_dynamics(self) -> bool:
         """Whether it reads the recorded dynamics, some samples at a time."""
-        return bool(self.recorded) or bool(set(self.inputs) & TRAJECTORY_INPUTS)
+        return bool(self.recorded) or bool(self.dynamics)
+
+    @property
+    def compares_classes(self) -> bool:
+        """Whether it needs two classes, and two samples or more of each (`check_classes`)."""
+        return self.family in ("geometry", "complexity")
 
     @property
     def per_seed(self) -> bool:
@@ -190,6 +199,7 @@ _REGISTRY: dict[str, Score] = {}
 def score(
     *,
     higher_means: Direction,
+    version: int = 1,
     value_range: tuple[float, float] = (-math.inf, math.inf),
     source: str,
     recorded: str | None = None,
@@ -198,10 +208,11 @@ def score(
     flags_above: float | None = None,
     flags_by: Callable[..., Tensor] | None = None,
 ) -> Callable[[F], F]:
-    """Put a function into the catalogue under its own name.
+    """Put a function into the catalog under its own name.
 
     Args:
         higher_means: what a larger value says of the sample
+        version: 1, and one more whenever the same inputs give other values: the next run computes them anew
         value_range: smallest and largest possible value
         source: paper and equation
         recorded: for a function of one epoch's logits or probs: the column of the dynamics its values are
@@ -209,20 +220,19 @@ def score(
         epoch: for a function of one epoch: which; None = the last one trained
         every_seed: for a function of a network's inputs that is not recorded: mean over the networks of all seeds,
             not the network of the first seed alone
-        flags_above: larger values flag a sample as mislabelled, by a rule of the score's name
+        flags_above: larger values flag a sample as mislabeled, by a rule of the score's name
         flags_by: a function of inputs, named by its parameters, whose values (N,) a rule of that function's name
             looks at instead
     """
 
     def add(function: F) -> F:
         name = function.__name__
-        inputs = _parameters(function)
-        unknown = [i for i in (*inputs, *(_parameters(flags_by) if flags_by else ())) if i not in INPUTS]
+        inputs = parameters_of(function)
         title = (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
-        if unknown:
-            raise TypeError(f"score {name} asks for {unknown}; the pipeline knows {sorted(INPUTS)}")
         if not title:
             raise TypeError(f"score {name} has no docstring")
+        if version < 1:
+            raise TypeError(f"score {name} has version {version}; allowed: 1 or more")
         if name in _REGISTRY and _REGISTRY[name].function.__module__ != function.__module__:
             raise TypeError(f"score {name} is defined twice")
         family = function.__module__.rpartition(".")[2]
@@ -240,26 +250,28 @@ def score(
             every_seed,
             flags_above,
             flags_by,
+            version,
         )
         return function
 
     return add
 
 
-def _parameters(function: Callable[..., Tensor]) -> tuple[str, ...]:
+def parameters_of(function: Callable[..., Tensor]) -> tuple[str, ...]:
+    """The names of a function's parameters without a default: what it reads."""
     return tuple(p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty)
 
 
 @cache
 def _load() -> None:
-    for family in FAMILIES:
-        importlib.import_module(f"engine.scores.{family}")
+    for module in pkgutil.iter_modules(scores.__path__):
+        importlib.import_module(f"{scores.__name__}.{module.name}")
 
 
 def all_scores() -> dict[str, Score]:
-    """Every score by name, in the order of the families and of their files."""
+    """Every score by name, family by family in the order of their names, and as they stand in their files."""
     _load()
-    return dict(sorted(_REGISTRY.items(), key=lambda item: FAMILIES.index(item[1].family)))
+    return dict(sorted(_REGISTRY.items(), key=lambda item: item[1].family))
 
 
 def find_score(name: str) -> Score:
@@ -268,29 +280,29 @@ def find_score(name: str) -> Score:
     Only scores of a single epoch take one.
     """
     base, at, epoch = name.partition("@")
-    scores = all_scores()
-    if base not in scores:
-        raise SpecError(unknown_name("score", base, scores, "winnow scores lists them"))
-    found = scores[base]
+    known = all_scores()
+    if base not in known:
+        raise SpecError(unknown_name("score", base, known, "winnow scores lists them"))
+    found = known[base]
     if not at:
         return found
     if not found.takes_epoch:
-        movable = ", ".join(s.name for s in scores.values() if s.takes_epoch)
+        movable = ", ".join(s.name for s in known.values() if s.takes_epoch)
         raise SpecError(f"score '{name}': {base} is of no single epoch; '@epoch' goes with {movable}")
     if not epoch.isdigit() or int(epoch) < 1:
         raise SpecError(f"score '{name}': '{epoch}' is no epoch; write it like {base}@5")
-    return Score(**{**found.__dict__, "name": name, "epoch": int(epoch), "title": f"{found.title} (epoch {epoch})"})
+    return replace(found, name=name, epoch=int(epoch), title=f"{found.title} (epoch {epoch})")
 
 
 def resolve_scores(names: Sequence[str]) -> tuple[Score, ...]:
-    """The scores asked for, once each.
+    """The scores of these names, once each.
 
-    `all` stands for every one of the catalogue, `standard` for those that take no longer than the training.
+    `all` stands for every one of the catalog, `standard` for those that take no longer than the training.
     """
     groups = {"all": list(all_scores()), "standard": [s.name for s in all_scores().values() if not s.heavy]}
     expanded = [n for name in names for n in groups.get(name, [name])]
     if not expanded:
-        raise SpecError("no score was asked; allowed: standard, all, or names from `winnow scores`")
+        raise SpecError("no score was given; allowed: standard, all, or names from `winnow scores`")
     return tuple({n: find_score(n) for n in expanded}.values())
 
 
@@ -300,7 +312,7 @@ def recorded_scores() -> dict[str, Score]:
 
 
 def catalog_row(found: Score) -> dict[str, Any]:
-    """One row of the view score_catalog."""
+    """What is stored of a score in score_catalog."""
     low, high = found.value_range
     return {
         "score": found.name,
@@ -310,6 +322,7 @@ def catalog_row(found: Score) -> dict[str, Any]:
         "value_max": high,
         "source": found.source,
         "cost": found.cost + (" (heavy)" if found.heavy else ""),
+        "version": found.version,
     }
 
 
@@ -319,38 +332,49 @@ def compute_score(found: Score, inputs: Mapping[str, Any]) -> Tensor:
     Raises: ScoreInputError when an input has a non-finite value (the first sample is named), when inputs are of
             different numbers of samples, or when the result is not one number, finite or infinite, for each sample
     """
-    n = check_inputs({name: inputs[name] for name in found.inputs})
+    counts = check_inputs({name: inputs[name] for name in found.inputs})
     value = found.function(**{name: inputs[name] for name in found.inputs})
-    if value.shape != (n,) or torch.isnan(value).any():
-        raise ScoreInputError(f"score '{found.name}' gave shape {tuple(value.shape)} or NaN; it must be ({n},) numbers")
+    shape = (counts,) if counts is not None else (value.numel(),)
+    if value.shape != shape or torch.isnan(value).any():
+        raise ScoreInputError(
+            f"score '{found.name}' gave shape {tuple(value.shape)} or NaN; it must be {shape} numbers"
+        )
     return value.float()
 
 
-def check_inputs(inputs: Mapping[str, Any]) -> int:
-    """The number of samples of a score's inputs; ScoreInputError when they differ or a value is not finite."""
+def check_inputs(inputs: Mapping[str, Any]) -> int | None:
+    """The number of samples of a score's inputs; None where no input is declared, so that its shape says nothing.
+
+    Raises: ScoreInputError when the numbers differ or a value is not finite
+    """
     counts: dict[str, int] = {}
     for name, values in inputs.items():
         if not isinstance(values, Tensor):
             continue
-        axis = INPUTS[name].axis
+        axis = INPUTS[name].axis if name in INPUTS else None
         if axis is not None:
             counts[name] = values.shape[axis]
-        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            row = (~torch.isfinite(values)).movedim(axis or 0, 0).reshape(values.shape[axis or 0], -1).any(1)
-            what = "sample" if axis is not None else "row"
-            raise ScoreInputError(
-                f"{name} of {what} {int(row.nonzero()[0])} is not finite; lower the learning rate or check its input"
-            )
-    if len(set(counts.values())) != 1:
+        _check_finite(name, values, axis)
+    if len(set(counts.values())) > 1:
         raise ScoreInputError(f"the inputs of a score are of different numbers of samples: {counts}")
-    return next(iter(counts.values()))
+    return next(iter(counts.values()), None)
 
 
 def check_rows(name: str, values: Tensor, dims: int) -> None:
     """Raise ScoreInputError unless values has that many axes and only finite numbers; names the first bad sample."""
     if values.ndim != dims:
         raise ScoreInputError(f"{name} has shape {tuple(values.shape)}; expected {dims} axes")
-    check_inputs({name: values})
+    _check_finite(name, values, 0)
+
+
+def _check_finite(name: str, values: Tensor, axis: int | None) -> None:
+    """Raise ScoreInputError naming the first sample along an axis (None: row) with a value that is not finite."""
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        row = (~torch.isfinite(values)).movedim(axis or 0, 0).reshape(values.shape[axis or 0], -1).any(1)
+        what = "sample" if axis is not None else "row"
+        raise ScoreInputError(
+            f"{name} of {what} {int(row.nonzero()[0])} is not finite; lower the learning rate or check its input"
+        )
 
 
 def check_classes(labels: Tensor) -> None:
@@ -360,6 +384,6 @@ def check_classes(labels: Tensor) -> None:
         raise ScoreInputError(f"all {len(labels)} samples have the label {int(present[0])}; two classes are needed")
     if int(counts.min()) < 2:
         raise ScoreInputError(
-            f"class {int(present[counts.argmin()])} has a single sample, so nothing can be said about it against its "
-            "own class; add samples or leave the class out"
+            f"class {int(present[counts.argmin()])} has a single sample, so it cannot be compared with others of "
+            "its class; add samples or leave the class out"
         )

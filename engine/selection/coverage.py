@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engine.errors import ScoreInputError
 from engine.scores.rows import unit_rows
+from engine.selection.samplers import proportional, sampler
 
 BLOCK_VALUES = 1 << 24
 """Distances or similarities held at a time (64 MB)."""
@@ -20,13 +21,14 @@ BLOCK_VALUES = 1 << 24
 Array = np.ndarray[Any, Any]
 
 
+@sampler()
 def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor:
-    """Greedy k-centre: from a random sample on, add the one farthest from all kept.
+    """Greedy k-center: from a random sample on, add the one farthest from all kept.
 
     A running minimum of squared Euclidean distances, O(budget N D); at most twice the optimal radius.
 
     Args:    features (N, D)
-    Source:  Sener & Savarese 2018, algorithm 1. The paper starts from the labelled pool; here there is none.
+    Source:  Sener & Savarese 2018, algorithm 1. The paper starts from the labeled pool; here there is none.
     """
     points = _finite("features", features)
     squares = points.square().sum(1)
@@ -42,14 +44,28 @@ def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor
     return kept.sort().values
 
 
+def craig_weights(probs: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
+    """How many samples each kept one stands for: those whose gradient is nearest to its own.
+
+    Args:    probs (N, C); labels (N,); kept (B,) positions
+    Returns: (B,) float32, sums to N: the weights of their losses in training
+    Source:  Mirzasoleiman et al. 2020, algorithm 1, line 8
+    """
+    gradients = _gradients(probs, labels)
+    step = max(1, BLOCK_VALUES // len(kept))
+    nearest = [torch.cdist(block, gradients[kept]).argmin(1) for block in torch.split(gradients, step)]
+    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float()
+
+
+@sampler(weights=craig_weights)
 def craig(budget: int, probs: Tensor, labels: Tensor, generator: torch.Generator, neighbors: int = 128) -> Tensor:
     """Facility location over last-layer gradients: every sample has a kept one with nearly its gradient.
 
     g_i = p_i - onehot(y_i); greedy maximum of sum_i max_{j kept} (r - ||g_i - g_j||), lazily evaluated, over each
-    sample's nearest neighbours; r is the largest distance in their lists. `craig_weights` gives the weights.
+    sample's nearest neighbors; r is the largest distance in their lists. `craig_weights` gives the weights.
 
     Args:    probs (N, C); labels (N,); neighbors: exact from N on
-    Source:  Mirzasoleiman et al. 2020, algorithm 1. Departs: sparse neighbours; per class only when class-balanced.
+    Source:  Mirzasoleiman et al. 2020, algorithm 1. Departs: sparse neighbors; per class only when class-balanced.
     """
     gradients = _gradients(probs, labels)
     ids, distances = _nearest(gradients, min(neighbors, len(gradients)))
@@ -65,19 +81,7 @@ def craig(budget: int, probs: Tensor, labels: Tensor, generator: torch.Generator
     return _greedy(budget, len(ids), gain, keep, generator)
 
 
-def craig_weights(probs: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
-    """How many samples each kept one stands for: those whose gradient is nearest to its own.
-
-    Args:    probs (N, C); labels (N,); kept (B,) positions
-    Returns: (B,) float32, sums to N: the weights of their losses in training
-    Source:  Mirzasoleiman et al. 2020, algorithm 1, line 8
-    """
-    gradients = _gradients(probs, labels)
-    step = max(1, BLOCK_VALUES // len(kept))
-    nearest = [torch.cdist(block, gradients[kept]).argmin(1) for block in torch.split(gradients, step)]
-    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float()
-
-
+@sampler()
 def pr4rel(
     budget: int,
     features: Tensor,
@@ -86,13 +90,13 @@ def pr4rel(
     threshold: float = 0.975,
     neighbors: int = 512,
 ) -> Tensor:
-    """Keep what makes the neighbours of as many samples as possible confident, so that relabelling works.
+    """Keep what makes the neighbors of as many samples as possible confident, so that relabeling works.
 
     Greedy maximum of sum_i tanh(c_i), c_i = sum over kept j with cos(i, j) >= threshold of cos(i, j) max_c p_jc,
     the sample itself included.
 
     Args:    features (N, D), non-zero; probs (N, C); threshold: 0.975 for ten classes
-    Source:  Park et al. 2023 (Prune4ReL), eq. 6 and algorithm 1. Departs: of each sample's neighbours only the
+    Source:  Park et al. 2023 (Prune4ReL), eq. 6 and algorithm 1. Departs: of each sample's neighbors only the
              nearest `neighbors` count, exact where no sample has more above the threshold.
     """
     unit = unit_rows(_finite("features", features))
@@ -112,12 +116,13 @@ def pr4rel(
     return _greedy(budget, len(ids), gain, keep, generator)
 
 
+@sampler()
 def fdmat(
     budget: int, features: Tensor, labels: Tensor, power: float = 0.5, sharpness: float = 10.0, iterations: int = 200
 ) -> Tensor:
     """Keep per class the samples that optimal transport sends to their own class with the largest share.
 
-    Features go through sign(h)|h|^power, unit length, centring and unit length again; prototypes are class means;
+    Features go through sign(h)|h|^power, unit length, centering and unit length again; prototypes are class means;
     Sinkhorn with kernel exp(-sharpness ||h - m||^2) transports N samples of mass 1 to classes of their sizes. The
     budget is split over the classes by their sizes; within a class the share of a sample's mass that reaches its
     given class decides, ties by the distance to the prototype.
@@ -146,15 +151,6 @@ def fdmat(
         by_cost = members[torch.argsort(cost[members, k], stable=True)]
         kept.append(by_cost[torch.argsort(share[by_cost], descending=True, stable=True)[:count]])
     return torch.cat(kept).sort().values.cpu()
-
-
-def proportional(sizes: Tensor, budget: int) -> list[int]:
-    """The budget split in proportion to sizes, by largest remainders: exact, and never more than a size."""
-    total = int(sizes.sum())
-    # In whole numbers, so that a remainder is not a matter of rounding.
-    shares, remainder = sizes * budget // total, sizes * budget % total
-    shares[torch.argsort(remainder, descending=True, stable=True)[: budget - int(shares.sum())]] += 1
-    return [int(s) for s in shares]
 
 
 def _greedy(

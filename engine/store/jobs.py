@@ -179,7 +179,7 @@ def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
         root = str(workspace.root.resolve())
         with open(output, "wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "engine.cli", *words, "--workspace", root],
+                [sys.executable, "-P", "-m", "engine.cli", *words, "--workspace", root],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

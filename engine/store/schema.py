@@ -90,8 +90,8 @@ VIEWS: dict[str, View] = {
         "SELECT sample_id, thumbnail FROM {thumbnails}",
         over="dataset",
     ),
-    "noise_matrix": View(
-        "The realised transition matrix of the training labels, where the truth is known.",
+    "transition_matrix": View(
+        "The realized transition matrix of the training labels, where the truth is known.",
         {
             "true_label": ("INTEGER", "the true label"),
             "label": ("INTEGER", "the given label"),
@@ -222,7 +222,7 @@ VIEWS: dict[str, View] = {
         "SELECT {run_id} AS run_id, score, seconds, version FROM {score_catalog}",
     ),
     "flags": View(
-        "Which samples a rule flags as mislabelled.",
+        "Which samples a rule flags as mislabeled.",
         {
             "run_id": _RUN,
             "rule": ("VARCHAR", "name of the rule"),
@@ -295,15 +295,20 @@ VIEWS: dict[str, View] = {
         "SELECT {run_id} AS run_id, sample_id, suggested_label, confidence, method FROM {suggestions}",
     ),
     "metrics": View(
-        "How well scores and rules find the mislabelled, where the truth is known.",
+        "How well scores and rules find the mislabeled, where the truth is known.",
         {
             "run_id": _RUN,
             "score": ("VARCHAR", "score or rule"),
-            "metric": ("VARCHAR", "roc_auc, average_precision, precision, recall, ..."),
-            "value": ("DOUBLE", "0..1 for every metric of this version"),
+            "metric": (
+                "VARCHAR",
+                "roc_auc, average_precision, recall_at_10 (recall at the top 10 %), precision_at_recall_95, precision, ...",
+            ),
+            "value": ("DOUBLE", "0..1"),
         },
         "metrics",
-        "SELECT {run_id} AS run_id, score, metric, value FROM {metrics}",
+        # files of version 0.1 call two of them otherwise
+        "SELECT {run_id} AS run_id, score, replace(replace(metric, 'found_at_', 'recall_at_'), 'precision_at_95', "
+        "'precision_at_recall_95') AS metric, value FROM {metrics}",
     ),
 }
 

@@ -27,7 +27,8 @@ from typing import Any
 
 import filelock
 
-from engine.errors import BusyError, NotFoundError, StorageError, unknown_name
+from engine.errors import BusyError, NotFoundError, SpecError, StorageError, unknown_name
+from engine.spec import Spec, spec_from_json
 from engine.store.atomic import publish_folder, remove_path, replacing, sha256_of, storage_errors, write_text
 from engine.store.documents import read_json
 from engine.store.records import FORMAT, RunRecord, dataset_facts, load_record
@@ -147,6 +148,12 @@ class Workspace:
             except StorageError as error:
                 problems[run_id] = str(error)
         return records, problems
+
+    def known_runs(self) -> Iterator[tuple[RunRecord, Spec]]:
+        """Every run whose spec this version reads, finished or not; one that is broken or newer stops no other."""
+        for record in self.read_records()[0]:
+            with contextlib.suppress(SpecError):
+                yield record, spec_from_json(record.spec)
 
     def outdated(self, record: RunRecord) -> str:
         """Why a run does not belong to the dataset that has the name of its own now; "" when it does.

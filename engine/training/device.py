@@ -71,10 +71,10 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def pick_device(asked: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; SpecError when CUDA is asked and not there."""
-    if asked not in ("auto", "cpu", "cuda"):
-        raise SpecError(f"--device is '{asked}'; allowed: auto, cpu, cuda")
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise SpecError("--device cuda was asked, but torch sees no CUDA device; use --device auto")
-    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; SpecError when there is no CUDA device."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise SpecError(f"--device is '{name}'; allowed: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SpecError("--device is 'cuda', but torch finds no CUDA device; use --device auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

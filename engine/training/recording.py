@@ -96,7 +96,7 @@ class Spill:
         """Forget what comes after so many epochs; StorageError when fewer are there."""
         if self.epochs() < epochs:
             raise StorageError(
-                f"{self.path} holds {self.epochs()} epochs, the checkpoint {epochs}; remove the run and ask again"
+                f"{self.path} holds {self.epochs()} epochs, the checkpoint {epochs}; remove the run and start it again"
             )
         if self.path.exists():
             os.truncate(self.path, epochs * self.epoch_bytes)
@@ -110,9 +110,9 @@ class Spill:
             finally:
                 os.close(handle)
 
-    def columns(self) -> dict[str, Array]:
+    def columns(self, writable: bool = False) -> dict[str, Array]:
         """The columns as (T, N) arrays mapped from the file."""
-        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        mapped = np.memmap(self.path, dtype=np.uint8, mode="r+" if writable else "r")
         epochs, offset, out = self.epochs(), 0, {}
         for name, kind in self.column_types.items():
             strides = (self.epoch_bytes, kind.itemsize)
@@ -120,9 +120,9 @@ class Spill:
             offset += self.samples * kind.itemsize
         return out
 
-    def logits(self) -> Array:
+    def logits(self, writable: bool = False) -> Array:
         """The kept logits as a (T, N, C) array mapped from the file."""
-        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        mapped = np.memmap(self.path, dtype=np.uint8, mode="r+" if writable else "r")
         offset = self.epoch_bytes - self.samples * self.classes * 4
         shape, strides = (self.epochs(), self.samples, self.classes), (self.epoch_bytes, 4 * self.classes, 4)
         return np.ndarray(shape, np.float32, mapped, offset, strides)
@@ -132,7 +132,7 @@ class DynamicsRecorder:
     """Takes the logits of one network, batch by batch, and writes an epoch of dynamics at a time to a Spill."""
 
     def __init__(self, spill: Spill, device: torch.device, expected: Tensor | None = None) -> None:
-        """expected: (N,) the labels that must be logged, when they come from somebody else's loop."""
+        """expected: (N,) the labels that must be logged, when they come from a loop of the user's own."""
         self.spill = spill
         self.device = device
         self._expected = None if expected is None else expected.to(device)

@@ -1,6 +1,6 @@
 """Training the networks of a run, so that a killed run goes on where it was.
 
-Each network has a checkpoint of its own (epoch, weights, optimiser) and a spill file that its dynamics grow in; what
+Each network has a checkpoint of its own (epoch, weights, optimizer) and a spill file that its dynamics grow in; what
 the spill holds beyond the checkpoint is overwritten on resume. A finished network is its weights.
 """
 
@@ -24,7 +24,7 @@ from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.tensors import load_tensors, save_tensors
 from engine.training.loop import (
-    Normalisation,
+    Normalization,
     batches_per_epoch,
     build_optimizer,
     compute_accuracy,
@@ -43,7 +43,7 @@ CHECKPOINT_SECONDS = 5.0
 @dataclass(frozen=True)
 class Task:
     """One network to train: labels (N,) it is trained on, the number of its outputs, and the epochs (1 .. T) after
-    which its weights are kept beside the last."""
+    which its weights are kept in addition to the last."""
 
     name: str
     seed: int
@@ -96,9 +96,9 @@ def spill_of(folder: Path, task: Task) -> Spill:
 
 def load_weights(folder: Path, task: Task, epoch: int | None = None) -> dict[str, np.ndarray[Any, Any]]:
     """The weights of a finished task: the final ones, or those kept after an epoch."""
-    found = load_tensors(_weights_path(folder, task, epoch))
+    found = load_tensors(weights_path(folder, task, epoch))
     if found is None:
-        raise StorageError(f"the weights of {task.name} are missing in {folder}; remove the run and ask again")
+        raise StorageError(f"the weights of {task.name} are missing in {folder}; remove the run and start it again")
     return found[0]
 
 
@@ -107,7 +107,7 @@ def train_tasks(
     tasks: Sequence[Task],
     samples: Samples,
     test: Samples | None,
-    normalisation: Normalisation,
+    normalization: Normalization,
     progress: Progress,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> list[dict[str, Any]]:
@@ -126,10 +126,11 @@ def train_tasks(
         progress.step(sum(done.values()), total, name)
 
     def train(task: Task) -> list[dict[str, Any]]:
-        return _train_task(folder, task, samples, test, normalisation, report, checkpoint_seconds)
+        return _train_task(folder, task, samples, test, normalization, report, checkpoint_seconds)
 
-    workers = workers_for(tasks[0].training.model, len(tasks), samples.inputs.device)
-    rows = train_together([partial(train, task) for task in tasks], workers, progress)
+    training = tasks[0].training
+    workers = workers_for(training.model, len(tasks), samples.inputs.device, training.threads)
+    rows = train_together([partial(train, task) for task in tasks], workers, progress, training.threads)
     return [row for task, of_task in zip(tasks, rows, strict=True) if task.test for row in of_task]
 
 
@@ -138,18 +139,18 @@ def _train_task(
     task: Task,
     samples: Samples,
     test: Samples | None,
-    normalisation: Normalisation,
+    normalization: Normalization,
     report: Callable[[str, float], None],
     checkpoint_seconds: float,
 ) -> list[dict[str, Any]]:
-    finished = load_tensors(_weights_path(folder, task))
+    finished = load_tensors(weights_path(folder, task))
     if finished is not None:
         return list(finished[1]["rows"])
     training, data = task.training, replace(samples, labels=task.labels, classes=task.classes)
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), task.classes, task.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)
-    tensors, meta = load_tensors(_checkpoint_path(folder, task)) or ({}, {"epochs": 0, "rows": []})
+    tensors, meta = load_tensors(checkpoint_path(folder, task)) or ({}, {"epochs": 0, "rows": []})
     first, rows = int(meta["epochs"]), list(meta["rows"])
     recorder = DynamicsRecorder(spill_of(folder, task), samples.inputs.device)
     recorder.restore(first)
@@ -162,46 +163,45 @@ def _train_task(
         network,
         optimizer,
         data,
-        normalisation,
+        normalization,
         training,
         task.seed,
         first_epoch=first,
         recorder=recorder,
-        pulse=lambda: report(task.name, min(training.epochs, next(seen) / batches)),
+        heartbeat=lambda: report(task.name, min(training.epochs, next(seen) / batches)),
     ):
         row: dict[str, Any] = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
         if task.test:
-            row["test_accuracy"] = compute_accuracy(network, test, normalisation) if test else None
+            row["test_accuracy"] = compute_accuracy(network, test, normalization) if test else None
             row["lr"] = learning_rate(training, epoch / training.epochs)
             row["seconds"] = seconds
         rows.append(row)
         if epoch + 1 in task.keep_epochs:
-            save_tensors(_weights_path(folder, task, epoch + 1), _numpy(network.state_dict()), {})
+            save_tensors(weights_path(folder, task, epoch + 1), _numpy(network.state_dict()), {})
         if epoch + 1 < training.epochs and time.monotonic() - last_checkpoint >= checkpoint_seconds:
             recorder.spill.sync()
-            save_tensors(
-                _checkpoint_path(folder, task), _state(network, optimizer), {"epochs": epoch + 1, "rows": rows}
-            )
+            save_tensors(checkpoint_path(folder, task), _state(network, optimizer), {"epochs": epoch + 1, "rows": rows})
             last_checkpoint = time.monotonic()
     recorder.spill.sync()
-    save_tensors(_weights_path(folder, task), _numpy(network.state_dict()), {"rows": rows})
+    save_tensors(weights_path(folder, task), _numpy(network.state_dict()), {"rows": rows})
     return rows
 
 
-def _weights_path(folder: Path, task: Task, epoch: int | None = None) -> Path:
-    """Of the final weights, whose presence says that the task is finished, or of those kept after an epoch."""
+def weights_path(folder: Path, task: Task, epoch: int | None = None) -> Path:
+    """Where weights are: of the final weights, whose presence says that the task is finished, or of those kept after an epoch."""
     kept = f"-epoch{epoch}" if epoch and epoch < task.training.epochs else ""
     return folder / "partial" / f"{task.name}{kept}.safetensors"
 
 
-def _checkpoint_path(folder: Path, task: Task) -> Path:
+def checkpoint_path(folder: Path, task: Task) -> Path:
+    """Where an unfinished task keeps its state."""
     return folder / "partial" / f"{task.name}.checkpoint.safetensors"
 
 
 def _epochs_done(folder: Path, task: Task) -> int:
-    if _weights_path(folder, task).exists():
+    if weights_path(folder, task).exists():
         return task.training.epochs
-    found = load_tensors(_checkpoint_path(folder, task))
+    found = load_tensors(checkpoint_path(folder, task))
     return int(found[1]["epochs"]) if found else 0
 
 

@@ -1,11 +1,11 @@
 """What recording the dynamics costs: an epoch of training with and without it, and the published AUM package.
 
-    python tests/benchmarks/bench_recorder.py [--mnist FOLDER] [--epochs 5]
+    python tests/benchmarks/bench_recorder.py [--mnist FOLDER] [--epochs 5] [--n 60000]
 
 Two equal networks are trained an epoch each in turn, one of them recorded, its full logits kept; which goes first
-changes every round, the first round is warm-up. The peer is `aum.AUMCalculator.update`, which walks over the
-samples, on the logits of one epoch. Seconds are told by the clock and by the CPU: on a shared machine the second
-is the one to believe. FOLDER holds the IDX files of MNIST; without it, random images of that shape are trained on.
+changes every round, the first round is warm-up. The peer is `aum.AUMCalculator.update`, which loops over the
+samples, on the logits of one epoch. Both wall time and CPU time are measured; on a shared machine the CPU time is the
+reliable one. FOLDER holds the IDX files of MNIST; without it, --n random images of that shape are trained on.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `winnow` itself does; 
 
 import argparse
 import gzip
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from aum import AUMCalculator
+from machine import print_machine
 
-from engine.data.loader import Samples, epoch_batches, normalisation
+from engine.data.loader import Samples, epoch_batches, normalization
 from engine.spec import TrainingSpec
-from engine.training.loop import Normalisation, build_optimizer, train_epochs
+from engine.training.loop import Normalization, build_optimizer, train_epochs
 from engine.training.models import build_model
 from engine.training.recording import DynamicsRecorder, Spill
 
@@ -42,16 +41,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", type=Path, help="folder with train-images-idx3-ubyte.gz and its labels")
     parser.add_argument("--epochs", type=int, default=5, help="measured epochs of each network")
-    asked = parser.parse_args()
-    samples = load_mnist(asked.mnist) if asked.mnist else make_samples(60_000)
-    training = TrainingSpec(epochs=asked.epochs + 1)
+    parser.add_argument("--n", type=int, default=60_000, help="random images, where --mnist is not given")
+    options = parser.parse_args()
+    samples = load_mnist(options.mnist) if options.mnist else make_samples(options.n)
+    training = TrainingSpec(epochs=options.epochs + 1)
+    print_machine("aum")
     print(
-        f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; "
-        f"Python {platform.python_version()}, torch {torch.__version__}, aum {version('aum')}"
-    )
-    print(
-        f"{len(samples):,} {'MNIST' if asked.mnist else 'random'} images, mlp, batch {training.batch_size}, "
-        f"1 warm-up + {asked.epochs} epochs each in turn\n"
+        f"{len(samples):,} {'MNIST' if options.mnist else 'random'} images, mlp, batch {training.batch_size}, "
+        f"1 warm-up + {options.epochs} epochs each in turn\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         plain, recorded = time_training(samples, training, Path(folder))
@@ -73,7 +70,7 @@ def main() -> None:
 
 
 Seconds = tuple[float, float]
-"""By the clock and by the CPU."""
+"""Wall time and CPU time."""
 
 
 def measure(work: Callable[[], object]) -> Seconds:
@@ -84,7 +81,7 @@ def measure(work: Callable[[], object]) -> Seconds:
 
 def time_training(samples: Samples, training: TrainingSpec, folder: Path) -> tuple[list[Seconds], list[Seconds]]:
     """Seconds of every measured epoch, plain and recorded; fails when recording changed what was learned."""
-    normal = Normalisation(*normalisation(samples))
+    normal = Normalization(*normalization(samples))
     networks = [build_model("mlp", samples.inputs.shape[1:], samples.classes, seed=0) for _ in range(2)]
     recorder = make_recorder(samples, folder / "training.dynamics")
 
@@ -104,7 +101,9 @@ def time_training(samples: Samples, training: TrainingSpec, folder: Path) -> tup
                 seconds[i].append(taken)
     pairs = zip(networks[0].state_dict().values(), networks[1].state_dict().values(), strict=True)
     if not all(torch.equal(a, b) for a, b in pairs):
-        raise SystemExit("the recorded network learned something else than the plain one")
+        raise SystemExit(
+            "the recorded network has other weights than the plain one: recording must not change the training"
+        )
     return seconds
 
 

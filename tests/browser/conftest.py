@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,7 +18,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from dashboard.serve import command, environment
 from engine.store.workspace import Workspace
 
 FLAGS = (
@@ -49,9 +49,14 @@ def serving(root: Path, elsewhere: Path) -> Iterator[str]:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     url = f"http://localhost:{port}"
-    env = environment(root)
-    env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), env.get("PYTHONPATH", "")])
-    process = subprocess.Popen(command(port), env=env, cwd=elsewhere, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    python_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "dashboard", "--workspace", str(root), "--port", str(port)],
+        env=os.environ | {"PYTHONPATH": python_path},
+        cwd=elsewhere,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -64,8 +69,8 @@ def serving(root: Path, elsewhere: Path) -> Iterator[str]:
         yield url
     finally:
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=20)
-    assert b"Traceback" not in said, said.decode()[-3000:]
+        output, _ = process.communicate(timeout=20)
+    assert b"Traceback" not in output, output.decode()[-3000:]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 from playwright.sync_api import Page, expect
-from test_dashboard import colours, settle, visit
+from test_dashboard import colors, settle, visit
 
 from engine.queries.pruned import fetch_psi_journal
 from engine.store.jobs import fetch_jobs
@@ -55,7 +55,7 @@ def test_a_curve_is_started_watched_paused_and_resumed(page: Page, busy: Workspa
         expect(page.get_by_text(re.compile(r"a minute"))).to_be_visible()
         first = drawn(page)
         page.wait_for_function(f"({COUNT})(document.querySelector('.js-plotly-plot')) > {first}")  # nobody reloaded it
-        assert colours(page.locator(".js-plotly-plot").first) > 30
+        assert colors(page.locator(".js-plotly-plot").first) > 30
         pause.click()
         resume = page.get_by_role("button", name="Resume", exact=True)
         expect(resume).to_be_visible()

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from dashboard.chapters import all_chapters
 from engine.queries.connection import connected
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.jobs import computing
 from engine.store.journal import append_journal
@@ -39,8 +40,8 @@ def settle(page: Page) -> None:
     page.wait_for_timeout(250)
 
 
-def colours(element: Locator) -> int:
-    """How many different colours an element is painted in."""
+def colors(element: Locator) -> int:
+    """How many different colors an element is painted in."""
     picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
     return len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0))
 
@@ -70,9 +71,20 @@ def test_every_chart_is_painted(page: Page, address: str, path: str, plots: int)
         chart = charts.nth(i)
         chart.scroll_into_view_if_needed()
         page.wait_for_timeout(150)
-        assert colours(chart) > 30, f"chart {i} of {path} is nearly blank"
+        assert colors(chart) > 30, f"chart {i} of {path} is nearly blank"
     assert page.get_by_text("Share chart").count() == 0
     assert page.locator("[data-testid=stException], [data-testid=stAlertContentError]").count() == 0
+
+
+def test_the_overview_opens_at_its_own_address_and_at_the_root(page: Page, address: str) -> None:
+    for path in ("/", "/overview", "/overview?dataset=digits"):
+        visit(page, address, path)
+        expect(
+            page.get_by_role("heading", name="digits" if "?" in path else "digits-noisy", exact=True)
+        ).to_be_visible()
+        expect(page.get_by_role("heading", name="Runs")).to_be_visible()
+        expect(page.locator("[data-testid=stTopNavLink][aria-current=page]")).to_contain_text("Overview")
+        assert page.get_by_text("Page not found").count() == 0
 
 
 def test_the_gallery_shows_the_hardest_first_as_sharp_pictures(page: Page, address: str, demo_workspace: Path) -> None:
@@ -87,7 +99,7 @@ def test_the_gallery_shows_the_hardest_first_as_sharp_pictures(page: Page, addre
     assert all(
         complete and natural == 8 and how == "pixelated" and width > 64 for complete, natural, how, width in images
     )
-    assert colours(cards.first.locator("img")) <= 80  # 64 pixels, enlarged without a shade between them
+    assert colors(cards.first.locator("img")) <= 80  # 64 pixels, enlarged without a shade between them
     assert cards.first.locator(".chip").count() == 2
     assert cards.first.locator(".chip.true").count() == 1
 
@@ -96,7 +108,7 @@ def test_a_click_opens_the_detail_and_the_keyboard_moves_on(page: Page, address:
     hardest = ids(page, HARDEST, demo_workspace)
     visit(page, address, "/gallery")
     page.locator(".card").nth(2).click()
-    expect(page.get_by_text("Nearest in the network's eyes")).to_be_visible()
+    expect(page.get_by_text("Nearest neighbors (cosine of the features)")).to_be_visible()
     expect(page).to_have_url(re.compile(f"sample={hardest[2]}(&|$)"))
     settle(page)
     page.wait_for_function("document.activeElement.shadowRoot?.activeElement?.classList.contains('selected')")
@@ -104,8 +116,8 @@ def test_a_click_opens_the_detail_and_the_keyboard_moves_on(page: Page, address:
     expect(page).to_have_url(re.compile(f"sample={hardest[3]}(&|$)"))
     settle(page)
     assert page.locator(".card.selected").get_attribute("data-id") == str(hardest[3])
-    assert page.locator(".st-key-neighbours .card").count() == 12
-    assert colours(page.locator(".st-key-detail .js-plotly-plot").first) > 30
+    assert page.locator(".st-key-neighbors .card").count() == 12
+    assert colors(page.locator(".st-key-detail .js-plotly-plot").first) > 30
     picture = page.locator(".st-key-detail [class*=st-key-picture] img")
     assert picture.evaluate("i => [i.naturalWidth, getComputedStyle(i).imageRendering]")[1] == "pixelated"
     page.reload()
@@ -113,7 +125,7 @@ def test_a_click_opens_the_detail_and_the_keyboard_moves_on(page: Page, address:
     settle(page)
     page.locator(".card.selected").focus()
     page.keyboard.press("Escape")
-    expect(page.get_by_text("Nearest in the network's eyes")).to_have_count(0)
+    expect(page.get_by_text("Nearest neighbors (cosine of the features)")).to_have_count(0)
     assert "sample=" not in page.url
 
 
@@ -186,7 +198,7 @@ def test_a_point_on_a_chart_opens_its_sample(page: Page, address: str) -> None:
     expect(page.locator(".card")).to_have_count(1)
     page.locator(".card").click()
     page.wait_for_url(re.compile("/gallery.*sample="))
-    expect(page.get_by_text("Nearest in the network's eyes")).to_be_visible()
+    expect(page.get_by_text("Nearest neighbors (cosine of the features)")).to_be_visible()
 
 
 def test_an_export_downloads_what_the_page_counts(page: Page, address: str) -> None:
@@ -213,8 +225,22 @@ def test_a_run_shows_its_progress_and_appears_by_itself(
         page.get_by_role("link", name="Overview").click()
         expect(page.get_by_text("37 %")).to_be_visible()
     compute(small_workspace, plan_run(small_workspace, "small", ["all"], small_training()), "cpu")
-    expect(page.get_by_text("Look first")).to_be_visible()  # nobody reloaded the page
+    expect(page.get_by_text("Most suspicious")).to_be_visible()  # nobody reloaded the page
     expect(page.locator(".card").first).to_be_visible()
+
+
+def test_the_guide_opens_its_chapters_by_links_that_keep_what_is_chosen(page: Page, address: str) -> None:
+    first, second = all_chapters()[:2]
+    visit(page, address, "/gallery?dataset=digits")
+    page.get_by_role("link", name="Guide").click()
+    chapters = page.locator(".st-key-chapters")
+    expect(page.locator("h1")).to_have_text(first.title)
+    expect(chapters.locator("strong")).to_have_text(first.title)
+    chapters.get_by_role("link", name=second.title, exact=True).click()
+    expect(page.locator("h1")).to_have_text(second.title)
+    expect(page).to_have_url(re.compile(f"/guide[?].*dataset=digits&.*chapter={second.name}"))
+    page.go_back()
+    expect(page.locator("h1")).to_have_text(first.title)
 
 
 def test_the_dark_theme_is_dark_and_its_charts_too(page: Page, address: str) -> None:
@@ -224,7 +250,7 @@ def test_the_dark_theme_is_dark_and_its_charts_too(page: Page, address: str) -> 
     settle(page)
     picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"), np.float64)
     assert picture.mean() < 70
-    assert colours(page.locator(".js-plotly-plot").first) > 30
+    assert colors(page.locator(".js-plotly-plot").first) > 30
 
 
 def test_pages_fit_a_narrow_window(page: Page, address: str) -> None:

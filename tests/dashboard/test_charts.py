@@ -1,4 +1,4 @@
-"""What the figures hold: traces, colours, areas, fits. That they are painted is looked at in a browser."""
+"""What the figures hold: traces, colors, areas, fits. That they are painted is looked at in a browser."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def test_the_fit_is_numpys_least_squares() -> None:
     assert fit.name == f"fit, slope {slope:.2f}"
 
 
-def test_the_mislabelled_are_vermilion_and_drawn_on_top() -> None:
+def test_the_mislabeled_are_vermilion_and_drawn_on_top() -> None:
     points = pd.DataFrame({"sample_id": range(4), "x": range(4), "y": range(4), "wrong": [True, False, False, True]})
     clean, wrong = clouds.pair_chart(points, "a", "b").data
     assert (clean.marker.color, wrong.marker.color) == (charts.BLUE, charts.VERMILION)
     assert wrong.customdata.tolist() == [0, 3]
-    assert (clean.name, wrong.name) == ("clean  2", "mislabelled  2")
+    assert (clean.name, wrong.name) == ("clean  2", "mislabeled  2")
 
 
 def test_large_clouds_go_to_webgl_as_numbers_without_hover_text() -> None:
@@ -120,7 +120,7 @@ def test_large_maps_mix_their_classes_in_one_trace() -> None:
 
 
 @pytest.mark.parametrize(("color", "traces"), [("class", 3), ("yes", 2), ("el2n", 1)])
-def test_a_map_is_coloured_by_classes_by_yes_or_no_or_by_a_number(color: str, traces: int) -> None:
+def test_a_map_is_colored_by_classes_by_yes_or_no_or_by_a_number(color: str, traces: int) -> None:
     values = {"class": [0, 1, 2, 0], "yes": [True, False, True, False], "el2n": [0.1, 0.2, 0.3, np.nan]}[color]
     points = pd.DataFrame({"sample_id": range(4), "x": range(4), "y": range(4), "color": values})
     figure = clouds.map_chart(points, color, NAMES, [(0, 0), (1, 0), (1, 1)])
@@ -135,16 +135,16 @@ def test_a_class_is_named_above_its_core_and_not_above_its_strays() -> None:
     assert annotation.y <= 0.2
 
 
-def test_the_histogram_keeps_the_mislabelled_apart_and_marks_thresholds_once_a_rule() -> None:
-    bins = pd.DataFrame({"left": [0.0, 1.0], "right": [1.0, 2.0], "clean": [3, 4], "mislabelled": [2, 0], "unknown": 0})
+def test_the_histogram_keeps_the_mislabeled_apart_and_marks_thresholds_once_a_rule() -> None:
+    bins = pd.DataFrame({"left": [0.0, 1.0], "right": [1.0, 2.0], "clean": [3, 4], "mislabeled": [2, 0], "unknown": 0})
     figure = charts.histogram_chart(bins, "aum", "easier", [("aum_threshold", 0.5), ("aum_threshold", 0.7)])
-    assert {t.name: list(t.y) for t in figure.data} == {"clean  7": [3, 4], "mislabelled  2": [2, 0]}
+    assert {t.name: list(t.y) for t in figure.data} == {"clean  7": [3, 4], "mislabeled  2": [2, 0]}
     assert [s.x0 for s in figure.layout.shapes] == [0.5, 0.7]
     assert [a.text for a in figure.layout.annotations] == ["aum_threshold<br>0.50 and 0.70"]
     assert "harder" in figure.layout.xaxis.title.text.split("<b>")[0]
 
 
-def test_the_noise_matrix_leaves_the_diagonal_out_of_the_colours() -> None:
+def test_the_transition_matrix_leaves_the_diagonal_out_of_the_colors() -> None:
     matrix = pd.DataFrame(
         {"true_label": [0, 0, 1, 2], "label": [0, 1, 1, 2], "count": [8, 2, 5, 5], "share": [0.8, 0.2, 1, 1]}
     )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dashboard import data, serve
+from dashboard import data
 from engine.store.decisions import decide
 from engine.store.workspace import Workspace
 
@@ -60,40 +58,3 @@ def test_inside_follows_the_even_odd_rule() -> None:
     assert data.inside(x, y, square).tolist() == [True, False, False, False]
     bow_tie = [(0.0, 0.0), (2.0, 2.0), (2.0, 0.0), (0.0, 2.0)]
     assert data.inside(np.array([0.5, 1.5, 1.0]), np.array([1.0, 1.0, 1.8]), bow_tie).tolist() == [True, True, False]
-
-
-def test_the_server_is_closed_and_themed_in_any_directory() -> None:
-    config = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())
-
-    def flat(table: dict[str, object], prefix: str = "") -> dict[str, object]:
-        out: dict[str, object] = {}
-        for name, value in table.items():
-            out.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
-        return out
-
-    assert flat(config) == serve.OPTIONS
-    assert serve.OPTIONS["server.address"] == "localhost"
-    assert serve.OPTIONS["browser.gatherUsageStats"] is False
-    command = serve.command(8600)
-    assert command[:4] == [sys.executable, "-m", "streamlit", "run"]
-    assert Path(command[4]).is_absolute() and Path(command[4]).is_file()
-    assert {"--server.address=localhost", "--browser.gatherUsageStats=false", "--server.port=8600"} <= set(command)
-
-
-def test_no_variable_reopens_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", "0.0.0.0")
-    monkeypatch.chdir(tmp_path)
-    environment = serve.environment(Path("workspace"))
-    assert "STREAMLIT_SERVER_ADDRESS" not in environment
-    assert environment["WINNOW_WORKSPACE"] == str(tmp_path / "workspace")
-
-
-def test_a_taken_port_is_said_and_the_next_free_one_found() -> None:
-    with socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=f"port {port} is taken on localhost; choose another with --port"):
-            serve.free_port(port)
-    assert serve.free_port(port) == port
-    assert serve.FIRST_PORT <= serve.free_port(None) < serve.FIRST_PORT + serve.TRIED_PORTS

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from dashboard import charts
-from dashboard.figures import aum, cg, prune, rop
+from dashboard.figures import aum_paper, cg_paper, prune_paper, rop_paper
+from dashboard.figures.declare import all_figures, paper_figure
 
 
 def curve(order: str, accuracies: list[float], seed: int = 0) -> pd.DataFrame:
@@ -33,12 +34,12 @@ def lines(figure: object, axis: str = "x") -> dict[str, list[float]]:
 
 def test_prune_1_and_2_are_a_line_per_order() -> None:
     points = pd.concat([curve("random", [0.9, 0.8]), curve("el2n*", [0.9, 0.95])])
-    assert lines(prune.pruning_figure(points)) == {"random": [90, 80], "el2n*": [90, 95]}
+    assert lines(prune_paper.pruning_figure(points)) == {"random": [90, 80], "el2n*": [90, 95]}
 
 
-def test_prune_3_colours_the_corrupted_and_fits_all() -> None:
+def test_prune_3_colors_the_corrupted_and_fits_all() -> None:
     points = pd.DataFrame({"x": [0, 1, 2, 3], "y": [1, 3, 5, 7], "wrong": [False, True, False, False]})
-    figure = prune.rank_figure({"el2n": points, "forgetting": points})
+    figure = prune_paper.rank_figure({"el2n": points, "forgetting": points})
     named = [(t.name, t.xaxis) for t in figure.data]
     assert named == [(n, x) for x in ("x", "x2") for n in ("not corrupted", "corrupted", "linear fit")]
     corrupted, fit = figure.data[1], figure.data[2]
@@ -50,7 +51,7 @@ def test_cg_2_prunes_low_on_the_left_and_high_on_the_right_beside_random_and_the
     points = pd.concat(
         [curve("cg", [0.9, 0.8], 0), curve("cg", [0.9, 0.6], 1), curve("cg*", [0.9, 0.4]), curve("random", [0.9, 0.7])]
     )
-    figure = cg.pruning_figure(points)
+    figure = cg_paper.pruning_figure(points)
     assert lines(figure) == {"cg": [90, 70], "random": [90, 70], "full set": [90, 90]}
     assert lines(figure, "x2") == {"cg": [90, 40], "random": [90, 70], "full set": [90, 90]}
     band = next(t for t in figure.data if t.fill == "toself")
@@ -59,9 +60,9 @@ def test_cg_2_prunes_low_on_the_left_and_high_on_the_right_beside_random_and_the
 
 
 def test_cg_3_has_densities_of_area_one_and_every_score_between_chance_and_oracle() -> None:
-    bins = pd.DataFrame({"left": [0.0, 0.5], "right": [0.5, 1.0], "clean": [3, 1], "mislabelled": [0, 2]})
+    bins = pd.DataFrame({"left": [0.0, 0.5], "right": [0.5, 1.0], "clean": [3, 1], "mislabeled": [0, 2]})
     found = pd.DataFrame({"looked_at": [0.0, 0.5, 1.0], "found": [0.0, 0.9, 1.0]})
-    figure = cg.detection_figure(bins, {"cg": found, "el2n": found}, 0.25)
+    figure = cg_paper.detection_figure(bins, {"cg": found, "el2n": found}, 0.25)
     for bar in (t for t in figure.data if t.type == "bar"):
         assert sum(np.asarray(bar.y) * np.asarray(bar.width)) == pytest.approx(1)
     drawn = lines(figure, "x2")
@@ -72,11 +73,11 @@ def test_cg_4_draws_ten_groups_from_blue_to_red_and_velocity_where_there_is_some
     curves = pd.DataFrame(
         [{"decile": d, "epoch": t, "loss": d / t, "accuracy": 1 - d / 20} for d in range(10) for t in (1, 2)]
     )
-    bare = cg.decile_figure(curves, pd.DataFrame(columns=["decile", "until", "velocity"]), "cg")
+    bare = cg_paper.decile_figure(curves, pd.DataFrame(columns=["decile", "until", "velocity"]), "cg")
     assert len(bare.data) == 20 and lines(bare)["decile 10 by cg"] == [9, 4.5]
     assert lines(bare, "x2")["decile 5 by cg"] == [80, 80]
     velocity = pd.DataFrame({"decile": range(10), "until": 2, "velocity": 0.1})
-    whole = cg.decile_figure(curves, velocity, "cg")
+    whole = cg_paper.decile_figure(curves, velocity, "cg")
     assert len(whole.data) == 30 and lines(whole, "x3")["decile 1 by cg"] == [0.1]
     first, last = whole.data[0].line.color, whole.data[-1].line.color
     assert (first, last) == ("rgb(33, 102, 172)", "rgb(178, 24, 43)")
@@ -87,38 +88,38 @@ def test_cg_6_draws_the_panels_there_is_something_for() -> None:
         {"score": "cg", "offset": [0, 0, 0.5, 0.5], "seed": [0, 1, 0, 1], "accuracy": [0.5, 0.7, 0.8, 0.8]}
     )
     scatter = pd.DataFrame({"x": [-1.0, 2.0], "y": [0.0, 3.0], "wrong": [False, True]})
-    both = cg.window_figure(windows, scatter)
+    both = cg_paper.window_figure(windows, scatter)
     assert lines(both) == {"cg": [60, 80]}
-    assert [(t.name, t.xaxis) for t in both.data[-2:]] == [("clean", "x2"), ("mislabelled", "x2")]
-    assert [t.name for t in cg.window_figure(pd.DataFrame(), scatter).data] == ["clean", "mislabelled"]
-    assert lines(cg.window_figure(windows, pd.DataFrame())) == {"cg": [60, 80]}
+    assert [(t.name, t.xaxis) for t in both.data[-2:]] == [("clean", "x2"), ("mislabeled", "x2")]
+    assert [t.name for t in cg_paper.window_figure(pd.DataFrame(), scatter).data] == ["clean", "mislabeled"]
+    assert lines(cg_paper.window_figure(windows, pd.DataFrame())) == {"cg": [60, 80]}
 
 
 def test_aum_2_is_green_where_the_given_label_leads_and_vermilion_where_it_does_not() -> None:
     rows = [
         {"part": part, "given": 0, "other": 1, "n": 50, "epoch": t, "label": label, "logit": logit}
-        for part, given, other in (("easy", 3.0, 1.0), ("mislabelled", 1.0, 3.0))
+        for part, given, other in (("easy", 3.0, 1.0), ("mislabeled", 1.0, 3.0))
         for t in (1, 2)
         for label, logit in ((0, given), (1, other), (2, 0.0))
     ]
-    figure = aum.logit_figure(pd.DataFrame(rows), ["dog", "bird", "cat"])
+    figure = aum_paper.logit_figure(pd.DataFrame(rows), ["dog", "bird", "cat"])
     areas = {(t.name, t.xaxis): list(t.y) for t in figure.data if t.fill == "tonexty"}
     assert areas["ahead", "x"] == [3, 3] and areas["behind", "x"] == [1, 1]
     assert areas["ahead", "x2"] == [3, 3] and areas["behind", "x2"] == [1, 1]
-    assert [a.text for a in figure.layout.annotations] == ["dog, easy to learn", "bird, mislabelled as dog"]
+    assert [a.text for a in figure.layout.annotations] == ["dog, easy to learn", "bird, mislabeled as dog"]
 
 
 def test_aum_3_marks_every_threshold() -> None:
-    bins = pd.DataFrame({"left": [0.0], "right": [1.0], "clean": [3], "mislabelled": [1], "unknown": [0]})
-    assert [s.x0 for s in aum.threshold_figure(bins, [0.4, 0.6]).layout.shapes] == [0.4, 0.6]
+    bins = pd.DataFrame({"left": [0.0], "right": [1.0], "clean": [3], "mislabeled": [1], "unknown": [0]})
+    assert [s.x0 for s in aum_paper.threshold_figure(bins, [0.4, 0.6]).layout.shapes] == [0.4, 0.6]
 
 
 def test_aum_5_is_the_error_and_the_share_the_threshold_flags() -> None:
     points = pd.concat([curve("random", [0.9, 0.8]), curve("aum*", [0.9, 0.95])])
-    figure = aum.removal_figure(points, 0.2)
+    figure = aum_paper.removal_figure(points, 0.2)
     assert lines(figure) == {"at random": [10, 20], "lowest AUM first": [10, 5]}
     assert figure.layout.shapes[0].x0 == pytest.approx(20)
-    assert not aum.removal_figure(points, None).layout.shapes
+    assert not aum_paper.removal_figure(points, None).layout.shapes
 
 
 def test_aum_6_is_the_margin_and_beside_it_its_running_mean() -> None:
@@ -128,15 +129,31 @@ def test_aum_6_is_the_margin_and_beside_it_its_running_mean() -> None:
             "margin": [1.0, 3.0, -1.0, 1.0], "aum": [1.0, 2.0, -1.0, 0.0],
         }
     )  # fmt: skip
-    figure = aum.margin_figure(pair)
-    assert lines(figure) == {"clean, sample 4": [1, 3], "mislabelled, sample 7": [-1, 1]}
-    assert lines(figure, "x2") == {"clean, sample 4": [1, 2], "mislabelled, sample 7": [-1, 0]}
+    figure = aum_paper.margin_figure(pair)
+    assert lines(figure) == {"clean, sample 4": [1, 3], "mislabeled, sample 7": [-1, 1]}
+    assert lines(figure, "x2") == {"clean, sample 4": [1, 2], "mislabeled, sample 7": [-1, 0]}
 
 
 def test_rop_3_is_a_bar_per_bin_in_front_of_the_labels_as_they_are() -> None:
     bins = pd.DataFrame(
         {"left": [0.0, 0.1], "right": [0.1, 0.2], "n": [5, 2], "accuracy": [1.0, 0.5], "given": [0.8, 0.0]}
     )
-    before, after = rop.relabelling_figure(bins).data
+    before, after = rop_paper.relabeling_figure(bins).data
     assert list(before.y) == [80, 0] and list(after.y) == [100, 50]
     assert list(after.customdata[1]) == [0.1, 0.2, 2]
+
+
+def test_every_figure_is_declared_beside_its_drawing() -> None:
+    figures = all_figures()
+    assert list(figures) == sorted(figures) and len(figures) == 12
+    for name, figure in figures.items():
+        assert figure.name == name and figure.source == name.upper().replace("-", " ")
+        assert figure.draw.__module__ == f"dashboard.figures.{name.split('-')[0]}_paper"
+        assert figure.title and figure.caption.endswith(".") and figure.draw.__doc__
+
+
+def test_two_figures_of_one_name_are_refused() -> None:
+    declare = paper_figure("aum-2", title="Another", caption="Another.")
+    with pytest.raises(ValueError, match="two figures are called 'aum-2'; give one of them another name"):
+        declare(lambda needs: None)
+    assert all_figures()["aum-2"].title != "Another"

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
+import streamlit as st
 import typer
 from streamlit.testing.v1 import AppTest
 
+from dashboard import chapters
+from dashboard.figures.declare import all_figures
+from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
 from engine.queries.connection import connected
+from engine.queries.writers import WRITERS, export
+from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
-PAGES = ("overview", "gallery", "trajectories", "scores", "compare", "embedding", "psi", "figures", "export")
+PAGES = [page.address for page in all_pages() if page.pickers]
 Open = Callable[..., AppTest]
 COMMANDS = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
 
@@ -30,7 +38,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
     def opened(root: Path, page: str, /, **query: str) -> AppTest:
         monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
         app = AppTest.from_file(str(APP), default_timeout=60).run()
-        app.switch_page(f"app_pages/{page}.py")
+        app.switch_page(f"app_pages/{page}_page.py")
         for name, value in query.items():
             app.query_params[name] = value
         return app.run()
@@ -61,6 +69,50 @@ def test_every_page_opens_on_a_real_workspace(open_page: Open, demo_workspace: P
     assert not app.exception
     assert not app.error
     assert app.query_params["run"]  # the address names what is shown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_draws_the_workspace_of_an_older_version(open_page: Open, old_workspace: Path, page: str) -> None:
+    for dataset in ("digits", "noisy"):
+        app = open_page(old_workspace, page, dataset=dataset)
+        assert not app.exception
+        assert not app.error
+        assert app.query_params["dataset"] == dataset
+
+
+@pytest.fixture
+def broken_workspace(demo_workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the demo with three runs that cannot be read: no spec, a spec of a newer version, damaged results."""
+    root = tmp_path / "broken"
+    shutil.copytree(demo_workspace, root)
+    workspace = Workspace.open(root)
+    psi, whole = (
+        next(j for j in fetch_jobs(workspace, "digits-noisy") if (j.kind == "psi") == wanted)
+        for wanted in (True, False)
+    )
+    (workspace.published_dir(psi.run_id) / "results.duckdb").write_bytes(b"not a database")
+    for run_id, text in (("feedfeedfeed", "{"), ("beefbeefbeef", '{"spec": {"format": 99}}')):
+        shutil.copytree(workspace.run_dir(whole.run_id), workspace.run_dir(run_id))
+        (workspace.run_dir(run_id) / "spec.json").write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_runs_that_cannot_be_read_break_no_page(open_page: Open, broken_workspace: Path, page: str) -> None:
+    app = open_page(broken_workspace, page, dataset="digits-noisy")
+    assert not app.exception
+    assert not app.error
+    assert app.query_params["run"]
+
+
+def test_the_overview_lists_the_runs_that_cannot_be_read(open_page: Open, broken_workspace: Path) -> None:
+    app = open_page(broken_workspace, "overview", dataset="digits-noisy")
+    workspace = Workspace.open(broken_workspace)
+    (psi,) = (run_id for run_id in workspace.published_runs() if workspace.read_record(run_id).kind == "psi")
+    shown = {warning.value.split("`")[1]: warning.value for warning in app.warning}
+    assert set(shown) == {"feedfeedfeed", "beefbeefbeef", psi}
+    assert all("cannot be read" in words and "winnow remove" in words for words in shown.values())
+    assert "results.duckdb" in shown[psi]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -122,7 +174,7 @@ def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspac
     n = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train'")
     flagged = counts(demo_workspace, "SELECT count(*) FROM flags WHERE flagged AND rule = 'aum_threshold'")
     assert f"Training samples {n:,}" in said
-    assert "Mislabelled 20.0 %" in said
+    assert "Mislabeled 20.0 %" in said
     assert "Input 1 × 8 × 8" in said
     assert "derived from **digits**, label noise **symmetric:0.2**" in said
     assert f"{flagged:,} of {n:,} flagged by aum_threshold" in said
@@ -131,8 +183,8 @@ def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspac
 
 def test_the_clean_set_claims_no_detection(open_page: Open, demo_workspace: Path) -> None:
     said = text(open_page(demo_workspace, "overview", dataset="digits"))
-    assert "Mislabelled" in said
-    assert "What finds the mislabelled" not in said
+    assert "Mislabeled" in said
+    assert "How well each score finds the mislabeled" not in said
     assert "Label noise" not in said
 
 
@@ -141,7 +193,7 @@ def test_the_gallery_counts_what_passes_the_filters_of_its_address(open_page: Op
     n = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train' AND label = 3 AND true_label <> 3")
     app = open_page(demo_workspace, "gallery", dataset="digits-noisy", label="3", truth="wrong")
     assert f"**{n:,}** of {total:,}" in text(app)
-    assert [b.label for b in app.button if str(b.key).startswith("chip_")] == ["given 3", "mislabelled", "clear all"]
+    assert [b.label for b in app.button if str(b.key).startswith("chip_")] == ["given 3", "mislabeled", "clear all"]
 
 
 def test_a_chip_takes_its_filter_out_of_the_address(open_page: Open, demo_workspace: Path) -> None:
@@ -176,7 +228,7 @@ def test_what_was_chosen_follows_to_another_page(open_page: Open, demo_workspace
     app = open_page(demo_workspace, "gallery", dataset="digits-noisy", label="3", rule="aum_threshold")
     said = text(app)
     app.query_params.clear()  # as the browser does on the way to another page
-    app.switch_page("app_pages/export.py").run()
+    app.switch_page("app_pages/export_page.py").run()
     assert app.query_params["label"] == "3"
     kept = next(line for line in said.splitlines() if line.startswith("**") and " of " in line).split("**")[1]
     assert f"### {kept} of" in text(app)
@@ -188,7 +240,7 @@ def test_the_detail_says_why_a_sample_is_flagged(open_page: Open, demo_workspace
     assert f"Sample {worst}" in said
     assert "the networks preferred" in said and "over the given" in said
     assert "is below the threshold" in said and "**flagged**" in said
-    assert "Nearest in the network's eyes" in said
+    assert "Nearest neighbors (cosine of the features)" in said
 
 
 @pytest.mark.parametrize("sample", ["999999", "1500"])  # none such; one of the test split
@@ -221,10 +273,27 @@ def test_scores_tell_roc_auc_and_meaning(open_page: Open, demo_workspace: Path) 
     assert len(app.dataframe[0].value) == names
 
 
+def test_scores_tell_the_version_of_their_formula(open_page: Open, demo_workspace: Path, tmp_path: Path) -> None:
+    app = open_page(demo_workspace, "scores", dataset="digits-noisy", sort="aum")
+    assert set(app.dataframe[0].value["version"]) == {1} and "formula version" not in text(app)
+    root = tmp_path / "copy"
+    shutil.copytree(demo_workspace, root)
+    folder = Workspace.open(root).published_dir(str(app.query_params["run"]))
+    with duckdb.connect(str(folder / "results.duckdb")) as results:
+        results.execute("UPDATE score_catalog SET version = 2 WHERE score = 'aum'")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["results.duckdb"]["bytes"] = (folder / "results.duckdb").stat().st_size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    app = open_page(root, "scores", dataset="digits-noisy", sort="aum")
+    assert "formula version 2" in text(app)
+    versions = app.dataframe[0].value.set_index("score")["version"]
+    assert versions["aum"] == 2 and set(versions.drop("aum")) == {1}
+
+
 def test_comparisons_open_one_by_one(open_page: Open, demo_workspace: Path) -> None:
     assert "Spearman" in text(open_page(demo_workspace, "compare", dataset="digits-noisy", x="aum", y="el2n"))
     said = text(open_page(demo_workspace, "compare", dataset="digits-noisy", compare="noise"))
-    assert "the mislabelled moved from rank" in said
+    assert "the mislabeled moved from rank" in said
     assert "Spearman correlation" in text(open_page(demo_workspace, "compare", dataset="digits-noisy", compare="all"))
 
 
@@ -323,7 +392,7 @@ DRAWN = {  # what the demo's runs are enough for, on digits-noisy
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", all_figures())
 def test_a_figure_of_a_paper_is_drawn_or_says_which_command_makes_it(
     open_page: Open, demo_workspace: Path, name: str
 ) -> None:
@@ -367,6 +436,27 @@ def test_dropping_keeps_the_rest_and_the_command_says_the_same(open_page: Open, 
     assert counts(demo_workspace, f"SELECT count(*) FROM samples WHERE split = 'train' AND {where}") == total - flagged
 
 
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_download_is_the_file_that_the_command_writes(
+    open_page: Open, demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    made: list[object] = []
+    download_button = st.download_button
+
+    def listening(label: str, content: object, name: str, *more: object, **options: object) -> bool:
+        made.append((name, content))
+        return download_button(label, content, name, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(st, "download_button", listening)
+    app = open_page(demo_workspace, "export", dataset="digits-noisy", rule="aum_threshold", mode="drop")
+    page = dict(made[-len(WRITERS) :])  # type: ignore[call-overload]
+    command = shlex.split(next(c.value for c in app.code if c.value.startswith("winnow export")))
+    where, to = command[command.index("--where") + 1], tmp_path / f"kept.{format}"
+    kept, total = export(Workspace.open(demo_workspace), "digits-noisy", where, to)
+    assert 0 < kept < total
+    assert page[f"digits-noisy-kept.{format}"]() == to.read_bytes()
+
+
 def test_a_run_that_failed_or_stopped_is_told_with_what_to_do(
     open_page: Open, demo_workspace: Path, tmp_path: Path
 ) -> None:
@@ -387,3 +477,25 @@ def test_a_run_that_failed_or_stopped_is_told_with_what_to_do(
     app = open_page(root, "psi", dataset="digits-noisy", psi="feedfeedfeed")
     assert not app.exception
     assert "With every sample 90.0 %" in text(app)
+
+
+def test_the_guide_opens_without_a_workspace_at_the_chapter_of_its_address(
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chapters, "FOLDER", tmp_path)
+    (tmp_path / "01-start.md").write_text("# Start\n\nGo on with [the scores](02-scores.md).\n")
+    (tmp_path / "02-scores.md").write_text("# Scores\n\nWhat each means.\n")
+    app = open_page(tmp_path / "nothing", "guide")
+    assert not app.exception and not app.code
+    assert [m.value for m in app.main.markdown] == [
+        '# Start\n\nGo on with <a href="guide?chapter=scores" target="_self">the scores</a>.'
+    ]
+    assert [m.value for m in app.sidebar.markdown] == [
+        '<a href="guide?chapter=start" target="_self">**Start**</a>',
+        '<a href="guide?chapter=scores" target="_self">Scores</a>',
+    ]
+    for name in ("scores", "start"):
+        app = open_page(tmp_path / "nothing", "guide", chapter=name)
+        assert app.main.markdown[0].value.startswith(f"# {name.title()}")
+    app = open_page(tmp_path / "nothing", "guide", chapter="none")
+    assert app.main.markdown[0].value.startswith("# Start")

@@ -4,18 +4,20 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.errors import NotFoundError, SpecError
 from engine.queries.connection import connected, fetch_sql
 from engine.queries.writers import export_samples
 from engine.runs.choose import choose_samples
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.runs.velocity import velocity_by_decile
 from engine.selection.names import parse_order
-from engine.selection.samplers import SAMPLERS
-from engine.spec import TrainingSpec
+from engine.selection.samplers import all_samplers
+from engine.spec import TrainingSpec, spec_hash
 from engine.store.workspace import Workspace
 
 
@@ -45,7 +47,14 @@ def test_every_order_keeps_what_was_asked_and_the_same_again(scored, order):
 
 
 def test_every_sampler_is_asked():
-    assert {parse_order(order).sampler for order in ORDERS} == set(SAMPLERS)
+    assert {parse_order(order).sampler for order in ORDERS} == set(all_samplers())
+
+
+def test_what_is_drawn_follows_from_the_seed_and_the_name_as_it_was_written(scored):
+    for order in ("random", "random()"):
+        generator = torch.Generator().manual_seed(int(spec_hash([7, "order", order]), 16))
+        assert keep(scored, order, 0.3, seed=7) == sorted(torch.randperm(200, generator=generator)[140:].tolist())
+    assert keep(scored, "random", 0.3, seed=7) != keep(scored, "random()", 0.3, seed=7)
 
 
 def test_descending_keeps_the_lowest_nli_as_rop_does(scored):

@@ -17,7 +17,7 @@ from engine.errors import Cancelled, ClusterError, SpecError
 from engine.queries.connection import connected
 from engine.runs.cluster import tasks_on
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import run_id
 from engine.store.jobs import cancel, fetch_job
@@ -124,7 +124,7 @@ def values(workspace, run):
         return scores, connection.execute("SELECT * EXCLUDE run_id FROM neighbors ORDER BY ALL").fetchall()
 
 
-def test_scores_of_folds_subsets_and_neighbours_are_those_of_one_machine(cluster, small_workspace, small_training):
+def test_scores_of_folds_subsets_and_neighbors_are_those_of_one_machine(cluster, small_workspace, small_training):
     names = ["confident_learning", "incv", "cg", "nli"]
     plan = plan_run(small_workspace, "small", names, small_training(), neighbors=7, complexity="stochastic")
     found = []
@@ -220,5 +220,5 @@ def test_without_ray_the_line_says_how_to_get_it(tmp_path):
 
 
 def test_ray_is_left_alone_unless_it_is_asked_for():
-    code = "import sys, engine.compute; assert 'ray' not in sys.modules"
+    code = "import sys, engine.runs.compute; assert 'ray' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -91,7 +91,7 @@ def test_forward_is_the_loss_of_alignment():
         assert float(found[i]) == pytest.approx(lost, rel=1e-9)
 
 
-def test_one_factor_serves_several_labellings():
+def test_one_factor_serves_several_labelings():
     rows, labels = digits(150)
     noised = (labels + torch.arange(150) % 3) % 10
     both = solve_gap(rows, torch.stack([labels, noised]))

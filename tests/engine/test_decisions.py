@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.errors import SpecError, StorageError
 from engine.queries.connection import connected
 from engine.store.contents import fetch_keys, find_contents

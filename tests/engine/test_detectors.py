@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.errors import NotFoundError, ScoreInputError, SpecError, StorageError
 from engine.queries.connection import connected, fetch_sql
 from engine.queries.summaries import fetch_evaluation
@@ -17,7 +18,7 @@ from engine.runs.detectors import (
     read_sequences,
     train_on_run,
 )
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.scores.evaluation import evaluate_detection
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace

@@ -1,4 +1,4 @@
-"""Scores of the neighbourhood, by hand and by plain loops over their definitions."""
+"""Scores of the neighborhood, by hand and by plain loops over their definitions."""
 
 import itertools
 import math
@@ -33,8 +33,8 @@ def kullback_leibler(p, q):
 def plain_nli(features, ids, labels, weight, bias, propagate):
     """Equations 3 to 8 of the paper, as they stand."""
     out = []
-    for i, neighbours in enumerate(ids):
-        v = features[neighbours]
+    for i, neighbors in enumerate(ids):
+        v = features[neighbors]
         k = len(v)
         s = np.zeros((k, k))
         for a, b in itertools.permutations(range(k), 2):
@@ -51,7 +51,7 @@ def plain_nli(features, ids, labels, weight, bias, propagate):
     return out
 
 
-def neighbourhood(n=60, d=7, c=4, k=5, relu=True):
+def neighborhood(n=60, d=7, c=4, k=5, relu=True):
     generator = torch.Generator().manual_seed(n + k)
     features = torch.randn(n, d, generator=generator)
     features = features.relu() + 0.01 if relu else features
@@ -64,7 +64,7 @@ def neighbourhood(n=60, d=7, c=4, k=5, relu=True):
 @pytest.mark.parametrize("propagate", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_nli_is_the_plain_loop(relu, propagate, bias):
-    given = neighbourhood(relu=relu)
+    given = neighborhood(relu=relu)
     features, ids, labels, weight, offset = (t.double().numpy() if t.is_floating_point() else t.numpy() for t in given)
     expected = plain_nli(features, ids, labels, weight, offset * bias, propagate)
     found = nli(*given, propagate_features=propagate, bias=bias)
@@ -73,14 +73,14 @@ def test_nli_is_the_plain_loop(relu, propagate, bias):
 
 
 def test_nli_without_label_propagation_counts_the_given_labels():
-    given = neighbourhood()
+    given = neighborhood()
     found = nli(*given, propagate_features=False, propagate_labels=False)
     assert torch.allclose(found, math.log(2) * knn_disagreement(given[1], given[2]))
 
 
 def test_nli_at_its_ends():
     features, ids = torch.ones(4, 1), torch.tensor([[1], [0], [3], [2]])
-    sure = torch.tensor([[100.0], [0.0]])  # every neighbour is class 0 with probability 1
+    sure = torch.tensor([[100.0], [0.0]])  # every neighbor is class 0 with probability 1
     found = nli(features, ids, torch.tensor([0, 0, 1, 1]), sure, torch.zeros(2))
     assert found.tolist() == pytest.approx([0, 0, math.log(2), math.log(2)], abs=1e-6)
 
@@ -94,7 +94,7 @@ def test_disagreement_by_hand():
 
 
 def test_vote_by_hand():
-    # Neighbours' labels: 011, 012, 002, 220, 120, 121. Largest other share minus the given share.
+    # Neighbors' labels: 011, 012, 002, 220, 120, 121. Largest other share minus the given share.
     assert knn_vote(IDS, LABELS).tolist() == pytest.approx([1 / 3, 0, 2 / 3, 2 / 3, 0, 1 / 3])
 
 
@@ -107,8 +107,8 @@ def test_median_distance_by_hand():
 
 def test_prototypes_are_found_where_clusters_are():
     generator = torch.Generator().manual_seed(0)
-    centres = torch.eye(3).repeat_interleave(20, 0)
-    features = centres + 0.05 * torch.randn(60, 3, generator=generator)
+    centers = torch.eye(3).repeat_interleave(20, 0)
+    features = centers + 0.05 * torch.randn(60, 3, generator=generator)
     features[7] = torch.tensor([1.0, 0.8, 0.8])  # between all of them, nearest to its own
     found = prototype_distance(features, torch.arange(60) % 3, generator)
     assert int(found.argmax()) == 7
@@ -173,5 +173,5 @@ def test_bad_features_and_an_empty_validation_set_are_named():
         knn_shapley(features, LABELS, torch.empty(0, 6), torch.empty(0, dtype=torch.int64))
     with pytest.raises(ScoreInputError, match="the validation features of sample 1 have norm 0"):
         knn_shapley(features, LABELS, torch.eye(6)[:2] * torch.tensor([[1.0], [0]]), LABELS[:2])
-    with pytest.raises(ScoreInputError, match="9 centres were asked of 6 samples"):
-        prototype_distance(features, LABELS, torch.Generator(), centres=9)
+    with pytest.raises(ScoreInputError, match="centers is 9 for 6 samples"):
+        prototype_distance(features, LABELS, torch.Generator(), centers=9)

@@ -1,6 +1,7 @@
 """Scores through the pipeline: what trains, what is read again, and what is refused before anything starts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import load_split
+from engine.data.request import IngestSpec
 from engine.errors import ScoreInputError, SpecError
-from engine.runs import checks
+from engine.runs.checks import estimate_seconds
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.inputs import At, Inputs, computed, gaps, kept_epochs, needs_training, provides, required_epochs
+from engine.runs.planning import plan_run
+from engine.scores import registry
 from engine.scores.complexity import cg_partial, solve_gap
+from engine.scores.registry import INPUTS, find_input, find_score, resolve_scores
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
 
@@ -50,10 +55,10 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
     assert note.startswith("complexity gap of the inputs: exact, float64")
 
 
-def test_the_stochastic_form_and_standardised_inputs_are_runs_of_their_own(small_workspace, small_training):
+def test_the_stochastic_form_and_standardized_inputs_are_runs_of_their_own(small_workspace, small_training):
     exact = run(small_workspace, ["cg"], small_training())
     drawn = run(small_workspace, ["cg"], small_training(), complexity="stochastic")
-    shifted = run(small_workspace, ["cg"], small_training(), standardise=True)
+    shifted = run(small_workspace, ["cg"], small_training(), standardize=True)
     assert len({exact, drawn, shifted}) == 3
     ranks = np.argsort(np.argsort([values(f, "cg") for f in (exact, drawn, shifted)]))
     agreement = np.corrcoef(ranks)[0]
@@ -97,7 +102,7 @@ def test_an_epoch_that_was_not_kept_is_trained_again(small_workspace, small_trai
 
 
 def test_too_little_memory_is_told_before_anything_starts(small_workspace, small_training, monkeypatch):
-    monkeypatch.setattr(checks, "available_bytes", lambda device: 3_500_000)
+    monkeypatch.setattr(gaps, "available_bytes", lambda device: 3_500_000)
     with pytest.raises(SpecError) as error:
         run(small_workspace, ["aum", "cg"], small_training())
     assert str(error.value).startswith("the complexity gap of 200 samples needs 0.0 GB of memory")
@@ -105,8 +110,10 @@ def test_too_little_memory_is_told_before_anything_starts(small_workspace, small
     assert small_workspace.published_runs() == []
 
 
-def test_more_neighbours_than_samples_are_refused(small_workspace, small_training):
-    with pytest.raises(ScoreInputError, match="200 neighbours were asked of 200 samples; allowed: 1 to 199"):
+def test_more_neighbors_than_samples_are_refused(small_workspace, small_training):
+    with pytest.raises(
+        ScoreInputError, match="--neighbors is 200; this dataset has 200 training samples, so allowed: 1 to 199"
+    ):
         run(small_workspace, ["nli"], small_training(), neighbors=200)
     assert small_workspace.published_runs() == []
 
@@ -147,3 +154,57 @@ def test_a_blank_image_is_named_before_anything_starts(small_workspace, small_tr
     ingest(small_workspace, IngestSpec(name="blank", source=str(tmp_path / "set"), test_fraction=0.0))
     with pytest.raises(ScoreInputError, match="the input of sample 6 is all zeros"):
         compute(small_workspace, plan_run(small_workspace, "blank", ["cg"], small_training()), "cpu")
+
+
+def test_a_declared_input_is_computed_once_with_those_beside_it(small_workspace, small_training, monkeypatch):
+    monkeypatch.setattr(registry, "INPUTS", dict(INPUTS))
+    monkeypatch.setattr(computed, "INPUTS", registry.INPUTS)
+    calls = []
+
+    @provides(cost="free", along={"halves": "(N,) half of them", "count": "how many"})
+    def places(run, at):
+        """(N,) places of the samples."""
+        calls.append(at)
+        there = torch.arange(len(run.samples))
+        return there, there / 2, len(there)
+
+    assert [find_input(name).axis for name in ("places", "halves", "count")] == [0, 0, None]
+    samples = load_split(small_workspace, "small", "train")
+    spec = plan_run(small_workspace, "small", ["random"], small_training(), neighbors=0, embedding="none")
+    nothing = Path("/nowhere")
+    inputs = Inputs(small_workspace, spec, samples, None, None, nothing, nothing, None, None)  # type: ignore[arg-type]
+    assert inputs.get("halves")[3] == 1.5 and inputs.get("count") == 200
+    assert torch.equal(inputs.get("places"), torch.arange(200)) and calls == [None]
+    with pytest.raises(TypeError, match="input p_given is not computed for a run"):
+        inputs.get("p_given", At(0, 1))
+
+
+def test_every_input_has_a_function_but_those_that_are_handed_out():
+    handed_out = {name for name, declared in INPUTS.items() if declared.compute is None}
+    assert handed_out == {"generator"} | {name for name, declared in INPUTS.items() if declared.dynamics}
+    assert {d.beside for d in INPUTS.values()} - {""} <= {d.name for d in INPUTS.values() if not d.beside}
+
+
+def test_the_epochs_that_are_required_are_those_that_the_scores_read(small_training):
+    training = small_training(epochs=30, seeds=3)
+    assert required_epochs(resolve_scores(["aum", "cg", "el2n@5"]), training) == {30: 1}
+    assert required_epochs(resolve_scores(["nli@4", "grand"]), training) == {30: 1, 4: 1, 20: 3}
+    assert required_epochs(resolve_scores(["tracin_self"]), training) == {6: 1, 12: 1, 18: 1, 24: 1, 30: 1}
+    kept = kept_epochs(resolve_scores(["nli@4"]), training)
+    assert kept == {4: 1, 6: 1, 10: 1, 12: 1, 18: 1, 20: 3, 24: 1, 30: 3}
+
+
+def test_a_file_stands_in_for_a_trained_network(small_workspace, small_training):
+    plain = plan_run(small_workspace, "small", ["consistency", "knn_vote", "nli"], small_training())
+    assert all(needs_training(found, plain) for found in resolve_scores(plain.scores))
+    given = replace(plain, cscores="scores.npz", features="torchvision:resnet18:weights.pth")
+    assert [f.name for f in resolve_scores(given.scores) if needs_training(f, given)] == ["nli"]
+
+
+def test_the_seconds_of_an_input_count_for_the_first_score_that_reads_it(small_workspace, small_training):
+    spec = plan_run(small_workspace, "small", ["cg_forward", "cg", "consistency", "aum"], small_training(epochs=10))
+    scores = [find_score(name) for name in ("cg_forward", "cg", "consistency", "aum")]
+    seconds = estimate_seconds(scores, spec, 10_000)
+    assert seconds["cg_forward"] == pytest.approx(20.15) and seconds["cg"] == pytest.approx(0.15)
+    assert seconds["consistency"] == pytest.approx(0.15 + 10 * 10 * 10_000 * 3e-5 / 2)
+    assert seconds["dynamics"] == pytest.approx(0.15) and "aum" not in seconds

@@ -56,7 +56,7 @@ def test_velocity_by_hand():
 def test_groups_are_the_easiest_of_each_share():
     ranks = torch.tensor([5, 0, 3, 1, 4, 2, 7, 6])
     assert decile_groups(ranks, groups=2, size=3).tolist() == [[1, 3, 5], [4, 0, 7]]
-    with pytest.raises(ScoreInputError, match="4 groups of 3 were asked of 8 samples; allowed: 2 each"):
+    with pytest.raises(ScoreInputError, match="4 groups of 3 do not fit into 8 samples; allowed: 1 to 2 each"):
         decile_groups(ranks, groups=4, size=3)
 
 

@@ -168,7 +168,7 @@ def test_folds_spread_every_class():
     assert [int(((fold == k) & (labels == 0)).sum()) for k in range(5)] == [2] * 5
     assert [int(((fold == k) & (labels == 1)).sum()) for k in range(5)] == [1] * 5
     assert torch.equal(fold, draw_folds(labels, 5, torch.Generator().manual_seed(1)))
-    with pytest.raises(ScoreInputError, match="17 folds were asked of 16 samples; allowed: 2 to 16"):
+    with pytest.raises(ScoreInputError, match="cross-validation of 16 samples in 17 folds; allowed: 2 to 16"):
         draw_folds(labels, 17, torch.Generator())
 
 

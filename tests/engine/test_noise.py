@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.noise import apply_noise, parse_noise, superclasses_of, transition_matrix
+from engine.data import noise
+from engine.data.noise import apply_noise, noise_help, noise_kind, parse_noise, superclasses_of, transition_matrix
 from engine.errors import SpecError
 
 label_sets = st.integers(2, 12).flatmap(
@@ -119,3 +120,25 @@ def test_says_what_is_wrong(text, message):
 def test_superclass_without_fitting_groups_is_refused(groups):
     with pytest.raises(SpecError, match="super-class"):
         apply_noise("superclass:0.5", np.zeros(10, np.int64), 3, 0, groups)
+
+
+def test_the_help_is_that_of_the_kinds():
+    assert noise_help() == "symmetric:0.2, asymmetric:0.4, superclass:0.3; a+b for two"
+    for part in noise_help().split(";")[0].split(", "):
+        ((kind, rate),) = parse_noise(part)
+        assert rate == noise.KINDS[kind].example and noise.KINDS[kind].title
+    assert [kind.name for kind in noise.KINDS.values() if kind.reads_groups] == ["superclass"]
+
+
+def test_a_kind_is_declared_where_it_is_written(monkeypatch):
+    monkeypatch.setattr(noise, "KINDS", dict(noise.KINDS))
+
+    @noise_kind(example=0.1)
+    def backwards(labels, rate, classes, rng):
+        """The class before."""
+        return (labels - round(rate)) % classes
+
+    assert noise_help().endswith("superclass:0.3, backwards:0.1; a+b for two")
+    assert apply_noise("backwards:1", np.array([0, 1, 2]), 3, 0).tolist() == [2, 0, 1]
+    with pytest.raises(TypeError, match="noise backwards"):
+        noise_kind(example=0.1)(backwards)

@@ -70,14 +70,14 @@ def test_groups_of_logits_are_the_means_of_clean_and_of_confused_samples(opened:
         given,
         other,
     )["logit"][0]
-    row = found[(found["part"] == "mislabelled") & (found["epoch"] == 3) & (found["label"] == given)].iloc[0]
+    row = found[(found["part"] == "mislabeled") & (found["epoch"] == 3) & (found["label"] == given)].iloc[0]
     assert row["n"] == pairs.max() and row["logit"] == pytest.approx(wrong, rel=1e-5)
     last = found[(found["epoch"] == found["epoch"].max()) & (found["label"] == given)].set_index("part")["logit"]
     few = found.loc[found["part"] == "easy", "n"].max() < paper.AVERAGED_SAMPLES  # all of the class are both
     assert last["easy"] == last["hard"] if few else last["easy"] > last["hard"]
 
 
-def test_a_clean_sample_and_a_mislabelled_one_show_their_margins(opened: Opened) -> None:
+def test_a_clean_sample_and_a_mislabeled_one_show_their_margins(opened: Opened) -> None:
     connection, run = opened
     found = paper.fetch_margin_pair(connection, run)
     assert found.groupby("wrong")["sample_id"].nunique().tolist() == [1, 1]
@@ -92,9 +92,9 @@ def test_a_clean_sample_and_a_mislabelled_one_show_their_margins(opened: Opened)
         assert bool(labels["wrong"][0]) == bool(one["wrong"].iloc[0])
 
 
-def test_relabelling_counts_every_sample_once(opened: Opened) -> None:
+def test_relabeling_counts_every_sample_once(opened: Opened) -> None:
     connection, run = opened
-    found = paper.fetch_relabelling(connection, run)
+    found = paper.fetch_relabeling(connection, run)
     facts = summaries.fetch_dataset(connection)
     assert found["n"].sum() == facts["known"] and len(found) <= 14
     assert (found["given"] * found["n"]).sum() == pytest.approx(facts["train"] - facts["wrong"])

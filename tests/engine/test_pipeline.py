@@ -13,12 +13,13 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
 from engine.errors import BusyError, Cancelled, ScoreInputError, SpecError
 from engine.queries.connection import connected
 from engine.runs import pipeline
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.spec import run_id, spec_from_json, spec_to_json
 from engine.store.jobs import cancel, fetch_job
 from engine.store.journal import read_journal
@@ -266,7 +267,7 @@ def test_the_plan_asks_only_for_what_is_needed(small_workspace, small_training):
     assert (one.neighbors, one.embedding, one.threshold_rounds) == (0, "none", 0)
     assert plan_run(small_workspace, "small", ["aum"], small_training()).threshold_rounds == 2
     assert spec_from_json(spec_to_json(every)) == every
-    with pytest.raises(SpecError, match="another version"):
+    with pytest.raises(SpecError, match="unknown field .novelty.; it was made by a newer winnow"):
         spec_from_json({**spec_to_json(every), "novelty": 1})
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from engine.data.ingest import IngestSpec, ingest
+from engine.data.ingest import ingest
 from engine.data.loader import load_split
+from engine.data.request import IngestSpec
 from engine.errors import SourceError, SpecError
 from engine.features.pretrained import SIDE, load_pretrained, parse_source
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.store.workspace import Workspace
 
 
@@ -32,7 +33,7 @@ def tiny(tmp_path: Path) -> Workspace:
     return workspace
 
 
-def test_neighbours_and_scores_come_from_the_file_without_training(tiny, weights, small_training):
+def test_neighbors_and_scores_come_from_the_file_without_training(tiny, weights, small_training):
     source = f"torchvision:mnasnet0_5:{weights}"
     names = ["near_duplicate", "cg_feature", "knn_shapley", "random"]
     spec = plan_run(tiny, "tiny", names, small_training(), neighbors=3, features=source)

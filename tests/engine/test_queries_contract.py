@@ -10,7 +10,7 @@ import pytest
 from engine.errors import NotFoundError, StorageError, WinnowError
 from engine.queries.connection import connect, connected, default_dataset, fetch_sql
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.store.schema import TABLE_VIEWS, VIEWS
 from engine.store.workspace import Workspace
 

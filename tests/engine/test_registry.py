@@ -1,14 +1,29 @@
-"""Every score of the catalogue keeps the same promises: shape, dtype, range, and no favourite position."""
+"""Every score of the catalog keeps the same promises: shape, dtype, range, and no favorite position."""
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
+import engine.runs.inputs  # noqa: F401  # declares what scores read
 from engine.errors import ScoreInputError, SpecError
 from engine.features.neighbors import compute_neighbors
-from engine.scores.registry import INPUTS, all_scores, catalog_row, compute_score, find_score, resolve_scores
+from engine.scores import registry
+from engine.scores.registry import (
+    INPUTS,
+    Input,
+    all_scores,
+    catalog_row,
+    compute_score,
+    declare_input,
+    find_input,
+    find_score,
+    resolve_scores,
+    score,
+)
 
 N, C, T, D, K, M = 40, 5, 8, 6, 7, 12
 
@@ -62,12 +77,62 @@ def permuted(name: str, value: Any, order: torch.Tensor) -> Any:
     if axis is None:
         return value
     if name == "neighbor_ids":
-        value = torch.argsort(order)[value]  # the neighbours, too, have moved
+        value = torch.argsort(order)[value]  # the neighbors, too, have moved
     return value.index_select(axis, order)
 
 
-def test_there_is_an_input_here_for_every_input_of_the_catalogue():
+def test_there_is_an_input_here_for_every_input_of_the_catalog():
     assert set(make_inputs()) == set(INPUTS)
+
+
+@pytest.mark.parametrize("name", all_scores())
+def test_everything_a_score_reads_is_declared(name):
+    assert set(all_scores()[name].all_inputs) <= set(INPUTS)
+
+
+def test_the_axis_of_the_samples_is_that_of_the_shape():
+    inputs = make_inputs()
+    for name, declared in INPUTS.items():
+        if isinstance(inputs[name], torch.Tensor):
+            at = [axis for axis, size in enumerate(inputs[name].shape) if size == N]
+            assert at == ([] if declared.axis is None else [declared.axis]), name
+
+
+def test_an_input_is_declared_once_and_a_wrong_name_is_told_the_nearest():
+    with pytest.raises(TypeError, match="input logits is declared twice"):
+        declare_input(Input("logits", "(N, C) others", "training"))
+    with pytest.raises(TypeError, match="input heat has cost 'warm'; allowed: free, inputs, training"):
+        declare_input(Input("heat", "(N,) of a sample", "warm"))
+    with pytest.raises(TypeError, match="unknown input 'logit'; did you mean 'logits'.*engine.runs.inputs"):
+        find_input("logit")
+
+
+def test_scores_can_be_called_without_the_pipeline():
+    code = """
+import sys, torch
+from engine.scores.registry import compute_score, find_score
+logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+print(compute_score(find_score("margin_last"), {"logits": logits, "labels": labels}).tolist())
+print(compute_score(find_score("aum"), {"margin": torch.tensor([[1.0, 2.0, 6.0], [3.0, 4.0, 0.0]])}).tolist())
+assert not [name for name in sys.modules if name.startswith(("engine.runs", "engine.training", "duckdb"))]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[2.0, -1.0]", "[2.0, 3.0, 3.0]"]
+
+
+def test_a_score_has_a_version(monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    assert {found.version for found in all_scores().values()} == {1}
+
+    @score(higher_means="harder", source="this test", version=3)
+    def twice_the_loss(logits: torch.Tensor) -> torch.Tensor:
+        """Of a test."""
+        return logits
+
+    found = find_score("twice_the_loss")
+    assert found.version == 3 and catalog_row(found)["version"] == 3
+    with pytest.raises(TypeError, match="score twice_the_loss has version 0; allowed: 1 or more"):
+        score(higher_means="harder", source="this test", version=0)(twice_the_loss)
 
 
 @pytest.mark.parametrize("name", all_scores())
@@ -159,7 +224,7 @@ def test_scores_are_resolved_once_each():
         "consistency",
     }
     assert set(all_scores()) - {s.name for s in resolve_scores(["standard"])} == heavy
-    with pytest.raises(SpecError, match="no score was asked"):
+    with pytest.raises(SpecError, match="no score was given"):
         resolve_scores([])
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ScoreInputError, SpecError
+from engine.selection import samplers
 from engine.selection.coverage import craig_weights
-from engine.selection.samplers import SAMPLER_INPUTS, SAMPLERS, select
+from engine.selection.samplers import all_samplers, sampler, select
 
 
 def _inputs(n, seed, classes=3, copies=False):
@@ -25,7 +26,7 @@ def _inputs(n, seed, classes=3, copies=False):
         "labels": torch.randint(0, classes, (n,), generator=generator),
         "ranks": torch.argsort(torch.argsort(hardness, stable=True)),
         "hardness": hardness,
-        "mislabelled": torch.rand(n, generator=generator) < 0.3,
+        "mislabeled": torch.rand(n, generator=generator) < 0.3,
         "features": features,
         "probs": torch.softmax(torch.randn(n, classes, generator=generator), 1),
         "generator": torch.Generator().manual_seed(seed),
@@ -34,7 +35,7 @@ def _inputs(n, seed, classes=3, copies=False):
 
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("copies", [False, True])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", all_samplers())
 def test_every_sampler_keeps_the_budget_and_repeats_itself(name, copies, balanced):
     n = 61
     for budget in (1, 7, 30, 60, 61):
@@ -46,7 +47,7 @@ def test_every_sampler_keeps_the_budget_and_repeats_itself(name, copies, balance
         assert 0 <= int(kept[0][0]) and int(kept[0][-1]) < n
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", all_samplers())
 def test_inputs_are_left_as_they_were(name):
     given_inputs, untouched = _inputs(40, 1), _inputs(40, 1)
     select(name, 11, given_inputs)
@@ -112,11 +113,11 @@ def test_orders_by_hand():
     assert select("window", 4, {"ranks": torch.arange(7)}, offset=0.5).tolist() == [3, 4, 5, 6]  # 3.5 + 4 is within 7
 
 
-def test_oracle_prunes_the_mislabelled_first():
-    mislabelled = torch.tensor([True, False, True, False, False])
-    kept = select("oracle", 3, {"mislabelled": mislabelled, "generator": torch.Generator()})
+def test_oracle_prunes_the_mislabeled_first():
+    mislabeled = torch.tensor([True, False, True, False, False])
+    kept = select("oracle", 3, {"mislabeled": mislabeled, "generator": torch.Generator()})
     assert kept.tolist() == [1, 3, 4]
-    kept = select("oracle", 4, {"mislabelled": mislabelled, "generator": torch.Generator()})
+    kept = select("oracle", 4, {"mislabeled": mislabeled, "generator": torch.Generator()})
     assert {1, 3, 4} < set(kept.tolist())
 
 
@@ -142,8 +143,8 @@ def test_kcenter_is_the_greedy_cover_and_within_twice_the_optimum():
     kept = select("kcenter", 3, {"features": features, "generator": torch.Generator().manual_seed(0)}).tolist()
     distance = torch.cdist(features, features)
 
-    def radius(centres):
-        return float(distance[:, list(centres)].amin(1).max())
+    def radius(centers):
+        return float(distance[:, list(centers)].amin(1).max())
 
     greedy = [int(torch.randint(14, (1,), generator=torch.Generator().manual_seed(0)))]
     while len(greedy) < 3:
@@ -195,11 +196,11 @@ def test_pr4rel_is_the_plain_greedy():
 
 def test_fdmat_leaves_out_samples_that_lie_with_another_class():
     generator = torch.Generator().manual_seed(0)
-    centres = torch.tensor([[9.0, 1, 1], [1, 9, 1], [1, 1, 9]])
+    centers = torch.tensor([[9.0, 1, 1], [1, 9, 1], [1, 1, 9]])
     labels = torch.arange(3).repeat_interleave(20)
-    features = centres[labels] + 0.3 * torch.randn(60, 3, generator=generator)
+    features = centers[labels] + 0.3 * torch.randn(60, 3, generator=generator)
     wrong = [4, 23, 41]
-    features[wrong] = centres[(labels[wrong] + 1) % 3]
+    features[wrong] = centers[(labels[wrong] + 1) % 3]
     kept = select("fdmat", 57, {"features": features, "labels": labels})
     assert set(range(60)) - set(kept.tolist()) == set(wrong)
 
@@ -208,7 +209,7 @@ def test_messages():
     inputs = _inputs(10, 0)
     with pytest.raises(SpecError, match="unknown sampler 'cs'; did you mean 'ccs'?"):
         select("cs", 3, inputs)
-    with pytest.raises(SpecError, match="a budget of 11 samples was asked of 10; allowed: 1 to 10"):
+    with pytest.raises(SpecError, match="the budget is 11 of 10 samples; allowed: 1 to 10"):
         select("random", 11, inputs)
     with pytest.raises(SpecError, match="unknown option of ccs 'bta'; did you mean 'beta'?"):
         select("ccs", 3, inputs, bta=0.1)
@@ -224,6 +225,33 @@ def test_messages():
         select("pr4rel", 3, inputs)
 
 
-def test_every_sampler_names_known_inputs():
-    for sampler in SAMPLERS.values():
-        assert sampler.title and set(sampler.inputs) <= set(SAMPLER_INPUTS)
+def test_a_sampler_is_declared_where_it_is_written(monkeypatch):
+    monkeypatch.setattr(samplers, "_REGISTRY", dict(samplers._REGISTRY))
+
+    @sampler()
+    def every_other(budget: int, n: int, start: int = 0) -> torch.Tensor:
+        """Keep every other sample."""
+        return torch.arange(start, n, 2)[:budget]
+
+    found = all_samplers()["every_other"]
+    assert (found.inputs, dict(found.options), found.title) == (("n",), {"start": 0}, "Keep every other sample")
+    assert not found.reads_score and not found.reads_network and found.weights is None
+    assert select("every_other", 3, {"n": 10}, start=1).tolist() == [1, 3, 5]
+
+
+def test_a_sampler_that_reads_what_is_not_there_is_refused():
+    def lucky(budget: int, luck: torch.Tensor) -> torch.Tensor:
+        """Keep the lucky."""
+
+    def silent(budget: int, n: int) -> torch.Tensor: ...
+
+    with pytest.raises(TypeError, match="sampler lucky reads .'luck'.; allowed: budget, n, labels, ranks"):
+        sampler()(lucky)
+    with pytest.raises(TypeError, match="sampler silent has no docstring"):
+        sampler()(silent)
+
+
+def test_the_samplers_that_ship_are_found_in_their_files():
+    names = "craig fdmat kcenter pr4rel ascending ccs descending moderate oracle random window".split()
+    assert sorted(all_samplers()) == sorted(names)
+    assert [name for name, found in all_samplers().items() if found.weights] == ["craig"]

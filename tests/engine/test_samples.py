@@ -232,7 +232,7 @@ def test_logits_agree_with_the_margin_recorded_beside_them(raw: Raw, frame: pd.D
     assert np.allclose(values[:, label] - others, recorded, atol=1e-4)
 
 
-def test_neighbours_come_nearest_first_without_the_sample_itself(raw: Raw) -> None:
+def test_neighbors_come_nearest_first_without_the_sample_itself(raw: Raw) -> None:
     near = fetch_neighbors(raw.connection, raw.run, 42)
     assert near["rank"].tolist() == list(range(len(near)))
     assert near["similarity"].is_monotonic_decreasing

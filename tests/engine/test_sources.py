@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from engine.data.images import decode
-from engine.data.sources import open_source, resolve
+from engine.data.parts import Part, Source
+from engine.data.sources import kinds, open_source, resolve, source_help
+from engine.data.sources.kinds import declared_sources, source
 from engine.errors import SourceError, SpecError
 
 
@@ -324,3 +326,41 @@ def test_resolve_makes_paths_absolute(tmp_path, monkeypatch):
     assert resolve("x/../y") == str(tmp_path / "y")
     assert resolve("digits") == "digits" and resolve("dataset:a") == "dataset:a"
     assert resolve("torchvision:MNIST:.") == f"torchvision:MNIST:{tmp_path}"
+
+
+def test_the_help_is_that_of_the_kinds(tmp_path):
+    assert source_help() == (
+        "digits, synthetic, dataset:NAME, torchvision:NAME[:ROOT], or a path: Parquet (a file, a glob or a folder), "
+        "a CSV with path,label, a folder of MNIST IDX files, a folder with one sub-folder per class"
+    )
+    assert source_help() in message("digit")
+    (tmp_path / "x.zip").write_bytes(b"PK")
+    assert source_help() in message(str(tmp_path / "x.zip"))
+    assert message("digits", test="dataset:mine").startswith("--test is dataset:mine; allowed: a source of images")
+
+
+def test_a_folder_of_several_kinds_is_read_as_the_first_that_fits(tmp_path):
+    write(tmp_path / "a" / "1.png")
+    write(tmp_path / "b" / "1.png")
+    assert len(open_source(str(tmp_path), 0).train) == 2
+    write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((3, 2, 2)))
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.array([0, 1, 1]))
+    assert len(open_source(str(tmp_path), 0).train) == 3
+    write_parquet(tmp_path / "x.parquet", range(4), [0, 1, 0, 1])
+    assert len(open_source(str(tmp_path), 0).train) == 4
+
+
+def test_a_source_is_declared_where_it_is_written(monkeypatch):
+    monkeypatch.setattr(kinds, "_REGISTRY", dict(kinds._REGISTRY))
+
+    @source("gray:N", matches=lambda named: named.text.startswith("gray:"), priority=30, resolved=str)
+    def gray(named):
+        """N gray pictures of two classes."""
+        n = int(named.text.removeprefix("gray:"))
+        return Source(("dark", "light"), Part(np.arange(n) % 2, [f"gray:{i}" for i in range(n)], picture))
+
+    assert "torchvision:NAME[:ROOT], gray:N, or a path" in source_help()
+    assert len(open_source("gray:6", 0).train) == 6 and resolve("gray:6") == "gray:6"
+    assert len(declared_sources()) == 9
+    with pytest.raises(TypeError, match="source 'gray:N' has no docstring, or is declared twice"):
+        source("gray:N", matches=bool)(gray)

@@ -16,7 +16,7 @@ from engine.errors import WinnowError
 from engine.queries import pruned, summaries
 from engine.queries.connection import connect, connected, fetch_sql, source_run
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 
@@ -57,8 +57,8 @@ def test_the_dataset_counts_its_samples(opened: tuple[duckdb.DuckDBPyConnection,
     assert classes["wrong"].sum() == facts["wrong"]
 
 
-def test_the_noise_matrix_sums_to_one_per_true_class(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
-    matrix = summaries.fetch_noise_matrix(opened[0])
+def test_the_transition_matrix_sums_to_one_per_true_class(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    matrix = summaries.fetch_transition_matrix(opened[0])
     assert np.allclose(matrix.groupby("true_label")["share"].sum(), 1)
     off = matrix["true_label"] != matrix["label"]
     assert matrix.loc[off, "count"].sum() == summaries.fetch_dataset(opened[0])["wrong"]
@@ -71,7 +71,7 @@ def test_the_histogram_is_numpys(opened: tuple[duckdb.DuckDBPyConnection, str, s
     wrong = (aum["label"] != aum["true_label"]).to_numpy()
     edges = np.append(bins["left"], bins["right"].iloc[-1])
     assert np.allclose(edges, np.linspace(values.min(), values.max(), 41))
-    for column, some in (("clean", values[~wrong]), ("mislabelled", values[wrong])):
+    for column, some in (("clean", values[~wrong]), ("mislabeled", values[wrong])):
         assert bins[column].tolist() == np.histogram(some, 40, (values.min(), values.max()))[0].tolist()
     assert bins["unknown"].sum() == 0
 
@@ -80,7 +80,7 @@ def test_a_histogram_of_a_score_that_is_not_there_is_empty(opened: tuple[duckdb.
     assert summaries.fetch_histogram(opened[0], opened[1], "no_such").empty
 
 
-def test_the_detection_curve_counts_the_mislabelled_among_the_hardest(
+def test_the_detection_curve_counts_the_mislabeled_among_the_hardest(
     opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
 ) -> None:
     connection, run, _ = opened
@@ -92,7 +92,7 @@ def test_the_detection_curve_counts_the_mislabelled_among_the_hardest(
         expected = wrong.iloc[: int(np.floor(n * i / 100 + 0.5))].sum() / wrong.sum()
         assert curve["found"][i] == pytest.approx(expected)
     metrics = summaries.fetch_evaluation(connection).set_index(["run_id", "kind", "name"])
-    assert metrics.loc[(run, "score", "aum"), "found_at_20"] == pytest.approx(curve["found"][20], abs=2 / wrong.sum())
+    assert metrics.loc[(run, "score", "aum"), "recall_at_20"] == pytest.approx(curve["found"][20], abs=2 / wrong.sum())
 
 
 def test_what_a_score_cost_is_told_of_its_newest_run(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
@@ -105,7 +105,7 @@ def test_what_a_score_cost_is_told_of_its_newest_run(opened: tuple[duckdb.DuckDB
             *connection.execute("SELECT run_id FROM score_costs WHERE score = ?", [score]).fetchall(), strict=True
         )
         assert of == min(have, key=newest.index)
-    # A score that reads the neighbours costs at least what finding them cost the others.
+    # A score that reads the neighbors costs at least what finding them cost the others.
     assert costs.loc["nli", "seconds"] > 0 and costs.loc["cg", "cost"] == "inputs (heavy)"
 
 
@@ -113,7 +113,7 @@ def test_the_catalog_knows_range_and_quality(
     opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
 ) -> None:
     row = summaries.fetch_catalog(opened[0], opened[1]).set_index("score").loc["aum"]
-    assert (row["n"], row["higher_means"]) == (len(aum), "easier")
+    assert (row["n"], row["higher_means"], row["version"]) == (len(aum), "easier", 1)
     assert (row["low"], row["high"]) == (pytest.approx(aum["value"].min()), pytest.approx(aum["value"].max()))
     assert row["roc_auc"] == pytest.approx(roc_auc_score(aum["label"] != aum["true_label"], -aum["value"]), abs=1e-3)
 

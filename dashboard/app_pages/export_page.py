@@ -1,0 +1,90 @@
+"""The set to train on: choose by score, rule and class, see what stays, and download it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import streamlit as st
+
+from dashboard import charts, data, grid, widgets
+
+PAGE = {"title": "Export", "icon": ":material/download:", "place": 90}
+
+view = widgets.current_view()
+widgets.need_run(view)
+
+
+def show(title: str, ids: data.Ids, key: str) -> None:
+    """Some of a set as pictures."""
+    if len(ids):
+        st.markdown(f"#### {title}&ensp;:gray[:small[{len(ids):,}]]")
+        grid.draw_cards(
+            data.cards(view.at, view.run_id, ids[:32], score), view.names, key, widgets.open_in_gallery, size=72
+        )
+
+
+with st.sidebar:
+    score = widgets.choose_score(view, "Score")
+wanted = widgets.filter_bar(view, score)
+rule = data.condition(view.at, view.run_id, wanted)
+
+KEEP = {"keep": "keep those that match", "drop": "drop those that match"}
+mode = widgets.choose("What to do", "mode", list(KEEP), "keep", lambda m: KEEP[m], segments=True, collapsed=True)
+# Where the truth is unknown a condition on it is NULL: not met, so the sample is not dropped either.
+where = (
+    rule if mode == "keep" or not rule else f"NOT coalesce({rule}, false)" if "true_label" in rule else f"NOT ({rule})"
+)
+kept = data.export(view.at, where)
+total = data.dataset_facts(view.at)["train"]
+
+with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+    st.markdown(
+        f"### {len(kept):,} of {total:,} kept&ensp;:gray[:small[{100 * len(kept) / max(total, 1):.1f} %]]",
+        width="content",
+    )
+    known = kept["true_label"].notna()
+    if known.any():
+        left_wrong = int((kept["label"] != kept["true_label"])[known].sum())
+        st.markdown(
+            f":gray[mislabeled among them:] **{left_wrong:,}** of {data.dataset_facts(view.at)['wrong']:,}",
+            width="content",
+        )
+if rule:
+    widgets.filter_chips(view, wanted, len(data.ids(view.at, view.run_id, wanted)), total)
+
+left, right = st.columns([2, 3], gap="large")
+with left:
+    st.markdown("#### Classes before and after")
+    after = kept.groupby("label").size()
+    classes = data.classes(view.at).rename(columns={"train": "total"})
+    st.plotly_chart(
+        charts.balance_chart(classes.assign(n=classes["label"].map(after).fillna(0).astype(int))),
+        config=charts.NO_BAR,
+        key="balance",
+    )
+with right:
+    st.markdown("#### Download")
+    name = f"{view.at.dataset}-kept"
+    with st.container(horizontal=True):
+        for writer in data.WRITERS.values():
+            st.download_button(
+                writer.title,
+                partial(data.export_bytes, kept, writer.name),
+                f"{name}.{writer.name}",
+                writer.media_type,
+                icon=":material/download:",
+                help=f"{writer.holds}.",
+                on_click="ignore",
+                key=f"download_{writer.name}",
+            )
+    st.caption("The same from the command line:")
+    st.code(
+        f'winnow export {view.at.dataset} --where "{where or "true"}" --to {name}.csv', language="bash", wrap_lines=True
+    )
+    everything = data.ids(view.at, view.run_id, data.Filter(), score)
+    stays = np.isin(everything, kept["sample_id"].to_numpy())
+    show(f"Kept, the hardest by {score} first", everything[stays], "kept")
+with left:
+    show("Dropped", everything[~stays], "dropped")
+widgets.go_to_gallery()

@@ -1,0 +1,34 @@
+"""The figures of the papers, drawn from this dataset's runs; where a run is missing, the command that makes it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import charts, data, widgets
+from dashboard.figures.declare import all_figures
+from dashboard.figures.needs import Needs
+
+PAGE = {"title": "Figures", "icon": ":material/auto_stories:", "place": 80}
+
+view = widgets.current_view()
+widgets.need_run(view)
+figures = all_figures()
+with st.sidebar:
+    name = widgets.choose(
+        "Figure", "figure", list(figures), titles=lambda n: f"{figures[n].source}: {figures[n].title}"
+    )
+chosen = figures[name]
+st.markdown(f"#### {chosen.title}&ensp;:gray[:small[{chosen.source}]]")
+st.caption(widgets.plain(chosen.caption))
+needs = Needs(view)
+drawing = chosen.draw(needs)
+if drawing is not None:
+    st.plotly_chart(drawing, config=charts.NO_BAR, key=f"figure_{name}")
+    titles = {job.run_id: f"{job.dataset}: {job.title}" for job in data.jobs() if job.run_id in needs.runs}
+    st.caption(
+        "Drawn from " + " · ".join(f"{widgets.plain(titles.get(r, r))} ({r})" for r in dict.fromkeys(needs.runs))
+    )
+for text, command in needs.missing:
+    st.markdown(widgets.plain(text))
+    if command:
+        st.code(command, language="bash")

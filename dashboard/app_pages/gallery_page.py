@@ -1,0 +1,66 @@
+"""The samples as pictures: sorted by any score, filtered, and a click away from everything known about one."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import data, grid, state, widgets
+from dashboard.detail import detail
+
+PAGE = {"title": "Gallery", "icon": ":material/grid_view:", "place": 20}
+
+view = widgets.current_view()
+widgets.need_run(view)
+SIZES = {"S": 64, "M": 104, "L": 168}
+
+with st.sidebar:
+    score = widgets.choose_score(view)
+    order = widgets.choose(
+        "First",
+        "order",
+        ["hard", "easy"],
+        "hard",
+        lambda o: {"hard": "hardest", "easy": "easiest"}[o],
+        segments=True,
+        resets=("page",),
+    )
+wanted = widgets.filter_bar(view, score)
+ids = data.ids(view.at, view.run_id, wanted, score, order == "hard")
+total = data.dataset_facts(view.at)["train"]
+
+
+def open_sample(sample_id: int | None) -> None:
+    state.put(sample=sample_id)
+
+
+sample_id = state.get_int("sample")
+with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+    widgets.filter_chips(view, wanted, len(ids), total)
+    widgets.legend(data.dataset_facts(view.at)["known"] > 0)
+    with st.container(horizontal=True, vertical_alignment="center", width="content"):
+        per_page = int(
+            widgets.choose("Per page", "n", ["48", "96", "200"], "96", segments=True, collapsed=True, resets=("page",))
+        )
+        size = SIZES[widgets.choose("Size", "size", list(SIZES), "M", segments=True, collapsed=True)]
+
+if not len(ids):
+    st.info("No sample meets all of these conditions.", icon=":material/filter_alt_off:")
+    st.stop()
+
+pages = -(-len(ids) // per_page)
+number = max(1, min(state.get_int("page", 1) or 1, pages))
+shown = ids[(number - 1) * per_page : number * per_page]
+cards = data.cards(view.at, view.run_id, shown, score)
+if sample_id is None:
+    grid.draw_cards(cards, view.names, "samples", open_sample, size=size, page=number)
+    column = st.container()
+else:
+    column, beside = st.columns([11, 9], gap="large")
+    with column:
+        grid.draw_cards(
+            cards, view.names, "samples", open_sample, size=size, selected=sample_id, follow=True, page=number
+        )
+    with beside, st.container(key="detail"):
+        detail(view, sample_id, ids)
+with column:
+    widgets.pages(number, pages)

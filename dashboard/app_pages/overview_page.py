@@ -1,0 +1,146 @@
+"""The dataset, its label noise, its runs (live while they are computed), and how well the scores find the mislabeled."""
+
+from __future__ import annotations
+
+import time
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, curves, data, grid, state, widgets
+
+PAGE = {"title": "Overview", "icon": ":material/dashboard:", "place": 10}
+
+view = widgets.current_view()
+facts = data.dataset_facts(view.at)
+
+
+def tiles() -> None:
+    """The dataset in five numbers."""
+    shape = " × ".join(str(n) for n in facts["input_shape"])
+    rate = facts["noise_rate"]
+    with st.container(horizontal=True, gap="medium", key="tiles"):
+        st.metric("Training samples", f"{facts['train']:,}")
+        st.metric("Test samples", f"{facts['test']:,}")
+        st.metric("Classes", len(view.names))
+        st.metric("Input", shape, help="channels × height × width" if len(facts["input_shape"]) == 3 else "dimensions")
+        st.metric(
+            "Mislabeled",
+            "unknown" if rate is None else f"{100 * rate:.1f} %",
+            help="share of wrong training labels, where the truth is known",
+        )
+    origin = f"derived from **{facts['parent']}**" if facts["parent"] else f"from **{facts['source']}**"
+    noise = f", label noise **{facts['noise']}**" if facts["noise"] else ""
+    skipped = f", {facts['skipped']:,} unreadable samples passed over" if facts["skipped"] else ""
+    st.caption(f"{origin}{noise}{skipped}")
+
+
+@st.fragment(run_every=1.5)
+@widgets.guarded
+def live() -> None:
+    """Runs that are being computed, or that stopped before their end."""
+    open_jobs = [job for job in data.jobs(view.at.dataset) if job.state not in ("done", "unreadable")]
+    for job in open_jobs[:6]:
+        title = f"**{widgets.plain(job.title or job.run_id)}**"
+        if job.state == "running":
+            left = f" · {widgets.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
+            st.progress(
+                min(1.0, job.fraction), text=f"{title} · {widgets.plain(job.stage)} · {100 * job.fraction:.0f} %{left}"
+            )
+        else:
+            reason = f": {widgets.plain(job.message)}" if job.message else ""
+            ago = widgets.duration(time.time() - job.updated_at)
+            st.warning(
+                f"{title} · {job.state} {ago} ago{reason}. Go on with `winnow resume {job.run_id}`",
+                icon=":material/pause:",
+            )
+
+
+def suspects() -> None:
+    """The most suspicious samples, as pictures."""
+    scores = set(data.catalog(view.at, view.run_id)["score"])
+    score = "aum" if "aum" in scores else next(iter(sorted(scores)), "")
+    if not score:
+        return
+    found = data.rules(view.at, view.run_id)
+    rule = str(found["rule"].iloc[0]) if len(found) and found["flagged"].iloc[0] else ""
+    ids = data.ids(view.at, view.run_id, data.Filter(rule=rule), score)
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+        what = f"{len(ids):,} of {facts['train']:,} flagged by {rule}" if rule else f"hardest by {score}"
+        st.markdown(f"#### Most suspicious&ensp;:gray[:small[{what}]]", width="content")
+        st.page_link(
+            "app_pages/gallery_page.py",
+            label="Open the gallery",
+            icon=":material/grid_view:",
+            query_params=state.link(rule=rule, sort=score, sample=None, page=None),
+        )
+
+    def opened(sample_id: int | None) -> None:
+        state.put(rule=rule, sort=score)
+        widgets.open_in_gallery(sample_id)
+
+    grid.draw_cards(
+        data.cards(view.at, view.run_id, ids[:24], score), view.names, "suspects", opened, size=84, clipped=True
+    )
+    widgets.go_to_gallery()
+
+
+def runs_table() -> None:
+    """Every published run of this dataset, and what is wrong with those that cannot be read."""
+    runs = data.runs(view.at)
+    st.markdown("#### Runs")
+    if runs.empty:
+        st.caption("None published yet. This command trains, scores and maps the dataset:")
+        st.code(f"winnow run {view.at.dataset}", language="bash")
+    else:
+        published(runs)
+    for run_id, problem in data.unreadable(view.at).items():
+        st.warning(f"Run `{run_id}` cannot be read. {widgets.plain(problem)}", icon=":material/warning:")
+
+
+def published(runs: pd.DataFrame) -> None:
+    """The published runs as a table."""
+    shown = runs.assign(took=[widgets.duration(s) for s in runs["seconds"]])[
+        ["title", "kind", "took", "created_at", "run_id"]
+    ]
+    st.dataframe(
+        shown,
+        hide_index=True,
+        height="content",
+        column_config={
+            "title": st.column_config.TextColumn("Run", width="large"),
+            "kind": "Kind",
+            "took": "Took",
+            "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"),
+            "run_id": "Id",
+        },
+    )
+
+
+st.header(view.at.dataset, anchor=False)
+tiles()
+live()
+if view.run_id:
+    suspects()
+left, right = st.columns([3, 2], gap="large")
+with left:
+    epochs = data.epochs(view.at, view.run_id) if view.run_id else None
+    if epochs is not None and len(epochs):
+        st.markdown("#### Accuracy while training")
+        st.plotly_chart(curves.accuracy_chart(epochs), config=charts.NO_BAR, key="accuracy")
+    runs_table()
+    if facts["known"] and facts["wrong"]:
+        st.markdown("#### Label noise")
+        st.caption("percent of each true class")
+        st.plotly_chart(
+            charts.noise_chart(data.transition_matrix(view.at), view.names), config=charts.NO_BAR, key="noise"
+        )
+with right:
+    catalog = data.catalog(view.at, view.run_id) if view.run_id else None
+    if catalog is not None and catalog["roc_auc"].notna().any():
+        st.markdown("#### How well each score finds the mislabeled")
+        st.plotly_chart(charts.detection_chart(catalog), config=charts.NO_BAR, key="detection")
+    for rule in charts.rows(data.rules(view.at, view.run_id)) if view.run_id else ():
+        known = rule.recall == rule.recall  # NaN where no truth is known
+        quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
+        st.markdown(f"**{widgets.plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")

@@ -1,0 +1,125 @@
+"""The thumbnail grid and the class filter: one element for a whole page of samples, with selection and keyboard."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts
+
+_STATIC = Path(__file__).with_name("static")
+
+
+def _text(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+_GRID = st.components.v2.component(
+    "winnow_grid",
+    html='<div class="grid" role="listbox" aria-label="samples"></div>',
+    css=_text("grid.css"),
+    js=_text("grid.js"),
+)
+_FACETS = st.components.v2.component(
+    "winnow_facets",
+    html='<div class="facets" role="group" aria-label="classes"></div>',
+    css=_text("facets.css"),
+    js=_text("facets.js"),
+)
+
+
+def draw_cards(
+    cards: pd.DataFrame,
+    names: Sequence[str],
+    key: str,
+    on_open: Callable[[int | None], None],
+    *,
+    size: int = 112,
+    selected: int | None = None,
+    follow: bool = False,
+    clipped: bool = False,
+    page: int = 1,
+) -> None:
+    """Draw samples as cards; a click or Enter calls on_open(sample_id), Escape on_open(None).
+
+    Args: cards as fetch_cards gives them; size of a thumbnail in pixels; follow: while a sample is open, the arrow
+          keys open the one they move to; clipped: show one row only, as many as fit; page: another
+          one scrolls back to its top
+    """
+
+    def opened() -> None:
+        given = st.session_state[key]["open"]
+        if given is not None:
+            on_open(None if given < 0 else int(given))
+
+    _GRID(
+        key=key,
+        data={
+            "cards": [_card(row, names) for row in charts.rows(cards)],
+            "size": size,
+            "selected": selected,
+            "follow": follow,
+            "clipped": clipped,
+            "page": page,
+        },
+        on_open_change=opened,
+    )
+
+
+def chips(row: Any, names: Sequence[str]) -> list[tuple[str, str]]:
+    """The label chips of a sample: the given label, then the true one if it differs, else a suggested one."""
+    given = int(row.label)
+    found = [("given", names[given])]
+    if not pd.isna(row.true_label):
+        if int(row.true_label) != given:
+            found.append(("true", names[int(row.true_label)]))
+    elif not pd.isna(row.suggested_label) and int(row.suggested_label) != given:
+        found.append(("suggested", names[int(row.suggested_label)]))
+    return found
+
+
+def _card(row: Any, names: Sequence[str]) -> dict[str, Any]:
+    labels = chips(row, names)
+    words = [f"sample {row.sample_id}", *(f"{kind} {text}" for kind, text in labels)]
+    if row.flagged:
+        words.append("flagged")
+    return {
+        "id": int(row.sample_id),
+        "image": base64.b64encode(bytes(row.thumbnail)).decode()
+        if isinstance(row.thumbnail, bytes | bytearray)
+        else "",
+        "chips": labels,
+        "value": "" if pd.isna(row.value) else number(row.value),
+        "flagged": bool(row.flagged),
+        "action": row.action if isinstance(row.action, str) else "",
+        "title": " · ".join(words),
+    }
+
+
+def number(value: float) -> str:
+    """A score's value in at most three digits or so, with a true minus: −3.20, 0.05, 1.2e+04."""
+    text = f"{value:.2f}" if value == 0 or 0.1 <= abs(value) < 1000 else f"{value:.2g}"
+    return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text
+
+
+def draw_facets(classes: pd.DataFrame, chosen: Sequence[int], key: str, on_toggle: Callable[[int], None]) -> None:
+    """Draw a row per class with "n of N"; a click calls on_toggle(label).
+
+    Args: classes as fetch_facets gives them
+    """
+
+    def toggled() -> None:
+        given = st.session_state[key]["toggle"]
+        if given is not None:
+            on_toggle(int(given))
+
+    rows = [
+        {"label": int(r.label), "name": str(r.class_name), "n": int(r.n), "total": int(r.total)}
+        for r in charts.rows(classes)
+    ]
+    _FACETS(key=key, data={"rows": rows, "chosen": list(chosen)}, on_toggle_change=toggled)

@@ -1,0 +1,191 @@
+"""Computing from the browser: the form of a psi-curve, the bar of a job with its buttons, the epoch of a score."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, data, psi_charts, state, widgets
+from dashboard.data import View
+
+STARTED = "winnow_started"
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The command as a person would type it."""
+    return shlex.join(["winnow", *words])
+
+
+def start(words: Sequence[str]) -> None:
+    """Start a command as its own process; `pending` follows it until it is a run."""
+    st.session_state[STARTED] = data.start(words)
+
+
+def pending() -> bool:
+    """Say what became of the command that was started here last; whether it is still on its way to be a run."""
+    started: data.Started | None = st.session_state.get(STARTED)
+    if started is None:
+        return False
+    run_id = data.started_run(started)
+    if run_id is None and started.running:
+        st.progress(0.0, text=f"Starting `{command_line(started.words)}`")
+        return True
+    if run_id is None and (message := started.message()):
+        st.error(f"{widgets.plain(message)}", icon=":material/error:")
+        return False
+    del st.session_state[STARTED]
+    if run_id is None:
+        st.toast("It was computed before: choose it above.", icon=":material/info:")
+    if run_id and len(chosen := [r for r in state.get("psi").split(",") if r]) and run_id not in chosen:
+        state.put(psi=",".join([*chosen, run_id]))
+    return False
+
+
+def job_bar(job: data.Job, waiting: bool) -> None:
+    """How far a curve is, with the buttons that pause, resume and delete it. waiting: a command is on its way to be a run."""
+    title = f"**{widgets.plain(job.title or job.run_id)}**"
+    with st.container(horizontal=True, vertical_alignment="center", key=f"job_{job.run_id}"):
+        if job.state == "running":
+            done, per_minute = data.throughput(job.run_id)
+            facts = [
+                f"{done:,} networks",
+                f"{per_minute:.0f} a minute" if per_minute >= 10 else f"{per_minute:.1f} a minute",
+            ]
+            facts += [f"{widgets.duration(job.seconds_left)} left"] if job.seconds_left is not None else []
+            text = f"{title} · {100 * job.fraction:.0f} % · {' · '.join(facts)}"
+            st.progress(min(1.0, job.fraction), text=text, width="stretch")
+            st.button(
+                "Pause",
+                icon=":material/pause:",
+                key=f"pause_{job.run_id}",
+                on_click=ask,
+                args=(data.pause, job.run_id),
+                help=f"Stops it within seconds and keeps what is trained, as `winnow cancel {job.run_id}` does.",
+            )
+        else:
+            shown = "paused" if job.state == "cancelled" else job.state
+            reason = f": {widgets.plain(job.message)}" if job.message else ""
+            text = f"{title} · {100 * job.fraction:.0f} % · {shown}{reason}"
+            st.progress(min(1.0, job.fraction), text=text, width="stretch")
+            st.button(
+                "Resume",
+                icon=":material/play_arrow:",
+                key=f"resume_{job.run_id}",
+                disabled=waiting,
+                on_click=ask,
+                args=(lambda run_id: start(["resume", run_id]), job.run_id),
+                help="Goes on after the last point that is trained.",
+            )
+        with st.popover("Cancel", icon=":material/delete:"):
+            st.markdown("Stop this curve and delete what it has trained?")
+            st.button(
+                "Delete it", type="primary", key=f"remove_{job.run_id}", on_click=ask, args=(data.remove, job.run_id)
+            )
+
+
+def ask(what: object, run_id: str) -> None:
+    """Do something with a run; when it cannot be done any more, say so."""
+    assert callable(what)
+    try:
+        what(run_id)
+    except data.WinnowError as error:
+        st.toast(str(error), icon=":material/error:")
+
+
+def networks(orders: int, points: int, seeds: int) -> int:
+    """How many networks a curve trains: the full set once for all orders."""
+    return seeds + (points - 1) * orders * seeds
+
+
+def scores_of(view: View) -> list[str]:
+    """Every score that some run of the dataset has."""
+    runs = data.runs(view.at)
+    found = {str(s) for run in runs[runs["kind"] != "psi"]["run_id"] for s in data.catalog(view.at, run)["score"]}
+    return sorted(found - {"random"})
+
+
+def default_orders(scores: Sequence[str], truth_known: bool) -> list[str]:
+    """Random, one good score both ways, and the oracle where it is known."""
+    early = [s for s in scores if s.startswith("el2n@")]
+    best = next((s for s in [*early, "el2n", "aum"] if s in scores), None)
+    return ["random", *([best, f"{best}*"] if best else []), *(["oracle"] if truth_known else [])]
+
+
+def curve_form(view: View) -> None:
+    """What a curve should be, how much work that is, and the button that starts it."""
+    facts, scores = data.dataset_facts(view.at), scores_of(view)
+    if not facts["test"]:
+        st.markdown("A curve needs a test split to measure on, and this set has none.")
+        st.code("winnow ingest NAME --from SOURCE --test-fraction 0.2", language="bash")
+        return
+    known = bool(facts["known"])
+    options = ["random", *(["oracle"] if known else []), *(o for s in scores for o in (s, f"{s}*"))]
+    trained = data.training(view.at, view.run_id)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="curve_form"):
+        orders = st.multiselect(
+            "Prune by",
+            options,
+            default_orders(scores, known),
+            key=f"new_orders_{view.at.dataset}",
+            accept_new_options=True,
+            width="stretch",
+            help="A score prunes the easiest first, with * the hardest. Any order that `winnow psi --orders` takes can be "
+            "typed.",
+        )
+        points = int(
+            st.number_input("Points", 2, 1000, 10, key="new_points", width=110, help="0, 1/points, ... pruned")
+        )
+        seeds = int(st.number_input("Seeds", 1, 100, 2, key="new_seeds", width=110, help="networks at every point"))
+        epochs = int(
+            st.number_input(
+                "Epochs", 1, 10_000, int(trained.get("epochs", 20)), key=f"new_epochs_{view.run_id}", width=110
+            )
+        )
+        words = ["psi", view.at.dataset, "--orders", ",".join(orders), "--points", str(points), "--seeds", str(seeds)]
+        words += ["--epochs", str(epochs)]
+        started: data.Started | None = st.session_state.get(STARTED)
+        busy = not orders or (started is not None and started.running)
+        if st.button("Start", icon=":material/play_arrow:", type="primary", disabled=busy, key="new_start"):
+            start(words)
+            st.rerun()
+    st.caption(
+        f"**{networks(len(orders), points, seeds):,} networks**, from all {facts['train']:,} training samples down to "
+        f"{facts['train'] - (points - 1) * (facts['train'] // points):,}, {epochs} epochs each. The same from a terminal:"
+    )
+    st.code(command_line(words), language="bash")
+
+
+def epoch_mover(view: View) -> None:
+    """How good and how steady a score of one epoch is at each, and the score of another epoch."""
+    trained = data.training(view.at, view.run_id)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        column = st.segmented_control(
+            "Score of one epoch", list(data.EPOCH_COLUMNS), default="el2n", key="epoch_column", required=True
+        )
+        quality = data.epoch_quality(view.at, view.run_id, column)
+        if quality["stability"].notna().sum() < 1:
+            st.caption("This run has recorded fewer than two epochs.")
+            return
+        last = int(quality["epoch"].max())
+        first = min(last, next((int(e) for e in re.findall(r"el2n@(\d+)", " ".join(scores_of(view)))), 5))
+        epoch = st.slider("Epoch", 1, last, first, key=f"epoch_{view.run_id}", width=360)
+        score = f"{data.EPOCH_COLUMNS[column][0]}@{epoch}"
+        options = [word for name, value in trained.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        words = ["run", view.at.dataset, "--scores", score, *options]
+        there = score in scores_of(view)
+        if st.button(f"Compute {score}", disabled=there or not trained, key="epoch_start") and not there:
+            start(words)
+            st.rerun()
+    st.plotly_chart(psi_charts.epoch_chart(quality, column, epoch), config=charts.NO_BAR, key="epoch_chart")
+    here = quality.set_index("epoch").loc[epoch]
+    words = [f"**{score}**"]
+    words += [f"ROC AUC {here['roc_auc']:.3f}"] if pd.notna(here["roc_auc"]) else []
+    words += [f"Spearman {here['stability']:.3f} with epoch {epoch + 1}"] if pd.notna(here["stability"]) else []
+    source = (
+        "It is there: prune by it above." if there else "It is read from the dynamics of this run; nothing is trained."
+    )
+    st.caption(f"{' · '.join(words)}. {source if trained else ''}")

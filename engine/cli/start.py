@@ -1,0 +1,201 @@
+"""Commands that compute: ingest, run, psi, resume, and the demo; and the one that opens the dashboard."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, report, with_options
+from engine.cli.console import duration, print_json, progress_bar, say
+from engine.data.request import IngestSpec
+from engine.errors import WinnowError
+from engine.presets import find_preset
+from engine.spec import PsiSpec, RunSpec, TrainingSpec
+from engine.store.workspace import Workspace
+
+app = typer.Typer()
+
+
+@app.command(cls=DeclaredHelp)
+@with_options(IngestSpec)
+def ingest(
+    name: Annotated[str, typer.Argument(help="Name of the new dataset.")],
+    source: Annotated[str, typer.Option("--from", help="{sources}.")],
+    workspace: Root = None,
+    json: Json = False,
+    **words: Any,
+) -> None:
+    """Read a set of images into the workspace."""
+    from engine.data.ingest import ingest
+
+    given = {option: value for option, value in words.items() if value is not None}
+    spec = IngestSpec(name=name, source=source, **given)
+    at = Workspace.open(workspace, create=True)
+    with progress_bar(f"ingest {name}") as listen:
+        done = ingest(at, spec, lambda stage, n, total: listen(stage, n / max(1, total), None))
+    if json:
+        return print_json(asdict(done))
+    wrong = "" if done.noise_rate is None else f", {done.noise_rate:.1%} of the training labels wrong"
+    skipped = f", {done.skipped} unreadable samples passed over" if done.skipped else ""
+    state = "is there already" if done.existed else f"ingested in {duration(done.seconds)}"
+    say(
+        f"dataset {name}: {done.train:,} training and {done.test:,} test samples of {done.classes} classes"
+        f"{wrong}{skipped}; {state}"
+    )
+
+
+@app.command(cls=DeclaredHelp)
+@with_options(TrainingSpec, RunSpec)
+def run(
+    dataset: Dataset,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A paper's settings (winnow presets lists them); explicit options take precedence."),
+    ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            help="standard (what takes no longer than the training), all, or names separated by commas; el2n@5 is el2n "
+            "after epoch 5. (default: standard)"
+        ),
+    ] = None,
+    device: Device = "auto",
+    cluster: Cluster = "",
+    workspace: Root = None,
+    json: Json = False,
+    **words: Any,
+) -> None:
+    """Train, record the dynamics, score every sample and publish the run. The same command resumes it."""
+    from engine.runs.options import plan_run_from
+
+    at = Workspace.open(workspace)
+    at.require_dataset(dataset)
+    spec = plan_run_from(at, dataset, {**words, "scores": scores, "preset": preset})
+    _describe_preset(preset)
+    _compute(at, spec, device, cluster, json)
+
+
+@app.command(cls=DeclaredHelp)
+@with_options(PsiSpec)
+def psi(
+    dataset: Dataset,
+    orders: Annotated[
+        str | None,
+        typer.Option(
+            help="Separated by commas: a score (its easiest pruned first), a score with * (its hardest first), or one of "
+            "{samplers}. (default: random,el2n,el2n*,oracle)"
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Networks per point. (default: 3)")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the kept samples. (default: as the scores)")] = None,
+    around: Annotated[
+        str | None, typer.Option(metavar="RULE", help="End at twice what a rule flags, such as aum_threshold.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A paper's settings; explicit options take precedence.")] = None,
+    device: Device = "auto",
+    cluster: Cluster = "",
+    workspace: Root = None,
+    json: Json = False,
+    **words: Any,
+) -> None:
+    """Prune by an order, train afresh, test: the data-pruning curve. The same command resumes it."""
+    from engine.runs.options import plan_psi_from
+
+    at = Workspace.open(workspace)
+    at.require_dataset(dataset)
+    given = {"orders": orders, "seeds": seeds, "epochs": epochs, "around": around, "preset": preset}
+    spec = plan_psi_from(at, dataset, {**words, **given})
+    _describe_preset(preset)
+    _compute(at, spec, device, cluster, json)
+
+
+@app.command()
+def resume(
+    run: RunId, device: Device = "auto", cluster: Cluster = "", workspace: Root = None, json: Json = False
+) -> None:
+    """Continue a run that was canceled, interrupted or failed."""
+    from engine.spec import spec_from_json
+
+    at = Workspace.open(workspace)
+    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, cluster, json)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")] = None,
+    workspace: Root = None,
+) -> None:
+    """Open the workspace in a browser, on this machine only. Ctrl-C stops it."""
+    _serve(Workspace.open(workspace), port)
+
+
+@app.command()
+def demo(
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="Compute, but do not start the dashboard.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """From nothing to flagged images in a browser: 1,797 real digits, a fifth of the labels made wrong."""
+    from engine.cli.demo import compute_demo
+
+    at = Workspace.open(workspace, create=True)
+    done = compute_demo(at)
+    if json:
+        print_json(done)
+    if not no_serve:
+        _serve(at, port)
+
+
+def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: bool) -> None:
+    """Compute a run with a progress bar, and print its id."""
+    from engine.runs.compute import compute
+    from engine.store.jobs import fetch_job
+
+    with progress_bar(f"{spec.dataset}") as listen:
+        run_id, existed = compute(workspace, spec, device, listen, cluster)
+    job = fetch_job(workspace, run_id)
+    outcome = "was there already" if existed else "published"
+    report(
+        json,
+        {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
+        f"run {run_id} {outcome}: {job.title}",
+    )
+
+
+def _serve(workspace: Workspace, port: int | None) -> None:
+    """Serve until Ctrl-C or SIGTERM, in a process of its own: the engine never imports the dashboard."""
+    root = str(workspace.root.resolve())
+    # -P: a streamlit.py or an engine.py in the current folder is not what is meant.
+    command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root]
+    command += [] if port is None else ["--port", str(port)]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with subprocess.Popen(command) as process:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=10)
+                process.kill()  # does nothing to a process that has ended
+                return
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if process.returncode == 2:
+        raise typer.Exit(2)  # its own line says why
+    if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT):
+        raise WinnowError(f"the dashboard ended with code {process.returncode}; its messages are above")
+
+
+def _describe_preset(name: str | None) -> None:
+    """Print what a preset is, and what it changes."""
+    if name:
+        found = find_preset(name)
+        say(f"preset {name} ({found.source})" + (f": {found.changes}" if found.changes else ""))

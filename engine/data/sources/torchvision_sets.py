@@ -1,0 +1,85 @@
+"""The classification datasets of torchvision, from files on this machine."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engine.data.parts import Part, Source
+from engine.data.sources.kinds import Named, source
+from engine.errors import SourceError, SpecError, unknown_name
+
+
+def _split(text: str) -> tuple[str, Path]:
+    """The name and the root of torchvision:NAME[:ROOT]."""
+    _, name, root = (text.split(":", 2) + ["data"])[:3]
+    return name, Path(root)
+
+
+def _resolved(text: str) -> str:
+    name, root = _split(text)
+    return f"torchvision:{name}:{root.resolve()}"
+
+
+@source(
+    "torchvision:NAME[:ROOT]",
+    matches=lambda named: named.text.startswith("torchvision:"),
+    priority=30,
+    resolved=_resolved,
+)
+def torchvision_dataset(named: Named) -> Source:
+    """A classification dataset of torchvision from files that are there already: nothing is downloaded."""
+    name, root = _split(named.text)
+    root = root.expanduser()
+    import torchvision.datasets as library
+
+    known = [n for n in library.__all__ if inspect.isclass(getattr(library, n))]
+    if name not in known:
+        raise SpecError(unknown_name("torchvision dataset", name, known))
+    cls = getattr(library, name)
+    accepted = inspect.signature(cls).parameters
+    if "train" in accepted:
+        options: list[dict[str, Any]] = [{"train": True}, {"train": False}]
+    elif "split" in accepted:
+        options = [{"split": "train"}, {"split": "test"}]
+    else:
+        options = [{}]
+    if "root" in accepted:
+        options = [{"root": str(root), **option} for option in options]
+    try:
+        sets = [cls(**option) for option in options]
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError, EOFError) as error:
+        raise SourceError(
+            f"torchvision's {name} cannot be read from {root}: {str(error).splitlines()[0]}; put its files there "
+            f"(torchvision:{name}:ROOT names another place)"
+        ) from error
+    parts = [_torchvision_part(name, data) for data in sets]
+    names = getattr(sets[0], "classes", None) or range(1 + max(int(p.labels.max()) for p in parts))
+    return Source(
+        tuple(str(n[0] if isinstance(n, tuple) else n) for n in names), parts[0], parts[1] if len(parts) > 1 else None
+    )
+
+
+def _torchvision_part(name: str, data: Any) -> Part:
+    targets = next((t for a in ("targets", "labels", "_labels") if (t := getattr(data, a, None)) is not None), None)
+    if targets is None:
+        targets = [data[i][1] for i in range(len(data))]
+    try:
+        labels = np.array([int(t) for t in targets], np.int64)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"torchvision's {name} has no single class label per image; choose another") from error
+    lock = threading.Lock()  # torchvision does not promise that its datasets may be read from several threads
+
+    def load(i: int) -> Image.Image:
+        with lock:
+            image = data[i][0]
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"torchvision's {name} gives {type(image).__name__}, not an image")
+        return image
+
+    return Part(labels, [f"{name}:{i}" for i in range(len(labels))], load)

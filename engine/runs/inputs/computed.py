@@ -1,0 +1,253 @@
+"""The inputs of one run, each computed when a score first reads it and kept for the others; and how one is declared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from engine.data.loader import Samples
+from engine.errors import SpecError
+from engine.features.pretrained import file_hash, load_pretrained, parse_source
+from engine.runs.cluster import HERE, Shared, Tasks
+from engine.scores.gradient import checkpoint_epochs
+from engine.scores.registry import INPUTS, Input, Score, all_scores, declare_input, find_input
+from engine.spec import RunSpec, TrainingSpec
+from engine.store.progress import Reporter
+from engine.store.workspace import Workspace
+from engine.training.kept import load_network
+from engine.training.loop import Normalization, evaluation_pass
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class At(NamedTuple):
+    """One network: a seed, after an epoch (1 .. T)."""
+
+    seed: int
+    epoch: int
+
+
+Key = tuple[str, At | None]
+"""An input, and the network that it is of."""
+
+
+def provides(
+    *,
+    cost: str = "training",
+    heavy: bool = False,
+    from_file: str = "",
+    checkpoints: bool = False,
+    test: bool = False,
+    along: Mapping[str, str] | None = None,
+    seconds: Callable[[RunSpec, int], float] | None = None,
+    check: Callable[[RunSpec, Samples], None] | None = None,
+) -> Callable[[F], F]:
+    """Declare an input: a function (inputs of the run, network) -> value, under its own name.
+
+    The first line of its docstring says what it is, the shape first: "(N, C) logits of one network". The network is
+    an `At`, or None where the input is not of a network trained in this run. The fields are those of
+    `engine.scores.registry.Input`.
+
+    Args: along: other inputs that the function computes with its own, each with what it is. It then returns a tuple:
+          its own value, and theirs in this order
+    """
+
+    def add(function: F) -> F:
+        name = function.__name__
+        what = (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
+        if not what:
+            raise TypeError(f"input {name} has no docstring")
+        for each, meaning in {name: what, **(along or {})}.items():
+            declare_input(
+                Input(
+                    each,
+                    meaning,
+                    cost,
+                    heavy,
+                    from_file,
+                    checkpoints=checkpoints,
+                    test=test,
+                    beside="" if each == name else name,
+                    seconds=seconds,
+                    check=check,
+                    compute=function,
+                )
+            )
+        return function
+
+    return add
+
+
+@dataclass
+class Inputs:
+    """The inputs of one run.
+
+    folder: where the weights are; partial: where finished pieces are kept for a run that is resumed; generator: one
+    for each purpose; tasks: where they are computed; notes: what a reader of the run should know.
+    """
+
+    workspace: Workspace
+    spec: RunSpec
+    samples: Samples
+    test: Samples | None
+    normalization: Normalization
+    folder: Path
+    partial: Path
+    generator: Callable[[str], torch.Generator]
+    progress: Reporter
+    tasks: Tasks = HERE
+    notes: list[str] = field(default_factory=list)
+    _known: dict[Key, Any] = field(default_factory=dict)
+    _along: dict[Key, Any] = field(default_factory=dict)
+    _seconds: dict[Key, float] = field(default_factory=dict)
+    _read: dict[Key, set[Key]] = field(default_factory=dict)
+    _computing: list[Key] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        return self.samples.inputs.device
+
+    @property
+    def training(self) -> TrainingSpec:
+        assert self.spec.training is not None
+        return self.spec.training
+
+    @property
+    def last(self) -> At | None:
+        """The first seed's network at the end of training; None where the features are not of a trained network."""
+        return None if self.spec.features else At(0, self.training.epochs)
+
+    @cached_property
+    def shared_samples(self) -> Shared[Samples]:
+        """The training set where tasks run: held here, so that all cross-validations use it."""
+        return self.tasks.share(self.samples)
+
+    @cached_property
+    def pretrained(self) -> nn.Module:
+        """The network whose features are used instead of the trained one's."""
+        if file_hash(parse_source(self.spec.features)[1]) != self.spec.features_hash:
+            raise SpecError(f"the file of {self.spec.features} has changed since this run was planned; run it again")
+        return load_pretrained(self.spec.features)
+
+    def get(self, name: str, at: At | None = None) -> Any:
+        """One input, of the network `at` where it is a network's. Computed once."""
+        key = _key(name, at)
+        if self._computing:
+            self._read[self._computing[-1]].add(key)
+        if key not in self._known:
+            self._read[key] = set()
+            self._computing.append(key)
+            started, before = time.perf_counter(), sum(self._seconds.values())
+            self._known[key] = self._compute(find_input(name), at)
+            self._computing.pop()
+            others = sum(self._seconds.values()) - before
+            self._seconds[key] = time.perf_counter() - started - others
+        return self._known[key]
+
+    def _compute(self, declared: Input, at: At | None) -> Any:
+        if declared.beside:
+            self.get(declared.beside, at)
+            return self._along[_key(declared.name, at)]
+        if declared.compute is None:
+            raise TypeError(f"input {declared.name} is not computed for a run: no function provides it")
+        value = declared.compute(self, at)
+        along = _along_with(declared.name)
+        if not along:
+            return value
+        own, *others = value
+        self._along.update(zip((_key(name, at) for name in along), others, strict=True))
+        return own
+
+    def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
+        """Everything a score and its rule read, in one seed, but for the recorded dynamics."""
+        at, own = self._place(found, seed), {"generator": self.generator(found.name)}
+        names = [name for name in found.all_inputs if not find_input(name).dynamics]
+        return {name: own[name] if name in own else self.get(name, at) for name in names}
+
+    def seconds_of(self, found: Score, seed: int = 0) -> float:
+        """What the inputs of a score took, those that it shares with others included, the training not."""
+        at = self._place(found, seed)
+        left = [_key(name, at) for name in found.all_inputs]
+        counted: set[Key] = set()
+        while left:
+            key = left.pop()
+            if key not in counted:
+                counted.add(key)
+                left += self._read.get(key, ())
+        return sum(self._seconds.get(key, 0.0) for key in counted)
+
+    def _place(self, found: Score, seed: int) -> At | None:
+        return At(seed, found.at(self.training.epochs)) if needs_training(found, self.spec) else None
+
+    def network(self, at: At) -> nn.Module:
+        """The trained network, on the run's device, in evaluation mode."""
+        shape = tuple(self.samples.inputs.shape[1:])
+        return load_network(self.folder, self.training, shape, self.samples.classes, at.seed, at.epoch, self.device)
+
+    def passed(self, samples: Samples, at: At, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+        """function(network, batch of inputs) over all samples, in order and in evaluation mode, float32 on the CPU."""
+        parts = evaluation_pass(
+            self.network(at), samples, self.normalization, function, heartbeat=self.progress.heartbeat
+        )
+        return torch.cat([values.float().cpu() for _, values in parts])
+
+    def validation(self) -> Samples:
+        """The test split; SpecError where there is none."""
+        return require_test(self.spec, self.test)
+
+
+def _key(name: str, at: At | None) -> Key:
+    return name, at if find_input(name).cost == "training" else None
+
+
+def _along_with(name: str) -> list[str]:
+    """The inputs that another one's function computes with its own, in the order in which they are declared."""
+    return [declared.name for declared in INPUTS.values() if declared.beside == name]
+
+
+def needs_training(found: Score, spec: RunSpec) -> bool:
+    """Whether a score needs a network trained in this run."""
+    files = {declared.from_file for declared in found.declared} - {""}
+    return found.trains({option for option in files if getattr(spec, option)})
+
+
+def required_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, int]:
+    """The epochs whose weights these scores read, and of how many seeds.
+
+    The last one of the first seed is always among them: neighbors, the map and the samplers read it.
+    """
+    required = {training.epochs: 1}
+    for found in scores:
+        if found.needs_training and not found.over_dynamics:
+            read = {found.at(training.epochs): training.seeds if found.every_seed else 1}
+            if any(declared.checkpoints for declared in found.declared):
+                read = dict.fromkeys(checkpoint_epochs(training.epochs), 1) | read
+            for epoch, seeds in read.items():
+                required[epoch] = max(required.get(epoch, 0), seeds)
+    return required
+
+
+def kept_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, int]:
+    """The epochs whose weights a training keeps, and of how many seeds.
+
+    They are those that the scores of this run read, those that any score of the catalog reads, so that one training
+    serves all of them later, and the last one of every seed.
+    """
+    return required_epochs((*scores, *all_scores().values()), training) | {training.epochs: training.seeds}
+
+
+def require_test(spec: RunSpec, test: Samples | None) -> Samples:
+    """The test split; SpecError where the dataset has none."""
+    if test is None or not len(test):
+        raise SpecError(
+            f"dataset '{spec.dataset}' has no test split to validate against; ingest it with --test or "
+            "--test-fraction, or leave out the scores that need one (winnow scores lists them)"
+        )
+    return test

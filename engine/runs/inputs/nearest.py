@@ -1,0 +1,39 @@
+"""The nearest neighbors of each sample, by cosine of its features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engine.data.loader import Samples
+from engine.errors import ScoreInputError
+from engine.features.neighbors import block_rows, checked_rows, search_rows
+from engine.runs.cluster import Report, map_tasks
+from engine.runs.inputs.computed import At, Inputs, provides
+from engine.spec import RunSpec
+
+DEFAULT_NEIGHBORS = 15
+"""K of the neighborhood scores in a run that stores no neighbors of its own (10 to 15 is ROP's plateau)."""
+
+
+def check_neighbors(spec: RunSpec, samples: Samples) -> None:
+    """Raise ScoreInputError where a sample has fewer others than neighbors are wanted."""
+    k, n = spec.neighbors or DEFAULT_NEIGHBORS, len(samples)
+    if k >= n:
+        raise ScoreInputError(f"--neighbors is {k}; this dataset has {n} training samples, so allowed: 1 to {n - 1}")
+
+
+@provides(from_file="features", check=check_neighbors, along={"similarities": "(N, K) their cosines, -1..1"})
+def neighbor_ids(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
+    """(N, K) int64 nearest other samples by cosine of the features, nearest first."""
+    k = run.spec.neighbors or DEFAULT_NEIGHBORS
+    unit = checked_rows(run.get("features", at).to(run.device), k)
+    ranges = [(k, first, last) for first, last in run.tasks.ranges(len(unit), block_rows(len(unit)))]
+    ids, similarities = (
+        torch.cat(parts) for parts in zip(*map_tasks(run.tasks, _search, unit, ranges, run.progress), strict=True)
+    )
+    return ids.cpu(), similarities.cpu()
+
+
+def _search(unit: Tensor, part: tuple[int, int, int], report: Report) -> tuple[Tensor, Tensor]:
+    return search_rows(unit, *part, lambda done, total: report(done / total))

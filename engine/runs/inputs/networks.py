@@ -1,0 +1,115 @@
+"""Inputs of a trained network: what it gives for the samples, its last layer, gradients of its loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engine.data.loader import Samples, to_float
+from engine.features.penultimate import compute_features, head_of
+from engine.features.pretrained import compute_pretrained_features
+from engine.runs.inputs.computed import At, Inputs, provides
+from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
+from engine.spec import RunSpec
+from engine.store.tensors import load_tensors
+from engine.training.loop import learning_rate
+
+GRADIENT_ROWS = 1024
+"""Samples whose inputs are turned into floats at a time for their gradients."""
+
+
+@provides()
+def logits(run: Inputs, at: At) -> Tensor:
+    """(N, C) logits of one network at one epoch."""
+    return run.passed(run.samples, at, lambda network, inputs: network(inputs))
+
+
+@provides()
+def probs(run: Inputs, at: At) -> Tensor:
+    """(N, C) softmax of the logits."""
+    return torch.softmax(run.get("logits", at), 1)
+
+
+@provides(from_file="features")
+def features(run: Inputs, at: At | None) -> Tensor:
+    """(N, D) penultimate features of one network at one epoch."""
+    return _pretrained(run, run.samples) if at is None else network_features(run, at)
+
+
+@provides(from_file="features", test=True)
+def validation_features(run: Inputs, at: At | None) -> Tensor:
+    """(M, D) features of the test split in the same network."""
+    samples = run.validation()
+    return _pretrained(run, samples) if at is None else run.passed(samples, at, compute_features)
+
+
+def network_features(run: Inputs, at: At) -> Tensor:
+    """Penultimate features of a network of the training itself."""
+    if at == At(0, run.training.epochs) and (found := load_tensors(run.folder / "features.safetensors")):
+        return torch.from_numpy(found[0]["features"])
+    return run.passed(run.samples, at, compute_features)
+
+
+def _pretrained(run: Inputs, samples: Samples) -> Tensor:
+    return compute_pretrained_features(run.pretrained, samples, run.progress.heartbeat)
+
+
+@provides()
+def head_weight(run: Inputs, at: At) -> Tensor:
+    """(C, D) weight of the network's last linear layer."""
+    return head_of(run.network(at)).weight.detach().float().cpu()
+
+
+@provides()
+def head_bias(run: Inputs, at: At) -> Tensor:
+    """(C,) bias of the network's last linear layer, zeros where it has none."""
+    head = head_of(run.network(at))
+    return torch.zeros(head.out_features) if head.bias is None else head.bias.detach().float().cpu()
+
+
+def _gradient_seconds(spec: RunSpec, n: int) -> float:
+    return spec.training.seeds * n * 1e-3 if spec.training else 0.0
+
+
+@provides(heavy=True, seconds=_gradient_seconds)
+def gradient_norms(run: Inputs, at: At) -> Tensor:
+    """(N,) norm of each sample's loss gradient in one network at one epoch."""
+    network, samples, scale = run.network(at), run.samples, run.normalization
+    parts = []
+    for start in range(0, len(samples), GRADIENT_ROWS):
+        rows = slice(start, start + GRADIENT_ROWS)
+        inputs = to_float(samples.inputs[rows], scale.mean, scale.std)
+        norms = compute_gradient_norms(network, inputs, samples.labels[rows], run.progress.heartbeat)
+        parts.append(norms.cpu())
+        run.progress.step(start, len(samples))
+    return torch.cat(parts)
+
+
+@provides(
+    checkpoints=True,
+    along={
+        "checkpoint_squares": "(E, N) squared norms of its features at them",
+        "checkpoint_rates": "(E,) learning rates at them",
+    },
+)
+def checkpoint_probs(run: Inputs, at: At) -> tuple[Tensor, Tensor, Tensor]:
+    """(E, N, C) softmax output of one network at some epochs."""
+    epochs = checkpoint_epochs(run.training.epochs)
+    places = [At(0, epoch) for epoch in epochs]
+    rates = [learning_rate(run.training, epoch / run.training.epochs) for epoch in epochs]
+    squares = torch.stack([features(run, place).square().sum(1) for place in places])
+    return torch.stack([run.get("probs", place) for place in places]), squares, torch.tensor(rates)
+
+
+@provides(checkpoints=True, test=True)
+def validation_influence(run: Inputs, at: At) -> Tensor:
+    """(N,) mean over the test split of the influence on its losses."""
+    samples, total = run.validation(), torch.zeros(len(run.samples))
+    truth, own = samples.labels.cpu(), run.samples.labels.cpu()
+    for epoch in checkpoint_epochs(run.training.epochs):
+        rate, place = learning_rate(run.training, epoch / run.training.epochs), At(0, epoch)
+        if rate:
+            others = run.passed(samples, place, lambda network, inputs: network(inputs)).softmax(1)
+            rows = validation_features(run, place)
+            total += rate * compute_influence(run.get("probs", place), features(run, place), own, others, rows, truth)
+    return total

@@ -1,0 +1,125 @@
+"""From the options of a command, by name and only those that were given, to the spec that they describe.
+
+The command line, the pages and the Python API all plan through here, so that the same options give the same run.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from os import PathLike, fspath
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import torch
+
+from engine.data.request import IngestSpec
+from engine.errors import SpecError, unknown_name
+from engine.presets import curve_settings, find_preset
+from engine.runs.planning import plan_run
+from engine.runs.psi import plan_psi
+from engine.selection.names import split_orders
+from engine.spec import LEARNING_RATE, PsiSpec, RunSpec, TrainingSpec, options_of
+from engine.store.workspace import Workspace
+from engine.training.models import draws_while_training
+
+Options = Mapping[str, Any]
+
+
+def plan_ingest_from(name: str, source: str | PathLike[str], options: Options) -> IngestSpec:
+    """The spec of `winnow ingest NAME --from SOURCE` with the options that were given.
+
+    Raises: SpecError for an unknown option, or a value that an option cannot take
+    """
+    return IngestSpec(name=name, source=_read("from", source, str), **_given("ingest", options, _types(IngestSpec)))
+
+
+def plan_run_from(workspace: Workspace, dataset: str, options: Options) -> RunSpec:
+    """The spec of `winnow run DATASET` with the options that were given.
+
+    Args:   options: preset, scores (names separated by commas, or a sequence of them), and the options of TrainingSpec
+            and RunSpec; what is None was not given
+    Raises: SpecError for an unknown option or name, or a value that an option cannot take
+    """
+    of_training = _types(TrainingSpec)
+    allowed = {"preset": str, "scores": Sequence[str], **of_training, **_types(RunSpec)}
+    given = _given("run", options, allowed, ("device", "cluster"))
+    workspace.require_dataset(dataset)
+    preset = find_preset(given.pop("preset")) if given.get("preset") else None
+    scores = given.pop("scores", preset.scores if preset else "standard")
+    typed = {name: given.pop(name) for name in of_training if name in given}
+    training = (asdict(preset.training) if preset else {}) | typed
+    if "optimizer" in typed and "lr" not in typed:
+        training["lr"] = LEARNING_RATE.get(typed["optimizer"], 0.1)
+    if "seeds" in training:
+        logit_seeds = training.get("logit_seeds", TrainingSpec.logit_seeds)
+        training["logit_seeds"] = min(logit_seeds, max(0, training["seeds"]))
+    if "threads" not in typed and draws_while_training(training.get("model", TrainingSpec.model)):
+        training["threads"] = torch.get_num_threads()  # it is trained alone, so the other threads would be idle
+    return plan_run(workspace, dataset, _names(scores), TrainingSpec(**training), **given)
+
+
+def plan_psi_from(workspace: Workspace, dataset: str, options: Options) -> PsiSpec:
+    """The spec of `winnow psi DATASET` with the options that were given.
+
+    Args:   options: those of PsiSpec, and preset, orders (one text or a sequence of names), seeds, epochs and around
+    Raises: SpecError for an unknown option, preset or order, or a value that an option cannot take
+    """
+    others = {"preset": str, "orders": Sequence[str], "seeds": int, "epochs": int, "around": str}
+    given = _given("psi", options, {**_types(PsiSpec), **others}, ("device", "cluster"))
+    workspace.require_dataset(dataset)
+    if "orders" in given:
+        given["orders"] = split_orders(",".join(_names(given["orders"])))
+    curve = {name: given.pop(name) for name in ("orders", "points", "seeds", "steps") if name in given}
+    settings = curve_settings(given.pop("preset", None) or None, given.get("window", False), **curve)
+    return plan_psi(workspace, dataset, **given, **settings)
+
+
+def _types(spec: type[Any]) -> dict[str, Any]:
+    """The types of a spec's options by name."""
+    hints = get_type_hints(spec)
+    return {name: hints[name] for name in options_of(spec)}
+
+
+def _given(command: str, options: Options, allowed: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
+    """The options that are not None, each of the type it needs.
+
+    others: what the caller takes itself, so that a misspelled one is recognized too
+    """
+    for name in options:
+        if name not in allowed:
+            hint = f"winnow {command} --help lists them"
+            raise SpecError(unknown_name(f"option of {command}", name, [*allowed, *others, "progress"], hint))
+    return {name: _read(name, value, allowed[name]) for name, value in options.items() if value is not None}
+
+
+def _read(name: str, value: Any, hint: Any) -> Any:
+    """A value as the type of its option; numbers of numpy become Python's own, which a spec's hash can hold."""
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(one for one in get_args(hint) if one is not NoneType)
+    if get_origin(hint) is Sequence:
+        if isinstance(value, str) or (isinstance(value, Iterable) and all(isinstance(one, str) for one in value)):
+            return value if isinstance(value, str) else tuple(value)
+        raise SpecError(f"{name} is {value!r}; allowed: names separated by commas, or a list of names")
+    if get_origin(hint) is Literal or hint is str:
+        if isinstance(value, (str, PathLike)):
+            return fspath(value)
+        raise SpecError(f"{name} is {value!r}; allowed: a text")
+    try:
+        if hint is bool and value in (False, True):
+            return bool(value)
+        if hint is int and not isinstance(value, bool):
+            return operator.index(value)
+        if hint is float and not isinstance(value, (bool, str)):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    kind = {bool: "True or False", int: "a whole number", float: "a number"}[hint]
+    raise SpecError(f"{name} is {value!r}; allowed: {kind}")
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    """Names separated by commas, or a sequence of such texts, as a list."""
+    texts = [given] if isinstance(given, str) else given
+    return [name for text in texts for part in text.split(",") if (name := part.strip())]

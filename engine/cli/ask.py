@@ -1,4 +1,4 @@
-"""Commands that ask what runs have published, and take it along."""
+"""Commands that read what runs have published, and export it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRINTED_ROWS = 10_000
 @app.command()
 def scores(
     dataset: Annotated[
-        str | None, typer.Option(help="Tell the seconds that each score took on this dataset, its inputs included.")
+        str | None, typer.Option(help="List the seconds that each score took on this dataset, its inputs included.")
     ] = None,
     workspace: Root = None,
     json: Json = False,
@@ -74,7 +74,7 @@ def evaluate(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Tell how well scores and rules find the mislabeled, where the truth is known; the best first."""
+    """List how well scores and rules find mislabeled samples, where the true labels are known; the best first."""
     from engine.queries.connection import connected
     from engine.queries.summaries import fetch_evaluation
 
@@ -87,7 +87,7 @@ def evaluate(
     if json:
         return print_json({"metrics": rows})
     if not rows:
-        return say(f"nothing to tell: no run of {dataset} has scores, or no label of it is known to be wrong")
+        return say(f"no metrics: no run of {dataset} has scores, or no label of it is known to be wrong")
     of_scores = [
         "name",
         "roc_auc",
@@ -141,7 +141,7 @@ def velocity(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Tell, and keep, how fast the tangent kernel of each decile of a score turned in training the first network."""
+    """Measure and store how fast the tangent kernel of each decile of a score changes while the first network trains."""
     from engine.queries.connection import connected, latest_run
     from engine.runs.velocity import velocity_by_decile
 

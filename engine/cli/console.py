@@ -51,7 +51,7 @@ def records(frame: Any) -> list[dict[str, Any]]:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: 0.4 s, 12 s, 3:05, 1:02:03."""
+    """Seconds as they are shown: 0.4 s, 12 s, 3:05, 1:02:03."""
     if seconds is None:
         return ""
     if seconds < 60:

@@ -23,7 +23,7 @@ EPOCH_COLUMNS = {
 """Columns of the dynamics that are a score at every epoch: the score, which takes @epoch, and what high means."""
 
 JUDGED_SAMPLES = 20_000
-"""Samples that are enough to tell the quality of a score at every epoch; of larger sets every k-th is taken."""
+"""Samples that are enough to measure the quality of a score at every epoch; of larger sets every k-th is taken."""
 
 
 def fetch_kept_sets(
@@ -131,7 +131,7 @@ def fetch_psi_journal(workspace: Workspace, run_id: str) -> pd.DataFrame:
 
 
 def fetch_orders(names: Iterable[str]) -> pd.DataFrame:
-    """What the names of orders say: order, score, reversed, sampler, options (JSON), as in the view `psi`."""
+    """The parts of the names of orders: order, score, reversed, sampler, options (JSON), as in the view `psi`."""
     with duckdb.connect() as connection:
         source = '(SELECT unnest($names::VARCHAR[]) AS "order")'
         columns = {name: RESULT_TABLES["psi"][name] for name in ("order", *DERIVED["psi"])}

@@ -188,7 +188,7 @@ def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, samp
 
 
 def fetch_sample_flags(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
-    """rule, score (that the rule looks at), flagged, threshold, value (held against it) of one sample."""
+    """rule, score (that the rule looks at), flagged, threshold, value (compared with it) of one sample."""
     return fetch_sql(
         connection,
         "SELECT rule, score, flagged, threshold, value FROM flags WHERE run_id = ? AND sample_id = ? ORDER BY rule",

@@ -58,7 +58,7 @@ def _check_manifest(published: Path, path: Path) -> None:
     listed = files.get(path.name) if isinstance(files, dict) else None
     size = number(listed.get("bytes"), -1) if isinstance(listed, dict) else -1
     if path.is_file() and path.stat().st_size != size:
-        raise StorageError(f"{path} has {path.stat().st_size:,} bytes, its manifest says {size:,.0f}; it is damaged")
+        raise StorageError(f"{path} has {path.stat().st_size:,} bytes, {size:,.0f} in its manifest; it is damaged")
 
 
 def _tables(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, Columns]:

@@ -43,13 +43,13 @@ WRITERS: dict[str, Writer] = {}
 def writer(name: str, *, title: str, media_type: str = "application/octet-stream") -> Callable[[Write], Write]:
     """Declare a function (frame, file) as the writer of a format. The frame has at least the column sample_id.
 
-    The first line of its docstring says what the file holds: the help of --format and the page read it.
+    The first line of its docstring, what the file holds, is shown in the help of --format and on the page.
     """
 
     def declare(function: Write) -> Write:
         holds = (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
         if name in WRITERS or not holds:
-            raise ValueError(f"format '{name}' is declared twice, or says nowhere what it holds")
+            raise ValueError(f"format '{name}' is declared twice or has no docstring")
         WRITERS[name] = Writer(name, title, holds, media_type, function)
         return function
 

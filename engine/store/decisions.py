@@ -129,7 +129,7 @@ def undo(workspace: Workspace, dataset: str) -> int | None:
 
 
 def carry_over(workspace: Workspace) -> None:
-    """Key a log of version 0.1 by the content of its images, if there is one; before a dataset is removed, say."""
+    """Key a log of version 0.1 by the content of its images, if there is one. Called before a dataset is removed."""
     if _path(workspace).exists():
         _write(workspace, lambda connection: None)
 

@@ -1,8 +1,8 @@
-"""Runs as processes: starting them, who computes what, how far it is, and asking it to stop. No torch.
+"""Runs as processes: starting them, who computes what, how far it is, and stopping them. No torch.
 
-A run's folder says everything: a lock that the system holds for the process that computes it, a journal that
-grows, and a file `cancel` that asks it to stop. So any process, on this machine or on one that shares the disk,
-can look or ask, and a killed process leaves nothing that looks alive.
+A run's folder holds its whole state: a lock that the system holds for the process that computes it, a journal that
+grows, and a file `cancel` that requests a stop. So any process, on this machine or on one that shares the disk,
+can look or stop it, and a killed process leaves nothing that looks alive.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Job:
 
 
 def fetch_job(workspace: Workspace, run_id: str) -> Job:
-    """How far a run is. One that is broken, or of other data than its dataset, is `unreadable`; its message says why."""
+    """How far a run is. One that is broken, or of other data than its dataset, is `unreadable`, with the reason as its message."""
     try:
         return _job(workspace, workspace.read_record(run_id))
     except StorageError as error:
@@ -105,7 +105,7 @@ def fetch_jobs(workspace: Workspace, dataset: str | None = None) -> list[Job]:
 
 
 def cancel(workspace: Workspace, run_id: str) -> None:
-    """Ask a running run to stop; it keeps what it has done. SpecError when it is not running."""
+    """Request a running run to stop; it keeps what it has done. SpecError when it is not running."""
     job = fetch_job(workspace, run_id)
     if job.state != "running":
         raise SpecError(f"run {run_id} is {job.state}, not running; winnow runs lists them")
@@ -158,7 +158,7 @@ class Started:
         return None
 
     def message(self) -> str:
-        """Why it ended without a result: the last line it wrote; "" when it ended well or was asked to stop."""
+        """Why it ended without a result: the last line it wrote; "" when it ended well or was stopped."""
         if self.process.poll() in (None, 0, 130):
             return ""
         lines = [line for line in self.output.read_text(errors="replace").splitlines() if line.strip()]
@@ -168,7 +168,7 @@ class Started:
 def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
     """Start `winnow WORDS` on a workspace as a process that outlives this one and its terminal.
 
-    What it says goes to jobs/ in the workspace, of which the latest files are kept.
+    Its output goes to jobs/ in the workspace, of which the latest files are kept.
     """
     folder = workspace.root / "jobs"
     with storage_errors("the output of a job", folder):

@@ -19,10 +19,10 @@ class Reporter(Protocol):
     """What long work reports to: `Progress`, or one part of one of its stages."""
 
     def step(self, done: float, total: float, detail: str = "") -> None:
-        """Report done of total; Cancelled when somebody asked to stop."""
+        """Report done of total; Cancelled when the run is to stop."""
 
     def heartbeat(self) -> None:
-        """Raise Cancelled when somebody asked to stop."""
+        """Raise Cancelled when the run is to stop."""
 
     def stop(self, stopped: bool = True) -> None:
         """Make every thread that reports here stop at its next heartbeat, or let them go on."""
@@ -58,7 +58,7 @@ class Progress:
         self.step(0, 1)
 
     def resumed(self, name: str, fraction: float) -> None:
-        """Say that this share of a stage was done by an earlier attempt: it says nothing about speed."""
+        """Take this share of a stage as done by an earlier attempt: it counts for nothing in the estimate of time."""
         self._skipped = self.weights.get(name, 0.0) * fraction
 
     def step(self, done: float, total: float, detail: str = "") -> None:
@@ -97,7 +97,7 @@ class Progress:
         self._stopped = stopped
 
     def heartbeat(self) -> None:
-        """Raise Cancelled when somebody asked for it; looks at the disk a few times a second at most."""
+        """Raise Cancelled when the run is to stop; reads the disk a few times a second at most."""
         if self._stopped:
             raise Cancelled()
         now = time.monotonic()
@@ -105,7 +105,7 @@ class Progress:
             return
         self._last_heartbeat = now
         if (self.folder / "cancel").exists():
-            self._journal(now)  # what was cancelled tells how far it had come
+            self._journal(now)  # so that a cancelled run shows how far it came
             raise Cancelled()
 
 

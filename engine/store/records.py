@@ -1,4 +1,4 @@
-"""What a run's folder and a dataset's file say of themselves, checked, so that one broken of them stops no other."""
+"""Reading a run's record and a dataset's facts, checked, so that one broken run or file stops no other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunRecord:
 
 
 def load_record(run_id: str, path: Path) -> RunRecord:
-    """The record in a run's spec.json; StorageError that says what is wrong with it and what to do."""
+    """The record in a run's spec.json; StorageError that names what is wrong with it and what to do."""
     try:
         content = read_json(path)
     except StorageError as error:
@@ -68,7 +68,7 @@ def load_record(run_id: str, path: Path) -> RunRecord:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a dataset file says of itself. created_at: UTC; samples: of both splits."""
+    """What identifies the data in a dataset file. created_at: UTC; samples: count over both splits."""
 
     fingerprint: str
     created_at: datetime

@@ -51,7 +51,7 @@ def one_line(error: Exception) -> str:
 def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Refuse everything but one statement that reads: SELECT (WITH, FROM, VALUES), DESCRIBE, SHOW, EXPLAIN of one.
 
-    Raises: SpecError that says what was given and what is allowed; for a mistake in the SQL, DuckDB's words
+    Raises: SpecError with what was given and what is allowed; for a mistake in the SQL, DuckDB's words
     """
     types = _types(connection, sql)
     if types == [duckdb.StatementType.EXPLAIN]:
@@ -121,11 +121,11 @@ def _limited(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None
         yield
     except (duckdb.InterruptException, TimeoutError) as error:
         raise WinnowError(
-            f"the query took longer than {seconds:g} seconds; ask for less, such as one run (WHERE run_id = ...)"
+            f"the query took longer than {seconds:g} seconds; select less, such as one run (WHERE run_id = ...)"
         ) from error
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise WinnowError(
-            "the query needs more than 2 GB of memory; ask for fewer rows or columns, or aggregate"
+            "the query needs more than 2 GB of memory; select fewer rows or columns, or aggregate"
         ) from error
     except duckdb.TransactionException as error:
         raise SpecError(f"the query would write; allowed: {_ALLOWED}") from error

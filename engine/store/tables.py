@@ -1,6 +1,6 @@
 """The tables in a dataset file and in a results file, as data: what is created, and what a reader may expect.
 
-A column that is added here is NULL in the views over older files, unless DERIVED says what stands for it there.
+A column that is added here is NULL in the views over older files, unless DERIVED has an expression for it.
 """
 
 from __future__ import annotations

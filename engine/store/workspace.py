@@ -1,15 +1,15 @@
-"""The workspace on disk: its paths, what its runs say of themselves, and publishing (renames: engine/store/atomic.py).
+"""The workspace on disk: its paths, the records of its runs, and publishing (renames: engine/store/atomic.py).
 
 workspace/
   winnow.json                   the format of the workspace
   datasets/<name>.duckdb        immutable, published by ingest
-  runs/<run_id>/spec.json       what was asked
+  runs/<run_id>/spec.json       its options, versions and device
                 journal.jsonl   append-only while running
                 partial/         checkpoints and growing dynamics, gone when published
                 lock            held by the process that computes the run
                 published/      appears whole, by one rename, and never changes
                 velocity-*.json  what `winnow velocity` found
-  jobs/                         what the commands said that the dashboard started
+  jobs/                         output of the commands that the dashboard started
   decisions.duckdb              the only mutable database
 """
 
@@ -37,7 +37,7 @@ DEFAULT_ROOT = "winnow-workspace"
 
 
 def default_root(given: Path | None = None) -> Path:
-    """The workspace asked for, else WINNOW_WORKSPACE, else ./winnow-workspace."""
+    """The given workspace, else WINNOW_WORKSPACE, else ./winnow-workspace."""
     return given or Path(os.environ.get("WINNOW_WORKSPACE") or DEFAULT_ROOT)
 
 
@@ -136,7 +136,7 @@ class Workspace:
         return [record.run_id for record in self.read_records()[0] if self.is_published(record.run_id)]
 
     def read_record(self, run_id: str) -> RunRecord:
-        """What a run was asked, where it was computed and when; StorageError when its spec.json is broken."""
+        """The options of a run, where it was computed and when; StorageError when its spec.json is broken."""
         return load_record(run_id, self.run_dir(run_id) / "spec.json")
 
     def read_records(self) -> tuple[list[RunRecord], dict[str, str]]:

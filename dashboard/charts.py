@@ -156,7 +156,7 @@ def histogram_chart(
 ) -> go.Figure:
     """A score's distribution, the mislabeled apart from the clean where the truth is known, with threshold lines.
 
-    Args: bins with left, right, clean, mislabelled, unknown (samples)
+    Args: bins with left, right, clean, mislabeled, unknown (samples)
     """
     sides = ("easier", "harder") if higher_means == "harder" else ("harder", "easier")
     figure = new_figure(380, x=f"← {sides[0]}     <b>{score}</b>     {sides[1]} →", y="samples", legend=True, top=36)
@@ -164,7 +164,7 @@ def histogram_chart(
     for column, name, color in (
         ("unknown", "truth unknown", GRAY),
         ("clean", "clean", BLUE),
-        ("mislabelled", "mislabeled", VERMILION),
+        ("mislabeled", "mislabeled", VERMILION),
     ):
         if bins[column].sum() == 0:
             continue

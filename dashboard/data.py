@@ -23,11 +23,12 @@ from engine.errors import WinnowError
 from engine.queries import connection, paper, pruned, samples, summaries, writers
 from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
 from engine.queries.samples import Filter, Ids
+from engine.queries.writers import WRITERS, export_bytes
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace, default_root
 
-__all__ = ["EPOCH_COLUMNS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError"]
+__all__ = ["EPOCH_COLUMNS", "WRITERS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError", "export_bytes"]
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,8 @@ def class_names(at: Snapshot) -> list[str]:
     return [str(name) for name in classes(at)["class_name"]]
 
 
-def noise_matrix(at: Snapshot) -> pd.DataFrame:
-    return _frame(_few(at, "fetch_noise_matrix"))
+def transition_matrix(at: Snapshot) -> pd.DataFrame:
+    return _frame(_few(at, "fetch_transition_matrix"))
 
 
 def runs(at: Snapshot) -> pd.DataFrame:
@@ -313,6 +314,7 @@ def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
 
 
 def export(at: Snapshot, where: str) -> pd.DataFrame:
+    """The training samples that meet a condition, as `winnow export` writes them."""
     return _frame(_many(at, "fetch_selected", where))
 
 

@@ -37,14 +37,15 @@ def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.Data
             parts.append(f"In {share} {span} the networks preferred {preferred}.")
     values = dict(zip(scores["score"], scores["value"], strict=True))
     for flag in charts.rows(flags):
-        score = max((s for s in values if str(flag.rule).startswith(s)), key=len, default=None)
-        if score is None:
+        if flag.score not in values:
             parts.append(f"{plain(flag.rule)} {'flags it' if flag.flagged else 'does not flag it'}.")
             continue
         value, threshold = flag.value, flag.threshold
         side = "below" if value < threshold else "above" if value > threshold else "at"
         verdict = "flagged" if flag.flagged else "not flagged"
-        parts.append(f"Its {plain(score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**.")
+        parts.append(
+            f"Its {plain(flag.score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**."
+        )
     return " ".join(parts)
 
 

@@ -242,7 +242,7 @@ class Dataset:
     def evaluate(self, run: str | Run | None = None) -> pd.DataFrame:
         """How well scores and rules find the mislabeled, where the truth is known; the best first.
 
-        Columns: run_id, name, kind (score or rule), and shares 0..1: roc_auc, average_precision, precision_at_95, ... of
+        Columns: run_id, name, kind (score or rule), and shares 0..1: roc_auc, average_precision, precision_at_recall_95, ... of
         a score, flagged_share, precision, recall of a rule. None = of all runs.
         """
         from engine.queries.connection import connected

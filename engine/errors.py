@@ -5,7 +5,7 @@ WinnowError                     expected: the CLI prints the message and exits 2
 |-- SourceError                 what should be read is missing or malformed
 |   `-- BadSampleError          one image, row or file of a source; --skip-bad passes over it
 |-- ClusterError                the cluster does not answer, lacks what is needed, or could not compute a task
-|-- ScoreInputError             tensors that a score, sampler or neighbour search cannot take
+|-- ScoreInputError             tensors that a score, sampler or neighbor search cannot take
 `-- WorkspaceError              the workspace cannot read or write what is needed
     |-- NotFoundError           no such dataset or run
     |-- BusyError               another process holds what is needed

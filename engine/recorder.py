@@ -91,7 +91,7 @@ class Recorder:
             ./winnow-workspace
         dataset: the ingested dataset; sample_ids are its ids, 0 .. N-1 for the training samples
         name: what the run is called
-        observe: "train" when the logits are those of the training pass, "eval" for a clean pass after it
+        observe: "train" when the logits are those of the training pass, "eval" for a evaluation pass after it
         keep_logits: whether the first network's full logits are kept (C <= 100)
         outputs: what `log` is given: "logits"; "probs", the softmax of them; or "log_probs", its logarithm
     Raises:

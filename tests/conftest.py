@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `winnow` itself does; read when torch is imported
+
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,15 +55,42 @@ def noisy(request: pytest.FixtureRequest) -> tuple[Path, str]:
     return request.getfixturevalue("old_workspace"), "noisy"
 
 
-@pytest.fixture
-def small_workspace(tmp_path: Path) -> Workspace:
-    """A workspace of a test's own: `small`, 200 digits with 20 % symmetric noise, and no run."""
-    workspace = Workspace.open(tmp_path / "workspace", create=True)
+@pytest.fixture(scope="session")
+def small_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `small_workspace` is a copy of. Read only."""
+    root = tmp_path_factory.mktemp("small") / "workspace"
+    workspace = Workspace.open(root, create=True)
     ingest(workspace, IngestSpec(name="small", source="digits", limit=200, noise="symmetric:0.2"))
-    return workspace
+    return root
 
 
 @pytest.fixture
+def small_workspace(small_original: Path, tmp_path: Path) -> Workspace:
+    """A workspace of a test's own: `small`, 200 digits with 20 % symmetric noise, and no run."""
+    shutil.copytree(small_original, tmp_path / "workspace")
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def scored_original(
+    small_original: Path, small_training: Callable[..., TrainingSpec], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What `scored_workspace` is a copy of. Read only."""
+    root = tmp_path_factory.mktemp("scored") / "workspace"
+    shutil.copytree(small_original, root)
+    workspace = Workspace.open(root)
+    compute(workspace, plan_run(workspace, "small", ["aum", "el2n@2"], small_training()), "cpu")
+    return root
+
+
+@pytest.fixture
+def scored_workspace(scored_original: Path, tmp_path: Path) -> Workspace:
+    """`small_workspace` with a run of the scores aum and el2n@2."""
+    shutil.copytree(scored_original, tmp_path / "workspace")
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
 def small_training() -> Callable[..., TrainingSpec]:
     """A training of a second or less."""
 

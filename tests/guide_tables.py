@@ -19,6 +19,7 @@ from engine.cli.commands import app
 from engine.data.noise import KINDS as NOISE_KINDS
 from engine.data.sources import declared_sources
 from engine.presets import PRESETS
+from engine.queries.writers import WRITERS
 from engine.scores.registry import INPUTS, all_scores
 from engine.selection.samplers import all_samplers
 from engine.store.schema import TABLE_VIEWS, VIEWS
@@ -69,7 +70,7 @@ def samplers() -> str:
         return [
             f"`{found.name}`",
             found.title,
-            ", ".join(i for i in found.inputs if i not in ("n", "generator")),
+            ", ".join(f"`{i}`" for i in found.inputs if i not in ("n", "generator")),
             options,
         ]
 
@@ -85,6 +86,10 @@ def sources() -> str:
         return [f"`{kind.form}`" if kind.resolved else kind.form, first_line(kind.open)]
 
     return table(["`--from`", "what it reads"], map(cells, declared_sources()))
+
+
+def formats() -> str:
+    return table(["format", "holds"], [[f"`{name}`", found.holds] for name, found in WRITERS.items()])
 
 
 def presets() -> str:
@@ -149,6 +154,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "samplers": samplers,
     "noise": noise,
     "sources": sources,
+    "formats": formats,
     "presets": presets,
     "inputs": inputs,
     "pages": pages,

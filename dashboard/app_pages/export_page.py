@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import streamlit as st
 
@@ -65,29 +67,17 @@ with right:
     st.markdown("#### Download")
     name = f"{view.at.dataset}-kept"
     with st.container(horizontal=True):
-        st.download_button(
-            "CSV",
-            lambda: kept.to_csv(index=False),
-            f"{name}.csv",
-            "text/csv",
-            icon=":material/table:",
-            on_click="ignore",
-        )
-        st.download_button(
-            "Parquet",
-            lambda: kept.to_parquet(index=False),
-            f"{name}.parquet",
-            icon=":material/deployed_code:",
-            on_click="ignore",
-        )
-        st.download_button(
-            "Ids",
-            lambda: "\n".join(map(str, kept["sample_id"])) + "\n",
-            f"{name}.txt",
-            "text/plain",
-            icon=":material/format_list_numbered:",
-            on_click="ignore",
-        )
+        for writer in data.WRITERS.values():
+            st.download_button(
+                writer.title,
+                partial(data.export_bytes, kept, writer.name),
+                f"{name}.{writer.name}",
+                writer.media_type,
+                icon=":material/download:",
+                help=f"{writer.holds}.",
+                on_click="ignore",
+                key=f"download_{writer.name}",
+            )
     st.caption("The same from the command line:")
     st.code(
         f'winnow export {view.at.dataset} --where "{where or "true"}" --to {name}.csv', language="bash", wrap_lines=True

@@ -132,7 +132,9 @@ with left:
     if facts["known"] and facts["wrong"]:
         st.markdown("#### Label noise")
         st.caption("percent of each true class")
-        st.plotly_chart(charts.noise_chart(data.noise_matrix(view.at), view.names), config=charts.NO_BAR, key="noise")
+        st.plotly_chart(
+            charts.noise_chart(data.transition_matrix(view.at), view.names), config=charts.NO_BAR, key="noise"
+        )
 with right:
     catalog = data.catalog(view.at, view.run_id) if view.run_id else None
     if catalog is not None and catalog["roc_auc"].notna().any():

@@ -32,7 +32,7 @@ with st.container(horizontal=True, horizontal_alignment="distribute", vertical_a
 thresholds = [
     (str(rule.rule), float(value))
     for rule in charts.rows(data.rules(view.at, view.run_id))
-    if rule.rule in (score, f"{score}_threshold")
+    if rule.score == score
     for value in rule.thresholds
     if value is not None
 ][:6]

@@ -41,13 +41,13 @@ def logit_figure(groups: pd.DataFrame, names: Sequence[str]) -> go.Figure:
     The area between the logit of that label and the largest other one is green where the label leads, else vermilion:
     it is the AUM.
 
-    Args: groups with part (easy, hard, mislabelled), given, other (classes), n, epoch, label, logit
+    Args: groups with part (easy, hard, mislabeled), given, other (classes), n, epoch, label, logit
     """
     given, other = int(groups["given"].iloc[0]), int(groups["other"].iloc[0])
     titles = {
         "easy": f"{names[given]}, easy to learn",
         "hard": f"{names[given]}, hard to learn",
-        "mislabelled": f"{names[other]}, mislabeled as {names[given]}",
+        "mislabeled": f"{names[other]}, mislabeled as {names[given]}",
     }
     parts = [part for part in titles if part in set(groups["part"])]
     figure = panels([titles[part] for part in parts], share_y=True)
@@ -93,7 +93,7 @@ def threshold(needs: Needs) -> go.Figure | None:
 def threshold_figure(bins: pd.DataFrame, thresholds: Sequence[float]) -> go.Figure:
     """AUM of clean and of mislabeled samples, and the threshold that comes from the threshold samples.
 
-    Args: bins with left, right, clean, mislabelled, unknown (samples)
+    Args: bins with left, right, clean, mislabeled, unknown (samples)
     """
     return histogram_chart(bins, "aum", "easier", [("99th percentile of threshold samples", v) for v in thresholds])
 

@@ -83,11 +83,11 @@ def detection(needs: Needs) -> go.Figure | None:
 def detection_figure(bins: pd.DataFrame, curves: Mapping[str, pd.DataFrame], noise_rate: float) -> go.Figure:
     """The density of CG of clean and mislabeled samples, and how many of the latter each score finds.
 
-    Args: bins of cg with left, right, clean, mislabelled (samples); curves: by score, looked_at and found (0..1)
+    Args: bins of cg with left, right, clean, mislabeled (samples); curves: by score, looked_at and found (0..1)
     """
     figure = panels(["(a) density of cg", "(b) mislabeled among the examined"], legend=True)
     center, width = (bins["left"] + bins["right"]) / 2, bins["right"] - bins["left"]
-    for column, name, color in (("clean", "clean", BLUE), ("mislabelled", "mislabeled", VERMILION)):
+    for column, name, color in (("clean", "clean", BLUE), ("mislabeled", "mislabeled", VERMILION)):
         figure.add_bar(
             x=center,
             y=bins[column] / max(1, bins[column].sum()) / width,

@@ -22,7 +22,7 @@ def relabeling(needs: Needs) -> go.Figure | None:
     if not needs.known_noise():
         return None
     run_id, found = needs.scores("nli")
-    bins = data.figure_table(needs.view.at, "fetch_relabelling", run_id) if found else pd.DataFrame()
+    bins = data.figure_table(needs.view.at, "fetch_relabeling", run_id) if found else pd.DataFrame()
     return relabeling_figure(bins) if len(bins) else None
 
 

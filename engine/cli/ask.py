@@ -12,7 +12,7 @@ import typer
 from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
-from engine.store.atomic import write_export
+from engine.store.atomic import write_text
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
@@ -74,7 +74,7 @@ def evaluate(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Tell how well scores and rules find the mislabelled, where the truth is known; the best first."""
+    """Tell how well scores and rules find the mislabeled, where the truth is known; the best first."""
     from engine.queries.connection import connected
     from engine.queries.summaries import fetch_evaluation
 
@@ -88,7 +88,15 @@ def evaluate(
         return print_json({"metrics": rows})
     if not rows:
         return say(f"nothing to tell: no run of {dataset} has scores, or no label of it is known to be wrong")
-    of_scores = ["name", "roc_auc", "average_precision", "precision_at_95", "found_at_10", "found_at_20", "run_id"]
+    of_scores = [
+        "name",
+        "roc_auc",
+        "average_precision",
+        "precision_at_recall_95",
+        "recall_at_10",
+        "recall_at_20",
+        "run_id",
+    ]
     print_table([row for row in rows if row["kind"] == "score"], of_scores)
     of_rules = ["name", "precision", "recall", "flagged_share", "run_id"]
     print_table([row for row in rows if row["kind"] == "rule"], of_rules)
@@ -146,7 +154,7 @@ def velocity(
         )
     rows = records(found)
     if chosen:
-        write_export(at.velocity_path(chosen, score), lambda path: path.write_text(dumps(rows)))
+        write_text(at.velocity_path(chosen, score), dumps(rows))
     if json:
         return print_json({"velocity": rows})
     print_table(rows, ["decile", "epoch", "until", "velocity"])

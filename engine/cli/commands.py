@@ -13,7 +13,7 @@ from engine.cli.console import say
 from engine.errors import Cancelled, WinnowError
 
 app = typer.Typer(
-    help="See which samples of an image-classification set are redundant, hard or mislabelled, and why.",
+    help="See which samples of an image-classification set are redundant, hard or mislabeled, and why.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(help="Name of a detector (winnow detector l
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="Name of the new detector.")],
-    dataset: Annotated[str, typer.Option(help="A dataset whose mislabelled are known, with a run.")],
+    dataset: Annotated[str, typer.Option(help="A dataset whose mislabeled are known, with a run.")],
     run: Run = None,
     start: Annotated[str | None, typer.Option(help="A detector to fine-tune instead of starting from nothing.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. (default: 0.1, 0.03 to fine-tune)")] = None,
@@ -28,7 +28,7 @@ def train(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Learn from the dynamics of a run what the mislabelled look like."""
+    """Learn from the dynamics of a run what the mislabeled look like."""
     from engine.runs.detectors import train_on_run
 
     at = Workspace.open(workspace)
@@ -80,7 +80,7 @@ def apply(
     with connected(at, dataset) as connection:
         found = fetch_evaluation(connection)
     rows = found[(found["run_id"] == run_id) & (found["kind"] == "score")]
-    metrics = {} if rows.empty else rows.iloc[0][["roc_auc", "average_precision", "precision_at_95"]].to_dict()
+    metrics = {} if rows.empty else rows.iloc[0][["roc_auc", "average_precision", "precision_at_recall_95"]].to_dict()
     if json:
         return print_json({"run_id": run_id, "existed": existed, "metrics": metrics})
     found_text = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
@@ -103,12 +103,12 @@ def list_(workspace: Root = None, json: Json = False) -> None:
 def explain(
     dataset: Dataset,
     sample: Annotated[int, typer.Argument(help="A training sample's id.")],
-    name: Annotated[str, typer.Option("--detector", help="Whose judgement.")] = "digits",
+    name: Annotated[str, typer.Option("--detector", help="Whose judgment.")] = "digits",
     run: Run = None,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Show what each epoch adds to a sample's probability of being mislabelled."""
+    """Show what each epoch adds to a sample's probability of being mislabeled."""
     from engine.runs.detectors import explain_sample
 
     at = Workspace.open(workspace)

@@ -33,6 +33,9 @@ def runs(
         return say("no runs yet; winnow run DATASET makes one")
     rows = [{**asdict(job), "done": f"{job.fraction:.0%}", "left": duration(job.seconds_left)} for job in jobs]
     print_table(rows, ["run_id", "dataset", "title", "state", "done", "left"])
+    for job in jobs:
+        if job.message:
+            say(f"{job.run_id}: {job.message}")
 
 
 @app.command()

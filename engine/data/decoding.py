@@ -52,7 +52,7 @@ def choose_form(part: Part, image_size: int | None) -> Form:
     """The form of a part's inputs, from up to 64 evenly spaced samples.
 
     Images that all have one size up to 64 x 64 keep it; others become 64 x 64, or image_size x image_size where
-    that is given. They are grey only if all that were looked at are. Bad samples are passed over here: they
+    that is given. They are gray only if all that were looked at are. Bad samples are passed over here: they
     are met again when they are decoded.
     Raises: BadSampleError when none can be read.
     """

@@ -64,7 +64,7 @@ def decode(image: Image.Image, side: int) -> Image.Image:
 
 
 def fit(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A decoded image as uint8 (C, H, W): scaled to cover H x W, then cropped around its centre."""
+    """A decoded image as uint8 (C, H, W): scaled to cover H x W, then cropped around its center."""
     channels, height, width = shape
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:

@@ -43,7 +43,7 @@ class IngestResult:
 
 
 @dataclass(frozen=True)
-class _Relabelled:
+class _Relabeled:
     """Given and true labels of the training samples, and what was done to the given ones."""
 
     labels: Labels
@@ -211,7 +211,7 @@ def _building(workspace: Workspace, name: str) -> Iterator[Path]:
 
 def _relabel(
     spec: IngestSpec, old: Labels, known: Labels | None, new: Labels | None, classes: tuple[str, ...] | list[str]
-) -> _Relabelled:
+) -> _Relabeled:
     """The labels that a spec describes, of training samples whose labels were `old` and whose true ones are `known` or not.
 
     True labels that were known stay. Else they are the labels before noise: the old ones, or those of --labels
@@ -228,10 +228,10 @@ def _relabel(
         steps.append(spec.noise)
         truth = given if truth is None else truth
         given = apply_noise(spec.noise, given, len(classes), spec.seed, superclasses_of(classes, spec.superclasses))
-    return _Relabelled(given, truth, "+".join(steps) or None)
+    return _Relabeled(given, truth, "+".join(steps) or None)
 
 
-def _wrong_rate(done: _Relabelled) -> float | None:
+def _wrong_rate(done: _Relabeled) -> float | None:
     return None if done.true_labels is None else float((done.labels != done.true_labels).mean())
 
 
@@ -239,7 +239,7 @@ def _finish(
     writer: DatasetWriter,
     record: Record,
     classes: tuple[str, ...] | list[str],
-    train: _Relabelled,
+    train: _Relabeled,
     test_labels: Labels,
     places: list[str],
 ) -> None:

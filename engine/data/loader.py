@@ -102,7 +102,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 def batch_ends(n: int, batch_size: int) -> list[int]:
     """Where the batches of an epoch end, the last one at n.
 
-    The last batch may be smaller; a last batch of one sample joins the one before it, because batch normalisation
+    The last batch may be smaller; a last batch of one sample joins the one before it, because batch normalization
     cannot train on one.
     """
     ends = [*range(batch_size, n, batch_size), n]
@@ -111,7 +111,7 @@ def batch_ends(n: int, batch_size: int) -> list[int]:
     return ends
 
 
-def normalisation(samples: Samples) -> tuple[Tensor, Tensor]:
+def normalization(samples: Samples) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the samples, in the units in which the inputs are stored.
 
     Images: per channel, shape (C, 1, 1), 0..255. Vectors: per dimension, shape (D,). A channel or dimension
@@ -148,7 +148,7 @@ def _channel_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_float(batch_inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Inputs as a network takes them: float32, mean 0 and deviation 1, with the result of `normalisation`."""
+    """Inputs as a network takes them: float32, mean 0 and deviation 1, with the result of `normalization`."""
     return (batch_inputs.float() - mean) / std
 
 

@@ -36,7 +36,7 @@ def vector_thumbnail(vector: Vector, low: float, high: float) -> bytes:
     share = np.clip((vector - low) / max(high - low, 1e-30), 0, 1)
     cells = np.full(side * side, 128, np.uint8)
     cells[: len(vector)] = (share * 255).astype(np.uint8)
-    return _webp(Image.fromarray(_heat_colours()[cells].reshape(side, side, 3)), lossless=True, quality=0)
+    return _webp(Image.fromarray(_heat_colors()[cells].reshape(side, side, 3)), lossless=True, quality=0)
 
 
 def _webp(image: Image.Image, lossless: bool, quality: int) -> bytes:
@@ -46,9 +46,9 @@ def _webp(image: Image.Image, lossless: bool, quality: int) -> bytes:
 
 
 @functools.cache
-def _heat_colours() -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _heat_colors() -> np.ndarray[Any, np.dtype[np.uint8]]:
     """(256, 3): blue over white to red."""
     at = np.linspace(0, 1, 256)[:, None]
     blue, white, red = np.array([33, 102, 172]), np.array([255, 255, 255]), np.array([178, 24, 43])
-    colours = np.where(at < 0.5, blue + (white - blue) * 2 * at, white + (red - white) * (2 * at - 1))
-    return np.asarray(colours, np.uint8)
+    colors = np.where(at < 0.5, blue + (white - blue) * 2 * at, white + (red - white) * (2 * at - 1))
+    return np.asarray(colors, np.uint8)

@@ -70,10 +70,10 @@ def load_pretrained(text: str) -> nn.Module:
 
 
 @torch.no_grad()
-def compute_pretrained_features(network: nn.Module, samples: Samples, pulse: Callable[[], None]) -> Tensor:
+def compute_pretrained_features(network: nn.Module, samples: Samples, heartbeat: Callable[[], None]) -> Tensor:
     """Penultimate features of images in a pretrained model.
 
-    Args:    network as `load_pretrained` gives it; samples of images, one or three channels; pulse: called at every
+    Args:    network as `load_pretrained` gives it; samples of images, one or three channels; heartbeat: called at every
              batch, may raise to stop
     Returns: (N, D) float32 on the CPU
     Raises:  SpecError for vectors
@@ -85,7 +85,7 @@ def compute_pretrained_features(network: nn.Module, samples: Samples, pulse: Cal
     mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
     parts = []
     for start in range(0, len(images), BATCH):
-        pulse()
+        heartbeat()
         batch = images[start : start + BATCH].float() / 255
         batch = functional.interpolate(batch, (SIDE, SIDE), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
         parts.append(compute_features(network, (batch - mean) / std).cpu())

@@ -63,12 +63,12 @@ def fetch_decile_curves(connection: duckdb.DuckDBPyConnection, run_id: str, scor
 
 
 def fetch_logit_groups(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """Mean logits of easy, hard and mislabelled samples of one class (AUM, figure 2).
+    """Mean logits of easy, hard and mislabeled samples of one class (AUM, figure 2).
 
     The class is that of the given label which most often stands for one other class; easy and hard are its clean
-    samples of the smallest and the largest loss in the last epoch, mislabelled those of that other class.
+    samples of the smallest and the largest loss in the last epoch, mislabeled those of that other class.
 
-    Returns: part (easy, hard, mislabelled), given, other (classes), n (samples), epoch, label, logit; empty without
+    Returns: part (easy, hard, mislabeled), given, other (classes), n (samples), epoch, label, logit; empty without
              known noise or kept logits. The first seed that kept its logits.
     """
     dynamics = source_run(connection, "epochs", run_id)
@@ -82,7 +82,7 @@ def fetch_logit_groups(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd
             JOIN last USING (sample_id) WHERE split = 'train' AND true_label IN (given, other)),
         chosen AS ((SELECT sample_id, 'easy' AS part FROM members WHERE clean ORDER BY loss LIMIT {AVERAGED_SAMPLES})
             UNION ALL (SELECT sample_id, 'hard' FROM members WHERE clean ORDER BY loss DESC LIMIT {AVERAGED_SAMPLES})
-            UNION ALL (SELECT sample_id, 'mislabelled' FROM members WHERE NOT clean ORDER BY sample_id
+            UNION ALL (SELECT sample_id, 'mislabeled' FROM members WHERE NOT clean ORDER BY sample_id
                 LIMIT {AVERAGED_SAMPLES})),
         kept AS (SELECT sample_id, epoch, logits FROM logits WHERE run_id = $run
             AND seed = (SELECT min(seed) FROM logits WHERE run_id = $run)
@@ -96,10 +96,10 @@ def fetch_logit_groups(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd
 
 
 def fetch_margin_pair(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The margins of one clean and one mislabelled sample (AUM, figure 6): sample_id, wrong, epoch, margin, aum.
+    """The margins of one clean and one mislabeled sample (AUM, figure 6): sample_id, wrong, epoch, margin, aum.
 
     The clean one is at the tenth part of the clean that AUM finds hardest, where the two are hard to tell apart; the
-    mislabelled one is their median. In the first seed; aum: mean margin so far. Empty without known noise or AUM.
+    mislabeled one is their median. In the first seed; aum: mean margin so far. Empty without known noise or AUM.
     """
     return fetch_sql(
         connection,
@@ -117,8 +117,8 @@ def fetch_margin_pair(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.
     )
 
 
-def fetch_relabelling(connection: duckdb.DuckDBPyConnection, run_id: str, bins: int = 14) -> pd.DataFrame:
-    """How often relabelling is right, by NLI (ROP, figure 3): left, right (the bin's edges), n, accuracy, given (0..1).
+def fetch_relabeling(connection: duckdb.DuckDBPyConnection, run_id: str, bins: int = 14) -> pd.DataFrame:
+    """How often relabeling is right, by NLI (ROP, figure 3): left, right (the bin's edges), n, accuracy, given (0..1).
 
     The new label is the suggested one, the given one where nothing is suggested; accuracy: share that is the true label;
     given: the same of the labels as they are. Bins of equal width that hold samples of known truth.

@@ -67,12 +67,12 @@ def fetch_kept_sets(
     if counts.empty:
         return found
     classes = counts.pivot_table(index="stretch", columns="label", values="samples", aggfunc="sum", fill_value=0)
-    mislabelled = counts.groupby("stretch")["wrong"].sum()
+    mislabeled = counts.groupby("stretch")["wrong"].sum()
     starts = range(n // step + 1)
     left = classes.reindex(starts, fill_value=0)[::-1].cumsum()[::-1].loc[found["pruned"] // step]
     found["smallest"], found["largest"] = left.min(axis=1).to_numpy(), left.max(axis=1).to_numpy()
     if not unknown:
-        stays = mislabelled.reindex(starts, fill_value=0)[::-1].cumsum()[::-1].loc[found["pruned"] // step]
+        stays = mislabeled.reindex(starts, fill_value=0)[::-1].cumsum()[::-1].loc[found["pruned"] // step]
         found["noise"] = stays.to_numpy() / found["kept"].to_numpy()
     return found
 

@@ -31,7 +31,7 @@ class Filter:
     """Conditions that a training sample must all meet; what is empty does not restrict.
 
     labels, others: the given label; the true label or, where it is unknown, a suggested one. rule: a rule that
-    flags it. truth: known to be mislabelled or known to be right. agreement: whether the networks agreed with the
+    flags it. truth: known to be mislabeled or known to be right. agreement: whether the networks agreed with the
     given label after the last epoch (margin_last > 0). score, low, high: percentiles of the rank by that score,
     0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y.
     """
@@ -188,10 +188,10 @@ def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, samp
 
 
 def fetch_sample_flags(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
-    """rule, flagged, threshold, value (held against it) of one sample."""
+    """rule, score (that the rule looks at), flagged, threshold, value (held against it) of one sample."""
     return fetch_sql(
         connection,
-        "SELECT rule, flagged, threshold, value FROM flags WHERE run_id = ? AND sample_id = ? ORDER BY rule",
+        "SELECT rule, score, flagged, threshold, value FROM flags WHERE run_id = ? AND sample_id = ? ORDER BY rule",
         [run_id, sample_id],
     )
 
@@ -218,7 +218,7 @@ def fetch_sample_logits(connection: duckdb.DuckDBPyConnection, run_id: str, samp
 
 
 def fetch_neighbors(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
-    """rank, neighbor_id, similarity (cosine) of one sample's neighbours, the nearest first."""
+    """rank, neighbor_id, similarity (cosine) of one sample's neighbors, the nearest first."""
     return fetch_sql(
         connection,
         "SELECT rank, neighbor_id, similarity FROM neighbors WHERE run_id = ? AND sample_id = ? ORDER BY rank",

@@ -11,10 +11,10 @@ from engine.queries.connection import MOST_FLAG, fetch_sql, source_run
 
 
 def fetch_evaluation(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """How well every score and rule of every run finds the mislabelled, where the truth is known.
+    """How well every score and rule of every run finds the mislabeled, where the truth is known.
 
-    run_id, name, kind (score or rule); of a score roc_auc, average_precision, precision_at_95, found_at_10, found_at_20,
-    found_at_30; of a rule flagged_share, precision, recall; all 0..1, NA where it does not apply. The best average
+    run_id, name, kind (score or rule); of a score roc_auc, average_precision, precision_at_recall_95, recall_at_10, recall_at_20,
+    recall_at_30; of a rule flagged_share, precision, recall; all 0..1, NA where it does not apply. The best average
     precision first, then the rules by precision.
     """
     return fetch_sql(
@@ -23,10 +23,10 @@ def fetch_evaluation(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         if(metric IN ('flagged_share', 'precision', 'recall'), 'rule', 'score') AS kind,
         any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
         any_value(value) FILTER (metric = 'average_precision') AS average_precision,
-        any_value(value) FILTER (metric = 'precision_at_95') AS precision_at_95,
-        any_value(value) FILTER (metric = 'found_at_10') AS found_at_10,
-        any_value(value) FILTER (metric = 'found_at_20') AS found_at_20,
-        any_value(value) FILTER (metric = 'found_at_30') AS found_at_30,
+        any_value(value) FILTER (metric = 'precision_at_recall_95') AS precision_at_recall_95,
+        any_value(value) FILTER (metric = 'recall_at_10') AS recall_at_10,
+        any_value(value) FILTER (metric = 'recall_at_20') AS recall_at_20,
+        any_value(value) FILTER (metric = 'recall_at_30') AS recall_at_30,
         any_value(value) FILTER (metric = 'flagged_share') AS flagged_share,
         any_value(value) FILTER (metric = 'precision') AS precision,
         any_value(value) FILTER (metric = 'recall') AS recall
@@ -36,7 +36,7 @@ def fetch_evaluation(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
 
 def fetch_detection_curve(connection: duckdb.DuckDBPyConnection, run_id: str, score: str) -> pd.DataFrame:
-    """looked_at, found: the share of the mislabelled among the hardest share of a score (CG, figure 3); 0..1.
+    """looked_at, found: the share of the mislabeled among the hardest share of a score (CG, figure 3); 0..1.
 
     100 steps and the origin; empty where no label is known to be wrong. A random order gives found = looked_at, an
     oracle min(1, looked_at / noise rate).
@@ -80,7 +80,7 @@ def fetch_dataset(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def fetch_classes(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """label, class_name, train, test (samples), wrong (train samples known to be mislabelled), in label order."""
+    """label, class_name, train, test (samples), wrong (train samples known to be mislabeled), in label order."""
     return fetch_sql(
         connection,
         """SELECT label, any_value(classes.class_name) AS class_name,
@@ -90,9 +90,9 @@ def fetch_classes(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     )
 
 
-def fetch_noise_matrix(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+def fetch_transition_matrix(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """true_label, label, count, share (of the true label's samples): only the pairs that occur."""
-    return fetch_sql(connection, "SELECT * FROM noise_matrix ORDER BY true_label, label")
+    return fetch_sql(connection, "SELECT * FROM transition_matrix ORDER BY true_label, label")
 
 
 def fetch_runs(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
@@ -137,13 +137,13 @@ def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.Data
 
 
 def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The flag rules of a run: rule, flagged, judged (samples), thresholds (distinct, sorted), precision, recall.
+    """The flag rules of a run: rule, score, flagged, judged (samples), thresholds (distinct, sorted), precision, recall.
 
     precision and recall are over the judged samples whose truth is known; NaN where none is.
     """
     return fetch_sql(
         connection,
-        """SELECT rule, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
+        """SELECT rule, any_value(score) AS score, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
         list_sort(list_distinct(list(threshold))) AS thresholds,
         count(*) FILTER (flagged AND label <> true_label)
             / nullif(count(*) FILTER (flagged AND true_label IS NOT NULL), 0) AS precision,
@@ -155,17 +155,17 @@ def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFr
 
 
 def fetch_histogram(connection: duckdb.DuckDBPyConnection, run_id: str, score: str, bins: int = 60) -> pd.DataFrame:
-    """left, right, clean, mislabelled, unknown (samples) of equal-width bins from the smallest to the largest value."""
+    """left, right, clean, mislabeled, unknown (samples) of equal-width bins from the smallest to the largest value."""
     return fetch_sql(
         connection,
         """WITH v AS (SELECT value, true_label, label FROM scores JOIN samples USING (sample_id)
             WHERE run_id = $run AND score = $score AND isfinite(value)),
         edge AS (SELECT CAST(min(value) AS DOUBLE) AS low, greatest(max(value) - min(value), 1e-9) / $bins AS width FROM v),
         counted AS (SELECT least(CAST(floor((value - low) / width) AS INTEGER), $bins - 1) AS bin,
-            count(*) FILTER (true_label = label) AS clean, count(*) FILTER (true_label <> label) AS mislabelled,
+            count(*) FILTER (true_label = label) AS clean, count(*) FILTER (true_label <> label) AS mislabeled,
             count(*) FILTER (true_label IS NULL) AS unknown FROM v, edge GROUP BY bin)
         SELECT low + i * width AS "left", low + (i + 1) * width AS "right", coalesce(clean, 0) AS clean,
-            coalesce(mislabelled, 0) AS mislabelled, coalesce(unknown, 0) AS unknown
+            coalesce(mislabeled, 0) AS mislabeled, coalesce(unknown, 0) AS unknown
         FROM edge, range(CAST($bins AS INTEGER)) AS r(i) LEFT JOIN counted ON bin = i WHERE low IS NOT NULL ORDER BY i""",
         {"run": run_id, "score": score, "bins": bins},
     )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.data.loader import Samples, load_split, normalisation
+from engine.data.loader import Samples, load_split, normalization
 from engine.errors import SpecError, StorageError, unknown_name
 from engine.queries.connection import connected, runs_of
 from engine.runs.reuse import Trained, find_trained
@@ -21,7 +21,7 @@ from engine.spec import RunSpec, check_range, spec_from_json, spec_hash
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network
-from engine.training.loop import Normalisation, clean_pass
+from engine.training.loop import Normalization, evaluation_pass
 
 KEPT_SETS = 64
 """Sets of samples that a selection holds, so that the seeds of a point need not choose theirs again."""
@@ -100,7 +100,7 @@ class Selection:
         self._known: dict[str, Any] = {"labels": samples.labels.cpu(), "n": self.n}
         for name in orders:
             sampler = find_sampler(parse_order(name).sampler)
-            if "mislabelled" in sampler.inputs and samples.true_labels is None:
+            if "mislabeled" in sampler.inputs and samples.true_labels is None:
                 raise SpecError(
                     f"order '{name}' needs true labels; dataset '{dataset}' has none (use --noise or --labels)"
                 )
@@ -144,7 +144,7 @@ class Selection:
             self._known[key] = getattr(self, f"_{name}")(order)
         return self._known[key]
 
-    def _mislabelled(self, order: Order) -> Tensor:
+    def _mislabeled(self, order: Order) -> Tensor:
         assert self.samples.true_labels is not None
         return (self.samples.true_labels != self.samples.labels).cpu()
 
@@ -178,8 +178,8 @@ class Selection:
         training, samples = self.trained.spec.training, self.samples
         shape, device = tuple(samples.inputs.shape[1:]), samples.inputs.device
         network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)
-        scale = Normalisation(*normalisation(samples))
-        return torch.cat([z.float().softmax(1).cpu() for _, z in clean_pass(network, samples, scale)])
+        scale = Normalization(*normalization(samples))
+        return torch.cat([z.float().softmax(1).cpu() for _, z in evaluation_pass(network, samples, scale)])
 
 
 @dataclass(frozen=True)

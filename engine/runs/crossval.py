@@ -21,7 +21,7 @@ from engine.scores.mixture import draw_folds, select_incv
 from engine.spec import TrainingSpec
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
-from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, clean_pass, train_epochs
+from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, evaluation_pass, train_epochs
 from engine.training.models import build_model
 from engine.training.together import workers_for
 
@@ -48,7 +48,7 @@ class CrossValidation:
     samples: Samples
     training: TrainingSpec
     epochs: int
-    normalisation: Normalisation
+    normalization: Normalization
     folder: Path
     progress: Reporter
     tasks: Tasks = HERE
@@ -67,7 +67,7 @@ class CrossValidation:
             self.progress.step(first_seed + sum(fractions), networks)
 
         def report(k: int, fraction: float) -> None:
-            self.progress.pulse()
+            self.progress.heartbeat()
             advance(k, fraction)
 
         def work(k: int) -> Tensor:
@@ -75,7 +75,7 @@ class CrossValidation:
             if found := load_tensors(path):
                 advance(k, 1.0)
                 return torch.from_numpy(found[0]["probs"])
-            network = Network(*parts[k], first_seed + k, self.training, self.epochs, self.normalisation)
+            network = Network(*parts[k], first_seed + k, self.training, self.epochs, self.normalization)
             probs = self.tasks.call(predict_rest, shared, network, partial(report, k))
             advance(k, 1.0)
             path.parent.mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ class Network:
     seed: int
     training: TrainingSpec
     epochs: int
-    normalisation: Normalisation
+    normalization: Normalization
 
 
 def predict_rest(samples: Samples, part: Network, report: Report) -> Tensor:
@@ -104,18 +104,18 @@ def predict_rest(samples: Samples, part: Network, report: Report) -> Tensor:
 
     Returns: softmax output (M, C) float32 on the CPU, rows as part.test
     """
-    training, scale = part.training, part.normalisation
+    training, scale = part.training, part.normalization
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, part.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)
     kept = samples.subset(part.train)
     total, seen = part.epochs * batches_per_epoch(len(kept), training.batch_size), itertools.count()
-    pulse = lambda: report(next(seen) / (total + 1))  # noqa: E731
-    for epoch, _ in train_epochs(network, optimizer, kept, scale, training, part.seed, pulse=pulse):
+    heartbeat = lambda: report(next(seen) / (total + 1))  # noqa: E731
+    for epoch, _ in train_epochs(network, optimizer, kept, scale, training, part.seed, heartbeat=heartbeat):
         if epoch + 1 >= part.epochs:
             break
     tested = partial(report, total / (total + 1))
-    outputs = clean_pass(network, samples.subset(part.test), scale, pulse=tested)
+    outputs = evaluation_pass(network, samples.subset(part.test), scale, heartbeat=tested)
     return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
 
 

@@ -45,7 +45,7 @@ def train_on_run(
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Train a detector on the dynamics of a run whose mislabelled samples are known, and save it.
+    """Train a detector on the dynamics of a run whose mislabeled samples are known, and save it.
 
     Every seed of the run adds its sequences: more seeds make a detector that transfers better.
 
@@ -53,15 +53,15 @@ def train_on_run(
     Returns: the record that is saved with it: name, dataset, run_id, noise, start, lr, sequences, epochs, metrics
              (of the held-out tenth) and notes
     Raises:  SpecError for a name that is taken or no file name; NotFoundError when the run has no dynamics or the
-             dataset no true labels; ScoreInputError when too few samples are mislabelled
+             dataset no true labels; ScoreInputError when too few samples are mislabeled
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise SpecError(f"detector name {name!r}; allowed: up to 64 letters, digits, '-' and '_'")
     if name == SHIPPED or _path(workspace, name).exists():
         raise SpecError(f"there is a detector '{name}' already; choose another name")
     p_given, ids = read_sequences(workspace, dataset, run_id)
-    mislabelled = read_mislabelled(workspace, dataset, ids)
-    if mislabelled is None:
+    mislabeled = read_mislabeled(workspace, dataset, ids)
+    if mislabeled is None:
         raise NotFoundError(
             f"dataset '{dataset}' has samples without a true label, so a detector cannot learn from it; inject noise "
             "into a clean one (winnow ingest --noise symmetric:0.3)"
@@ -69,7 +69,7 @@ def train_on_run(
     seeds, length, n = p_given.shape
     fit = train_detector(
         p_given.permute(1, 0, 2).reshape(length, seeds * n),
-        mislabelled.repeat(seeds),
+        mislabeled.repeat(seeds),
         seed,
         start=load_detector(workspace, start)[0] if start else None,
         lr=lr,
@@ -80,7 +80,7 @@ def train_on_run(
         "name": name,
         "dataset": dataset,
         "run_id": run_id,
-        "noise": f"{float(mislabelled.float().mean()):.3f} of the labels wrong",
+        "noise": f"{float(mislabeled.float().mean()):.3f} of the labels wrong",
         "start": start,
         "lr": fit.lr,
         "sequences": seeds * n,
@@ -95,20 +95,20 @@ def train_on_run(
 def apply_to_run(workspace: Workspace, dataset: str, run_id: str, name: str) -> dict[str, Any]:
     """Judge the samples of a run with a detector, without training anything.
 
-    Returns: sample_ids (N,) and values (N,), the probability of being mislabelled as the mean over the run's seeds,
-             as arrays, and metrics: roc_auc, average_precision, precision_at_95 where the truth is known
+    Returns: sample_ids (N,) and values (N,), the probability of being mislabeled as the mean over the run's seeds,
+             as arrays, and metrics: roc_auc, average_precision, precision_at_recall_95 where the truth is known
     Raises:  NotFoundError for an unknown detector or a run without dynamics
     """
     detector, _ = load_detector(workspace, name)
     p_given, ids = read_sequences(workspace, dataset, run_id)
     values = torch.stack([lstm_detector(sequences, detector) for sequences in p_given]).double().mean(0).numpy()
-    mislabelled = read_mislabelled(workspace, dataset, ids)
-    metrics = {} if mislabelled is None else evaluate_detection(values, mislabelled.numpy())
+    mislabeled = read_mislabeled(workspace, dataset, ids)
+    metrics = {} if mislabeled is None else evaluate_detection(values, mislabeled.numpy())
     return {"sample_ids": ids, "values": values, "metrics": metrics}
 
 
 def explain_sample(workspace: Workspace, dataset: str, run_id: str, sample_id: int, name: str = SHIPPED) -> Tensor:
-    """What each epoch of a run's first seed adds to a sample's probability of being mislabelled: (T,).
+    """What each epoch of a run's first seed adds to a sample's probability of being mislabeled: (T,).
 
     Raises: NotFoundError for an unknown detector, run or sample
     """
@@ -178,7 +178,7 @@ def read_sequences(workspace: Workspace, dataset: str, run_id: str) -> tuple[Ten
     return sequences.transpose(1, 2).float(), ids
 
 
-def read_mislabelled(workspace: Workspace, dataset: str, ids: np.ndarray[Any, Any]) -> Tensor | None:
+def read_mislabeled(workspace: Workspace, dataset: str, ids: np.ndarray[Any, Any]) -> Tensor | None:
     """Whether the label of each sample is wrong (N,) bool; None where that is unknown of any."""
     with connected(workspace, dataset) as connection:
         columns = connection.execute(

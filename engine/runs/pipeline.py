@@ -12,7 +12,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from engine.data.loader import Samples, load_split, normalisation
+from engine.data.loader import Samples, load_split, normalization
 from engine.errors import NotFoundError, SpecError
 from engine.features.umap_map import compute_umap
 from engine.runs.checks import check_inputs_exist, estimate_seconds
@@ -29,7 +29,7 @@ from engine.store.progress import Listener, Parts, Progress
 from engine.store.tensors import save_tensors
 from engine.store.workspace import Workspace
 from engine.training.kept import weights_file
-from engine.training.loop import Normalisation
+from engine.training.loop import Normalization
 from engine.training.recording import write_trajectories
 from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks
 
@@ -87,7 +87,7 @@ class _Attempt:
         self.folder, self.target, self.results, self.notes = draft.folder, draft.target, draft.results, draft.notes
         self.samples = load_split(workspace, spec.dataset, "train", device)
         self.test = load_test(workspace, spec.dataset, device)
-        self.normalisation = Normalisation(*normalisation(self.samples))
+        self.normalization = Normalization(*normalization(self.samples))
         self.score_seconds = estimate_seconds(resolve_scores(spec.scores), spec, len(self.samples))
         self.progress = Progress(self.folder, self._weights(), listener)
 
@@ -101,7 +101,7 @@ class _Attempt:
         return {
             "training": networks * epochs * n * 3e-5,
             "recording": 0.0 if self.trained else n * networks * epochs * 1e-6,
-            "neighbours": n * n * 1e-8 if spec.neighbors else 0.0,
+            "neighbors": n * n * 1e-8 if spec.neighbors else 0.0,
             "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
             "scores": sum(self.score_seconds.values()),
         }
@@ -119,7 +119,7 @@ class _Attempt:
             self.spec,
             self.samples,
             self.test,
-            self.normalisation,
+            self.normalization,
             self.trained.folder if self.trained else target,
             self.folder / "partial",
             results.generator,
@@ -130,7 +130,7 @@ class _Attempt:
         if self.spec.training and not self.trained:
             self._write_features(inputs)
         if self.spec.neighbors:
-            self.progress.stage("neighbours")
+            self.progress.stage("neighbors")
             ids, similarities = (inputs.get(name, inputs.last) for name in ("neighbor_ids", "similarities"))
             results.write_neighbors(ids, similarities)
             if self.spec.embedding == "umap":
@@ -139,10 +139,10 @@ class _Attempt:
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
         self.progress.stage("scores")
         inputs.progress = parts = Parts(self.progress, self.score_seconds)
-        mislabelled = None
+        mislabeled = None
         if self.samples.true_labels is not None:
-            mislabelled = (self.samples.true_labels.cpu() != labels).numpy()
-        results.write_scores(scores, labels, self.samples.classes, mislabelled, parts, inputs)
+            mislabeled = (self.samples.true_labels.cpu() != labels).numpy()
+        results.write_scores(scores, labels, self.samples.classes, mislabeled, parts, inputs)
         self.notes += results.notes
 
     def _train(self, scores: Sequence[Score]) -> None:
@@ -165,7 +165,7 @@ class _Attempt:
             self.notes.append(f"trained before, by runs with the same training: {', '.join(adopted)}")
         if seeds or rounds:
             self.progress.stage("training")
-            rows = train_tasks(self.folder, seeds + rounds, self.samples, self.test, self.normalisation, self.progress)
+            rows = train_tasks(self.folder, seeds + rounds, self.samples, self.test, self.normalization, self.progress)
             results.write_epochs(rows)
         if seeds:
             self.progress.stage("recording")

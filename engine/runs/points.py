@@ -14,7 +14,7 @@ from engine.data.loader import Samples
 from engine.errors import SpecError
 from engine.runs.cluster import Report
 from engine.spec import PsiSpec, TrainingSpec, spec_hash
-from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, compute_accuracy, train_epochs
+from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, compute_accuracy, train_epochs
 from engine.training.models import build_model
 from engine.training.stacked import Member, batch_width, compute_accuracies, train_stacked
 
@@ -134,7 +134,7 @@ class Study:
 
     samples: Samples
     test: Samples
-    normalisation: Normalisation
+    normalization: Normalization
     training: TrainingSpec
     stacked: bool
 
@@ -145,8 +145,8 @@ def train_networks(study: Study, members: Sequence[Member], report: Report) -> l
     Returns: the accuracy of each on the test split, 0..1
     """
     if study.stacked:
-        stack = train_stacked(members, study.samples, study.normalisation, study.training, pulse=report)
-        return compute_accuracies(stack, study.test, study.normalisation, partial(report, ALMOST))
+        stack = train_stacked(members, study.samples, study.normalization, study.training, heartbeat=report)
+        return compute_accuracies(stack, study.test, study.normalization, partial(report, ALMOST))
     return [
         _train_network(study, member, lambda share, i=i: report((i + share) / len(members)))  # type: ignore[misc]
         for i, member in enumerate(members)
@@ -154,13 +154,13 @@ def train_networks(study: Study, members: Sequence[Member], report: Report) -> l
 
 
 def _train_network(study: Study, member: Member, report: Report) -> float:
-    samples, scale, training = study.samples, study.normalisation, replace(study.training, epochs=member.epochs)
+    samples, scale, training = study.samples, study.normalization, replace(study.training, epochs=member.epochs)
     subset = samples.subset(member.kept)
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, member.seed)
     network.to(samples.inputs.device)
     optimizer = build_optimizer(network, training)
     total, seen = member.epochs * batches_per_epoch(len(member.kept), training.batch_size), itertools.count()
-    pulse = lambda: report(next(seen) / total)  # noqa: E731
-    for _ in train_epochs(network, optimizer, subset, scale, training, member.seed, pulse=pulse):
+    heartbeat = lambda: report(next(seen) / total)  # noqa: E731
+    for _ in train_epochs(network, optimizer, subset, scale, training, member.seed, heartbeat=heartbeat):
         pass
     return compute_accuracy(network, study.test, scale, partial(report, ALMOST))

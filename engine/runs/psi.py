@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from engine.data.loader import Samples, load_split, normalisation
+from engine.data.loader import Samples, load_split, normalization
 from engine.errors import SpecError, unknown_name
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
@@ -42,7 +42,7 @@ from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener, Progress
 from engine.store.workspace import Workspace
-from engine.training.loop import Normalisation, batches_per_epoch
+from engine.training.loop import Normalization, batches_per_epoch
 from engine.training.models import build_model
 from engine.training.stacked import Member, can_stack, stack_size
 from engine.training.together import workers_for
@@ -187,7 +187,7 @@ class _Curve:
 
     def __post_init__(self) -> None:
         self.n = len(self.samples)
-        scale = Normalisation(*normalisation(self.samples))
+        scale = Normalization(*normalization(self.samples))
         self.study = self.tasks.share(Study(self.samples, self.test, scale, self.spec.training, self.stacked))
         self.networks = [network for level in plan_networks(self.spec, self.n) for network in level]
         # The work of a network goes with its steps; the constant stands for starting one.
@@ -226,7 +226,7 @@ class _Curve:
         started = time.perf_counter()
         points, fresh = [], []
         for network in stack:
-            self.progress.pulse()
+            self.progress.heartbeat()
             kept = self.selection.kept(network.order, network.pruned)
             training = training_of(self.spec, self.n, len(kept))
             same = network_id(self.spec, training, kept, network.seed)
@@ -260,7 +260,7 @@ class _Curve:
 
     def _report(self, keys: Sequence[tuple[str, int, int]], share: float) -> None:
         """Report that a share 0..1 of these networks is done; Cancelled when the run is stopped."""
-        self.progress.pulse()
+        self.progress.heartbeat()
         now = time.monotonic()
         if share < 1 and now - self._last_report < 0.1:
             return

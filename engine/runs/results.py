@@ -69,24 +69,21 @@ class Results:
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
-        kept = [[row[name] for name in names] for row in rows if "lr" in row]
-        if kept:
-            self.connection.executemany(f"INSERT INTO epochs ({', '.join(names)}) VALUES (?, ?, ?, ?, ?, ?, ?)", kept)
+        kept = [row for row in rows if "lr" in row]
+        self._insert("epochs", **{name: [row[name] for row in kept] for name in names})
 
     def write_psi(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Points of psi-curves: order, seed, pruned, kept_fraction, accuracy, seconds."""
-        for row in rows:
-            parsed = parse_order(row["order"])
-            values = {
-                **row,
-                "score": parsed.score or None,
-                "reversed": parsed.sampler == "descending",
-                "sampler": parsed.sampler,
-                "options": json.dumps(dict(parsed.options)),
-            }
-            names = ", ".join(f'"{name}"' for name in values)
-            marks = ", ".join("?" for _ in values)
-            self.connection.execute(f"INSERT INTO psi ({names}) VALUES ({marks})", list(values.values()))
+        orders = [parse_order(row["order"]) for row in rows]
+        measured = {name: [row[name] for row in rows] for name in rows[0]}
+        self._insert(
+            "psi",
+            **measured,
+            score=[order.score or None for order in orders],
+            reversed=[order.sampler == "descending" for order in orders],
+            sampler=[order.sampler for order in orders],
+            options=[json.dumps(dict(order.options)) for order in orders],
+        )
 
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape
@@ -150,7 +147,7 @@ class Results:
         scores: Sequence[Score],
         labels: Tensor,
         classes: int,
-        mislabelled: Array | None,
+        mislabeled: Array | None,
         progress: Parts,
         inputs: Given | None = None,
     ) -> None:
@@ -175,6 +172,7 @@ class Results:
                 if found.flags_by:
                     read = given.of_score(found, 0)
                     rule_values[found.name] = found.flags_by(*(read[name] for name in found.rule_inputs)).float()
+        self.connection.begin()  # one transaction: a hundred rows of metrics would each wait for the disk
         for found in scores:
             started = time.perf_counter()
             ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()
@@ -187,15 +185,16 @@ class Results:
                 rank=ranks.astype(np.int32),
             )
             self._insert_row("score_catalog", **catalog_row(found), seconds=seconds[found.name])
-            if mislabelled is not None:
-                self._write_metrics(found.name, evaluate_score(ranks, mislabelled))
+            if mislabeled is not None:
+                self._write_metrics(found.name, evaluate_score(ranks, mislabeled))
             if found.flags_above is not None:
                 judged = rule_values.get(found.name, values[found.name])
                 threshold = np.full(n, found.flags_above, np.float32)
                 self.write_rule(found.rule, found.name, (judged > found.flags_above).numpy(), threshold, judged.numpy())
-        if mislabelled is not None:
+        if mislabeled is not None:
             for rule, flagged in self._rules.items():
-                self._write_metrics(rule, evaluate_rule(flagged, mislabelled))
+                self._write_metrics(rule, evaluate_rule(flagged, mislabeled))
+        self.connection.commit()
 
     def _score_dynamics(
         self,

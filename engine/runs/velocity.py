@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from engine.data.loader import load_split, normalisation, to_float
+from engine.data.loader import load_split, normalization, to_float
 from engine.errors import NotFoundError
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
 from engine.scores.kernel import GROUP_SIZE, GROUPS, compute_kernel_velocity, decile_groups
@@ -51,7 +51,7 @@ def velocity_by_decile(
     if training is None or len(epochs) < 2 or epochs[-1] != training.epochs:
         raise NotFoundError(f"run {found} has kept no networks of several epochs; make one: winnow run {dataset}")
     samples = load_split(workspace, dataset, "train")
-    mean, std = normalisation(samples)
+    mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])
     networks = [load_network(folder, training, shape, samples.classes, 0, epoch) for epoch in epochs]
     rows = []

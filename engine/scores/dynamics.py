@@ -47,7 +47,7 @@ def aum(margin: Tensor) -> Tensor:
     AUM_i = 1/T sum_t M_i^(t)
 
     Args:    margin (T, N)
-    Returns: (N,), unbounded; higher = easier; mislabelled samples are low
+    Returns: (N,), unbounded; higher = easier; mislabeled samples are low
     """
     return margin.double().mean(0).float()
 
@@ -125,7 +125,7 @@ def _windows(p_given: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def threshold_flags(aum_rounds: Tensor, member: Tensor, percentile: float = 99.0) -> tuple[Tensor, Tensor]:
-    """The rule of the AUM paper: who behaves like samples that are certainly mislabelled.
+    """The rule of the AUM paper: who behaves like samples that are certainly mislabeled.
 
     alpha_r is the percentile of the threshold samples' AUM in round r (linear interpolation). A sample is
     flagged when AUM_r <= alpha_r in every round r in which it was not itself a threshold sample.

@@ -70,7 +70,7 @@ def tracin_validation(validation_influence: Tensor) -> Tensor:
     s_i = sum_t lr_t mean_v <grad l_i, grad l_v>, of the last layer at several checkpoints, see `compute_influence`
 
     Args:    validation_influence (N,)
-    Returns: (N,) float32, unbounded; higher = easier; mislabelled samples are negative
+    Returns: (N,) float32, unbounded; higher = easier; mislabeled samples are negative
     Departs from the paper: the last layer alone.
     """
     return validation_influence.float()
@@ -92,7 +92,7 @@ def compute_influence(
 
 
 def compute_gradient_norms(
-    network: nn.Module, inputs: Tensor, labels: Tensor, pulse: Callable[[], None] = lambda: None
+    network: nn.Module, inputs: Tensor, labels: Tensor, heartbeat: Callable[[], None] = lambda: None
 ) -> Tensor:
     """Norm of each sample's gradient with respect to all trainable parameters, chunk by chunk.
 
@@ -112,7 +112,7 @@ def compute_gradient_norms(
     chunk = max(1, min(len(inputs), GRADIENT_BYTES // max(1, size)))
     parts = []
     for start in range(0, len(inputs), chunk):
-        pulse()
+        heartbeat()
         gradients = per_sample(trained, inputs[start : start + chunk], labels[start : start + chunk])
         parts.append(sum((g.flatten(1).square().sum(1) for g in gradients.values()), torch.zeros(())).sqrt())
     return torch.cat(parts).float()

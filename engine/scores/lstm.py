@@ -1,4 +1,4 @@
-"""The LSTM noise detector: learns from training dynamics what a mislabelled sample looks like (LSTM paper, section 3).
+"""The LSTM noise detector: learns from training dynamics what a mislabeled sample looks like (LSTM paper, section 3).
 
 It reads the probability of the given label over the epochs and nothing else, so one detector serves every
 dataset, number of classes and length of training.
@@ -48,7 +48,7 @@ class Detector(nn.Module):
         self.head = nn.Linear(WIDTH, 1)
 
     def forward(self, p_given: Tensor) -> Tensor:
-        """p_given (T, B) -> logits (B,) of being mislabelled."""
+        """p_given (T, B) -> logits (B,) of being mislabeled."""
         hidden, _ = self.lstm(p_given[:, :, None])
         return self.head(hidden[-1])[:, 0]  # type: ignore[no-any-return]
 
@@ -79,13 +79,13 @@ def resample(p_given: Tensor, epochs: int) -> Tensor:
 @score(higher_means="harder", value_range=(0.0, 1.0), source="LSTM paper, eq. 3", flags_above=0.5)
 @torch.no_grad()
 def lstm_detector(p_given: Tensor, detector: Detector | None) -> Tensor:
-    """Probability of being mislabelled, by an LSTM that reads the training dynamics.
+    """Probability of being mislabeled, by an LSTM that reads the training dynamics.
 
     s_i = sigmoid(g(p_{y_i}^(1), ..., p_{y_i}^(T)))
 
     Args:    p_given (T, N) in [0, 1]; detector: trained on any dataset, of any length; None = the one that ships,
              trained on scikit-learn's digits with 30 % of the labels wrong
-    Returns: (N,) float32 in [0, 1]; higher = harder (mislabelled); > 1/2 flags it (rule `lstm_detector`)
+    Returns: (N,) float32 in [0, 1]; higher = harder (mislabeled); > 1/2 flags it (rule `lstm_detector`)
     Raises:  ScoreInputError on a wrong shape or values that are not probabilities
     Departs from the paper: sequences of another length are resampled linearly to the detector's.
     """
@@ -113,7 +113,7 @@ def detector_of(tensors: dict[str, Tensor]) -> Detector:
 
 def train_detector(
     p_given: Tensor,
-    mislabelled: Tensor,
+    mislabeled: Tensor,
     seed: int,
     *,
     start: Detector | None = None,
@@ -122,12 +122,12 @@ def train_detector(
     batch_size: int = 64,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fit:
-    """Fit a detector to dynamics whose mislabelled samples are known, or fine-tune one.
+    """Fit a detector to dynamics whose mislabeled samples are known, or fine-tune one.
 
     Binary cross-entropy, AdamW, gradients clipped to norm 1; a tenth is held out, and the state with the best
     average precision on it is kept. A fine-tuned detector starts as the best, so it is replaced only by a better one.
 
-    Args:    p_given (T, N) in [0, 1]; mislabelled (N,) bool; start: a detector to fine-tune, which is left as it is;
+    Args:    p_given (T, N) in [0, 1]; mislabeled (N,) bool; start: a detector to fine-tune, which is left as it is;
              lr: 0.1 from scratch and 0.03 to fine-tune by default
     Returns: the detector, its held-out metrics, the learning rate that worked and what happened on the way
     Raises:  ScoreInputError when either kind of sample is missing from the held-out tenth or from the rest
@@ -136,28 +136,28 @@ def train_detector(
     """
     check_sequences(p_given)
     generator = torch.Generator().manual_seed(seed)
-    n, length = len(mislabelled), start.epochs if start else len(p_given)
+    n, length = len(mislabeled), start.epochs if start else len(p_given)
     if p_given.shape[1] != n:
         raise ScoreInputError(f"{p_given.shape[1]} sequences but {n} labels; they must be of the same samples")
     sequences = resample(p_given.float(), length)
-    held_out = _hold_out(mislabelled, generator)
+    held_out = _hold_out(mislabeled, generator)
     fit_on = (~held_out).nonzero()[:, 0]
 
     def fit_once(detector: Detector, started: bool, rate: float) -> Fit:
-        best = _evaluate(detector, sequences, mislabelled, held_out) if started else {"average_precision": -1.0}
+        best = _evaluate(detector, sequences, mislabeled, held_out) if started else {"average_precision": -1.0}
         state = copy.deepcopy(detector.state_dict())
         optimizer = torch.optim.AdamW(detector.parameters(), lr=rate)
         for epoch in range(epochs):
             detector.train()
             for batch in torch.split(fit_on[torch.randperm(len(fit_on), generator=generator)], batch_size):
                 loss = functional.binary_cross_entropy_with_logits(
-                    detector(sequences[:, batch]), mislabelled[batch].float()
+                    detector(sequences[:, batch]), mislabeled[batch].float()
                 )
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
                 optimizer.step()
-            reached = _evaluate(detector, sequences, mislabelled, held_out)
+            reached = _evaluate(detector, sequences, mislabeled, held_out)
             if reached["average_precision"] > best["average_precision"]:
                 best, state = reached, copy.deepcopy(detector.state_dict())
             report(epoch + 1, epochs)
@@ -165,7 +165,7 @@ def train_detector(
         return Fit(detector.eval(), best, rate, ())
 
     # What the mean of p_given, no learning at all, reaches: a fit far below it has partly collapsed.
-    simple = evaluate_detection(1 - sequences[:, held_out].mean(0).cpu().numpy(), mislabelled[held_out].cpu().numpy())
+    simple = evaluate_detection(1 - sequences[:, held_out].mean(0).cpu().numpy(), mislabeled[held_out].cpu().numpy())
     enough = max(DIVERGED, simple["roc_auc"] - SLACK)
     first = lr if lr is not None else FINE_TUNE_LR if start else TRAIN_LR
     notes: list[str] = []
@@ -184,7 +184,7 @@ def train_detector(
 def explain_detection(
     detector: Detector, sequence: Tensor, reference: Tensor, seed: int, perturbations: int = 2000
 ) -> Tensor:
-    """What each epoch adds to one sample's probability of being mislabelled: LIME with epochs as features.
+    """What each epoch adds to one sample's probability of being mislabeled: LIME with epochs as features.
 
     Random halves of the epochs are masked, which means replaced by the reference; a ridge regression of the
     detector's probability on the masks, weighted by closeness to the unmasked sequence, gives one coefficient
@@ -192,7 +192,7 @@ def explain_detection(
 
     Args:    sequence (T,), p_given of the sample; reference (T,), what a masked epoch shows: the mean over the
              dataset; perturbations: masks drawn
-    Returns: (T,) float32: > 0 speaks for mislabelled, about the change of probability that the epoch makes
+    Returns: (T,) float32: > 0 speaks for mislabeled, about the change of probability that the epoch makes
     """
     check_sequences(torch.stack([sequence, reference], 1))
     length = len(sequence)
@@ -218,22 +218,22 @@ def check_sequences(p_given: Tensor) -> None:
         raise ScoreInputError(f"p_given of sample {bad} is not a probability at every epoch; allowed: 0 to 1")
 
 
-def _hold_out(mislabelled: Tensor, generator: torch.Generator) -> Tensor:
-    """A random tenth of the mislabelled and of the others, at least one of each."""
-    held_out = torch.zeros(len(mislabelled), dtype=torch.bool)
+def _hold_out(mislabeled: Tensor, generator: torch.Generator) -> Tensor:
+    """A random tenth of the mislabeled and of the others, at least one of each."""
+    held_out = torch.zeros(len(mislabeled), dtype=torch.bool)
     for wrong in (True, False):
-        members = (mislabelled.cpu() == wrong).nonzero()[:, 0]
+        members = (mislabeled.cpu() == wrong).nonzero()[:, 0]
         if len(members) < 2:
-            kind = "mislabelled" if wrong else "correctly labeled"
+            kind = "mislabeled" if wrong else "correctly labeled"
             raise ScoreInputError(
-                f"{len(members)} of {len(mislabelled)} samples are {kind}; a detector needs at least 2 of each: "
+                f"{len(members)} of {len(mislabeled)} samples are {kind}; a detector needs at least 2 of each: "
                 "inject noise into a dataset (winnow ingest --noise symmetric:0.3) and train it there"
             )
         count = max(1, math.floor(len(members) / 10))
         held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-    return held_out.to(mislabelled.device)
+    return held_out.to(mislabeled.device)
 
 
-def _evaluate(detector: Detector, sequences: Tensor, mislabelled: Tensor, held_out: Tensor) -> dict[str, float]:
+def _evaluate(detector: Detector, sequences: Tensor, mislabeled: Tensor, held_out: Tensor) -> dict[str, float]:
     values = lstm_detector(sequences[:, held_out], detector)
-    return evaluate_detection(values.cpu().numpy(), mislabelled[held_out].cpu().numpy())
+    return evaluate_detection(values.cpu().numpy(), mislabeled[held_out].cpu().numpy())

@@ -30,9 +30,9 @@ def bmm(logits: Tensor, labels: Tensor) -> Tensor:
     l_i = -log softmax(z_i)_{y_i}, clipped to its 5..95 percentile and scaled to [0, 1]; EM 10 iterations, the
     M-step by weighted moments; s_i = P(component with the larger mean | l_i)
 
-    Args:    logits (N, C), a clean pass of the trained network; labels (N,) int64 in [0, C)
+    Args:    logits (N, C), a evaluation pass of the trained network; labels (N,) int64 in [0, C)
     Returns: (N,) float32 in [0, 1]; higher = harder; 0 everywhere when the losses do not differ; > 1/2 flags it
-    Departs from the paper: losses of a clean pass after the last epoch, not of the training pass.
+    Departs from the paper: losses of a evaluation pass after the last epoch, not of the training pass.
     """
     return fit_beta_mixture(_losses(logits, labels))
 
@@ -49,9 +49,9 @@ def gmm(logits: Tensor, labels: Tensor) -> Tensor:
 
     l_i = -log softmax(z_i)_{y_i}, scaled to [0, 1]; EM 10 iterations; s_i = P(component with the larger mean | l_i)
 
-    Args:    logits (N, C), a clean pass of the trained network; labels (N,) int64 in [0, C)
+    Args:    logits (N, C), a evaluation pass of the trained network; labels (N,) int64 in [0, C)
     Returns: (N,) float32 in [0, 1]; higher = harder; 0 everywhere when the losses do not differ; > 1/2 flags it
-    Departs from the paper: losses of a clean pass after the last epoch, not of the training pass.
+    Departs from the paper: losses of a evaluation pass after the last epoch, not of the training pass.
     """
     return fit_gaussian_mixture(_losses(logits, labels))
 

@@ -220,7 +220,7 @@ def score(
         epoch: for a function of one epoch: which; None = the last one trained
         every_seed: for a function of a network's inputs that is not recorded: mean over the networks of all seeds,
             not the network of the first seed alone
-        flags_above: larger values flag a sample as mislabelled, by a rule of the score's name
+        flags_above: larger values flag a sample as mislabeled, by a rule of the score's name
         flags_by: a function of inputs, named by its parameters, whose values (N,) a rule of that function's name
             looks at instead
     """

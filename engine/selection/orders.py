@@ -44,11 +44,11 @@ def random_order(n: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
-def oracle(mislabelled: Tensor, generator: torch.Generator) -> Tensor:
-    """Prune the mislabelled first in random order, then the rest in random order (PRUNE, figure 2).
+def oracle(mislabeled: Tensor, generator: torch.Generator) -> Tensor:
+    """Prune the mislabeled first in random order, then the rest in random order (PRUNE, figure 2).
 
-    mislabelled (N,) bool -> (N,) positions, first pruned first.
+    mislabeled (N,) bool -> (N,) positions, first pruned first.
     """
-    shuffled = torch.randperm(len(mislabelled), generator=generator)
-    wrong = mislabelled[shuffled]
+    shuffled = torch.randperm(len(mislabeled), generator=generator)
+    wrong = mislabeled[shuffled]
     return torch.cat([shuffled[wrong], shuffled[~wrong]])

@@ -29,9 +29,9 @@ def random(budget: int, n: int, generator: torch.Generator) -> Tensor:
 
 
 @sampler()
-def oracle(budget: int, mislabelled: Tensor, generator: torch.Generator) -> Tensor:
-    """Prune the mislabelled first, then at random; needs the truth (PRUNE)."""
-    return sorted_positions(orders.oracle(mislabelled, generator)[len(mislabelled) - budget :])
+def oracle(budget: int, mislabeled: Tensor, generator: torch.Generator) -> Tensor:
+    """Prune the mislabeled first, then at random; needs the truth (PRUNE)."""
+    return sorted_positions(orders.oracle(mislabeled, generator)[len(mislabeled) - budget :])
 
 
 @sampler()

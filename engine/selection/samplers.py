@@ -29,7 +29,7 @@ SAMPLER_INPUTS: dict[str, str] = {
     "labels": "(N,) int64 given labels",
     "ranks": "(N,) ranks of a score, 0 = easiest",
     "hardness": "(N,) a score's values, turned so that higher = harder",
-    "mislabelled": "(N,) bool, where the truth is known",
+    "mislabeled": "(N,) bool, where the truth is known",
     "features": "(N, D) penultimate features",
     "probs": "(N, C) softmax output",
     "generator": "a seeded torch.Generator",

@@ -7,9 +7,9 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import duckdb
 from safetensors import SafetensorError
@@ -46,18 +46,46 @@ def storage_errors(what: str, place: Path) -> Iterator[None]:
         raise StorageError(f"{what} in {place}: {text.splitlines()[0]}") from error
 
 
-def write_export(path: Path, write: Any) -> None:
-    """Write a file by write(temporary path) and put it at path only when it is whole."""
-    if not path.parent.is_dir():
-        raise WinnowError(f"no folder {path.parent}; make it first or choose another --to")
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextlib.contextmanager
+def replacing(path: Path, what: str = "") -> Iterator[Path]:
+    """A temporary path beside `path`: what is written there is put in its place when the block ends well.
+
+    Until then, and when the block fails, `path` stays as it was. what: names it in an error, default its file name.
+    """
+    temp = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with storage_errors(path.name, path.parent):
-            write(temp)
+        with storage_errors(what or path.name, path.parent):
+            yield temp
             fsync(temp)
             os.replace(temp, path)
+            fsync(path.parent)
     finally:
-        temp.unlink(missing_ok=True)
+        for left in (temp, temp.with_name(temp.name + ".wal")):  # the second is DuckDB's
+            left.unlink(missing_ok=True)
+
+
+def publish_folder(temp: Path, path: Path) -> None:
+    """Give a folder that is written whole its name, by one rename that is on the disk when this returns."""
+    for file in temp.iterdir():
+        fsync(file)
+    os.rename(temp, path)
+    fsync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write or replace a text file, whole or not at all."""
+    with replacing(path) as temp:
+        temp.write_text(text, encoding="utf-8")
+
+
+def write_export(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that a person named by write(temporary path), whole or not at all."""
+    if not path.parent.is_dir():
+        raise WinnowError(f"no folder {path.parent}; make it first or choose another --to")
+    if path.is_dir():
+        raise WinnowError(f"{path} is a folder; give the name of a file in it as --to")
+    with replacing(path) as temp:
+        write(temp)
 
 
 def remove_path(path: Path) -> None:
@@ -68,17 +96,10 @@ def remove_path(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temp.write_text(text)
-        fsync(temp)
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
-
-
 def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # which Windows cannot open, and needs not
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -87,5 +108,6 @@ def fsync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,11 +21,11 @@ class Reporter(Protocol):
     def step(self, done: float, total: float, detail: str = "") -> None:
         """Report done of total; Cancelled when somebody asked to stop."""
 
-    def pulse(self) -> None:
+    def heartbeat(self) -> None:
         """Raise Cancelled when somebody asked to stop."""
 
     def stop(self, stopped: bool = True) -> None:
-        """Make every thread that reports here stop at its next pulse, or let them go on."""
+        """Make every thread that reports here stop at its next heartbeat, or let them go on."""
 
 
 class Progress:
@@ -47,7 +47,7 @@ class Progress:
         self._stopped = False
         self._latest: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._last_pulse = 0.0
+        self._last_heartbeat = 0.0
 
     def stage(self, name: str, **values: Any) -> None:
         """Enter a stage; those before it are done."""
@@ -63,7 +63,7 @@ class Progress:
 
     def step(self, done: float, total: float, detail: str = "") -> None:
         """Report done of total in the current stage."""
-        self.pulse()
+        self.heartbeat()
         with self._lock:
             self._step(done, total, detail)
 
@@ -93,17 +93,17 @@ class Progress:
             self._latest = {}
 
     def stop(self, stopped: bool = True) -> None:
-        """Make every thread that reports here stop at its next pulse, or let them go on."""
+        """Make every thread that reports here stop at its next heartbeat, or let them go on."""
         self._stopped = stopped
 
-    def pulse(self) -> None:
+    def heartbeat(self) -> None:
         """Raise Cancelled when somebody asked for it; looks at the disk a few times a second at most."""
         if self._stopped:
             raise Cancelled()
         now = time.monotonic()
-        if now - self._last_pulse < 0.25:
+        if now - self._last_heartbeat < 0.25:
             return
-        self._last_pulse = now
+        self._last_heartbeat = now
         if (self.folder / "cancel").exists():
             self._journal(now)  # what was cancelled tells how far it had come
             raise Cancelled()
@@ -130,8 +130,8 @@ class Parts:
         share = self.weights.get(self._part, 0.0) * (done / total if total else 1.0)
         self.progress.step(self._done + share, self._whole, detail or self._part)
 
-    def pulse(self) -> None:
-        self.progress.pulse()
+    def heartbeat(self) -> None:
+        self.progress.heartbeat()
 
     def stop(self, stopped: bool = True) -> None:
         self.progress.stop(stopped)

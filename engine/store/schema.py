@@ -43,7 +43,7 @@ VIEWS: dict[str, View] = {
             "noise": ("VARCHAR", "label noise that was asked, or NULL"),
             "noise_rate": (
                 "DOUBLE",
-                "realised share of training samples whose label is wrong, 0..1; NULL = unknown",
+                "realized share of training samples whose label is wrong, 0..1; NULL = unknown",
             ),
             "parent": ("VARCHAR", "the dataset it was derived from: same sample ids, other labels"),
             "spec": ("JSON", "everything that was asked at ingest"),
@@ -90,8 +90,8 @@ VIEWS: dict[str, View] = {
         "SELECT sample_id, thumbnail FROM {thumbnails}",
         over="dataset",
     ),
-    "noise_matrix": View(
-        "The realised transition matrix of the training labels, where the truth is known.",
+    "transition_matrix": View(
+        "The realized transition matrix of the training labels, where the truth is known.",
         {
             "true_label": ("INTEGER", "the true label"),
             "label": ("INTEGER", "the given label"),
@@ -222,13 +222,13 @@ VIEWS: dict[str, View] = {
         "SELECT {run_id} AS run_id, score, seconds, version FROM {score_catalog}",
     ),
     "flags": View(
-        "Which samples a rule flags as mislabelled.",
+        "Which samples a rule flags as mislabeled.",
         {
             "run_id": _RUN,
             "rule": ("VARCHAR", "name of the rule"),
             "score": ("VARCHAR", "the score whose value the rule looks at"),
             "sample_id": _SAMPLE,
-            "flagged": ("BOOLEAN", "the rule says mislabelled"),
+            "flagged": ("BOOLEAN", "the rule says mislabeled"),
             "threshold": ("FLOAT", "what its value was held against"),
             "value": ("FLOAT", "the value that decided; for aum_threshold its AUM in the round of that threshold"),
         },
@@ -241,7 +241,7 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "sample_id": _SAMPLE,
             "rank": ("INTEGER", "0 = nearest; the sample itself is not in"),
-            "neighbor_id": ("INTEGER", "sample_id of the neighbour"),
+            "neighbor_id": ("INTEGER", "sample_id of the neighbor"),
             "similarity": ("FLOAT", "cosine, -1..1"),
         },
         "neighbor_lists",
@@ -295,15 +295,20 @@ VIEWS: dict[str, View] = {
         "SELECT {run_id} AS run_id, sample_id, suggested_label, confidence, method FROM {suggestions}",
     ),
     "metrics": View(
-        "How well scores and rules find the mislabelled, where the truth is known.",
+        "How well scores and rules find the mislabeled, where the truth is known.",
         {
             "run_id": _RUN,
             "score": ("VARCHAR", "score or rule"),
-            "metric": ("VARCHAR", "roc_auc, average_precision, precision, recall, ..."),
+            "metric": (
+                "VARCHAR",
+                "roc_auc, average_precision, recall_at_10 (recall at the top 10 %), precision_at_recall_95, precision, ...",
+            ),
             "value": ("DOUBLE", "0..1 unless the metric says otherwise"),
         },
         "metrics",
-        "SELECT {run_id} AS run_id, score, metric, value FROM {metrics}",
+        # files of version 0.1 call two of them otherwise
+        "SELECT {run_id} AS run_id, score, replace(replace(metric, 'found_at_', 'recall_at_'), 'precision_at_95', "
+        "'precision_at_recall_95') AS metric, value FROM {metrics}",
     ),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from engine.errors import StorageError
-from engine.store.atomic import fsync, storage_errors
+from engine.store.atomic import replacing
 
 
 def save_tensors(path: Path, tensors: dict[str, np.ndarray[Any, Any]], meta: dict[str, Any]) -> None:
     """Write or replace a safetensors file atomically: temporary file, fsync, rename."""
-    temp = path.with_name(f".{path.name}.tmp")
-    with storage_errors(path.name, path.parent):
+    with replacing(path) as temp:
         save_file(tensors, temp, metadata={"meta": json.dumps(meta)})
-        fsync(temp)
-        os.replace(temp, path)
 
 
 def load_tensors(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""The workspace on disk: paths, journals, checkpoints and publishing. The only code that renames.
+"""The workspace on disk: its paths, what its runs say of themselves, and publishing (renames: engine/store/atomic.py).
 
 workspace/
   winnow.json                   the format of the workspace
@@ -29,7 +29,7 @@ import filelock
 
 from engine.errors import BusyError, NotFoundError, SpecError, StorageError, unknown_name
 from engine.spec import Spec, spec_from_json
-from engine.store.atomic import fsync, remove_path, sha256_of, storage_errors, write_text
+from engine.store.atomic import publish_folder, remove_path, replacing, sha256_of, storage_errors, write_text
 from engine.store.documents import read_json
 from engine.store.records import FORMAT, RunRecord, dataset_facts, load_record
 
@@ -96,19 +96,11 @@ class Workspace:
     def building_dataset(self, name: str) -> Iterator[Path]:
         """A temporary path to write a dataset to; published under its name when the block ends well."""
         final = self.dataset_path(name)
-        temp = final.with_name(f".{name}.{os.getpid()}.tmp")
         with exclusive(final.with_name(f".{name}.lock"), f"dataset '{name}' is being ingested"):
-            for stale in final.parent.glob(f".{name}.*.tmp*"):  # of a process that was killed
+            for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
                 stale.unlink(missing_ok=True)
-            try:
-                with storage_errors(f"dataset '{name}'", final.parent):
-                    yield temp
-                    fsync(temp)
-                    os.replace(temp, final)
-                    fsync(final.parent)
-            finally:
-                for left in (temp, temp.with_name(temp.name + ".wal")):
-                    left.unlink(missing_ok=True)
+            with replacing(final, f"dataset '{name}'") as temp:
+                yield temp
 
     # Runs -------------------------------------------------------------------------------------------------
 
@@ -212,10 +204,7 @@ class Workspace:
                 yield temp
                 manifest = {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in sorted(temp.iterdir())}
                 (temp / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": manifest}, indent=1) + "\n")
-                for path in temp.iterdir():
-                    fsync(path)
-                os.rename(temp, self.published_dir(run_id))
-                fsync(folder)
+                publish_folder(temp, self.published_dir(run_id))
         finally:
             shutil.rmtree(temp, ignore_errors=True)
         remove_path(folder / "partial")

@@ -11,9 +11,9 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     """Flip and shift images as small-image networks are usually trained.
 
     flip: left to right with probability 1/2. crop: pad by an eighth of the side with zeros (the mean, after
-    normalisation) and cut a random window of the old size (He et al. 2016: 4 of 32 pixels).
+    normalization) and cut a random window of the old size (He et al. 2016: 4 of 32 pixels).
 
-    Args:    images (B, C, H, W), normalised; vectors (B, D) where kind is none
+    Args:    images (B, C, H, W), normalized; vectors (B, D) where kind is none
              kind: none, flip, crop or crop+flip; generator: on the CPU
     Returns: (B, C, H, W), a new tensor unless kind is none
     """

@@ -22,7 +22,7 @@ def image_channels(name: str, input_shape: Sequence[int]) -> int:
 
 
 def vgg16(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """VGG-16 with batch normalisation before every ReLU, hidden linear layers of 4,096 (PRUNE, section 3.2).
+    """VGG-16 with batch normalization before every ReLU, hidden linear layers of 4,096 (PRUNE, section 3.2).
 
     Departs from the paper: the last layer has as many outputs as there are classes, not 1,000; the features are
     averaged to one position, which 32 x 32 images are at that depth anyway, and smaller images are padded.
@@ -68,7 +68,7 @@ def resnet32(input_shape: Sequence[int], classes: int) -> nn.Module:
 
 
 def preact_resnet18(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """ResNet-18 with normalisation and ReLU before each convolution, stem for small images (ROP, appendix C)."""
+    """ResNet-18 with normalization and ReLU before each convolution, stem for small images (ROP, appendix C)."""
     channels = image_channels("preact_resnet18", input_shape)
     layers: list[nn.Module] = [nn.Conv2d(channels, 64, 3, padding=1, bias=False)]
     into = 64
@@ -93,7 +93,7 @@ def torchvision_model(name: str, input_shape: Sequence[int], classes: int) -> nn
         raise SpecError(unknown_name("torchvision model", name, known))
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # inception's note on the speed of its initialisation
+        warnings.simplefilter("ignore")  # inception's note on the speed of its initialization
         network: Any = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
     if channels != 3:
         path, first = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
@@ -129,7 +129,7 @@ class _Basic(nn.Module):
 
 
 class _PreAct(nn.Module):
-    """Normalisation and ReLU before each of two 3x3 convolutions (He et al. 2016b)."""
+    """Normalization and ReLU before each of two 3x3 convolutions (He et al. 2016b)."""
 
     def __init__(self, into: int, width: int, stride: int) -> None:
         super().__init__()

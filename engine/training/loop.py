@@ -1,7 +1,7 @@
 """The one training loop.
 
 Everything random in an epoch (the permutation, the augmentation, dropout) follows from (seed, epoch) alone, so a
-resumed run needs the weights and the optimiser's state and nothing else to go on exactly as if never broken.
+resumed run needs the weights and the optimizer's state and nothing else to go on exactly as if never broken.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from engine.training.models import RANDOM
 from engine.training.recording import DynamicsRecorder
 
 EVAL_VALUES = 1 << 22
-"""Input values in one batch of a clean pass."""
+"""Input values in one batch of a evaluation pass."""
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """What every input is shifted and scaled by before the network sees it."""
 
     mean: Tensor
@@ -67,22 +67,22 @@ def train_epochs(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     samples: Samples,
-    normalisation: Normalisation,
+    normalization: Normalization,
     training: TrainingSpec,
     seed: int,
     *,
     first_epoch: int = 0,
     recorder: DynamicsRecorder | None = None,
-    pulse: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, float]]:
     """Train, and yield (epoch, seconds) after each epoch, 0-based, from first_epoch on.
 
     Args:
         samples: what is trained on; its labels are the given ones
         recorder: takes the logits of every epoch: those of the training pass (observe="train", augmentation and
-            batch statistics included), or those of a clean pass after it (observe="eval"). The caller ends the
+            batch statistics included), or those of a evaluation pass after it (observe="eval"). The caller ends the
             epoch.
-        pulse: called at every batch; may raise to stop
+        heartbeat: called at every batch; may raise to stop
     """
     device = samples.inputs.device
     bf16 = device.type == "cuda"
@@ -96,10 +96,10 @@ def train_epochs(
             torch.manual_seed(_mix(seed, epoch))
         network.train()
         for i, positions in enumerate(epoch_batches(samples, training.batch_size, seed, epoch)):
-            pulse()
+            heartbeat()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(training, (epoch + i / batches) / training.epochs)
-            inputs = to_float(samples.inputs[positions], normalisation.mean, normalisation.std)
+            inputs = to_float(samples.inputs[positions], normalization.mean, normalization.std)
             inputs = augment(inputs, training.augment, generator)
             labels = samples.labels[positions]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -111,24 +111,24 @@ def train_epochs(
             if recorder and training.observe == "train":
                 recorder.log(logits, labels, positions)
         if recorder and training.observe == "eval":
-            for positions, logits in clean_pass(network, samples, normalisation, pulse=pulse):
+            for positions, logits in evaluation_pass(network, samples, normalization, heartbeat=heartbeat):
                 recorder.log(logits, samples.labels[positions], positions)
         yield epoch, time.perf_counter() - started
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
-    """Optimiser steps in one epoch: a last batch of a single sample joins the one before it."""
+    """Optimizer steps in one epoch: a last batch of a single sample joins the one before it."""
     return max(1, math.ceil((n - 1) / batch_size) if n % batch_size == 1 else math.ceil(n / batch_size))
 
 
 @torch.no_grad()
-def clean_pass(
+def evaluation_pass(
     network: nn.Module,
     samples: Samples,
-    normalisation: Normalisation,
+    normalization: Normalization,
     function: Callable[[nn.Module, Tensor], Tensor] = lambda network, inputs: network(inputs),
     *,
-    pulse: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (positions, function(network, inputs)) over all samples in order, in evaluation mode."""
     network.eval()
@@ -136,20 +136,20 @@ def clean_pass(
     width = max(1, samples.inputs[0].numel())
     step = max(1, min(8192, EVAL_VALUES // width))
     for start in range(0, len(samples.labels), step):
-        pulse()
+        heartbeat()
         positions = torch.arange(start, min(start + step, len(samples.labels)), device=device)
-        inputs = to_float(samples.inputs[positions], normalisation.mean, normalisation.std)
+        inputs = to_float(samples.inputs[positions], normalization.mean, normalization.std)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             yield positions, function(network, inputs)
 
 
 def compute_accuracy(
-    network: nn.Module, samples: Samples, normalisation: Normalisation, pulse: Callable[[], None] = lambda: None
+    network: nn.Module, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
 ) -> float:
     """Share of samples whose largest logit is their label, 0..1."""
     hits = sum(
         int((logits.argmax(1) == samples.labels[positions]).sum())
-        for positions, logits in clean_pass(network, samples, normalisation, pulse=pulse)
+        for positions, logits in evaluation_pass(network, samples, normalization, heartbeat=heartbeat)
     )
     return hits / len(samples.labels)
 

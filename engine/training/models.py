@@ -26,9 +26,9 @@ Factory = Callable[[Sequence[int], int], nn.Module]
 
 
 def mlp(input_shape: Sequence[int], classes: int) -> nn.Module:
-    """Two hidden layers of 512, batch normalisation before each ReLU (PRUNE, section 3.2).
+    """Two hidden layers of 512, batch normalization before each ReLU (PRUNE, section 3.2).
 
-    The biases before the normalisations, which take them out again, stay as drawn: their gradients are rounding
+    The biases before the normalizations, which take them out again, stay as drawn: their gradients are rounding
     errors, of which Adam would make steps as long as any.
     """
     width = int(torch.Size(input_shape).numel())
@@ -84,7 +84,7 @@ RANDOM = threading.Lock()
 
 
 def build_model(name: str, input_shape: Sequence[int], classes: int, seed: int) -> nn.Module:
-    """The network of that name, freshly initialised; the same seed gives the same weights.
+    """The network of that name, freshly initialized; the same seed gives the same weights.
 
     Args:   name: one of MODELS, torchvision:NAME, or PACKAGE.MODULE:FACTORY, a function (input_shape, classes) -> nn.Module
     Raises: SpecError for an unknown name, or a factory that cannot be imported or called

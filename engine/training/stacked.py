@@ -2,7 +2,7 @@
 
 A step of a small network is too short for a GPU: most of its time goes into starting kernels. Here a stack of K
 networks takes one step together. Each keeps its own samples, seed, order of every epoch, batch-norm statistics,
-optimiser state, learning rate and number of steps, and no number of one network reads a number of another: they are
+optimizer state, learning rate and number of steps, and no number of one network reads a number of another: they are
 the networks that the plain loop trains with the same seeds, to rounding.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional
 from engine.data.loader import Samples, batch_ends, epoch_order, to_float
 from engine.spec import TrainingSpec
 from engine.training.device import available_bytes
-from engine.training.loop import EVAL_VALUES, Normalisation, learning_rate
+from engine.training.loop import EVAL_VALUES, Normalization, learning_rate
 from engine.training.models import build_model
 
 MAX_STACK = 1024
@@ -74,7 +74,7 @@ class Stack:
                     hidden = torch.baddbmm(state[f"{i}.bias"][:, None], hidden, weight)
             elif isinstance(layer, nn.BatchNorm1d):
                 own = {name: state[f"{i}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
-                hidden = _normalise(hidden.float(), own, layer, batch)
+                hidden = _normalize(hidden.float(), own, layer, batch)
             elif isinstance(layer, nn.ReLU):
                 hidden = hidden.relu()
         return hidden.float()
@@ -94,26 +94,26 @@ class Batch:
     groups: dict[int, list[int]]
 
 
-def _normalise(hidden: Tensor, own: State, layer: nn.BatchNorm1d, batch: Batch | None) -> Tensor:
-    """Batch normalisation of each network over its filled rows; running statistics are updated. (k, B, F) -> same."""
+def _normalize(hidden: Tensor, own: State, layer: nn.BatchNorm1d, batch: Batch | None) -> Tensor:
+    """Batch normalization of each network over its filled rows; running statistics are updated. (k, B, F) -> same."""
     if batch is None:
         scale = own["weight"] * (own["running_var"] + layer.eps).rsqrt()
         return torch.addcmul(own["bias"][:, None], hidden - own["running_mean"][:, None], scale[:, None])
     if len(batch.groups) == 1 and hidden.shape[1] in batch.groups:
-        return _normalise_whole(hidden, own, layer)
+        return _normalize_whole(hidden, own, layer)
     out = torch.zeros_like(hidden)
     for rows, who in batch.groups.items():
         # Copies of the statistics, which are small, go back to their places; autograd sees the rest through an index.
         some = {name: values[who] for name, values in own.items()}
-        out[who, :rows] = _normalise_whole(hidden[who, :rows], some, layer)
+        out[who, :rows] = _normalize_whole(hidden[who, :rows], some, layer)
         with torch.no_grad():
             for name in ("running_mean", "running_var"):
                 own[name][who] = some[name]
     return out
 
 
-def _normalise_whole(hidden: Tensor, own: State, layer: nn.BatchNorm1d) -> Tensor:
-    """As one batch normalisation of k F features: the arithmetic of each feature is that of the plain network."""
+def _normalize_whole(hidden: Tensor, own: State, layer: nn.BatchNorm1d) -> Tensor:
+    """As one batch normalization of k F features: the arithmetic of each feature is that of the plain network."""
     k, rows, width = hidden.shape
     flat = {name: values.view(-1) for name, values in own.items()}
     mean, variance, weight, bias = (flat[name] for name in ("running_mean", "running_var", "weight", "bias"))
@@ -124,12 +124,12 @@ def _normalise_whole(hidden: Tensor, own: State, layer: nn.BatchNorm1d) -> Tenso
 
 
 def can_stack(network: nn.Module) -> bool:
-    """Whether a network is a sequence of linear layers, batch normalisations and ReLUs, which a stack can train."""
+    """Whether a network is a sequence of linear layers, batch normalizations and ReLUs, which a stack can train."""
     if not isinstance(network, nn.Sequential):
         return False
-    normalisations = [layer for layer in network if isinstance(layer, nn.BatchNorm1d)]
+    normalizations = [layer for layer in network if isinstance(layer, nn.BatchNorm1d)]
     return all(isinstance(layer, nn.Flatten | nn.Linear | nn.BatchNorm1d | nn.ReLU) for layer in network) and all(
-        layer.affine and layer.track_running_stats and layer.momentum is not None for layer in normalisations
+        layer.affine and layer.track_running_stats and layer.momentum is not None for layer in normalizations
     )
 
 
@@ -152,15 +152,15 @@ def stack_size(network: nn.Module, training: TrainingSpec, samples: Samples, dev
 def train_stacked(
     members: Sequence[Member],
     samples: Samples,
-    normalisation: Normalisation,
+    normalization: Normalization,
     training: TrainingSpec,
     *,
-    pulse: Callable[[float], None] = lambda fraction: None,
+    heartbeat: Callable[[float], None] = lambda fraction: None,
 ) -> Stack:
     """Train networks as one.
 
     Args:    training: of all members, its epochs and seeds apart; without augmentation
-             pulse: called at every step with the share of all steps done; may raise to stop
+             heartbeat: called at every step with the share of all steps done; may raise to stop
     Returns: the trained networks, in the order of the members
     """
     device, inputs = samples.inputs.device, samples.inputs
@@ -171,22 +171,22 @@ def train_stacked(
     shape = tuple(inputs.shape[1:])
     networks = [build_model(training.model, shape, samples.classes, members[k].seed) for k in ranked]
     stack = Stack(networks, device)
-    optimiser = {name: [torch.zeros_like(stack.state[name]) for _ in range(2)] for name in stack.trained}
+    optimizer = {name: [torch.zeros_like(stack.state[name]) for _ in range(2)] for name in stack.trained}
     done, whole = 0, sum(steps)
     for step, batch, rates in _batches([members[k] for k in ranked], training, device):
-        pulse(done / whole)
+        heartbeat(done / whole)
         k = len(batch.positions)
         state = {name: values[:k] for name, values in stack.state.items()}
         leaves = [state[name].requires_grad_() for name in stack.trained]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            scaled = to_float(inputs[batch.positions], normalisation.mean, normalisation.std)
+            scaled = to_float(inputs[batch.positions], normalization.mean, normalization.std)
             logits = stack.forward(state, scaled, batch)
         labels = samples.labels[batch.positions]
         losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
         gradients = torch.autograd.grad((losses * (batch.filled / batch.rows[:, None])).sum(), leaves)
         with torch.no_grad():
             for name, leaf, gradient in zip(stack.trained, leaves, gradients, strict=True):
-                own = [values[:k] for values in optimiser[name]]
+                own = [values[:k] for values in optimizer[name]]
                 _update(leaf.detach(), gradient, own, rates.view(-1, *[1] * (leaf.ndim - 1)), step, training)
         done += k
     places = torch.tensor(sorted(range(len(ranked)), key=lambda i: ranked[i]), device=device)
@@ -253,7 +253,7 @@ def _update(
 
 
 def compute_accuracies(
-    stack: Stack, samples: Samples, normalisation: Normalisation, pulse: Callable[[], None] = lambda: None
+    stack: Stack, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
 ) -> list[float]:
     """Share of samples whose largest logit is their label, 0..1, of every network."""
     device, hits = samples.inputs.device, torch.zeros(len(stack), dtype=torch.int64, device=samples.inputs.device)
@@ -261,8 +261,8 @@ def compute_accuracies(
     rows = max(1, min(8192, EVAL_VALUES // width, 64 * EVAL_VALUES // (len(stack) * width)))
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         for start in range(0, len(samples), rows):
-            pulse()
+            heartbeat()
             part = slice(start, start + rows)
-            inputs = to_float(samples.inputs[part], normalisation.mean, normalisation.std)
+            inputs = to_float(samples.inputs[part], normalization.mean, normalization.std)
             hits += (stack.logits(inputs).argmax(2) == samples.labels[part]).sum(1)
     return [int(h) / len(samples) for h in hits]

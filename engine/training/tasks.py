@@ -1,6 +1,6 @@
 """Training the networks of a run, so that a killed run goes on where it was.
 
-Each network has a checkpoint of its own (epoch, weights, optimiser) and a spill file that its dynamics grow in; what
+Each network has a checkpoint of its own (epoch, weights, optimizer) and a spill file that its dynamics grow in; what
 the spill holds beyond the checkpoint is overwritten on resume. A finished network is its weights.
 """
 
@@ -24,7 +24,7 @@ from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.tensors import load_tensors, save_tensors
 from engine.training.loop import (
-    Normalisation,
+    Normalization,
     batches_per_epoch,
     build_optimizer,
     compute_accuracy,
@@ -107,7 +107,7 @@ def train_tasks(
     tasks: Sequence[Task],
     samples: Samples,
     test: Samples | None,
-    normalisation: Normalisation,
+    normalization: Normalization,
     progress: Progress,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> list[dict[str, Any]]:
@@ -126,7 +126,7 @@ def train_tasks(
         progress.step(sum(done.values()), total, name)
 
     def train(task: Task) -> list[dict[str, Any]]:
-        return _train_task(folder, task, samples, test, normalisation, report, checkpoint_seconds)
+        return _train_task(folder, task, samples, test, normalization, report, checkpoint_seconds)
 
     training = tasks[0].training
     workers = workers_for(training.model, len(tasks), samples.inputs.device, training.threads)
@@ -139,7 +139,7 @@ def _train_task(
     task: Task,
     samples: Samples,
     test: Samples | None,
-    normalisation: Normalisation,
+    normalization: Normalization,
     report: Callable[[str, float], None],
     checkpoint_seconds: float,
 ) -> list[dict[str, Any]]:
@@ -163,16 +163,16 @@ def _train_task(
         network,
         optimizer,
         data,
-        normalisation,
+        normalization,
         training,
         task.seed,
         first_epoch=first,
         recorder=recorder,
-        pulse=lambda: report(task.name, min(training.epochs, next(seen) / batches)),
+        heartbeat=lambda: report(task.name, min(training.epochs, next(seen) / batches)),
     ):
         row: dict[str, Any] = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
         if task.test:
-            row["test_accuracy"] = compute_accuracy(network, test, normalisation) if test else None
+            row["test_accuracy"] = compute_accuracy(network, test, normalization) if test else None
             row["lr"] = learning_rate(training, epoch / training.epochs)
             row["seconds"] = seconds
         rows.append(row)

@@ -35,7 +35,7 @@ def workers_for(model: str, networks: int, device: torch.device, threads: int = 
 def train_together(
     work: Sequence[Callable[[], T]], workers: int, progress: Reporter, threads: int | None = 1
 ) -> list[T]:
-    """The results of every piece of work, in order. When one fails, the others stop at their next pulse.
+    """The results of every piece of work, in order. When one fails, the others stop at their next heartbeat.
 
     threads: of each piece; None = all that torch has
     """

@@ -1,6 +1,7 @@
 """How fast psi-curves are: networks x steps per second stacked against one by one, and seconds for whole figures.
 
     python tests/benchmarks/bench_psi.py [--mnist FOLDER] [--cifar10 PARQUET_FOLDER] [--device auto]
+                                        [--points 100]
 
 On a GPU: PRUNE's synthetic figure (10,000 samples, 5 orders x 100 points x 3 seeds x 200 epochs), its MNIST figure
 where --mnist gives the IDX files, and CIFAR-10 with its fast preset where --cifar10 gives a Parquet source of
@@ -28,7 +29,7 @@ import torch
 from machine import print_machine
 
 from engine.data.ingest import ingest
-from engine.data.loader import Samples, load_split, normalisation
+from engine.data.loader import Samples, load_split, normalization
 from engine.data.request import IngestSpec
 from engine.presets import find_preset
 from engine.queries.connection import connected
@@ -40,7 +41,7 @@ from engine.store.journal import read_journal
 from engine.store.progress import Progress
 from engine.store.workspace import Workspace
 from engine.training.device import pick_device
-from engine.training.loop import Normalisation, batches_per_epoch, build_optimizer, train_epochs
+from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, train_epochs
 from engine.training.models import build_model
 from engine.training.stacked import Member, train_stacked
 from engine.training.together import train_together, workers_for
@@ -53,25 +54,28 @@ def main() -> None:
     parser.add_argument("--mnist", help="folder with MNIST's IDX files")
     parser.add_argument("--cifar10", help="folder or glob of CIFAR-10's Parquet files")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--points", type=int, help="of each figure: 100 by default, 20 without a GPU")
     options = parser.parse_args()
     device = pick_device(options.device)
     gpu = device.type == "cuda"
     print_machine(device=device)
     print("1 warm-up, then 1 repeat of each version; whole figures run once")
     if not gpu:
-        print("no GPU found: smaller versions on the CPU (2,000 samples, 20 points, 3 seeds, 5 orders, 20 epochs)")
+        print("no GPU found: smaller versions on the CPU (2,000 samples, 3 seeds, 5 orders, 20 epochs)")
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(Path(folder) / "workspace", create=True)
         limit = None if gpu else 2_000
         ingest(workspace, IngestSpec(name="synthetic", source="synthetic", limit=limit, noise="symmetric:0.3"))
         compare(load_split(workspace, "synthetic", "train", device), Path(folder), 300 if gpu else 10)
         fast = "" if gpu else "-fast"
-        figure(workspace, "synthetic", f"prune-synthetic{fast}", 100 if gpu else 20, device)
+        figure(workspace, "synthetic", f"prune-synthetic{fast}", options.points or (100 if gpu else 20), device)
         others = (("mnist", options.mnist, "prune-mnist"), ("cifar10", options.cifar10, "prune-cifar10-fast"))
         for data, source, preset in others:
             if source and gpu:
                 ingest(workspace, IngestSpec(name=data, source=source, noise="symmetric:0.3"))
-                figure(workspace, data, preset, int((find_preset(preset).psi or {})["points"]), device)
+                figure(
+                    workspace, data, preset, options.points or int((find_preset(preset).psi or {})["points"]), device
+                )
             else:
                 print(f"{data}: not run, {'no files were given' if gpu else 'it needs a GPU'}")
 
@@ -79,7 +83,7 @@ def main() -> None:
 def compare(samples: Samples, folder: Path, networks: int) -> None:
     """Steps of all networks per second: one after another, side by side, and stacked."""
     device, n = samples.inputs.device, len(samples)
-    scale, training = Normalisation(*normalisation(samples)), TrainingSpec(epochs=2, batch_size=100, lr=0.01)
+    scale, training = Normalization(*normalization(samples)), TrainingSpec(epochs=2, batch_size=100, lr=0.01)
     members = [
         Member(torch.arange(n - n * (k % 5) // 5, device=device), k, training.epochs) for k in range(networks)
     ]  # fmt: skip
@@ -97,7 +101,7 @@ def compare(samples: Samples, folder: Path, networks: int) -> None:
             pass
 
     forms: dict[str, tuple[Callable[[], object], int]] = {
-        "one after another": (lambda: [plain(member) for member in few], steps(few)),
+        "plain loop, one after another": (lambda: [plain(member) for member in few], steps(few)),
         f"side by side, {workers}": (
             lambda: train_together([partial(plain, member) for member in few], workers, progress),
             steps(few),

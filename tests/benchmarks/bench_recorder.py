@@ -27,9 +27,9 @@ import torch
 from aum import AUMCalculator
 from machine import print_machine
 
-from engine.data.loader import Samples, epoch_batches, normalisation
+from engine.data.loader import Samples, epoch_batches, normalization
 from engine.spec import TrainingSpec
-from engine.training.loop import Normalisation, build_optimizer, train_epochs
+from engine.training.loop import Normalization, build_optimizer, train_epochs
 from engine.training.models import build_model
 from engine.training.recording import DynamicsRecorder, Spill
 
@@ -81,7 +81,7 @@ def measure(work: Callable[[], object]) -> Seconds:
 
 def time_training(samples: Samples, training: TrainingSpec, folder: Path) -> tuple[list[Seconds], list[Seconds]]:
     """Seconds of every measured epoch, plain and recorded; fails when recording changed what was learned."""
-    normal = Normalisation(*normalisation(samples))
+    normal = Normalization(*normalization(samples))
     networks = [build_model("mlp", samples.inputs.shape[1:], samples.classes, seed=0) for _ in range(2)]
     recorder = make_recorder(samples, folder / "training.dynamics")
 

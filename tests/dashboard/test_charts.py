@@ -136,7 +136,7 @@ def test_a_class_is_named_above_its_core_and_not_above_its_strays() -> None:
 
 
 def test_the_histogram_keeps_the_mislabeled_apart_and_marks_thresholds_once_a_rule() -> None:
-    bins = pd.DataFrame({"left": [0.0, 1.0], "right": [1.0, 2.0], "clean": [3, 4], "mislabelled": [2, 0], "unknown": 0})
+    bins = pd.DataFrame({"left": [0.0, 1.0], "right": [1.0, 2.0], "clean": [3, 4], "mislabeled": [2, 0], "unknown": 0})
     figure = charts.histogram_chart(bins, "aum", "easier", [("aum_threshold", 0.5), ("aum_threshold", 0.7)])
     assert {t.name: list(t.y) for t in figure.data} == {"clean  7": [3, 4], "mislabeled  2": [2, 0]}
     assert [s.x0 for s in figure.layout.shapes] == [0.5, 0.7]
@@ -144,7 +144,7 @@ def test_the_histogram_keeps_the_mislabeled_apart_and_marks_thresholds_once_a_ru
     assert "harder" in figure.layout.xaxis.title.text.split("<b>")[0]
 
 
-def test_the_noise_matrix_leaves_the_diagonal_out_of_the_colors() -> None:
+def test_the_transition_matrix_leaves_the_diagonal_out_of_the_colors() -> None:
     matrix = pd.DataFrame(
         {"true_label": [0, 0, 1, 2], "label": [0, 1, 1, 2], "count": [8, 2, 5, 5], "share": [0.8, 0.2, 1, 1]}
     )

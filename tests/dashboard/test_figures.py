@@ -60,7 +60,7 @@ def test_cg_2_prunes_low_on_the_left_and_high_on_the_right_beside_random_and_the
 
 
 def test_cg_3_has_densities_of_area_one_and_every_score_between_chance_and_oracle() -> None:
-    bins = pd.DataFrame({"left": [0.0, 0.5], "right": [0.5, 1.0], "clean": [3, 1], "mislabelled": [0, 2]})
+    bins = pd.DataFrame({"left": [0.0, 0.5], "right": [0.5, 1.0], "clean": [3, 1], "mislabeled": [0, 2]})
     found = pd.DataFrame({"looked_at": [0.0, 0.5, 1.0], "found": [0.0, 0.9, 1.0]})
     figure = cg_paper.detection_figure(bins, {"cg": found, "el2n": found}, 0.25)
     for bar in (t for t in figure.data if t.type == "bar"):
@@ -98,7 +98,7 @@ def test_cg_6_draws_the_panels_there_is_something_for() -> None:
 def test_aum_2_is_green_where_the_given_label_leads_and_vermilion_where_it_does_not() -> None:
     rows = [
         {"part": part, "given": 0, "other": 1, "n": 50, "epoch": t, "label": label, "logit": logit}
-        for part, given, other in (("easy", 3.0, 1.0), ("mislabelled", 1.0, 3.0))
+        for part, given, other in (("easy", 3.0, 1.0), ("mislabeled", 1.0, 3.0))
         for t in (1, 2)
         for label, logit in ((0, given), (1, other), (2, 0.0))
     ]
@@ -110,7 +110,7 @@ def test_aum_2_is_green_where_the_given_label_leads_and_vermilion_where_it_does_
 
 
 def test_aum_3_marks_every_threshold() -> None:
-    bins = pd.DataFrame({"left": [0.0], "right": [1.0], "clean": [3], "mislabelled": [1], "unknown": [0]})
+    bins = pd.DataFrame({"left": [0.0], "right": [1.0], "clean": [3], "mislabeled": [1], "unknown": [0]})
     assert [s.x0 for s in aum_paper.threshold_figure(bins, [0.4, 0.6]).layout.shapes] == [0.4, 0.6]
 
 

@@ -35,7 +35,9 @@ def test_the_sentence_counts_epochs_and_names_the_threshold() -> None:
     dynamics = pd.DataFrame(
         {"seed": 0, "epoch": range(1, 21), "correct": [False] * 18 + [True] * 2, "predicted": [1] * 18 + [0] * 2}
     )
-    flags = pd.DataFrame({"rule": ["aum_threshold"], "flagged": [True], "threshold": [-0.4], "value": [-3.1]})
+    flags = pd.DataFrame(
+        {"rule": ["aum_threshold"], "score": ["aum"], "flagged": [True], "threshold": [-0.4], "value": [-3.1]}
+    )
     scores = pd.DataFrame({"score": ["aum", "el2n"], "value": [-3.1, 1.0]})
     assert why("cat", NAMES, dynamics, flags, scores) == (
         "In **18** of 20 epochs the networks preferred **dog** over the given **cat**. "
@@ -45,7 +47,7 @@ def test_the_sentence_counts_epochs_and_names_the_threshold() -> None:
 
 def test_a_sample_that_was_always_right_is_told_so() -> None:
     dynamics = pd.DataFrame({"seed": [0, 1], "epoch": [1, 1], "correct": True, "predicted": 0})
-    none = pd.DataFrame({"rule": [], "flagged": [], "threshold": [], "value": []})
+    none = pd.DataFrame({"rule": [], "score": [], "flagged": [], "threshold": [], "value": []})
     told = why("cat", NAMES, dynamics, none, pd.DataFrame({"score": [], "value": []}))
     assert told == "In all 2 epochs (2 networks × 1) the networks preferred the given cat."
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+import streamlit as st
 import typer
 from streamlit.testing.v1 import AppTest
 
@@ -19,6 +20,7 @@ from dashboard.figures.declare import all_figures
 from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
 from engine.queries.connection import connected
+from engine.queries.writers import WRITERS, export
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace
@@ -434,6 +436,27 @@ def test_dropping_keeps_the_rest_and_the_command_says_the_same(open_page: Open, 
     assert counts(demo_workspace, f"SELECT count(*) FROM samples WHERE split = 'train' AND {where}") == total - flagged
 
 
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_download_is_the_file_that_the_command_writes(
+    open_page: Open, demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    made: list[object] = []
+    download_button = st.download_button
+
+    def listening(label: str, content: object, name: str, *more: object, **options: object) -> bool:
+        made.append((name, content))
+        return download_button(label, content, name, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(st, "download_button", listening)
+    app = open_page(demo_workspace, "export", dataset="digits-noisy", rule="aum_threshold", mode="drop")
+    page = dict(made[-len(WRITERS) :])  # type: ignore[call-overload]
+    command = shlex.split(next(c.value for c in app.code if c.value.startswith("winnow export")))
+    where, to = command[command.index("--where") + 1], tmp_path / f"kept.{format}"
+    kept, total = export(Workspace.open(demo_workspace), "digits-noisy", where, to)
+    assert 0 < kept < total
+    assert page[f"digits-noisy-kept.{format}"]() == to.read_bytes()
+
+
 def test_a_run_that_failed_or_stopped_is_told_with_what_to_do(
     open_page: Open, demo_workspace: Path, tmp_path: Path
 ) -> None:
@@ -464,8 +487,15 @@ def test_the_guide_opens_without_a_workspace_at_the_chapter_of_its_address(
     (tmp_path / "02-scores.md").write_text("# Scores\n\nWhat each means.\n")
     app = open_page(tmp_path / "nothing", "guide")
     assert not app.exception and not app.code
-    assert text(app) == ('# Start\n\nGo on with <a href="guide?chapter=scores" target="_self">the scores</a>.')
+    assert [m.value for m in app.main.markdown] == [
+        '# Start\n\nGo on with <a href="guide?chapter=scores" target="_self">the scores</a>.'
+    ]
+    assert [m.value for m in app.sidebar.markdown] == [
+        '<a href="guide?chapter=start" target="_self">**Start**</a>',
+        '<a href="guide?chapter=scores" target="_self">Scores</a>',
+    ]
     for name in ("scores", "start"):
         app = open_page(tmp_path / "nothing", "guide", chapter=name)
-        assert text(app).startswith(f"# {name.title()}")
-    assert text(open_page(tmp_path / "nothing", "guide", chapter="none")).startswith("# Start")
+        assert app.main.markdown[0].value.startswith(f"# {name.title()}")
+    app = open_page(tmp_path / "nothing", "guide", chapter="none")
+    assert app.main.markdown[0].value.startswith("# Start")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -193,3 +194,64 @@ def test_scores_are_evaluated_chosen_by_and_learned_from(small_workspace, tmp_pa
     assert len(explained["epochs"]) == 3
     refused(winnow("detector", "apply", "mien", "small", workspace=w), "did you mean 'mine'")
     refused(winnow("run", "small", "--preset", "aum", workspace=w), "unknown preset", "aum")
+
+
+def test_a_query_prints_names_and_text_as_they_are(old_workspace):
+    words = "[/x]", "[click](u)", ":red[x]", ":smile:", "a_b", "[bold]x[/bold]"
+    columns = ", ".join(f"'{word}' AS \"{word} c\"" for word in words)
+    done = winnow("query", f"SELECT {columns}, chr(27) || '[2J' AS esc_ape", workspace=old_workspace)
+    assert done.returncode == 0, done.stderr
+    header, cells = (line for line in done.stdout.splitlines() if line.strip())
+    assert all(f"{word} c" in header and word in cells for word in words)
+    assert "esc_ape" in header and "\x1b" not in done.stdout and r"\x1b[2J" in cells
+    rows = json.loads(winnow("query", "SELECT '[/x]' AS a_b", "--json", workspace=old_workspace).stdout)
+    assert rows == [{"a_b": "[/x]"}]
+
+
+def test_a_query_prints_so_many_rows_and_writes_all(old_workspace):
+    sql = "SELECT range AS i FROM range(10003)"
+    done = winnow("query", sql, workspace=old_workspace)
+    assert len(done.stdout.splitlines()) == 10_001 and "3 more rows are left out" in done.stderr
+    assert len(winnow("query", sql, "--format", "csv", workspace=old_workspace).stdout.splitlines()) == 10_004
+    assert len(json.loads(winnow("query", sql, "--json", workspace=old_workspace).stdout)) == 10_003
+    started = time.monotonic()
+    done = winnow("query", "SELECT repeat('x', 50000000) AS long", workspace=old_workspace)
+    assert "(50,000,000 characters)" in " ".join(done.stdout.split()) and time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("DETACH run_x; SELECT 1", "2 statements were given; allowed: one SELECT"),
+        ("create table x(i int)", "type CREATE was given; allowed: one SELECT"),
+        ("COPY (SELECT 'x') TO 'x.csv'", "type COPY was given"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "disabled"),
+    ],
+)
+def test_what_is_no_query_is_refused_in_one_line(old_workspace, tmp_path, sql, said):
+    refused(winnow("query", sql, workspace=old_workspace, cwd=tmp_path), said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_condition_that_is_more_than_one_is_refused(old_workspace, tmp_path):
+    where = "1) UNION SELECT sample_id, split, label, 1, 'x', 'y' FROM samples; --"
+    done = winnow("export", "noisy", "--where", where, "--to", tmp_path / "x.csv", workspace=old_workspace)
+    refused(done, "the condition is not one SQL expression")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_run_is_listed_and_stops_no_command(old_workspace, tmp_path):
+    w = shutil.copytree(old_workspace, tmp_path / "w")
+    workspace = Workspace.open(w)
+    broken = workspace.run_ids()[0]
+    (workspace.run_dir(broken) / "spec.json").write_text("[1]")
+    done = winnow("runs", workspace=w)
+    assert done.returncode == 0 and "unreadable" in done.stdout
+    assert f"{broken}: " in done.stderr and f"winnow remove {broken}" in done.stderr
+    states = {job["run_id"]: job["state"] for job in json.loads(winnow("runs", "--json", workspace=w).stdout)["runs"]}
+    assert states.pop(broken) == "unreadable" and set(states.values()) == {"done"}
+    assert "unreadable" in winnow("status", broken, workspace=w).stderr
+    rows = json.loads(winnow("query", "FROM unreadable", "--json", workspace=w).stdout)
+    assert [row["run_id"] for row in rows] == [broken]
+    assert json.loads(winnow("remove", broken, "--json", workspace=w).stdout)["runs"] == [broken]
+    assert winnow("query", "SELECT count(*) FROM unreadable", "--format", "csv", workspace=w).stdout.endswith("\n0\n")

@@ -124,7 +124,7 @@ def values(workspace, run):
         return scores, connection.execute("SELECT * EXCLUDE run_id FROM neighbors ORDER BY ALL").fetchall()
 
 
-def test_scores_of_folds_subsets_and_neighbours_are_those_of_one_machine(cluster, small_workspace, small_training):
+def test_scores_of_folds_subsets_and_neighbors_are_those_of_one_machine(cluster, small_workspace, small_training):
     names = ["confident_learning", "incv", "cg", "nli"]
     plan = plan_run(small_workspace, "small", names, small_training(), neighbors=7, complexity="stochastic")
     found = []

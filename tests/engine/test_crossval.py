@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.data.loader import Samples, normalisation
+from engine.data.loader import Samples, normalization
 from engine.errors import Cancelled
 from engine.runs.crossval import CrossValidation, compute_heldout_correct, compute_heldout_probs, compute_incv
 from engine.spec import TrainingSpec
-from engine.training.loop import Normalisation
+from engine.training.loop import Normalization
 
 N, CLASSES = 80, 4
 
@@ -37,7 +37,7 @@ class Steps:
     def step(self, done, total, detail=""):
         self.reports.append(done / total)
 
-    def pulse(self):
+    def heartbeat(self):
         self.pulses += 1
         if self.pulses > self.stop_after:
             raise Cancelled()
@@ -47,7 +47,7 @@ class Steps:
 
 
 def how(samples, folder, epochs=12, steps=None):
-    return CrossValidation(samples, TRAINING, epochs, Normalisation(*normalisation(samples)), folder, steps or Steps())
+    return CrossValidation(samples, TRAINING, epochs, Normalization(*normalization(samples)), folder, steps or Steps())
 
 
 def test_heldout_probabilities_are_of_networks_that_did_not_see_the_label(tmp_path):
@@ -62,14 +62,14 @@ def test_heldout_probabilities_are_of_networks_that_did_not_see_the_label(tmp_pa
 def test_epochs_are_those_asked(tmp_path):
     steps = Steps()
     compute_heldout_probs(how(_samples(), tmp_path, 3, steps), torch.Generator().manual_seed(0), folds=2)
-    # Two networks, three epochs of ceil(40 / 16) batches, and one clean pass of one batch.
+    # Two networks, three epochs of ceil(40 / 16) batches, and one evaluation pass of one batch.
     assert steps.pulses == 2 * (3 * 3 + 1)
     assert max(steps.reports) == 1.0
 
 
 def test_what_was_trained_before_it_was_stopped_is_not_trained_again(tmp_path):
     whole = compute_heldout_probs(how(_samples(), tmp_path / "whole"), torch.Generator().manual_seed(0))
-    folder, each = tmp_path / "broken", 12 * 4 + 1  # 12 epochs of 64 samples in batches of 16, one clean pass
+    folder, each = tmp_path / "broken", 12 * 4 + 1  # 12 epochs of 64 samples in batches of 16, one evaluation pass
     with pytest.raises(Cancelled):
         compute_heldout_probs(how(_samples(), folder, steps=Steps(3 * each)), torch.Generator().manual_seed(0))
     kept = len(list(folder.iterdir()))

@@ -1,4 +1,4 @@
-"""The LSTM noise detector: what it learns, what it refuses, and that the shipped one finds mislabelled samples."""
+"""The LSTM noise detector: what it learns, what it refuses, and that the shipped one finds mislabeled samples."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ from engine.scores.lstm import (
 
 
 def _curves(n: int, epochs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dynamics as networks make them: the clean rise early, the mislabelled late. (T, N) and (N,) bool."""
+    """Dynamics as networks make them: the clean rise early, the mislabeled late. (T, N) and (N,) bool."""
     generator = torch.Generator().manual_seed(seed)
-    mislabelled = torch.rand(n, generator=generator) < 0.3
-    middle = torch.where(mislabelled, 0.85, 0.2) + 0.1 * torch.randn(n, generator=generator)
+    mislabeled = torch.rand(n, generator=generator) < 0.3
+    middle = torch.where(mislabeled, 0.85, 0.2) + 0.1 * torch.randn(n, generator=generator)
     time = torch.linspace(0, 1, epochs)[:, None]
     noise = 0.3 * torch.randn(epochs, n, generator=generator)
-    return torch.sigmoid((time - middle) * 10 + noise), mislabelled
+    return torch.sigmoid((time - middle) * 10 + noise), mislabeled
 
 
 def test_resampling_is_numpys_interpolation():
@@ -38,10 +38,10 @@ def test_resampling_is_numpys_interpolation():
 def test_a_detector_is_learned_and_goes_to_another_length():
     fit = train_detector(*_curves(600, 12, 0), seed=0, epochs=4)
     assert fit.metrics["roc_auc"] > 0.95
-    p_given, mislabelled = _curves(400, 30, 1)
+    p_given, mislabeled = _curves(400, 30, 1)
     value = lstm_detector(p_given, fit.detector)
     assert value.shape == (400,) and float(value.min()) >= 0 and float(value.max()) <= 1
-    assert evaluate_detection(value.numpy(), mislabelled.numpy())["average_precision"] > 0.9
+    assert evaluate_detection(value.numpy(), mislabeled.numpy())["average_precision"] > 0.9
 
 
 def test_the_same_seed_gives_the_same_detector():
@@ -58,16 +58,16 @@ def test_a_learning_rate_that_diverges_is_lowered_and_said():
 def test_fine_tuning_never_loses_on_what_is_held_out():
     start = train_detector(*_curves(600, 12, 0), seed=0, epochs=4).detector
     before = [p.clone() for p in start.parameters()]
-    p_given, mislabelled = _curves(300, 12, 5)
-    untouched = train_detector(p_given, mislabelled, seed=0, start=start, epochs=0)
-    tuned = train_detector(p_given, mislabelled, seed=0, start=start, epochs=3)
+    p_given, mislabeled = _curves(300, 12, 5)
+    untouched = train_detector(p_given, mislabeled, seed=0, start=start, epochs=0)
+    tuned = train_detector(p_given, mislabeled, seed=0, start=start, epochs=3)
     assert tuned.metrics["average_precision"] >= untouched.metrics["average_precision"]
     assert all(torch.equal(a, b) for a, b in zip(before, start.parameters(), strict=True))
 
 
 def test_the_shipped_detector_knows_late_learners():
-    p_given, mislabelled = _curves(500, 20, 2)
-    assert evaluate_detection(lstm_detector(p_given, None).numpy(), mislabelled.numpy())["roc_auc"] > 0.95
+    p_given, mislabeled = _curves(500, 20, 2)
+    assert evaluate_detection(lstm_detector(p_given, None).numpy(), mislabeled.numpy())["roc_auc"] > 0.95
 
 
 def test_an_explanation_points_at_the_epochs_that_differ():
@@ -88,7 +88,7 @@ def test_messages():
         lstm_detector(torch.tensor([[0.5, 0.5, 1.5]]), None)
     with pytest.raises(ScoreInputError, match=r"p_given has shape \(3,\)"):
         lstm_detector(torch.rand(3), None)
-    with pytest.raises(ScoreInputError, match="0 of 5 samples are mislabelled; a detector needs at least 2 of each"):
+    with pytest.raises(ScoreInputError, match="0 of 5 samples are mislabeled; a detector needs at least 2 of each"):
         train_detector(torch.rand(4, 5), torch.zeros(5, dtype=torch.bool), seed=0)
     with pytest.raises(ScoreInputError, match="4 sequences but 5 labels"):
         train_detector(torch.rand(3, 4), torch.zeros(5, dtype=torch.bool), seed=0)

@@ -14,7 +14,7 @@ def _count(name, shape=(3, 32, 32), classes=10):
 
 
 def _convolution(into, out, size=3):
-    return into * out * size * size + 2 * out  # and the batch normalisation behind or before it
+    return into * out * size * size + 2 * out  # and the batch normalization behind or before it
 
 
 def test_parameters_of_resnet32():

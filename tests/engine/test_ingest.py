@@ -28,7 +28,7 @@ def workspace(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """20 images 7 x 5 of two classes, each of one colour: 0 .. 19 of class i // 10."""
+    """20 images 7 x 5 of two classes, each of one color: 0 .. 19 of class i // 10."""
     root = tmp_path / "images"
     for i in range(20):
         path = root / "ab"[i // 10] / f"{i:02}.png"
@@ -104,18 +104,18 @@ def test_blocks_hold_one_split_each_and_follow_each_other(workspace):
     assert all(size == n * 400 for _, n, size in blocks)
 
 
-def test_large_images_of_several_sizes_become_64_and_grey_stays_grey(workspace, tmp_path):
+def test_large_images_of_several_sizes_become_64_and_gray_stays_grey(workspace, tmp_path):
     for i, size in enumerate([(90, 60), (60, 90), (100, 100)]):
         for label in "ab":
-            path = tmp_path / "grey" / label / f"{i}.jpg"
+            path = tmp_path / "gray" / label / f"{i}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", size, 40 * i).save(path)
-    ingest(workspace, IngestSpec("g", str(tmp_path / "grey"), test_fraction=0))
+    ingest(workspace, IngestSpec("g", str(tmp_path / "gray"), test_fraction=0))
     inputs = inputs_of(workspace, "g")
     assert inputs.shape == (6, 1, 64, 64) and [int(x.mean().round()) for x in inputs] == [0, 40, 80] * 2
     assert Image.open(io.BytesIO(fetch(workspace, "g", "SELECT thumbnail FROM thumbnails")[0][0])).size == (90, 60)
-    Image.new("RGB", (8, 8)).save(tmp_path / "grey" / "a" / "colour.png")
-    ingest(workspace, IngestSpec("c", str(tmp_path / "grey"), test_fraction=0, image_size=20))
+    Image.new("RGB", (8, 8)).save(tmp_path / "gray" / "a" / "color.png")
+    ingest(workspace, IngestSpec("c", str(tmp_path / "gray"), test_fraction=0, image_size=20))
     assert inputs_of(workspace, "c").shape == (7, 3, 20, 20)
 
 

@@ -55,7 +55,7 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
     assert note.startswith("complexity gap of the inputs: exact, float64")
 
 
-def test_the_stochastic_form_and_standardised_inputs_are_runs_of_their_own(small_workspace, small_training):
+def test_the_stochastic_form_and_standardized_inputs_are_runs_of_their_own(small_workspace, small_training):
     exact = run(small_workspace, ["cg"], small_training())
     drawn = run(small_workspace, ["cg"], small_training(), complexity="stochastic")
     shifted = run(small_workspace, ["cg"], small_training(), standardize=True)
@@ -110,7 +110,7 @@ def test_too_little_memory_is_told_before_anything_starts(small_workspace, small
     assert small_workspace.published_runs() == []
 
 
-def test_more_neighbours_than_samples_are_refused(small_workspace, small_training):
+def test_more_neighbors_than_samples_are_refused(small_workspace, small_training):
     with pytest.raises(
         ScoreInputError, match="--neighbors is 200; this dataset has 200 training samples, so allowed: 1 to 199"
     ):

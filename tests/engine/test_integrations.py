@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
 import engine
-from engine.data.loader import load_split, normalisation, to_float
+from engine.data.loader import load_split, normalization, to_float
 from engine.integrations.lightning import WinnowCallback as LightningCallback
 from engine.integrations.transformers import WinnowCallback as TransformersCallback
 from engine.recorder import Recorder, WithIds
@@ -41,7 +41,7 @@ def data(small_workspace):
     """Inputs, labels and ids of the samples in an order of the loop's own, in which the file does not have them."""
     samples = load_split(small_workspace, "small", "train")
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(1))
-    inputs = to_float(samples.inputs, *normalisation(samples))[order]
+    inputs = to_float(samples.inputs, *normalization(samples))[order]
     return inputs, samples.labels[order], order
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from engine.data.loader import load_split, normalisation
+from engine.data.loader import load_split, normalization
 from engine.errors import StorageError
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.store.tensors import load_tensors
 from engine.training.kept import load_network, stored_epochs, weights_file
-from engine.training.loop import Normalisation, compute_accuracy
+from engine.training.loop import Normalization, compute_accuracy
 
 
 def test_a_published_network_is_the_one_that_was_trained(small_workspace, small_training):
@@ -25,7 +25,7 @@ def test_a_published_network_is_the_one_that_was_trained(small_workspace, small_
         assert not network.training
         for name, values in network.state_dict().items():
             assert values.flatten().tolist() == stored[f"seed{seed}.{name}"].flatten().tolist()
-    assert compute_accuracy(networks[0], test, Normalisation(*normalisation(samples))) > 0.6
+    assert compute_accuracy(networks[0], test, Normalization(*normalization(samples))) > 0.6
     with pytest.raises(
         StorageError, match=r"weights-epoch2.safetensors does not hold the weights of seed 1 after epoch"
     ):

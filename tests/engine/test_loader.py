@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from engine.data.ingest import ingest
-from engine.data.loader import Samples, epoch_batches, load_split, normalisation, to_float
+from engine.data.loader import Samples, epoch_batches, load_split, normalization, to_float
 from engine.data.request import IngestSpec
 from engine.errors import NotFoundError, StorageError
 from engine.store.workspace import Workspace
@@ -49,7 +49,7 @@ def test_test_ids_follow_the_training_ids(workspace):
 def test_vectors(workspace):
     samples = load_split(workspace, "vectors", "train")
     assert samples.inputs.shape == (500, 100) and samples.inputs.dtype == torch.float32
-    mean, std = normalisation(samples)
+    mean, std = normalization(samples)
     torch.testing.assert_close(mean, samples.inputs.mean(0), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(std, samples.inputs.std(0, correction=0), atol=1e-5, rtol=1e-5)
 
@@ -74,18 +74,18 @@ def test_batches_depend_on_seed_and_epoch_alone():
     assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
 
 
-def test_normalisation_by_hand():
+def test_normalization_by_hand():
     inputs = torch.tensor([[[[0, 255]], [[7, 7]]], [[[255, 0]], [[7, 7]]]], dtype=torch.uint8)
     samples = dataclasses.replace(samples_of(2), inputs=inputs)
-    mean, std = normalisation(samples)
+    mean, std = normalization(samples)
     assert mean.flatten().tolist() == [127.5, 7] and std.flatten().tolist() == [127.5, 1]
     assert to_float(inputs, mean, std).tolist() == [[[[-1, 1]], [[0, 0]]], [[[1, -1]], [[0, 0]]]]
 
 
-def test_normalisation_over_many_blocks(monkeypatch):
+def test_normalization_over_many_blocks(monkeypatch):
     inputs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1000, 3, 4, 4), np.uint8))
     monkeypatch.setattr("engine.data.loader._SAMPLES_AT_ONCE", 64)
-    mean, std = normalisation(dataclasses.replace(samples_of(1000), inputs=inputs))
+    mean, std = normalization(dataclasses.replace(samples_of(1000), inputs=inputs))
     np.testing.assert_allclose(mean.flatten(), inputs.numpy().mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(std.flatten(), inputs.numpy().std((0, 2, 3)), rtol=1e-6)
 
@@ -104,7 +104,7 @@ def test_a_file_without_some_inputs_is_said(workspace):
 def test_the_same_on_a_gpu(workspace):
     here, there = load_split(workspace, "noisy", "train"), load_split(workspace, "noisy", "train", "cuda")
     assert there.inputs.device.type == "cuda" and torch.equal(there.inputs.cpu(), here.inputs)
-    for ours, theirs in zip(normalisation(here), normalisation(there), strict=True):
+    for ours, theirs in zip(normalization(here), normalization(there), strict=True):
         torch.testing.assert_close(theirs.cpu(), ours)
     ours = torch.cat(list(epoch_batches(here, 64, 0, 1)))
     assert torch.equal(torch.cat(list(epoch_batches(there, 64, 0, 1))).cpu(), ours)

@@ -89,7 +89,7 @@ def test_ranks_and_values_keep_to_the_catalog(connection, run):
 def test_labels_are_wrong_for_8_percent_and_the_scores_find_them(connection, run):
     facts = summaries.fetch_dataset(connection)
     assert (facts["train"], facts["known"], facts["wrong"]) == (N, N, 24) and facts["noise_rate"] == 0.08
-    assert summaries.fetch_noise_matrix(connection)["count"].sum() == N
+    assert summaries.fetch_transition_matrix(connection)["count"].sum() == N
     quality = summaries.fetch_catalog(connection, run).set_index("score")["roc_auc"]
     assert quality["aum"] > 0.9 and quality["lstm_detector"] > 0.85 and 0.3 < quality["near_duplicate"] < 0.7
     rules = summaries.fetch_rules(connection, run).set_index("rule")
@@ -153,13 +153,13 @@ def test_the_queries_of_the_pages_find_something(connection, run):
     assert len(samples.fetch_ids(connection, run, Filter(score="el2n", low=90))) == N // 10
     assert len(samples.fetch_sample_flags(connection, run, 3)) == 5
     assert samples.fetch_sample_scores(connection, run, 3)["percentile"].between(0, 100).all()
-    assert summaries.fetch_histogram(connection, run, "aum")[["clean", "mislabelled"]].sum().tolist() == [276, 24]
+    assert summaries.fetch_histogram(connection, run, "aum")[["clean", "mislabeled"]].sum().tolist() == [276, 24]
     assert summaries.fetch_detection_curve(connection, run, "aum")["found"].iloc[-1] == 1
     assert len(paper.fetch_decile_curves(connection, run, "aum")) == 100
     for found in (
         paper.fetch_logit_groups(connection, run),
         paper.fetch_margin_pair(connection, run),
-        paper.fetch_relabelling(connection, run),
+        paper.fetch_relabeling(connection, run),
         pruned.fetch_epoch_quality(connection, run, "margin"),
     ):
         assert len(found)

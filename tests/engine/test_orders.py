@@ -44,7 +44,7 @@ def test_ascending_prunes_the_easiest_first_and_descending_the_hardest():
     assert descending(ranks).tolist() == [2, 0, 3, 1]
 
 
-def test_oracle_prunes_the_mislabelled_first():
+def test_oracle_prunes_the_mislabeled_first():
     wrong = torch.tensor([0, 1, 0, 1, 1, 0], dtype=torch.bool)
     order = oracle(wrong, seeded())
     assert wrong[order].tolist() == [True] * 3 + [False] * 3

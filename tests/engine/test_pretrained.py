@@ -33,7 +33,7 @@ def tiny(tmp_path: Path) -> Workspace:
     return workspace
 
 
-def test_neighbours_and_scores_come_from_the_file_without_training(tiny, weights, small_training):
+def test_neighbors_and_scores_come_from_the_file_without_training(tiny, weights, small_training):
     source = f"torchvision:mnasnet0_5:{weights}"
     names = ["near_duplicate", "cg_feature", "knn_shapley", "random"]
     spec = plan_run(tiny, "tiny", names, small_training(), neighbors=3, features=source)

@@ -11,8 +11,6 @@ from engine.data.loader import load_split
 from engine.errors import SpecError
 from engine.queries.connection import connected
 from engine.runs.choose import Selection, find_scores_run
-from engine.runs.compute import compute
-from engine.runs.planning import plan_run
 from engine.runs.points import coarse_to_fine, network_id, plan_networks, plan_stacks, training_of
 from engine.runs.psi import plan_psi
 from engine.selection.names import parse_order
@@ -22,9 +20,8 @@ from engine.store.tensors import load_tensors
 
 
 @pytest.fixture
-def scored(small_workspace, small_training):
-    compute(small_workspace, plan_run(small_workspace, "small", ["aum", "el2n@2"], small_training()), "cpu")
-    return small_workspace
+def scored(scored_workspace):
+    return scored_workspace
 
 
 def selection_of(workspace, *orders, class_balanced=False):
@@ -176,7 +173,7 @@ def test_windows_keep_ranks_in_a_row(scored):
 
 def test_what_cannot_be_planned_is_said(scored):
     said = {
-        ("kcentre",): "did you mean 'kcenter'",
+        ("kcenter",): "did you mean 'kcenter'",
         ("aun",): "did you mean 'aum'",
         ("ccs(entropy)",): "winnow run small --scores entropy",
         ("ccs",): r"write ccs\(SCORE\)",

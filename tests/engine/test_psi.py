@@ -13,7 +13,6 @@ from engine.errors import Cancelled, SpecError
 from engine.queries.connection import connected
 from engine.queries.pruned import fetch_psi, window_offsets
 from engine.runs.compute import compute
-from engine.runs.planning import plan_run
 from engine.runs.points import plan_networks
 from engine.runs.psi import plan_psi, run_psi
 from engine.spec import run_id, spec_to_json
@@ -32,9 +31,8 @@ def one_thread(monkeypatch):
 
 
 @pytest.fixture
-def scored(small_workspace, small_training):
-    compute(small_workspace, plan_run(small_workspace, "small", ["aum", "el2n@2"], small_training()), "cpu")
-    return small_workspace
+def scored(scored_workspace):
+    return scored_workspace
 
 
 def points(workspace, run):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from engine.data.loader import epoch_batches, load_split, normalisation, to_float
+from engine.data.loader import epoch_batches, load_split, normalization, to_float
 from engine.errors import ScoreInputError, SpecError
 from engine.queries.connection import connected
 from engine.recorder import Recorder, WithIds
@@ -24,7 +24,7 @@ def leftovers(workspace):
 def record_by_hand(workspace, training):
     """The training of winnow's own loop, written out as somebody else would."""
     samples = load_split(workspace, "small", "train")
-    scale = normalisation(samples)
+    scale = normalization(samples)
     with Recorder(workspace.root, "small", name="by hand") as recorder:
         for seed in range(training.seeds):
             if seed:

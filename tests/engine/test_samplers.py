@@ -26,7 +26,7 @@ def _inputs(n, seed, classes=3, copies=False):
         "labels": torch.randint(0, classes, (n,), generator=generator),
         "ranks": torch.argsort(torch.argsort(hardness, stable=True)),
         "hardness": hardness,
-        "mislabelled": torch.rand(n, generator=generator) < 0.3,
+        "mislabeled": torch.rand(n, generator=generator) < 0.3,
         "features": features,
         "probs": torch.softmax(torch.randn(n, classes, generator=generator), 1),
         "generator": torch.Generator().manual_seed(seed),
@@ -113,11 +113,11 @@ def test_orders_by_hand():
     assert select("window", 4, {"ranks": torch.arange(7)}, offset=0.5).tolist() == [3, 4, 5, 6]  # 3.5 + 4 is within 7
 
 
-def test_oracle_prunes_the_mislabelled_first():
-    mislabelled = torch.tensor([True, False, True, False, False])
-    kept = select("oracle", 3, {"mislabelled": mislabelled, "generator": torch.Generator()})
+def test_oracle_prunes_the_mislabeled_first():
+    mislabeled = torch.tensor([True, False, True, False, False])
+    kept = select("oracle", 3, {"mislabeled": mislabeled, "generator": torch.Generator()})
     assert kept.tolist() == [1, 3, 4]
-    kept = select("oracle", 4, {"mislabelled": mislabelled, "generator": torch.Generator()})
+    kept = select("oracle", 4, {"mislabeled": mislabeled, "generator": torch.Generator()})
     assert {1, 3, 4} < set(kept.tolist())
 
 

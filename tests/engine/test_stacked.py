@@ -8,7 +8,7 @@ import torch
 from engine.data.loader import Samples
 from engine.errors import Cancelled
 from engine.spec import TrainingSpec
-from engine.training.loop import Normalisation, build_optimizer, compute_accuracy, train_epochs
+from engine.training.loop import Normalization, build_optimizer, compute_accuracy, train_epochs
 from engine.training.models import build_model
 from engine.training.stacked import (
     Member,
@@ -34,8 +34,8 @@ def make_samples(device="cpu", dtype=torch.float32):
 def scale_of(samples):
     inputs = samples.inputs.float()
     if inputs.ndim == 4:
-        return Normalisation(inputs.mean((0, 2, 3)).view(-1, 1, 1), inputs.std((0, 2, 3)).view(-1, 1, 1))
-    return Normalisation(inputs.mean(0), inputs.std(0))
+        return Normalization(inputs.mean((0, 2, 3)).view(-1, 1, 1), inputs.std((0, 2, 3)).view(-1, 1, 1))
+    return Normalization(inputs.mean(0), inputs.std(0))
 
 
 def make_members(device="cpu"):
@@ -137,7 +137,7 @@ def test_the_share_of_steps_done_is_told_and_a_stack_can_be_stopped():
     scale, shares = scale_of(samples), []
     # 256 samples are 8 steps an epoch, 70 are 3: 2 epochs and 1 epoch are 16 and 3 steps, in 16 turns.
     members = [Member(torch.arange(256), 0, 2), Member(torch.arange(70), 1, 1)]
-    train_stacked(members, samples, scale, TRAININGS["adam"], pulse=shares.append)
+    train_stacked(members, samples, scale, TRAININGS["adam"], heartbeat=shares.append)
     assert shares == [step / 19 for step in (0, 2, 4, *range(6, 19))]
 
     def stop(share):
@@ -145,7 +145,7 @@ def test_the_share_of_steps_done_is_told_and_a_stack_can_be_stopped():
             raise Cancelled()
 
     with pytest.raises(Cancelled):
-        train_stacked(members, samples, scale, TRAININGS["adam"], pulse=stop)
+        train_stacked(members, samples, scale, TRAININGS["adam"], heartbeat=stop)
 
 
 @pytest.mark.parametrize(("n", "width"), [(256, 32), (250, 32), (225, 33), (20, 20), (33, 33), (32, 32)])

@@ -22,11 +22,19 @@ from engine.store.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def opened(demo_workspace: Path) -> tuple[duckdb.DuckDBPyConnection, str, str]:
-    """A connection to digits-noisy, its scored run and its psi run."""
-    connection = connect(Workspace.open(demo_workspace), "digits-noisy")
-    runs = summaries.fetch_runs(connection).set_index("kind")["run_id"]
-    return connection, str(runs["run"]), str(runs["psi"])
+def opened(noisy: tuple[Path, str]) -> tuple[duckdb.DuckDBPyConnection, str, str]:
+    """A connection to a noisy dataset, its run of all scores and its psi run with the oracle."""
+    connection = connect(Workspace.open(noisy[0]), noisy[1])
+    ((psi,),) = connection.execute("""SELECT DISTINCT run_id FROM psi WHERE "order" = 'oracle'""").fetchall()
+    return (
+        connection,
+        str(
+            connection.execute("SELECT run_id FROM runs WHERE run_id IN (SELECT run_id FROM embedding)").fetchall()[0][
+                0
+            ]
+        ),
+        str(psi),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,7 @@ def aum(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> pd.DataFrame:
 
 def test_the_dataset_counts_its_samples(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
     facts = summaries.fetch_dataset(opened[0])
-    assert facts["train"] + facts["test"] == 1797
+    assert facts["train"] + facts["test"] == {"digits-noisy": 1797, "noisy": 187}[facts["name"]]
     assert facts["known"] == facts["train"]
     assert facts["wrong"] == round(0.2 * facts["train"])
     assert facts["noise_rate"] == pytest.approx(facts["wrong"] / facts["train"])
@@ -49,8 +57,8 @@ def test_the_dataset_counts_its_samples(opened: tuple[duckdb.DuckDBPyConnection,
     assert classes["wrong"].sum() == facts["wrong"]
 
 
-def test_the_noise_matrix_sums_to_one_per_true_class(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
-    matrix = summaries.fetch_noise_matrix(opened[0])
+def test_the_transition_matrix_sums_to_one_per_true_class(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    matrix = summaries.fetch_transition_matrix(opened[0])
     assert np.allclose(matrix.groupby("true_label")["share"].sum(), 1)
     off = matrix["true_label"] != matrix["label"]
     assert matrix.loc[off, "count"].sum() == summaries.fetch_dataset(opened[0])["wrong"]
@@ -63,7 +71,7 @@ def test_the_histogram_is_numpys(opened: tuple[duckdb.DuckDBPyConnection, str, s
     wrong = (aum["label"] != aum["true_label"]).to_numpy()
     edges = np.append(bins["left"], bins["right"].iloc[-1])
     assert np.allclose(edges, np.linspace(values.min(), values.max(), 41))
-    for column, some in (("clean", values[~wrong]), ("mislabelled", values[wrong])):
+    for column, some in (("clean", values[~wrong]), ("mislabeled", values[wrong])):
         assert bins[column].tolist() == np.histogram(some, 40, (values.min(), values.max()))[0].tolist()
     assert bins["unknown"].sum() == 0
 
@@ -72,7 +80,7 @@ def test_a_histogram_of_a_score_that_is_not_there_is_empty(opened: tuple[duckdb.
     assert summaries.fetch_histogram(opened[0], opened[1], "no_such").empty
 
 
-def test_the_detection_curve_counts_the_mislabelled_among_the_hardest(
+def test_the_detection_curve_counts_the_mislabeled_among_the_hardest(
     opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
 ) -> None:
     connection, run, _ = opened
@@ -83,15 +91,21 @@ def test_the_detection_curve_counts_the_mislabelled_among_the_hardest(
     for i in (0, 7, 20, 55, 100):
         expected = wrong.iloc[: int(np.floor(n * i / 100 + 0.5))].sum() / wrong.sum()
         assert curve["found"][i] == pytest.approx(expected)
-    metrics = summaries.fetch_evaluation(connection).set_index(["kind", "name"])
-    assert metrics.loc[("score", "aum"), "found_at_20"] == pytest.approx(curve["found"][20], abs=2 / wrong.sum())
+    metrics = summaries.fetch_evaluation(connection).set_index(["run_id", "kind", "name"])
+    assert metrics.loc[(run, "score", "aum"), "recall_at_20"] == pytest.approx(curve["found"][20], abs=2 / wrong.sum())
 
 
 def test_what_a_score_cost_is_told_of_its_newest_run(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
     connection, run, _ = opened
     costs = summaries.fetch_costs(connection).set_index("score")
-    assert set(costs["run_id"]) == {run} and (costs["seconds"] >= 0).all()
-    # A score that reads the neighbours costs at least what finding them cost the others.
+    assert costs.loc["cg", "run_id"] == run and (costs["seconds"] >= 0).all()
+    newest = summaries.fetch_runs(connection)["run_id"].tolist()  # newest first
+    for score, of in costs["run_id"].items():
+        (have,) = zip(
+            *connection.execute("SELECT run_id FROM score_costs WHERE score = ?", [score]).fetchall(), strict=True
+        )
+        assert of == min(have, key=newest.index)
+    # A score that reads the neighbors costs at least what finding them cost the others.
     assert costs.loc["nli", "seconds"] > 0 and costs.loc["cg", "cost"] == "inputs (heavy)"
 
 
@@ -137,13 +151,13 @@ def test_the_map_has_every_training_sample(
 
 
 def test_the_journal_of_a_psi_run_holds_the_points_it_publishes(
-    demo_workspace: Path, opened: tuple[duckdb.DuckDBPyConnection, str, str]
+    noisy: tuple[Path, str], opened: tuple[duckdb.DuckDBPyConnection, str, str]
 ) -> None:
     connection, _, psi = opened
     by = ["order", "pruned", "seed"]
     published = pruned.fetch_psi(connection, [psi]).sort_values(by).reset_index(drop=True)
-    journalled = pruned.fetch_psi_journal(Workspace.open(demo_workspace), psi).sort_values(by).reset_index(drop=True)
-    assert len(published) == 4 * 4 * 2  # orders, points, seeds
+    journalled = pruned.fetch_psi_journal(Workspace.open(noisy[0]), psi).sort_values(by).reset_index(drop=True)
+    assert len(published) == {"digits-noisy": 4 * 4 * 2, "noisy": 5 * 3 * 1}[noisy[1]]  # orders, points, seeds
     columns = [*by, "kept_fraction", "accuracy"]
     pd.testing.assert_frame_equal(published[columns], journalled[columns], check_dtype=False)
 

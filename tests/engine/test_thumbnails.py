@@ -31,7 +31,7 @@ def test_large_images_fit_in_128_pixels(size, expected):
     assert opened(image_thumbnail(Image.new("RGB", size, "red"))).size == expected
 
 
-def test_a_vector_is_blue_low_white_middle_red_high_and_grey_beyond_its_end():
+def test_a_vector_is_blue_low_white_middle_red_high_and_gray_beyond_its_end():
     picture = np.asarray(opened(vector_thumbnail(np.array([-2, 0, 2, -9, 9], np.float32), -2, 2)).convert("RGB"))
     assert picture.shape == (3, 3, 3)
     low, middle, high, below, above = picture.reshape(9, 3)[:5].astype(int)
@@ -44,8 +44,8 @@ def test_a_constant_vector_has_a_picture():
     assert opened(vector_thumbnail(np.zeros(100, np.float32), 0, 0)).size == (10, 10)
 
 
-def test_fit_covers_and_crops_the_centre():
-    # left third red, middle third green, right third blue: the centre square is green
+def test_fit_covers_and_crops_the_center():
+    # left third red, middle third green, right third blue: the center square is green
     pixels = np.zeros((30, 90, 3), np.uint8)
     for i in range(3):
         pixels[:, 30 * i : 30 * (i + 1), i] = 255

@@ -6,13 +6,13 @@ import time
 import pytest
 import torch
 
-from engine.data.loader import load_split, normalisation
+from engine.data.loader import load_split, normalization
 from engine.errors import Cancelled
 from engine.queries.connection import connected
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.store.progress import Progress
-from engine.training.loop import Normalisation, build_optimizer, train_epochs
+from engine.training.loop import Normalization, build_optimizer, train_epochs
 from engine.training.models import build_model
 from engine.training.together import train_together, workers_for
 
@@ -31,7 +31,7 @@ def progress(tmp_path):
 
 def test_side_by_side_gives_what_alone_gives(small_workspace, small_training, progress, threads):
     samples = load_split(small_workspace, "small", "train")
-    scale = Normalisation(*normalisation(samples))
+    scale = Normalization(*normalization(samples))
     training = small_training(epochs=4)
 
     def train(seed):
@@ -66,7 +66,7 @@ def test_when_one_fails_the_others_stop_and_its_error_is_told(progress):
     def wait_for_it():
         try:
             for _ in range(1000):
-                progress.pulse()
+                progress.heartbeat()
                 time.sleep(0.01)
         except Cancelled:
             stopped.set()
@@ -78,7 +78,7 @@ def test_when_one_fails_the_others_stop_and_its_error_is_told(progress):
     with pytest.raises(ZeroDivisionError, match="the reason"):
         train_together([wait_for_it, fail], 2, progress)
     assert stopped.is_set()
-    progress.pulse()  # the next computation is not stopped
+    progress.heartbeat()  # the next computation is not stopped
 
 
 def test_a_network_that_may_draw_random_numbers_is_trained_alone(threads):

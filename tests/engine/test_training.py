@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from engine.data.loader import load_split, normalisation
+from engine.data.loader import load_split, normalization
 from engine.errors import SpecError
 from engine.features.penultimate import compute_features, head_of
 from engine.spec import TrainingSpec
 from engine.training.augment import augment
 from engine.training.device import pick_device
 from engine.training.loop import (
-    Normalisation,
+    Normalization,
     batches_per_epoch,
     build_optimizer,
     compute_accuracy,
@@ -30,7 +30,7 @@ def samples(small_workspace):
 
 
 def train(samples, training, seed=0, recorder=None):
-    scale = Normalisation(*normalisation(samples))
+    scale = Normalization(*normalization(samples))
     network = build_model(training.model, samples.inputs.shape[1:], samples.classes, seed)
     for epoch, _ in train_epochs(
         network, build_optimizer(network, training), samples, scale, training, seed, recorder=recorder
@@ -50,17 +50,17 @@ def test_the_same_seed_gives_the_same_network(samples, small_training, optimizer
 
 def test_training_learns(small_workspace, samples):
     training = TrainingSpec(epochs=12, seeds=1, batch_size=32, lr=1e-3)
-    scale = Normalisation(*normalisation(samples))
+    scale = Normalization(*normalization(samples))
     network = train(samples, training)
     assert compute_accuracy(network, load_split(small_workspace, "small", "test"), scale) > 0.6  # chance is 0.1
 
 
-def test_observe_eval_records_the_clean_pass(tmp_path, samples, small_training):
+def test_observe_eval_records_the_evaluation_pass(tmp_path, samples, small_training):
     training = small_training(observe="eval", epochs=2)
     recorder = DynamicsRecorder(Spill(tmp_path / "d", len(samples.labels), samples.classes, True), torch.device("cpu"))
     network = train(samples, training, recorder=recorder).eval()
     with torch.no_grad():
-        scale = normalisation(samples)
+        scale = normalization(samples)
         logits = network((samples.inputs.float() - scale[0]) / scale[1])
     torch.testing.assert_close(torch.from_numpy(recorder.spill.logits()[1].copy()), logits, atol=1e-4, rtol=1e-4)
 
@@ -132,7 +132,7 @@ def test_a_device_that_is_not_there():
 def test_training_on_the_gpu_learns_as_on_the_cpu(small_workspace):
     on_gpu = load_split(small_workspace, "small", "train", "cuda")
     training = TrainingSpec(epochs=12, seeds=1, batch_size=32, lr=1e-3)
-    scale = Normalisation(*normalisation(on_gpu))
+    scale = Normalization(*normalization(on_gpu))
     network = build_model("mlp", on_gpu.inputs.shape[1:], 10, 0).cuda()
     for _ in train_epochs(network, build_optimizer(network, training), on_gpu, scale, training, 0):
         pass

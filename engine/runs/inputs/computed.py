@@ -22,7 +22,7 @@ from engine.spec import RunSpec, TrainingSpec
 from engine.store.progress import Reporter
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network
-from engine.training.loop import Normalisation, clean_pass
+from engine.training.loop import Normalization, evaluation_pass
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,7 +97,7 @@ class Inputs:
     spec: RunSpec
     samples: Samples
     test: Samples | None
-    normalisation: Normalisation
+    normalization: Normalization
     folder: Path
     partial: Path
     generator: Callable[[str], torch.Generator]
@@ -193,7 +193,9 @@ class Inputs:
 
     def passed(self, samples: Samples, at: At, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
         """function(network, batch of inputs) over all samples, in order and in evaluation mode, float32 on the CPU."""
-        parts = clean_pass(self.network(at), samples, self.normalisation, function, pulse=self.progress.pulse)
+        parts = evaluation_pass(
+            self.network(at), samples, self.normalization, function, heartbeat=self.progress.heartbeat
+        )
         return torch.cat([values.float().cpu() for _, values in parts])
 
     def validation(self) -> Samples:

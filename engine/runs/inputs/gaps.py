@@ -74,7 +74,7 @@ def _check_inputs(spec: RunSpec, samples: Samples) -> None:
 def alpha(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
     """(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs."""
     inputs = run.samples.inputs
-    rows = to_float(inputs, run.normalisation.mean, run.normalisation.std) if run.spec.standardize else inputs
+    rows = to_float(inputs, run.normalization.mean, run.normalization.std) if run.spec.standardize else inputs
     gap = _gap(run, rows.flatten(1), "inputs")
     return gap.alpha, gap.inverse_diagonal, gap.kernel_labels
 

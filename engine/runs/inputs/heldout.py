@@ -57,5 +57,5 @@ def cscores(run: Inputs, at: At) -> Tensor:
 
 def _cross_validation(run: Inputs, at: At) -> CrossValidation:
     return CrossValidation(
-        run.shared_samples.value, run.training, at.epoch, run.normalisation, run.partial, run.progress, run.tasks
+        run.shared_samples.value, run.training, at.epoch, run.normalization, run.partial, run.progress, run.tasks
     )

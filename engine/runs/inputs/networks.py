@@ -51,7 +51,7 @@ def network_features(run: Inputs, at: At) -> Tensor:
 
 
 def _pretrained(run: Inputs, samples: Samples) -> Tensor:
-    return compute_pretrained_features(run.pretrained, samples, run.progress.pulse)
+    return compute_pretrained_features(run.pretrained, samples, run.progress.heartbeat)
 
 
 @provides()
@@ -74,12 +74,12 @@ def _gradient_seconds(spec: RunSpec, n: int) -> float:
 @provides(heavy=True, seconds=_gradient_seconds)
 def gradient_norms(run: Inputs, at: At) -> Tensor:
     """(N,) norm of each sample's loss gradient in one network at one epoch."""
-    network, samples, scale = run.network(at), run.samples, run.normalisation
+    network, samples, scale = run.network(at), run.samples, run.normalization
     parts = []
     for start in range(0, len(samples), GRADIENT_ROWS):
         rows = slice(start, start + GRADIENT_ROWS)
         inputs = to_float(samples.inputs[rows], scale.mean, scale.std)
-        norms = compute_gradient_norms(network, inputs, samples.labels[rows], run.progress.pulse)
+        norms = compute_gradient_norms(network, inputs, samples.labels[rows], run.progress.heartbeat)
         parts.append(norms.cpu())
         run.progress.step(start, len(samples))
     return torch.cat(parts)

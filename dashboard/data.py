@@ -158,7 +158,7 @@ def started_run(started: Started) -> str | None:
 
 
 def pause(run_id: str) -> None:
-    """Ask a run to stop and keep what it has done."""
+    """Stop a run; its finished work is kept."""
     cancel(Workspace.open(workspace_root()), run_id)
 
 

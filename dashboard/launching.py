@@ -62,7 +62,7 @@ def job_bar(job: data.Job, waiting: bool) -> None:
                 "Pause",
                 icon=":material/pause:",
                 key=f"pause_{job.run_id}",
-                on_click=ask,
+                on_click=act,
                 args=(data.pause, job.run_id),
                 help=f"Stops it within seconds and keeps what is trained, as `winnow cancel {job.run_id}` does.",
             )
@@ -76,18 +76,18 @@ def job_bar(job: data.Job, waiting: bool) -> None:
                 icon=":material/play_arrow:",
                 key=f"resume_{job.run_id}",
                 disabled=waiting,
-                on_click=ask,
+                on_click=act,
                 args=(lambda run_id: start(["resume", run_id]), job.run_id),
                 help="Goes on after the last point that is trained.",
             )
         with st.popover("Cancel", icon=":material/delete:"):
             st.markdown("Stop this curve and delete what it has trained?")
             st.button(
-                "Delete it", type="primary", key=f"remove_{job.run_id}", on_click=ask, args=(data.remove, job.run_id)
+                "Delete it", type="primary", key=f"remove_{job.run_id}", on_click=act, args=(data.remove, job.run_id)
             )
 
 
-def ask(what: object, run_id: str) -> None:
+def act(what: object, run_id: str) -> None:
     """Do something with a run; when it cannot be done any more, say so."""
     assert callable(what)
     try:

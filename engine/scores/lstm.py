@@ -98,7 +98,7 @@ def lstm_detector(p_given: Tensor, detector: Detector | None) -> Tensor:
 
 @cache
 def shipped_detector() -> Detector:
-    """The detector that comes with the package; `engine.runs.detectors` says where it is from."""
+    """The detector that comes with the package; see `engine.runs.detectors`."""
     file = resources.files("engine.scores") / "detectors" / "digits.safetensors"
     return detector_of({name: values.float() for name, values in load(file.read_bytes()).items()})
 

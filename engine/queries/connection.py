@@ -39,13 +39,13 @@ def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = Non
     try:
         dataset_facts(path)  # of a format that this version reads
         attach(connection, path, DATASET_DATABASE)
+        results = {}
         for run_id in wanted:
             try:
-                attach_run(connection, workspace.published_dir(run_id), run_id)
+                results[run_id] = attach_run(connection, workspace.published_dir(run_id), run_id)
             except StorageError as error:
                 problems[run_id] = f"{error}; remove the run (winnow remove {run_id}) and compute it again"
-        readable = [run_id for run_id in wanted if run_id not in problems]
-        make_views(connection, readable)
+        make_views(connection, results)
         make_table(connection, "decisions", decisions)
         broken = pd.DataFrame(sorted(problems.items()), columns=list(UNREADABLE_COLUMNS))
         make_table(connection, "unreadable", broken)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
@@ -32,19 +32,22 @@ def attach(connection: duckdb.DuckDBPyConnection, path: Path, name: str) -> None
         raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def attach_run(connection: duckdb.DuckDBPyConnection, published: Path, run_id: str) -> None:
+def attach_run(connection: duckdb.DuckDBPyConnection, published: Path, run_id: str) -> dict[str, Columns]:
     """Attach the results of a run as run_ID, and check that the views can be made over them.
 
-    Raises: StorageError, without what to do about it, when they are damaged, of a newer format or of another make
+    Returns: its tables with their columns and types
+    Raises:  StorageError, without what to do about it, when they are damaged, of a newer format or of another make
     """
     path, name = published / "results.duckdb", f"run_{run_id}"
     _check_manifest(published, path)
     attach(connection, path, name)
     try:
-        _check_tables(_tables(connection, name), path)
+        tables = _tables(connection, name)
+        _check_tables(tables, path)
     except StorageError:
         connection.execute(f"DETACH {identifier(name)}")
         raise
+    return tables
 
 
 def _check_manifest(published: Path, path: Path) -> None:
@@ -89,10 +92,9 @@ def _check_tables(tables: dict[str, Columns], path: Path) -> None:
         raise StorageError(f"{path}: table 'trajectories' has no column '{missing[0]}'")
 
 
-def make_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> None:
-    """Make every view over the attached dataset file and the attached results of the runs."""
+def make_views(connection: duckdb.DuckDBPyConnection, results: Mapping[str, dict[str, Columns]]) -> None:
+    """Make every view over the attached dataset file and the attached results: the tables of each run, by its id."""
     dataset = _tables(connection, DATASET_DATABASE)
-    results = {run_id: _tables(connection, f"run_{run_id}") for run_id in runs}
     for name, view in VIEWS.items():
         parts = [empty_select(view.columns)]
         if view.over == "dataset":

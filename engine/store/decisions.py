@@ -240,20 +240,21 @@ def _key(connection: duckdb.DuckDBPyConnection, path: Path, dataset: str) -> Non
 
 def _log_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
     """The columns of the log, none when there is no log yet; StorageError when the file is of another make."""
-    tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()
-    views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    held = connection.execute(
+        "SELECT table_name, 'table' FROM duckdb_tables() WHERE NOT internal "
+        "UNION ALL SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal"
+    ).fetchall()
+    if not held:
+        return set()
     rows = connection.execute(
         "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'log' AND NOT internal"
     ).fetchall()
     found = dict(rows)
     expected = {**_COLUMNS, **_ADDED}
     wrong = [c for c in expected if found.get(c, expected[c] if c in _ADDED else None) != expected[c]]
-    if views or tables not in ([], [("log",)]) or (tables and wrong):
-        about = (
-            f"column '{wrong[0]}' of its log is not as it should be"
-            if tables == [("log",)]
-            else "it holds other things"
-        )
+    a_log = held == [("log", "table")]
+    if wrong or not a_log:
+        about = f"column '{wrong[0]}' of its log has another type" if a_log else "it holds other things"
         raise StorageError(f"{path} is not a log of decisions ({about}); move it away, and winnow starts a new one")
     return set(found)
 

@@ -11,7 +11,8 @@ ranks, rules and metrics belong together and the files are those that this versi
 among the 64 samples next to one on the map, not among all. The notes of both runs say that nothing was trained.
 
 1,000,000 samples take 250 s of CPU time, at most 5.9 GiB of memory and 5.3 GB on disk; 100,000 take 30 s, 1.7 GiB and
-0.6 GB (AMD EPYC, 2 cores). The same arguments give the same tables, but for the times in them. OUT appears whole at the end, or not at all.
+0.6 GB (AMD EPYC, 2 cores). The same arguments give the same tables, but for the times in them. OUT appears whole at the
+end, or not at all.
 """
 
 from __future__ import annotations

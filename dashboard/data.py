@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import duckdb
 import numpy as np
@@ -24,11 +24,34 @@ from engine.queries import connection, paper, pruned, samples, summaries, writer
 from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
 from engine.queries.samples import Filter, Ids
 from engine.queries.writers import WRITERS, export_bytes
+from engine.spec import PsiSpec, TrainingSpec, options_of
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace, default_root
 
 __all__ = ["EPOCH_COLUMNS", "WRITERS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError", "export_bytes"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option that the engine declares, as a form shows it. flag: on the command line; low, high: None = no limit."""
+
+    name: str
+    flag: str
+    help: str
+    default: Any
+    low: Any = None
+    high: Any = None
+    choices: tuple[str, ...] = ()
+
+
+def settings(kind: Literal["psi", "training"]) -> dict[str, Setting]:
+    """The options of a psi-curve or of a training by name, in the order in which they are declared."""
+    found = {}
+    for name, (field, declared) in options_of(PsiSpec if kind == "psi" else TrainingSpec).items():
+        flag, choices = f"--{name.replace('_', '-')}", get_args(declared.choices)
+        found[name] = Setting(name, flag, declared.help, field.default, declared.low, declared.high, choices)
+    return found
 
 
 @dataclass(frozen=True)
@@ -135,7 +158,7 @@ def started_run(started: Started) -> str | None:
 
 
 def pause(run_id: str) -> None:
-    """Ask a run to stop and keep what it has done."""
+    """Stop a run; its finished work is kept."""
     cancel(Workspace.open(workspace_root()), run_id)
 
 

@@ -62,7 +62,7 @@ def job_bar(job: data.Job, waiting: bool) -> None:
                 "Pause",
                 icon=":material/pause:",
                 key=f"pause_{job.run_id}",
-                on_click=ask,
+                on_click=act,
                 args=(data.pause, job.run_id),
                 help=f"Stops it within seconds and keeps what is trained, as `winnow cancel {job.run_id}` does.",
             )
@@ -76,18 +76,18 @@ def job_bar(job: data.Job, waiting: bool) -> None:
                 icon=":material/play_arrow:",
                 key=f"resume_{job.run_id}",
                 disabled=waiting,
-                on_click=ask,
+                on_click=act,
                 args=(lambda run_id: start(["resume", run_id]), job.run_id),
                 help="Goes on after the last point that is trained.",
             )
         with st.popover("Cancel", icon=":material/delete:"):
             st.markdown("Stop this curve and delete what it has trained?")
             st.button(
-                "Delete it", type="primary", key=f"remove_{job.run_id}", on_click=ask, args=(data.remove, job.run_id)
+                "Delete it", type="primary", key=f"remove_{job.run_id}", on_click=act, args=(data.remove, job.run_id)
             )
 
 
-def ask(what: object, run_id: str) -> None:
+def act(what: object, run_id: str) -> None:
     """Do something with a run; when it cannot be done any more, say so."""
     assert callable(what)
     try:
@@ -115,6 +115,26 @@ def default_orders(scores: Sequence[str], truth_known: bool) -> list[str]:
     return ["random", *([best, f"{best}*"] if best else []), *(["oracle"] if truth_known else [])]
 
 
+def number_field(setting: data.Setting, value: int, key: str) -> int:
+    """The field of an option that is a whole number."""
+    label = setting.name.replace("_", " ").capitalize()
+    return int(st.number_input(label, setting.low, setting.high, value, key=key, width=110, help=setting.help))
+
+
+def option_field(setting: data.Setting) -> list[str]:
+    """The field of any option; its words on the command line, none while it has its default."""
+    label, key = setting.name.replace("_", " ").capitalize(), f"new_{setting.name}"
+    if isinstance(setting.default, bool):
+        return [setting.flag] if st.checkbox(label, setting.default, key=key, help=setting.help) else []
+    value: str | int
+    if setting.choices:
+        at = setting.choices.index(setting.default)
+        value = st.selectbox(label, setting.choices, at, key=key, help=setting.help)
+    else:
+        value = number_field(setting, setting.default, key)
+    return [] if value == setting.default else [setting.flag, str(value)]
+
+
 def curve_form(view: View) -> None:
     """What a curve should be, how much work that is, and the button that starts it."""
     facts, scores = data.dataset_facts(view.at), scores_of(view)
@@ -136,17 +156,16 @@ def curve_form(view: View) -> None:
             help="A score prunes the easiest first, with * the hardest. Any order that `winnow psi --orders` takes can be "
             "typed.",
         )
-        points = int(
-            st.number_input("Points", 2, 1000, 10, key="new_points", width=110, help="0, 1/points, ... pruned")
-        )
-        seeds = int(st.number_input("Seeds", 1, 100, 2, key="new_seeds", width=110, help="networks at every point"))
-        epochs = int(
-            st.number_input(
-                "Epochs", 1, 10_000, int(trained.get("epochs", 20)), key=f"new_epochs_{view.run_id}", width=110
-            )
-        )
+        of_curve, of_training = data.settings("psi"), data.settings("training")
+        points = number_field(of_curve["points"], 10, "new_points")
+        seeds = number_field(of_training["seeds"], 2, "new_seeds")
+        default = int(trained.get("epochs", of_training["epochs"].default))
+        epochs = number_field(of_training["epochs"], default, f"new_epochs_{view.run_id}")
         words = ["psi", view.at.dataset, "--orders", ",".join(orders), "--points", str(points), "--seeds", str(seeds)]
         words += ["--epochs", str(epochs)]
+        with st.popover("Options", icon=":material/tune:"):
+            for name, setting in of_curve.items():
+                words += option_field(setting) if name != "points" else []
         started: data.Started | None = st.session_state.get(STARTED)
         busy = not orders or (started is not None and started.running)
         if st.button("Start", icon=":material/play_arrow:", type="primary", disabled=busy, key="new_start"):

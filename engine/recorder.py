@@ -84,7 +84,7 @@ class WithIds(Dataset[Any]):
 
 
 class Recorder:
-    """Takes the logits of somebody's own training loop, epoch by epoch, and publishes them as a run.
+    """Takes the logits of a training loop of the user's own, epoch by epoch, and publishes them as a run.
 
     Args:
         workspace: folder of the workspace, or one that `engine.open` gave; None = WINNOW_WORKSPACE, or
@@ -161,7 +161,7 @@ class Recorder:
             return
         if not self._recorders:
             self._start_seed(logits.device)
-        # Copies: a loop of somebody's own may reuse its tensors before they are looked at.
+        # Copies: such a loop may reuse its tensors before they are looked at.
         kept = logits.detach().clone() if self.outputs == "logits" else self._log_probs(logits.detach(), sample_ids)
         self._recorders[-1].log(kept, labels.long().clone(), sample_ids.long().clone())
 

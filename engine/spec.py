@@ -397,4 +397,4 @@ def _spelling(given: dict[str, Any]) -> dict[str, Any]:
 
 
 UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_spelling,)
-"""Step i turns a spec of version i + 1 into one of version i + 2. They are pure, and stay for ever."""
+"""Step i turns a spec of version i + 1 into one of version i + 2. They are pure, and are never removed."""

@@ -59,7 +59,8 @@ def option_parameters(spec: type[Any]) -> list[inspect.Parameter]:
     """The options of a spec as parameters of a command, each None where it is not given."""
     hints, parameters = get_type_hints(spec), []
     for name, (field, declared) in options_of(spec).items():
-        default = declared.unset or ("" if field.default in ("", None, False) else str(field.default))
+        silent = field.default is None or field.default is False
+        default = declared.unset or ("" if silent else str(field.default))
         text = declared.help + (f" (default: {default})" if default else "")
         flag = f"--{name.replace('_', '-')}"
         kinds = [k for k in (bool, int, float) if k in (hints[name], *get_args(hints[name]))]

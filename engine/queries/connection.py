@@ -2,7 +2,7 @@
 
 `connect` opens a private in-memory DuckDB, attaches a dataset and the results of its published runs read-only,
 makes the views, and locks file access. Published files never change, so what a query by run_id returned can be
-cached for ever.
+cached without a limit.
 """
 
 from __future__ import annotations

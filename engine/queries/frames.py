@@ -112,7 +112,7 @@ def find_run(workspace: Workspace, given: str | Run) -> Run:
         return given
     found = workspace.require_run(given)
     if not workspace.is_published(found):
-        raise NotFoundError(f"run {found} is not published yet; winnow status {found} tells how far it is")
+        raise NotFoundError(f"run {found} is not published yet; winnow status {found} shows its progress")
     return Run(workspace, found)
 
 

@@ -17,7 +17,7 @@ from engine.errors import NotFoundError, SpecError
 from engine.features.umap_map import compute_umap
 from engine.runs.checks import check_inputs_exist, estimate_seconds
 from engine.runs.cluster import HERE, Tasks
-from engine.runs.inputs import At, Inputs, kept_epochs
+from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
 from engine.runs.publishing import Draft, find_run, publishing
@@ -52,7 +52,8 @@ def run(
             f"the source of --model {spec.training.model} has changed since this run was started; start a new run"
         )
     scores = resolve_scores(spec.scores)
-    trained = find_trained(workspace, spec.fingerprint, spec.training, scores) if spec.training else None
+    reading = [found for found in scores if needs_training(found, spec)]
+    trained = find_trained(workspace, spec.fingerprint, spec.training, reading) if spec.training else None
     trains = network_key(spec.fingerprint, spec.training) if spec.training and not trained else None
     with publishing(workspace, wanted, spec, describe_run(spec), device, trains=trains, seed=spec.seed) as draft:
         if trained:

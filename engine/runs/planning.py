@@ -15,15 +15,13 @@ from engine.queries.connection import class_sizes, fetch_fingerprint, has_test
 from engine.runs.detectors import detector_file
 from engine.runs.inputs import needs_training
 from engine.runs.inputs.gaps import has_direction
-from engine.scores.registry import resolve_scores
+from engine.scores.registry import all_scores, resolve_scores
 from engine.spec import RunSpec, TrainingSpec, spec_hash
 from engine.store.workspace import Workspace
 from engine.training.models import find_factory, is_built_in
 
 KERNEL_SAMPLES = 10_000
 """Up to so many samples `standard` has the complexity gap: its time grows with their cube, 20 s at 10,000."""
-
-KERNEL_SCORES = ("cg", "cg_partial", "cg_fit", "cg_forward", "cg_feature")
 
 
 def run_needs_training(spec: RunSpec) -> bool:
@@ -49,7 +47,7 @@ def plan_run(
     sizes, by_name = class_sizes(workspace, dataset), set(scores)
     features, detector, cscores = (str(given.get(name, "")) for name in ("features", "detector", "cscores"))
     if "standard" in scores and _kernel_is_cheap(workspace, dataset, sum(sizes), given.get("standardize", False)):
-        scores = [*scores, *KERNEL_SCORES]
+        scores = [*scores, *(s.name for s in all_scores().values() if s.family == "complexity")]
     resolved = resolve_scores(scores)
     if everything:
         single = min(sizes) < 2 or len(sizes) < 2

@@ -50,7 +50,7 @@ def cg(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
 
 @score(higher_means="harder", source=f"{SOURCE}, eq. 6, second term", flags_above=0.0)
 def cg_partial(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
-    """Partial complexity gap: the term whose sign tells labels that contradict their neighborhood.
+    """Partial complexity gap: positive where a label contradicts its neighborhood.
 
     s_i = 2 (y_i alpha_i - d_i); y_i = 1, because each sample is scored against its own class
 

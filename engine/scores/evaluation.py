@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 Array = np.ndarray[Any, Any]
 
@@ -22,6 +21,8 @@ def evaluate_detection(suspicion: Array, mislabeled: Array) -> dict[str, float]:
     """
     if not 0 < int(mislabeled.sum()) < len(mislabeled):
         return {}
+    from sklearn.metrics import average_precision_score, roc_auc_score  # a second to import; few commands need it
+
     return {
         "roc_auc": float(roc_auc_score(mislabeled, suspicion)),
         "average_precision": float(average_precision_score(mislabeled, suspicion)),

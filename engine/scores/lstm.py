@@ -15,7 +15,6 @@ from importlib import resources
 
 import torch
 from safetensors.torch import load
-from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -98,7 +97,7 @@ def lstm_detector(p_given: Tensor, detector: Detector | None) -> Tensor:
 
 @cache
 def shipped_detector() -> Detector:
-    """The detector that comes with the package; `engine.runs.detectors` says where it is from."""
+    """The detector that comes with the package; see `engine.runs.detectors`."""
     file = resources.files("engine.scores") / "detectors" / "digits.safetensors"
     return detector_of({name: values.float() for name, values in load(file.read_bytes()).items()})
 
@@ -204,6 +203,8 @@ def explain_detection(
     # Cosine distance between a mask and the all-ones one, with lime's own kernel for masked features (width 0.25).
     distance = 1 - masks.float().mean(1).sqrt()
     weight = torch.exp(-(distance**2) / 0.25**2)
+    from sklearn.linear_model import Ridge  # a second to import; only explanations need it
+
     fitted = Ridge(alpha=1.0).fit(masks.float().numpy(), probability.numpy(), sample_weight=weight.numpy())
     return torch.from_numpy(fitted.coef_).float()
 

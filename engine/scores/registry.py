@@ -211,7 +211,7 @@ def score(
     """Put a function into the catalog under its own name.
 
     Args:
-        higher_means: what a larger value says of the sample
+        higher_means: what a larger value means: a harder or an easier sample
         version: 1, and one more whenever the same inputs give other values: the next run computes them anew
         value_range: smallest and largest possible value
         source: paper and equation
@@ -343,7 +343,7 @@ def compute_score(found: Score, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def check_inputs(inputs: Mapping[str, Any]) -> int | None:
-    """The number of samples of a score's inputs; None where no input is declared, so that its shape says nothing.
+    """The number of samples of a score's inputs; None where no input is declared, so that its shape cannot be checked.
 
     Raises: ScoreInputError when the numbers differ or a value is not finite
     """

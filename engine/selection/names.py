@@ -23,7 +23,7 @@ _ALLOWED = "random, oracle, a score's name, with one * behind it for reversed, o
 
 @dataclass(frozen=True)
 class Order:
-    """What an order's name says: a sampler, the score it reads ("" for none), and its options.
+    """What an order's name means: a sampler, the score it reads ("" for none), and its options.
 
     text: the name as it was written, which decides nothing but what is drawn at random
     """
@@ -59,7 +59,7 @@ def scoreless() -> tuple[str, ...]:
 
 
 def parse_order(name: str) -> Order:
-    """What an order's name says.
+    """What an order's name means.
 
     Raises: SpecError for a malformed name, an unknown sampler or option, or a sampler without the score it reads;
             whether there is such a score is for the runs to say

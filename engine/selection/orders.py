@@ -1,4 +1,4 @@
-"""Orders: in which sequence samples are pruned. Direction is data: a score says what a high value means."""
+"""Orders: in which sequence samples are pruned. Direction is data: a score declares what a high value means."""
 
 from __future__ import annotations
 

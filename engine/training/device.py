@@ -61,7 +61,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _git_commit() -> str | None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:

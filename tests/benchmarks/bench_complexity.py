@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     functions: list[Callable[[], Tensor]]
     print_machine("scikit-learn")
-    print(f"warm-up on 500 samples, then {options.repeat} repeats, the shortest time of each")
+    print(f"warm-up on 500 samples, then repeats: {options.repeat}; the shortest time of each")
     digits, target = (torch.from_numpy(a) for a in load_digits(return_X_y=True))
     for function in (ours, published):
         function(digits[:500], target[:500])

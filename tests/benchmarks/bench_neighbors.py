@@ -42,7 +42,7 @@ def main() -> None:
         times["faiss"].append(time.perf_counter() - started)
     mine, peer = (min(seen[1:]) for seen in times.values())
     print_machine("faiss-cpu")
-    print(f"1 warm-up, then {options.repeat} repeats, the shortest time of each")
+    print(f"1 warm-up, then repeats: {options.repeat}; the shortest time of each")
     print(
         f"{options.n} x {options.width}, k = {options.k}: {mine:.2f} s, IndexFlatIP {peer:.2f} s: ratio {mine / peer:.2f}"
     )

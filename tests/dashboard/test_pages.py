@@ -21,6 +21,7 @@ from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
 from engine.queries.connection import connected
 from engine.queries.writers import WRITERS, export
+from engine.spec import PsiSpec, options_of
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace
@@ -342,6 +343,15 @@ def test_psi_says_how_many_networks_a_curve_is_and_the_command_that_is_the_same(
     assert any(
         c.value.startswith("winnow psi digits-noisy --orders 'random,aum*' --points 5 --seeds 3") for c in app.code
     )
+
+
+def test_every_declared_option_of_a_curve_is_in_its_form(open_page: Open, demo_workspace: Path) -> None:
+    app = open_page(demo_workspace, "psi", dataset="digits-noisy")
+    fields = {widget.key for kind in (app.number_input, app.checkbox, app.selectbox) for widget in kind}
+    assert {f"new_{name}" for name in options_of(PsiSpec)} <= fields
+    app.checkbox(key="new_class_balanced").check().run()
+    app.selectbox(key="new_steps").set_value("fixed").run()
+    assert any(c.value.endswith("--steps fixed --class-balanced") for c in app.code)
 
 
 def test_psi_overlays_curves_of_several_datasets(open_page: Open, demo_workspace: Path, tmp_path: Path) -> None:

@@ -123,11 +123,12 @@ def test_superclass_without_fitting_groups_is_refused(groups):
 
 
 def test_the_help_is_that_of_the_kinds():
-    assert noise_help() == "symmetric:0.2, asymmetric:0.4, superclass:0.3; a+b for two"
+    assert noise_help().startswith("symmetric:0.2, asymmetric:0.4, superclass:0.3")
+    assert noise_help().endswith("; a+b for two")
     for part in noise_help().split(";")[0].split(", "):
         ((kind, rate),) = parse_noise(part)
         assert rate == noise.KINDS[kind].example and noise.KINDS[kind].title
-    assert [kind.name for kind in noise.KINDS.values() if kind.reads_groups] == ["superclass"]
+    assert noise.KINDS["superclass"].reads_groups and not noise.KINDS["symmetric"].reads_groups
 
 
 def test_a_kind_is_declared_where_it_is_written(monkeypatch):
@@ -138,7 +139,7 @@ def test_a_kind_is_declared_where_it_is_written(monkeypatch):
         """The class before."""
         return (labels - round(rate)) % classes
 
-    assert noise_help().endswith("superclass:0.3, backwards:0.1; a+b for two")
+    assert noise_help().endswith(", backwards:0.1; a+b for two")
     assert apply_noise("backwards:1", np.array([0, 1, 2]), 3, 0).tolist() == [2, 0, 1]
     with pytest.raises(TypeError, match="noise backwards"):
         noise_kind(example=0.1)(backwards)

@@ -122,7 +122,7 @@ assert not [name for name in sys.modules if name.startswith(("engine.runs", "eng
 
 def test_a_score_has_a_version(monkeypatch):
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    assert {found.version for found in all_scores().values()} == {1}
+    assert find_score("aum").version == 1 and all(found.version >= 1 for found in all_scores().values())
 
     @score(higher_means="harder", source="this test", version=3)
     def twice_the_loss(logits: torch.Tensor) -> torch.Tensor:

@@ -253,5 +253,5 @@ def test_a_sampler_that_reads_what_is_not_there_is_refused():
 
 def test_the_samplers_that_ship_are_found_in_their_files():
     names = "craig fdmat kcenter pr4rel ascending ccs descending moderate oracle random window".split()
-    assert sorted(all_samplers()) == sorted(names)
-    assert [name for name, found in all_samplers().items() if found.weights] == ["craig"]
+    assert set(names) <= set(all_samplers())
+    assert all_samplers()["craig"].weights is craig_weights and all_samplers()["ccs"].weights is None

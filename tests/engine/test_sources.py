@@ -329,10 +329,10 @@ def test_resolve_makes_paths_absolute(tmp_path, monkeypatch):
 
 
 def test_the_help_is_that_of_the_kinds(tmp_path):
-    assert source_help() == (
-        "digits, synthetic, dataset:NAME, torchvision:NAME[:ROOT], or a path: Parquet (a file, a glob or a folder), "
-        "a CSV with path,label, a folder of MNIST IDX files, a folder with one sub-folder per class"
-    )
+    named, paths = source_help().split(", or a path: ")
+    assert named.startswith("digits, synthetic, dataset:NAME") and "torchvision:NAME[:ROOT]" in named
+    assert paths.startswith("Parquet (a file, a glob or a folder), a CSV with path,label, a folder of MNIST IDX files")
+    assert paths.endswith("a folder with one sub-folder per class")
     assert source_help() in message("digit")
     (tmp_path / "x.zip").write_bytes(b"PK")
     assert source_help() in message(str(tmp_path / "x.zip"))
@@ -352,6 +352,7 @@ def test_a_folder_of_several_kinds_is_read_as_the_first_that_fits(tmp_path):
 
 def test_a_source_is_declared_where_it_is_written(monkeypatch):
     monkeypatch.setattr(kinds, "_REGISTRY", dict(kinds._REGISTRY))
+    before = declared_sources()
 
     @source("gray:N", matches=lambda named: named.text.startswith("gray:"), priority=30, resolved=str)
     def gray(named):
@@ -359,8 +360,8 @@ def test_a_source_is_declared_where_it_is_written(monkeypatch):
         n = int(named.text.removeprefix("gray:"))
         return Source(("dark", "light"), Part(np.arange(n) % 2, [f"gray:{i}" for i in range(n)], picture))
 
-    assert "torchvision:NAME[:ROOT], gray:N, or a path" in source_help()
+    assert ", gray:N, or a path" in source_help()
     assert len(open_source("gray:6", 0).train) == 6 and resolve("gray:6") == "gray:6"
-    assert len(declared_sources()) == 9
+    assert len(declared_sources()) == len(before) + 1
     with pytest.raises(TypeError, match="source 'gray:N' has no docstring, or is declared twice"):
         source("gray:N", matches=bool)(gray)

@@ -43,5 +43,8 @@ def synthetic(named: Named) -> Source:
 
 @source("dataset:NAME", matches=lambda named: named.text.startswith("dataset:"), priority=30, resolved=str)
 def dataset(named: Named) -> Source:
-    """Another dataset of the workspace with other labels: `engine.data.ingest` copies it, so it is nowhere opened."""
+    """Another dataset of the workspace: the same samples with other labels.
+
+    `engine.data.ingest` copies its samples, so it is never opened as a source of images.
+    """
     raise SpecError(f"--test is {named.text}; allowed: a source of images, not another dataset")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import Cancelled, SpecError, StorageError, WinnowError
+from engine.spec import spec_from_json
 from engine.store.atomic import storage_errors
 from engine.store.decisions import carry_over
 from engine.store.documents import number
@@ -38,7 +39,7 @@ _KEPT_OUTPUTS = 20
 class Job:
     """One run as it stands. fraction 0..1; times in seconds since the epoch.
 
-    message: why it failed, or what is wrong with a run that cannot be read and what to do; else "".
+    message: why it failed, or what is wrong with a run that this version cannot read, or not resume; else "".
     """
 
     run_id: str
@@ -73,13 +74,15 @@ def _job(workspace: Workspace, record: RunRecord) -> Job:
     if workspace.is_published(run_id):
         message = workspace.outdated(record)
         state = "unreadable" if message else "done"
+        message = message or _spec_problem(record)  # which results that can be read may have all the same
     elif is_locked(folder / "lock"):
         state = "running"
     elif last.get("event") in ("failed", "cancelled"):
         state = last["event"]
         message = str(last.get("message", "")) if state == "failed" else ""
     else:
-        state = "interrupted"
+        message = _spec_problem(record)
+        state = "unreadable" if message else "interrupted"
     fraction = next((number(e["fraction"]) for e in reversed(journal) if "fraction" in e), 0.0)
     seconds_left = number(progress.get("seconds_left"), -1)
     return Job(
@@ -95,6 +98,15 @@ def _job(workspace: Workspace, record: RunRecord) -> Job:
         started_at=record.started_at,
         updated_at=number(last.get("at")),
     )
+
+
+def _spec_problem(record: RunRecord) -> str:
+    """Why this version cannot use the options of a run (to resume it, or to find it again); "" when it can."""
+    try:
+        spec_from_json(record.spec)
+    except WinnowError as error:
+        return str(error)
+    return ""
 
 
 def fetch_jobs(workspace: Workspace, dataset: str | None = None) -> list[Job]:

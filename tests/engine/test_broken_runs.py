@@ -99,6 +99,23 @@ def test_a_broken_spec_is_listed_and_stops_no_other_run(workspace: Workspace, ca
     assert len(fetch_jobs(workspace)) == others
 
 
+def test_a_spec_of_a_newer_version_is_named_and_its_results_are_read(workspace: Workspace) -> None:
+    run = scored(workspace)
+    path = workspace.run_dir(run) / "spec.json"
+    content = json.loads(path.read_text())
+    for changes, said in (
+        ({"brand_new": 1}, "unknown field 'brand_new'"),
+        ({"version": 999}, "made by a newer winnow"),
+    ):
+        path.write_text(json.dumps(content | {"spec": content["spec"] | changes}))
+        job = fetch_job(workspace, run)
+        assert job.state == "done" and said in job.message
+        with connected(workspace, "noisy") as connection:
+            assert connection.execute("SELECT count(*) > 0 FROM scores WHERE run_id = ?", [run]).fetchall() == [(True,)]
+    shutil.rmtree(workspace.published_dir(run))
+    assert fetch_job(workspace, run).state == "unreadable"
+
+
 def test_a_start_that_is_no_time_is_as_if_it_was_not_written(workspace: Workspace) -> None:
     run = scored(workspace)
     content = json.loads((workspace.run_dir(run) / "spec.json").read_text())

@@ -75,8 +75,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for process in started:
-        process.kill()
-        process.wait()
+        process.terminate()  # not kill: it would leave its server behind
+        process.communicate(timeout=30)
+
+
+def address_of(process: subprocess.Popen[str]) -> str:
+    """The address that the command prints, before or after the server's own first line."""
+    assert process.stdout is not None
+    found = next((line for line in process.stdout if line.startswith("dashboard at ")), "")
+    return found.removeprefix("dashboard at ").removesuffix(" (Ctrl-C stops it)\n")
 
 
 def is_open(port: int) -> bool:
@@ -93,8 +100,7 @@ def test_a_signal_to_the_command_ends_its_server(
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     process = start("--workspace", str(small_workspace.root), "--port", str(port))
-    assert process.stdout is not None
-    assert process.stdout.readline() == f"dashboard at http://localhost:{port} (Ctrl-C stops it)\n"
+    assert address_of(process) == f"http://localhost:{port}"
     assert is_open(port)
     process.send_signal(ending)
     # The pipe ends only when every process that holds it has: nothing is left behind.
@@ -106,7 +112,7 @@ def test_a_signal_to_the_command_ends_its_server(
 
 def test_a_server_that_ends_by_itself_ends_the_command_with_it(start: Start, small_workspace: Workspace) -> None:
     process = start("--workspace", str(small_workspace.root))
-    assert process.stdout is not None and process.stdout.readline().startswith("dashboard at http://localhost:")
+    assert address_of(process).startswith("http://localhost:")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():
         pytest.skip("needs /proc to find the server's process")

@@ -128,7 +128,7 @@ FULL_DISK = """
 import sys, resource
 from pathlib import Path
 from engine.runs.compute import compute
-from engine.runs.pipeline import plan_run
+from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 from engine.errors import WinnowError

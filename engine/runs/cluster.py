@@ -1,8 +1,8 @@
 """Where independent tasks run: in threads of this process, or on the machines of a Ray cluster.
 
 A task is a function of what all tasks share, of its own item, and of a report. What is shared is sent to a machine
-once; results come back to this process, which alone writes. On a cluster every task computes with one thread, in a
-process of its own; one whose machine or process dies is run again.
+once; results come back to this process, which alone writes. On a cluster every task computes in a process of its own;
+one whose machine or process dies is run again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Tasks(Protocol):
         """The results of pieces of work of this process, in order, each of which may `call` a task.
 
         workers: pieces at a time in this process; a cluster has as many in flight as it has processors for
-        threads: of each piece in this process, None = all; a task on a cluster has one
+        threads: of each piece in this process, None = all; a cluster has its own number
         """
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
@@ -125,11 +125,12 @@ def map_tasks(tasks: Tasks, task: Task[S, I, T], value: S, items: Sequence[I], p
 
 
 @contextlib.contextmanager
-def tasks_on(cluster: str, device: torch.device) -> Iterator[Tasks]:
+def tasks_on(cluster: str, device: torch.device, threads: int = 1) -> Iterator[Tasks]:
     """Where the tasks of a run go, for as long as the context lasts.
 
     cluster: "" for this process; "ray" for the Ray cluster that this machine belongs to; "ray:HOST:PORT" for the one
-             whose head is there, which this machine must have joined; device: what a task computes on there
+             whose head is there, which this machine must have joined; device: what a task computes on there; threads: of each task
+             there
 
     Raises: SpecError for another kind of cluster; ClusterError when Ray is not installed, when the cluster does not
             answer within 10 s, or when it lacks the device
@@ -153,7 +154,7 @@ def tasks_on(cluster: str, device: torch.device) -> Iterator[Tasks]:
         warnings.simplefilter("ignore")  # of Ray about its own future
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     try:
-        yield RayTasks(device)
+        yield RayTasks(device, threads)
     finally:
         ray.shutdown()  # what is still computed for this process ends with it
 
@@ -186,26 +187,29 @@ def _check_answers(address: str) -> None:
 class RayTasks:
     """Tasks run on the cluster that this process has joined; `tasks_on` makes one."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, threads: int = 1) -> None:
         import ray
         from ray.util import register_serializer
 
         self._ray = ray
+        self._nodes: Any = ray.nodes
         self._kind = "GPU" if device.type == "cuda" else "CPU"
         self._lock = threading.Lock()
         self._looked_at = self._seen_at = time.monotonic()
         self._shared: weakref.WeakValueDictionary[int, Shared[Any]] = weakref.WeakValueDictionary()
         # Ray keeps arrays in memory that all processes of a machine read; tensors it would copy into each.
         register_serializer(torch.Tensor, serializer=_to_array, deserializer=_to_tensor)
-        options: dict[str, Any] = {"num_cpus": 1, "max_retries": RETRIES}
+        self._threads = threads
+        options: dict[str, Any] = {"num_cpus": threads, "max_retries": RETRIES}
         if self._kind == "GPU":
             options["num_gpus"] = 1
         self._remote: Any = ray.remote(**options)(_compute)
         self.slots = self._count()
         if not self.slots:
-            raise ClusterError(
-                f"the cluster has no {self._kind}; add a machine that has one, or choose another --device"
-            )
+            lacking = f"the cluster has no {self._kind}; add a machine that has one, or choose another --device"
+            if threads > 1:
+                lacking = f"no machine of the cluster has {threads} processors for a task; add one, or lower --threads"
+            raise ClusterError(lacking)
 
     def share(self, value: S) -> Shared[S]:
         # As long as somebody holds what was shared, the same value is not sent again; then the cluster forgets it.
@@ -223,7 +227,7 @@ class RayTasks:
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
         errors = self._ray.exceptions
-        reference = self._remote.remote(_versions(), task, [shared.reference], item)
+        reference = self._remote.remote(_versions(), self._threads, task, [shared.reference], item)
         try:
             while not self._ray.wait([reference], timeout=POLL_SECONDS)[0]:
                 report(0.0)
@@ -247,7 +251,12 @@ class RayTasks:
         return [(start, min(start + step, n)) for start in range(0, n, step)]
 
     def _count(self) -> int:
-        return int(self._ray.cluster_resources().get(self._kind, 0))  # type: ignore[no-untyped-call]
+        """How many tasks the machines of the cluster can compute at once."""
+        machines = [node["Resources"] for node in self._nodes() if node["Alive"]]
+        processors = [int(has.get("CPU", 0)) // self._threads for has in machines]
+        if self._kind == "CPU":
+            return sum(processors)
+        return sum(min(int(has.get("GPU", 0)), free) for has, free in zip(machines, processors, strict=True))
 
     def _check_slots(self) -> None:
         """Raise ClusterError when the cluster has had nothing to compute on for long."""
@@ -269,7 +278,7 @@ def _versions() -> dict[str, str]:
     return {"winnow": winnow_version(), "torch": torch.__version__, "Python": platform.python_version()}
 
 
-def _compute(versions: dict[str, str], task: Task[S, I, T], shared: list[Any], item: I) -> T:
+def _compute(versions: dict[str, str], threads: int, task: Task[S, I, T], shared: list[Any], item: I) -> T:
     """One task, in a process of the cluster. shared: the reference to what tasks share, in a list so that it stays one."""
     for name, theirs in _versions().items():
         if theirs != versions[name]:
@@ -277,7 +286,7 @@ def _compute(versions: dict[str, str], task: Task[S, I, T], shared: list[Any], i
                 f"{socket.gethostname()} has {name} {theirs}, the machine that started the run {versions[name]}; "
                 "install the same on all machines of the cluster"
             )
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     return task(_fetch(shared[0]), item, lambda share: None)
 
 

@@ -6,7 +6,7 @@ from engine.errors import SpecError
 from engine.runs.cluster import tasks_on
 from engine.runs.pipeline import run
 from engine.runs.psi import run_psi
-from engine.spec import PsiSpec, RunSpec, Spec
+from engine.spec import PsiSpec, RecordedSpec, RunSpec, Spec
 from engine.store.progress import Listener
 from engine.store.workspace import Workspace
 from engine.training.device import pick_device
@@ -22,10 +22,8 @@ def compute(
     Returns: (run id, whether it was there already)
     """
     chosen = pick_device(device)
-    training = getattr(spec, "training", None)
-    if cluster and training and training.threads > 1:
-        raise SpecError(f"--threads is {training.threads}; allowed with --cluster: 1 (each task there has one thread)")
-    with tasks_on(cluster, chosen) as tasks:
+    training = None if isinstance(spec, RecordedSpec) else spec.training
+    with tasks_on(cluster, chosen, training.threads if training else 1) as tasks:
         if isinstance(spec, RunSpec):
             return run(workspace, spec, chosen, listener, tasks)
         if isinstance(spec, PsiSpec):

@@ -184,6 +184,10 @@ def test_errors_of_tasks_are_told_here(cluster, modules):
             tasks.call(die, shared, 3, lambda share: None)
         with pytest.raises(ClusterError, match="no GPU; add a machine"):
             type(tasks)(torch.device("cuda"))
+        with pytest.raises(
+            ClusterError, match="no machine of the cluster has 2 processors for a task; add one, or lower"
+        ):
+            type(tasks)(torch.device("cpu"), 2)
 
 
 @pytest.mark.parametrize(

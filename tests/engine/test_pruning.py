@@ -173,7 +173,7 @@ def test_windows_keep_ranks_in_a_row(scored):
 
 def test_what_cannot_be_planned_is_said(scored):
     said = {
-        ("kcenter",): "did you mean 'kcenter'",
+        ("kcentre",): "did you mean 'kcenter'",
         ("aun",): "did you mean 'aum'",
         ("ccs(entropy)",): "winnow run small --scores entropy",
         ("ccs",): r"write ccs\(SCORE\)",

@@ -219,7 +219,7 @@ class Dataset:
 
         flagged (bool): at least half of the rules flag it; flagged_RULE (bool): that rule does
 
-        Args:   long: a row per rule and sample instead: rule, sample_id, flagged, threshold, value
+        Args:   long: a row per rule and sample instead: rule, score, sample_id, flagged, threshold, value
         Raises: NotFoundError when no run has flags
         """
         return self._find("flags", run).flags(long=long)

@@ -256,7 +256,7 @@ class PsiSpec:
         help="Points of a curve: 0, 1/points, 2/points, ... pruned.",
         unset="20, window 10",
     )
-    training: TrainingSpec = field(default_factory=TrainingSpec)
+    training: TrainingSpec = TrainingSpec()
     scores_run: str | None = None
     steps: PsiSteps = option(
         "epochs",
@@ -377,14 +377,16 @@ def _read(cls: type[Any], given: Mapping[str, Any]) -> Any:
             values[name] = tuple(value) if isinstance(value, list) else value
         elif "introduced" in f.metadata:
             values[name] = f.metadata["introduced"]  # of a version that did not have it yet
-        elif f.default is MISSING and f.default_factory is MISSING:
+        elif f.default is MISSING:
             raise SpecError(f"its spec lacks the field '{name}'; remove the run")
     if isinstance(values.get("training"), Mapping):
         values["training"] = _read(TrainingSpec, values["training"])
-    for name, hint in get_type_hints(cls).items():
+    hints = get_type_hints(cls)
+    for name, value in values.items():
+        hint = hints[name]
         kinds = (int, float) if hint is float else get_args(hint) or (hint,)
-        if all(isinstance(kind, type) for kind in kinds) and not isinstance(values[name], kinds):
-            raise SpecError(f"its spec is damaged ({name} is {str(values[name])[:40]!r}); remove the run")
+        if all(isinstance(kind, type) for kind in kinds) and not isinstance(value, kinds):
+            raise SpecError(f"its spec is damaged ({name} is {str(value)[:40]!r}); remove the run")
     try:
         return cls(**values)
     except (TypeError, ValueError, OverflowError) as error:

@@ -57,7 +57,7 @@ class Run:
 
         flagged (bool): at least half of the rules flag it; flagged_RULE (bool): that rule does
 
-        Args: long: a row per rule and sample instead: rule, sample_id, flagged, threshold, value
+        Args: long: a row per rule and sample instead: rule, score, sample_id, flagged, threshold, value
         """
         if long:
             return self._view("flags", "rule, sample_id")

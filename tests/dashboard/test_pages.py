@@ -15,18 +15,19 @@ import streamlit as st
 import typer
 from streamlit.testing.v1 import AppTest
 
+import dashboard
 from dashboard import chapters
 from dashboard.figures.declare import all_figures
 from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
-from engine.queries.connection import connected
+from engine.queries.connection import connected, fetch_fingerprint
 from engine.queries.writers import WRITERS, export
 from engine.spec import PsiSpec, options_of
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace
 
-APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+APP = Path(dashboard.__file__).with_name("app.py")  # installed, or of the checkout
 PAGES = [page.address for page in all_pages() if page.pickers]
 Open = Callable[..., AppTest]
 COMMANDS = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
@@ -354,11 +355,17 @@ def test_every_declared_option_of_a_curve_is_in_its_form(open_page: Open, demo_w
     assert any(c.value.endswith("--steps fixed --class-balanced") for c in app.code)
 
 
+def data_of(root: Path, dataset: str) -> dict[str, str]:
+    """What a spec says of its data."""
+    return {"dataset": dataset, "fingerprint": fetch_fingerprint(Workspace.open(root), dataset)}
+
+
 def test_psi_overlays_curves_of_several_datasets(open_page: Open, demo_workspace: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(demo_workspace, root)
     folder = Workspace.open(root).start_run(
-        "feedfeedfeed", {"spec": {"kind": "psi", "dataset": "digits", "orders": ["random"]}, "title": "psi: random"}
+        "feedfeedfeed",
+        {"spec": {"kind": "psi", "orders": ["random"], **data_of(root, "digits")}, "title": "psi: random"},
     )
     point = {"order": "", "pruned": 0, "seed": 0, "accuracy": 0.9, "kept_fraction": 1.0, "seconds": 1.0}
     append_journal(folder, "psi_points", points=[point])
@@ -376,7 +383,7 @@ def test_a_window_experiment_is_drawn_by_its_offsets(open_page: Open, demo_works
     root = tmp_path / "copy"
     shutil.copytree(demo_workspace, root)
     folder = Workspace.open(root).start_run(
-        "feedfeedfeed", {"spec": {"kind": "psi", "dataset": "digits-noisy", "orders": ["aum"], "window": True}}
+        "feedfeedfeed", {"spec": {"kind": "psi", "orders": ["aum"], "window": True, **data_of(root, "digits-noisy")}}
     )
     for offset in (0, 0.25, 0.5):
         point = {"order": f"window(aum,offset={offset:g})", "pruned": 719, "seed": 0, "accuracy": 0.9, "seconds": 1.0}

@@ -95,7 +95,7 @@ def test_frames_are_wide_plain_and_join_on_sample_id(demo):
     aum = long[long["score"] == "aum"]
     assert np.array_equal(aum["value"], scores["aum"]) and sorted(aum["rank"]) == list(range(1438))
     rules = noisy.flags(long=True)
-    assert list(rules) == ["rule", "sample_id", "flagged", "threshold", "value"]
+    assert list(rules) == ["rule", "score", "sample_id", "flagged", "threshold", "value"]
     one = rules[rules["rule"] == "bmm"]
     assert np.array_equal(one["flagged"], flags["flagged_bmm"])
     # At least half of the rules.

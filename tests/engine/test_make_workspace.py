@@ -234,7 +234,7 @@ def test_what_cannot_be_made_leaves_nothing(generator, generated, tmp_path, monk
         generator.make_workspace(generator.Options(N), tmp_path / "no" / "out", lambda *_: None)
 
     def stop(stage: str, fraction: float, seconds_left: float | None) -> None:
-        if stage.startswith("scores"):
+        if fraction > 0:  # the dataset is begun; later stages may be too quick to report
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -381,11 +381,9 @@ def _read(cls: type[Any], given: Mapping[str, Any]) -> Any:
             raise SpecError(f"its spec lacks the field '{name}'; remove the run")
     if isinstance(values.get("training"), Mapping):
         values["training"] = _read(TrainingSpec, values["training"])
-    hints = get_type_hints(cls)
-    for name, value in values.items():
-        hint = hints[name]
-        kinds = (int, float) if hint is float else get_args(hint) or (hint,)
-        if all(isinstance(kind, type) for kind in kinds) and not isinstance(value, kinds):
+    for name, hint in get_type_hints(cls).items():
+        value, kinds = values.get(name), (int, float) if hint is float else get_args(hint) or (hint,)
+        if name in values and all(isinstance(kind, type) for kind in kinds) and not isinstance(value, kinds):
             raise SpecError(f"its spec is damaged ({name} is {str(value)[:40]!r}); remove the run")
     try:
         return cls(**values)

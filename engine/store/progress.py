@@ -54,6 +54,7 @@ class Progress:
         if self._stage:
             self._done += self.weights.pop(self._stage, 0.0)
         self._stage = name
+        self._last_step = 0.0  # however short the stage before it was, a stage is reported
         append_journal(self.folder, "stage", stage=name, **values)
         self.step(0, 1)
 

@@ -20,11 +20,12 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
+from engine.fields import options_of
 from engine.queries import connection, paper, pruned, samples, summaries, writers
 from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
 from engine.queries.samples import Filter, Ids
 from engine.queries.writers import WRITERS, export_bytes
-from engine.spec import PsiSpec, TrainingSpec, options_of
+from engine.spec import PsiSpec, TrainingSpec
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace, default_root

@@ -30,11 +30,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engine.errors import ScoreInputError, SpecError
+from engine.fields import check_choice
 from engine.queries.connection import connected, fetch_fingerprint, fetch_sql
 from engine.runs.publishing import find_run, publishing
 from engine.runs.results import DYNAMICS
 from engine.scores.registry import all_scores
-from engine.spec import Observe, RecordedSpec, check_choice
+from engine.spec import Observe, RecordedSpec
 from engine.store.atomic import remove_path
 from engine.store.progress import Parts, Progress
 from engine.store.workspace import Workspace

@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-from engine.errors import SpecError, unknown_name
+from engine.errors import SpecError
+from engine.fields import check_options, check_range, derived, option
 
 SPEC_VERSION = 2
 """Of what `spec_to_json` writes. 1: winnow 0.1, without a version."""
@@ -33,74 +34,16 @@ LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
 """Learning rate of each optimizer where none is given."""
 
 
-# Declaring options -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Option:
-    """What is declared of one option in addition to its name, type and default.
-
-    introduced: its value in the version that introduced it, which never changes; help: one sentence, in which {models}
-    and the like stand for what is declared elsewhere; low, high: the allowed range; choices: a Literal type; hint: why
-    the range is what it is; metavar: how the value is written; unset: what an option that is not given means
-    """
-
-    introduced: Any
-    help: str
-    low: float | None = None
-    high: float | None = None
-    choices: Any = None
-    hint: str = ""
-    metavar: str = ""
-    unset: str = ""
-
-
-def option(
-    default: Any, *, introduced: Any, help: str, identity: Callable[[Any], Any] | None = None, **more: Any
-) -> Any:
-    """A field that people can set. identity: the part of its value that decides the result, where that is not all."""
-    declared = Option(introduced, help, **more)
-    return field(default=default, metadata={"option": declared, "introduced": introduced, "identity": identity})
-
-
-def derived(introduced: Any) -> Any:
-    """A field that is computed from the others when a run is planned, such as the hash of a file."""
-    return field(default=introduced, metadata={"introduced": introduced})
-
-
-def options_of(spec: type[Any]) -> dict[str, tuple[Field[Any], Option]]:
-    """The options of a spec class by field name, in the order in which they are declared."""
-    return {f.name: (f, f.metadata["option"]) for f in fields(spec) if "option" in f.metadata}
-
-
-def check_options(spec: Any) -> None:
-    """Raise SpecError for the first option outside its range or choices."""
-    for name, (_, declared) in options_of(type(spec)).items():
-        value, flag = getattr(spec, name), "--" + name.replace("_", "-")
-        if declared.choices is not None:
-            check_choice(flag if "_" in name else name, value, declared.choices)
-        elif declared.low is not None and declared.high is not None and value is not None:
-            check_range(flag, value, declared.low, declared.high, declared.hint)
-
-
-def check_range(name: str, value: float, low: float, high: float, hint: str = "") -> None:
-    """Raise SpecError unless low <= value <= high (a NaN is never inside)."""
-    if not low <= value <= high:
-        raise SpecError(f"{name} is {value:g}; allowed: {low:g} to {high:g}" + (f" ({hint})" if hint else ""))
-
-
-def check_choice(name: str, value: str, allowed: object) -> None:
-    """Raise SpecError unless value is one of a Literal's values."""
-    if value not in get_args(allowed):
-        raise SpecError(unknown_name(name, value, get_args(allowed)))
-
-
 # The specs ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """How networks are trained while their dynamics are recorded. model_hash: of the source of a model of one's own."""
+    """How networks are trained while their dynamics are recorded.
+
+    model_hash: of the source of a model of one's own; trained_on: the stored features that are the networks' inputs, by
+    their key (engine.features.stored), "" = the dataset's own inputs
+    """
 
     model: str = option(
         "mlp",
@@ -155,6 +98,7 @@ class TrainingSpec:
         unset="1; all for a model that must be trained alone",
     )
     model_hash: str = derived("")
+    trained_on: str = derived("")
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from engine.cli.console import print_json, say
-from engine.spec import options_of
+from engine.fields import options_of
 
 Root = Annotated[
     Path | None,

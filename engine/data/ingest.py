@@ -20,7 +20,7 @@ from engine.data.request import IngestSpec
 from engine.data.sources import open_source
 from engine.data.splits import stratified
 from engine.errors import BusyError, SourceError, SpecError
-from engine.spec import options_of
+from engine.fields import options_of
 from engine.store.workspace import Workspace
 
 Report = Callable[[str, int, int], None]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from engine.errors import SpecError
-from engine.spec import check_options, option
+from engine.fields import check_options, option
 
 TrueLabels = Literal["keep", "drop"]
 

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import SpecError, unknown_name
+from engine.fields import check_choice, check_range
 from engine.queries.connection import MOST_FLAG, fetch_sql, source_run
-from engine.spec import check_choice, check_range
 from engine.store.sql import literal
 
 Truth = Literal["", "wrong", "right"]

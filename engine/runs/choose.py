@@ -12,12 +12,13 @@ from torch import Tensor
 
 from engine.data.loader import Samples, load_split, normalization
 from engine.errors import SpecError, StorageError, unknown_name
+from engine.fields import check_range
 from engine.queries.connection import connected, runs_of
 from engine.runs.reuse import Trained, find_trained
 from engine.scores.registry import parameters_of
 from engine.selection.names import Order, parse_order, scoreless
 from engine.selection.samplers import find_sampler, select
-from engine.spec import RunSpec, check_range, spec_from_json, spec_hash
+from engine.spec import RunSpec, spec_from_json, spec_hash
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network

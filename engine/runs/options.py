@@ -16,11 +16,12 @@ import torch
 
 from engine.data.request import IngestSpec
 from engine.errors import SpecError, unknown_name
+from engine.fields import options_of
 from engine.presets import curve_settings, find_preset
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.selection.names import split_orders
-from engine.spec import LEARNING_RATE, PsiSpec, RunSpec, TrainingSpec, options_of
+from engine.spec import LEARNING_RATE, PsiSpec, RunSpec, TrainingSpec
 from engine.store.workspace import Workspace
 from engine.training.models import draws_while_training
 

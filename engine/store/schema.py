@@ -90,6 +90,18 @@ VIEWS: dict[str, View] = {
         "SELECT sample_id, thumbnail FROM {thumbnails}",
         over="dataset",
     ),
+    "metadata": View(
+        "Further columns of the source, and properties measured of each image.",
+        {
+            "sample_id": _SAMPLE,
+            "name": ("VARCHAR", "name of the column or property"),
+            "value": ("VARCHAR", "its value as text"),
+            "number": ("DOUBLE", "its value where it is a number, else NULL"),
+        },
+        "metadata",
+        "SELECT sample_id, name, value, number FROM {metadata}",
+        over="dataset",
+    ),
     "transition_matrix": View(
         "The realized transition matrix of the training labels, where the truth is known.",
         {
@@ -234,6 +246,39 @@ VIEWS: dict[str, View] = {
         },
         "flags",
         "SELECT {run_id} AS run_id, rule, score, sample_id, flagged, threshold, value FROM {flags}",
+    ),
+    "verdict": View(
+        "What to believe of a run, one row.",
+        {
+            "run_id": _RUN,
+            "accuracy": ("DOUBLE", "share of the held-out predictions that are the given label, 0..1"),
+            "chance": ("DOUBLE", "share of the largest class: what a guess would reach, 0..1"),
+            "noise": ("DOUBLE", "estimated share of wrong labels, 0..1; NULL where the networks cannot tell"),
+            "noise_low": ("DOUBLE", "lower end of its 95 % interval"),
+            "noise_high": ("DOUBLE", "upper end of its 95 % interval"),
+            "noise_joint": ("DOUBLE", "the share by the joint of given and held-out labels"),
+            "noise_mixture": ("DOUBLE", "the share by the mixture of the suspicions"),
+            "score": ("VARCHAR", "what the shortlist is ranked by"),
+            "judged": ("INTEGER", "samples that were judged, training and test"),
+            "listed": ("INTEGER", "samples on the shortlist"),
+            "reason": ("VARCHAR", "why to believe it, or why not, in a sentence"),
+            "advice": ("VARCHAR", "what to do next, in a sentence"),
+        },
+        "verdict",
+        "SELECT {run_id} AS run_id, accuracy, chance, noise, noise_low, noise_high, noise_joint, noise_mixture, score, "
+        "judged, listed, reason, advice FROM {verdict}",
+    ),
+    "shortlist": View(
+        "Every judged sample, the most suspicious first, with its probability of a wrong label.",
+        {
+            "run_id": _RUN,
+            "sample_id": _SAMPLE,
+            "rank": ("INTEGER", "0 = the most suspicious"),
+            "p_wrong": ("FLOAT", "estimated probability that the given label is wrong, 0..1; never reads the truth"),
+            "listed": ("BOOLEAN", "on the shortlist: this is what flagged means"),
+        },
+        "shortlist",
+        "SELECT {run_id} AS run_id, sample_id, rank, p_wrong, listed FROM {shortlist}",
     ),
     "neighbors": View(
         "The nearest training samples by cosine similarity of penultimate features.",

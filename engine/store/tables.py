@@ -39,6 +39,7 @@ DATASET_TABLES: dict[str, Columns] = {
     "thumbnails": {"sample_id": "INTEGER", "thumbnail": "BLOB"},
     "inputs": {"first_id": "INTEGER", "n": "INTEGER", "data": "BLOB"},
     "skipped": {"source": "VARCHAR", "reason": "VARCHAR"},
+    "metadata": {"sample_id": "INTEGER", "name": "VARCHAR", "value": "VARCHAR", "number": "DOUBLE"},
 }
 """A dataset file. inputs.data: the raw bytes of n consecutive samples from first_id on, in input_shape and
 input_dtype (uint8 images C, H, W; float32 vectors). Training samples have the ids 0 .. N-1, test samples
@@ -91,6 +92,21 @@ RESULT_TABLES: dict[str, Columns] = {
         "threshold": "FLOAT",
         "value": "FLOAT",
     },
+    "verdict": {
+        "accuracy": "DOUBLE",
+        "chance": "DOUBLE",
+        "noise": "DOUBLE",
+        "noise_low": "DOUBLE",
+        "noise_high": "DOUBLE",
+        "noise_joint": "DOUBLE",
+        "noise_mixture": "DOUBLE",
+        "score": "VARCHAR",
+        "judged": "INTEGER",
+        "listed": "INTEGER",
+        "reason": "VARCHAR",
+        "advice": "VARCHAR",
+    },
+    "shortlist": {"sample_id": "INTEGER", "rank": "INTEGER", "p_wrong": "FLOAT", "listed": "BOOLEAN"},
     "neighbor_lists": {"sample_id": "INTEGER", "neighbor_ids": "INTEGER[]", "similarities": "FLOAT[]"},
     "embedding": {"method": "VARCHAR", "sample_id": "INTEGER", "x": "FLOAT", "y": "FLOAT"},
     "psi": {

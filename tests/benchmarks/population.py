@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.data.noise import apply_noise
-from engine.spec import check_range
+from engine.fields import check_range
 
 NOISE = 0.08
 """Share of the training labels that are wrong."""

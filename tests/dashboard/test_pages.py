@@ -20,9 +20,10 @@ from dashboard import chapters
 from dashboard.figures.declare import all_figures
 from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
+from engine.fields import options_of
 from engine.queries.connection import connected, fetch_fingerprint
 from engine.queries.writers import WRITERS, export
-from engine.spec import PsiSpec, options_of
+from engine.spec import PsiSpec
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace

@@ -11,6 +11,7 @@ import pytest
 
 from engine.data.request import IngestSpec
 from engine.errors import SpecError
+from engine.fields import option, options_of
 from engine.spec import (
     KINDS,
     SPEC_VERSION,
@@ -19,8 +20,6 @@ from engine.spec import (
     TrainingSpec,
     deciding,
     network_key,
-    option,
-    options_of,
     run_id,
     spec_from_json,
     spec_to_json,
@@ -32,7 +31,7 @@ INTRODUCED = {
     TrainingSpec: {
         "model": "mlp", "epochs": 20, "seeds": 5, "batch_size": 256, "lr": 0.002, "optimizer": "adam",
         "schedule": "constant", "weight_decay": 0.0, "observe": "train", "augment": "none", "logit_seeds": 1,
-        "threads": 1, "model_hash": "",
+        "threads": 1, "model_hash": "", "trained_on": "",
     },
     RunSpec: {
         "threshold_rounds": 2, "neighbors": 15, "embedding": "umap", "seed": 0, "complexity": "exact",

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.data.parts import Labels
+from engine.data.properties import PROPERTIES
 from engine.errors import StorageError
 from engine.store.contents import contents_of
 from engine.store.records import FORMAT
@@ -51,6 +52,7 @@ class DatasetWriter:
         self._hash = hashlib.sha256()
         self._pending: list[np.ndarray[Any, Any]] = []
         self._thumbnails: list[bytes] = []
+        self._properties: list[tuple[int, np.ndarray[Any, Any]]] = []
         self._contents = bytearray()
         self._pending_bytes = self._next_id = self._written = 0
         self._bytes = math.prod(shape) * self.dtype.itemsize
@@ -78,9 +80,16 @@ class DatasetWriter:
         """Samples appended so far; the id of the next one."""
         return self._next_id
 
-    def append(self, inputs: np.ndarray[Any, Any], thumbnails: Sequence[bytes]) -> None:
-        """Add samples under the next ids: inputs (n, *shape), n thumbnails."""
+    def append(
+        self,
+        inputs: np.ndarray[Any, Any],
+        thumbnails: Sequence[bytes],
+        properties: np.ndarray[Any, Any] | None = None,
+    ) -> None:
+        """Add samples under the next ids: inputs (n, *shape), n thumbnails, and what was measured of images (n, 8)."""
         self._pending.append(inputs)
+        if properties is not None:
+            self._properties.append((self._next_id, properties))
         self._thumbnails.extend(thumbnails)
         self._next_id += len(inputs)
         self._pending_bytes += inputs.nbytes
@@ -109,10 +118,14 @@ class DatasetWriter:
         self._pending_bytes, self._written = rest.nbytes, end
 
     def copy_samples(self, parent: Path) -> None:
-        """Take inputs, thumbnails and skipped samples of another dataset file as they are, without decoding."""
+        """Take inputs, thumbnails, metadata and skipped samples of another dataset file as they are, without decoding."""
         self._connection.execute(f"ATTACH {literal(parent)} AS parent (READ_ONLY)")
-        for table in ("inputs", "thumbnails", "skipped"):
-            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM parent.{table}")
+        found = self._connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'parent'"
+        ).fetchall()
+        for table in ("inputs", "thumbnails", "skipped", "metadata"):
+            if (table,) in found:  # files of version 0.1 have no metadata
+                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM parent.{table}")
         row = self._connection.execute("SELECT count(*) FROM parent.samples").fetchone()
         self._next_id = self._written = row[0] if row else 0
         for _, _, data in read_blocks(self._connection, 0, self._next_id, "parent.inputs"):
@@ -162,6 +175,7 @@ class DatasetWriter:
             source=pa.array(places, pa.string()),
             content=pa.array([contents[i : i + 32] for i in range(0, len(contents), 32)], pa.string()),
         )
+        self._write_properties()
         names = pa.array(classes, pa.string())
         self._insert("classes", label=np.arange(len(classes), dtype=np.int32), class_name=names)
         self._connection.execute(
@@ -178,6 +192,16 @@ class DatasetWriter:
         # an explicit checkpoint, because the one at closing would keep a full disk to itself
         self._connection.execute("CHECKPOINT file")
         return fingerprint
+
+    def _write_properties(self) -> None:
+        """What was measured of the images, as rows of `metadata`."""
+        if not self._properties:
+            return
+        ids = np.concatenate([np.arange(first, first + len(rows), dtype=np.int32) for first, rows in self._properties])
+        measured = np.concatenate([rows for _, rows in self._properties])
+        for name, numbers in zip(PROPERTIES, measured.T, strict=True):
+            texts = pa.array([f"{number:.6g}" for number in numbers.tolist()], pa.string())
+            self._insert("metadata", sample_id=ids, name=pa.array([name] * len(ids)), value=texts, number=numbers)
 
     def _insert(self, table: str, **columns: Any) -> None:
         rows = pa.table(columns)

@@ -139,7 +139,7 @@ def _read(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
         def write(part: Part, before: int) -> Labels:
             kept = []
             for block in decode_in_order(part, form, spec.skip_bad, lambda n: report("images", before + n, total)):
-                writer.append(block.inputs, block.thumbnails)
+                writer.append(block.inputs, block.thumbnails, block.properties)
                 kept.append(block.positions)
                 skipped.extend(block.bad)
             writer.end_split()

@@ -50,7 +50,7 @@ def scores(
         return print_json({"scores": rows})
     for row in rows:
         row["range"] = f"{row['value_min']:.3g} .. {row['value_max']:.3g}"
-    print_table(rows, ["score", "title", "higher_means", "range", "cost", "source"])
+    print_table(rows, ["score", "title", "higher_means", "evidence", "range", "cost", "source"])
 
 
 @app.command()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from engine.data.loader import Samples
 from engine.errors import SpecError
 from engine.runs.inputs import require_test
-from engine.scores.registry import Score, check_classes, find_input
+from engine.scores.inputs import find_input
+from engine.scores.registry import Score, check_classes
 from engine.spec import RunSpec
 
 

@@ -77,6 +77,7 @@ RESULT_TABLES: dict[str, Columns] = {
         "score": "VARCHAR",
         "title": "VARCHAR",
         "higher_means": "VARCHAR",
+        "evidence": "VARCHAR",
         "value_min": "DOUBLE",
         "value_max": "DOUBLE",
         "source": "VARCHAR",
@@ -92,6 +93,7 @@ RESULT_TABLES: dict[str, Columns] = {
         "threshold": "FLOAT",
         "value": "FLOAT",
     },
+    "rules": {"rule": "VARCHAR", "score": "VARCHAR", "flagged": "INTEGER", "why_unused": "VARCHAR"},
     "verdict": {
         "accuracy": "DOUBLE",
         "chance": "DOUBLE",

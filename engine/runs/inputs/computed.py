@@ -17,7 +17,8 @@ from engine.errors import SpecError
 from engine.features.pretrained import file_hash, load_pretrained, parse_source
 from engine.runs.cluster import HERE, Shared, Tasks
 from engine.scores.gradient import checkpoint_epochs
-from engine.scores.registry import INPUTS, Input, Score, all_scores, declare_input, find_input
+from engine.scores.inputs import INPUTS, Input, declare_input, find_input
+from engine.scores.registry import Score, all_scores
 from engine.spec import RunSpec, TrainingSpec
 from engine.store.progress import Reporter
 from engine.store.workspace import Workspace

@@ -89,16 +89,21 @@ def gradient_norms(run: Inputs, at: At) -> Tensor:
     checkpoints=True,
     along={
         "checkpoint_squares": "(E, N) squared norms of its features at them",
-        "checkpoint_rates": "(E,) learning rates at them",
+        "checkpoint_rates": "(E,) learning rates with which those epochs were trained",
     },
 )
 def checkpoint_probs(run: Inputs, at: At) -> tuple[Tensor, Tensor, Tensor]:
     """(E, N, C) softmax output of one network at some epochs."""
-    epochs = checkpoint_epochs(run.training.epochs)
-    places = [At(0, epoch) for epoch in epochs]
-    rates = [learning_rate(run.training, epoch / run.training.epochs) for epoch in epochs]
+    places = [At(0, epoch) for epoch in checkpoint_epochs(run.training.epochs)]
+    rates = [_rate_at(run, place) for place in places]
     squares = torch.stack([features(run, place).square().sum(1) for place in places])
     return torch.stack([run.get("probs", place) for place in places]), squares, torch.tensor(rates)
+
+
+def _rate_at(run: Inputs, at: At) -> float:
+    """The learning rate with which the epoch was trained, as the view `epochs` has it. After the last epoch, that of a
+    next one would be 0 or a tenth."""
+    return learning_rate(run.training, (at.epoch - 1) / run.training.epochs)
 
 
 @provides(checkpoints=True, test=True)
@@ -107,8 +112,8 @@ def validation_influence(run: Inputs, at: At) -> Tensor:
     samples, total = run.validation(), torch.zeros(len(run.samples))
     truth, own = samples.labels.cpu(), run.samples.labels.cpu()
     for epoch in checkpoint_epochs(run.training.epochs):
-        rate, place = learning_rate(run.training, epoch / run.training.epochs), At(0, epoch)
-        if rate:
+        place = At(0, epoch)
+        if rate := _rate_at(run, place):
             others = run.passed(samples, place, lambda network, inputs: network(inputs)).softmax(1)
             rows = validation_features(run, place)
             total += rate * compute_influence(run.get("probs", place), features(run, place), own, others, rows, truth)

@@ -71,7 +71,7 @@ def samplers() -> str:
         return [
             f"`{found.name}`",
             found.title,
-            ", ".join(f"`{i}`" for i in found.inputs if i not in ("n", "generator")),
+            ", ".join(f"`{i}`" for i in found.inputs if i not in ("n", "generator", "shares")),
             options,
         ]
 

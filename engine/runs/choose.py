@@ -134,7 +134,7 @@ class Selection:
             return torch.arange(self.n)
         parsed = parse_order(order)
         generator = torch.Generator().manual_seed(int(spec_hash([self.seed, "order", parsed.draws_as]), 16))
-        names = [name for name in find_sampler(parsed.sampler).inputs if name != "generator"]
+        names = [name for name in find_sampler(parsed.sampler).inputs if name not in ("generator", "shares")]
         inputs = {name: self._input(name, parsed) for name in names}
         inputs |= {"generator": generator, "labels": self._known["labels"]}
         return select(parsed.sampler, self.n - pruned, inputs, class_balanced=self.class_balanced, **parsed.options)

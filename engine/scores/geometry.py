@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine.errors import ScoreInputError
 from engine.scores.registry import check_classes, score
-from engine.scores.rows import unit_rows
+from engine.scores.rows import median_row, unit_rows
 
 BLOCK_VALUES = 1 << 23
 """Values held at a time (32 MB in float32)."""
@@ -136,7 +136,8 @@ def prototype_distance(features: Tensor, labels: Tensor, generator: torch.Genera
 def class_median_distance(features: Tensor, labels: Tensor) -> Tensor:
     """Distance of the features to the median of the given class.
 
-    s_i = ||f_i - median of {f_j : y_j = y_i}||_2, the median taken in each dimension
+    s_i = ||f_i - median of {f_j : y_j = y_i}||_2, the median taken in each dimension (of an even number the mean
+    of the middle two)
 
     Args:    features (N, D); labels (N,) int64
     Returns: (N,), >= 0; higher = harder
@@ -146,10 +147,8 @@ def class_median_distance(features: Tensor, labels: Tensor) -> Tensor:
     out = torch.empty_like(features[:, 0])
     for label in torch.unique(labels).tolist():
         members = labels == label
-        ordered = features[members].sort(0).values
-        middle = (len(ordered) - 1) // 2, len(ordered) // 2
-        median = (ordered[middle[0]] + ordered[middle[1]]) / 2
-        out[members] = (features[members] - median).norm(dim=1)
+        rows = features[members]
+        out[members] = (rows - median_row(rows)).norm(dim=1)
     return out
 
 

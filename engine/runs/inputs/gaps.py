@@ -111,7 +111,9 @@ def _gap(run: Inputs, rows: Tensor, what: str) -> Gap:
     seconds = time.perf_counter() - started
     note = f"complexity gap of the {what}: {form}, {seconds:.1f} s"
     if gap.copies:
-        note += f"; {gap.copies} exact copies of other samples share their scores"
+        note += f"; {gap.copies} exact copies of other samples, each scored against its own label"
+        if gap.contradicting:
+            note += f" ({gap.contradicting} labeled otherwise than most of their copies)"
     if gap.ridge:
         note += f"; a ridge of {gap.ridge:g} was needed"
     run.notes.append(note)

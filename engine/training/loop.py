@@ -19,6 +19,7 @@ from engine.data.loader import Samples, epoch_batches, to_float
 from engine.errors import SpecError
 from engine.spec import TrainingSpec
 from engine.training.augment import augment
+from engine.training.dropout import draw_from
 from engine.training.models import RANDOM
 from engine.training.recording import DynamicsRecorder
 
@@ -91,7 +92,8 @@ def train_epochs(
     batches = batches_per_epoch(len(samples.labels), training.batch_size)
     for epoch in range(first_epoch, training.epochs):
         started = time.perf_counter()
-        generator = torch.Generator().manual_seed(_mix(seed, epoch))
+        generator = epoch_generator(seed, epoch)
+        draw_from(network, generator)
         with RANDOM:
             torch.manual_seed(_mix(seed, epoch))
         network.train()
@@ -152,6 +154,11 @@ def compute_accuracy(
         for positions, logits in evaluation_pass(network, samples, normalization, heartbeat=heartbeat)
     )
     return hits / len(samples.labels)
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """What augmentation and dropout draw from in an epoch: a function of (seed, epoch) alone, on the CPU."""
+    return torch.Generator().manual_seed(_mix(seed, epoch))
 
 
 def _mix(seed: int, epoch: int) -> int:

@@ -18,7 +18,8 @@ from torch.nn import functional
 from engine.data.loader import Samples, batch_ends, epoch_order, to_float
 from engine.spec import TrainingSpec
 from engine.training.device import available_bytes
-from engine.training.loop import EVAL_VALUES, Normalization, learning_rate
+from engine.training.dropout import Dropout, draw_mask
+from engine.training.loop import EVAL_VALUES, Normalization, epoch_generator, learning_rate
 from engine.training.models import build_model
 
 MAX_STACK = 1024
@@ -77,6 +78,8 @@ class Stack:
                 hidden = _normalize(hidden.float(), own, layer, batch)
             elif isinstance(layer, nn.ReLU):
                 hidden = hidden.relu()
+            elif isinstance(layer, Dropout) and batch is not None:
+                hidden = hidden * _draw_masks(batch, *hidden.shape[1:]).to(hidden)
         return hidden.float()
 
 
@@ -85,13 +88,24 @@ class Batch:
     """One batch of each of k networks.
 
     positions, filled (k, B): the samples, and which of the B are meant; rows (k,): how many are; groups: the networks
-    whose batches have the same number of rows, by that number.
+    whose batches have the same number of rows, by that number; generators: what each one's dropout draws from in this
+    epoch.
     """
 
     positions: Tensor
     filled: Tensor
     rows: Tensor
     groups: dict[int, list[int]]
+    generators: Sequence[torch.Generator]
+
+
+def _draw_masks(batch: Batch, most: int, width: int) -> Tensor:
+    """The dropout masks of each network's rows, as the network alone would draw them: (k, most, width), 0 beyond them."""
+    masks = torch.zeros(len(batch.generators), most, width)
+    for rows, who in batch.groups.items():
+        for k in who:
+            masks[k, :rows] = draw_mask(rows, width, batch.generators[k])
+    return masks
 
 
 def _normalize(hidden: Tensor, own: State, layer: nn.BatchNorm1d, batch: Batch | None) -> Tensor:
@@ -124,11 +138,12 @@ def _normalize_whole(hidden: Tensor, own: State, layer: nn.BatchNorm1d) -> Tenso
 
 
 def can_stack(network: nn.Module) -> bool:
-    """Whether a network is a sequence of linear layers, batch normalizations and ReLUs, which a stack can train."""
+    """Whether a network is a sequence of linear layers, batch normalizations, ReLUs and dropout, which a stack can train."""
     if not isinstance(network, nn.Sequential):
         return False
     normalizations = [layer for layer in network if isinstance(layer, nn.BatchNorm1d)]
-    return all(isinstance(layer, nn.Flatten | nn.Linear | nn.BatchNorm1d | nn.ReLU) for layer in network) and all(
+    known = nn.Flatten | nn.Linear | nn.BatchNorm1d | nn.ReLU | Dropout
+    return all(isinstance(layer, known) for layer in network) and all(
         layer.affine and layer.track_running_stats and layer.momentum is not None for layer in normalizations
     )
 
@@ -210,6 +225,7 @@ def _batches(
     longest = max(len(member.kept) for member in members)
     columns = torch.arange(max(batch_width(len(member.kept), size) for member in members), device=device)
     orders = torch.zeros(len(members), longest, dtype=torch.int64, device=device)
+    generators = [torch.Generator() for _ in members]
     k = len(members)
     rates = torch.full((k,), training.lr, device=device)
     for step in range(total[0]):
@@ -221,6 +237,7 @@ def _batches(
             if at == 0:
                 order = epoch_order(len(member.kept), member.seed, epoch).to(device)
                 orders[i, : len(order)] = member.kept[order]
+                generators[i] = epoch_generator(member.seed, epoch)
             spans.append((ends[i][at - 1] if at else 0, ends[i][at]))
         start, stop = torch.tensor(spans, device=device).unbind(1)
         places = start[:, None] + columns
@@ -232,7 +249,7 @@ def _batches(
         groups: dict[int, list[int]] = {}
         for i, (first, last) in enumerate(spans):
             groups.setdefault(last - first, []).append(i)
-        yield step + 1, Batch(positions, filled, stop - start, groups), rates[:k]
+        yield step + 1, Batch(positions, filled, stop - start, groups, generators[:k]), rates[:k]
 
 
 def _update(

@@ -219,9 +219,12 @@ def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, np
 def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
     loaded = {name: torch.from_numpy(values) for name, values in tensors.items()}
     network.load_state_dict({n.removeprefix("model."): t for n, t in loaded.items() if n.startswith("model.")})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, t in loaded.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = t
+            like = parameters[int(index)]
+            # In the memory format of its parameter: the fused optimizers walk through both side by side.
+            state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(t) if t.shape == like.shape else t
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -28,6 +28,7 @@ Observe = Literal["train", "eval"]
 Augment = Literal["none", "flip", "crop", "crop+flip"]
 Embedding = Literal["umap", "none"]
 Complexity = Literal["exact", "stochastic"]
+Precision = Literal["float32", "bfloat16"]
 PsiSteps = Literal["epochs", "fixed"]
 
 LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
@@ -96,6 +97,12 @@ class TrainingSpec:
         help="Processor threads of one network. Networks are trained side by side, so more than 1 pays only for few "
         "large ones. The last digits of the results depend on it.",
         unset="1; all for a model that must be trained alone",
+    )
+    precision: Precision = option(
+        "float32",
+        introduced="float32",
+        choices=Precision,
+        help="float32, or bfloat16 before the last layer: about 1.5 times faster where the processor or GPU has it.",
     )
     model_hash: str = derived("")
     trained_on: str = derived("")

@@ -99,8 +99,9 @@ def _kernel_is_cheap(workspace: Workspace, dataset: str, n: int, standardize: bo
 def describe_training(training: TrainingSpec) -> str:
     """A training in a few words."""
     augmented = "" if training.augment == "none" else f", {training.augment}"
+    precision = "" if training.precision == "float32" else f", {training.precision}"
     plural = "s" if training.seeds > 1 else ""
-    return f"{training.model}, {training.epochs} epochs, {training.seeds} seed{plural}{augmented}"
+    return f"{training.model}, {training.epochs} epochs, {training.seeds} seed{plural}{augmented}{precision}"
 
 
 def describe_run(spec: RunSpec) -> str:

@@ -211,7 +211,7 @@ class _Curve:
             for point in event["points"] if event["event"] == "psi_points" else ():
                 self.done[point["order"], point["pruned"], point["seed"]] = point
         self._shares = dict.fromkeys(self.done, 1.0)
-        self.progress.resumed("psi", self._spent() / self._whole)
+        self.progress.resumed(self._spent() / self._whole)
         stacks = plan_stacks(self.spec, self.n, int(plan["stack"]))
         left = [stack for stack in stacks if stack[0].key not in self.done]
         known = _published(self.workspace, plan["reads"])

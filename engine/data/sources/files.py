@@ -175,25 +175,20 @@ _MOST_TIMES = 100
 def _read_idx(path: Path, dims: int) -> np.ndarray[Any, Any]:
     """An IDX file of unsigned bytes: 0, 0, 8, dims, then each size as a big-endian int32, then the values."""
     start = 4 + 4 * dims
+    most = _MOST_TIMES * max(path.stat().st_size, 4096)
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            head = file.read(start)
-            if len(head) < start or head[:4] != bytes([0, 0, 8, dims]):
-                raise SourceError(
-                    f"{path} is not an IDX file of unsigned bytes with {dims} dimension{'s' * (dims > 1)}"
-                )
-            sizes = [int(s) for s in np.frombuffer(head[4:], ">u4")]
-            wanted = int(np.prod(sizes, dtype=object))
-            if not wanted:
-                raise SourceError(f"{path} says that it is {' x '.join(str(s) for s in sizes)}, so it holds nothing")
-            if wanted > _MOST_TIMES * max(path.stat().st_size, 4096):
-                raise SourceError(
-                    f"{path} is truncated or damaged: its header says {wanted} bytes, more than {_MOST_TIMES} times the file"
-                )
-            data = file.read(wanted + 1)
+            data = file.read(most)
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path} is damaged or truncated: {error}") from error
-    if len(data) != wanted:
-        more = "more" if len(data) > wanted else str(len(data))
-        raise SourceError(f"{path} is truncated or damaged: its header says {wanted} bytes, it has {more}")
-    return np.frombuffer(data, np.uint8).reshape(sizes)
+    if len(data) < start or data[:4] != bytes([0, 0, 8, dims]):
+        raise SourceError(f"{path} is not an IDX file of unsigned bytes with {dims} dimension{'s' * (dims > 1)}")
+    sizes = [int(s) for s in np.frombuffer(data[4:start], ">u4")]
+    wanted = int(np.prod(sizes, dtype=object))
+    if not wanted:
+        raise SourceError(f"{path} says that it is {' x '.join(str(s) for s in sizes)}, so it holds nothing")
+    if len(data) == most:
+        raise SourceError(f"{path} unpacks to more than {_MOST_TIMES} times its size; allowed: an IDX file of images")
+    if len(data) - start != wanted:
+        raise SourceError(f"{path} is truncated or damaged: its header says {wanted} bytes, it has {len(data) - start}")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from engine.data.columns import Chosen, as_text, is_test, metadata_texts, named_classes, true_indices
-from engine.data.originals import open_original
 from engine.data.parts import Part, Source, Vector, label_indices, name_classes
+from engine.data.sources.originals import open_original
 from engine.errors import SourceError
 
 

@@ -62,14 +62,16 @@ def verdict_text(dataset: str, verdict: Verdict, worst: Sequence[Mapping[str, An
 
     Args: worst: rows as fetch_worst gives them: p_wrong, class_name, suggested (None where unknown), source, split
     """
+    from engine.queries.verdicts import likely
+
     lines = [f"Verdict on {dataset}, run {verdict.run_id}", *(f"  {_line(text)}" for text in verdict.sentences())]
     if worst:
         given = [_name(row["class_name"]) for row in worst]
         proposed = [_name(row["suggested"]) for row in worst]
         wide, wider = max(map(len, [*given, "given"])), max(map(len, [*proposed, "suggested"]))
-        lines += ["", f"  wrong  {'given':{wide}}  {'suggested':{wider}}  file"]
+        lines += ["", f"  {'wrong':>6}  {'given':{wide}}  {'suggested':{wider}}  file"]
         lines += [
-            f"  {100 * row['p_wrong']:3.0f} %  {a:{wide}}  {b:{wider}}  {_line(row['source'])}"
+            f"  {likely(row['p_wrong']):>6}  {a:{wide}}  {b:{wider}}  {_line(row['source'])}"
             for row, a, b in zip(worst, given, proposed, strict=True)
         ]
     name = quote(dataset)

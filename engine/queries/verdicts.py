@@ -78,6 +78,11 @@ def percent(share: float, sign: bool = True) -> str:
     return f"{text.removesuffix('.0')} %" if sign else text.removesuffix(".0")
 
 
+def likely(p_wrong: float) -> str:
+    """A p_wrong as it is shown, never as a certainty: 87 %, > 99 %, < 1 %."""
+    return "> 99 %" if p_wrong > 0.99 else "< 1 %" if p_wrong < 0.01 else f"{100 * p_wrong:.0f} %"
+
+
 def fetch_verdict(connection: duckdb.DuckDBPyConnection, run_id: str) -> Verdict | None:
     """The verdict of a run; None where it has none, as the runs of older versions."""
     names = [field.name for field in fields(Verdict)]

@@ -285,7 +285,11 @@ def write_verdict(results: Results, options: Options, population: Population, ma
         "noise_high": noise + margin,
     }
     row |= {"noise_joint": noise + margin / 2, "noise_mixture": noise - margin / 2, "score": "aum", "judged": judged}
-    row |= {"listed": listed, "reason": NOTE, "advice": f"Look at the {listed:,} samples of the shortlist first."}
+    row |= {
+        "listed": listed,
+        "reason": f"{NOTE[0].upper()}{NOTE[1:]}.",
+        "advice": f"Look at the {listed:,} samples of the shortlist first.",
+    }
     names, marks = ", ".join(row), ", ".join("?" * len(row))
     results.connection.execute(f"INSERT INTO verdict ({names}) VALUES ({marks})", [*row.values()])
 

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from engine.queries.connection import MOST_FLAG, fetch_sql, source_run
+from engine.queries.connection import fetch_sql, source_run
 
 
 def fetch_evaluation(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
@@ -200,12 +200,12 @@ def fetch_spearman(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.Dat
 
 
 def fetch_map(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """sample_id, x, y, label, true_label (-1 where unknown), flagged (by half of the run's rules), by sample_id."""
+    """sample_id, x, y, label, true_label (-1 where unknown), flagged (on the shortlist), by sample_id."""
     return fetch_sql(
         connection,
-        f"""SELECT sample_id, x, y, CAST(label AS SMALLINT) AS label,
+        """SELECT sample_id, x, y, CAST(label AS SMALLINT) AS label,
         CAST(coalesce(true_label, -1) AS SMALLINT) AS true_label, sample_id IN
-        (SELECT sample_id FROM flags WHERE run_id = $run GROUP BY sample_id HAVING {MOST_FLAG}) AS flagged
+        (SELECT sample_id FROM shortlist WHERE run_id = $run AND listed) AS flagged
         FROM embedding JOIN samples USING (sample_id) WHERE run_id = $map ORDER BY sample_id""",
         {"run": run_id, "map": source_run(connection, "embedding", run_id)},
     )

@@ -152,10 +152,9 @@ class RunSpec:
     features: str = option(
         "",
         introduced="",
-        metavar="torchvision:NAME:FILE",
-        help="Features of a torchvision model with weights from a file.",
-        identity=lambda text: ":".join(text.split(":", 2)[:2]),
-        unset="those of the trained network",
+        help="{features}, or none. Neighbors and the map read them, and linear, head and mlp are trained on them.",
+        identity=lambda text: ":".join(text.split(":", 2)[:2]) if text.startswith("torchvision:") else "",
+        unset="chosen by a short trial",
     )
     features_hash: str = derived("")
     detector: str = option(

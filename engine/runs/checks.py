@@ -35,9 +35,9 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
             is none, or more memory than is free
     """
     mixed = [found.name for found in scores if found.reads_features and not found.features_suffice]
-    if spec.features and mixed:
+    if spec.features and mixed and not (spec.training and spec.training.trained_on):
         raise SpecError(
-            f"{', '.join(mixed)} reads the trained network's last layer, which features of {spec.features} do not fit; "
+            f"{', '.join(mixed)} reads the trained network's last layer, which the features {spec.features} do not fit; "
             "leave it out or leave out --features"
         )
     if any(found.compares_classes for found in scores):

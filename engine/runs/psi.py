@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from engine.data.loader import Samples, load_split, normalization
+from engine.data.loader import Samples, normalization
 from engine.errors import SpecError, unknown_name
+from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
 from engine.runs.cluster import HERE, Tasks
@@ -135,8 +136,9 @@ def run_psi(
     wanted = find_run(workspace, spec)
     if workspace.is_published(wanted):
         return wanted, True
-    samples = load_split(workspace, spec.dataset, "train", device)
-    test = load_test(workspace, spec.dataset, device)
+    on = spec.training.trained_on
+    samples = load_seen(workspace, spec.dataset, "train", on, device)
+    test = load_test(workspace, spec.dataset, device, on)
     if test is None:
         raise SpecError(f"dataset '{spec.dataset}' has no test split; ingest it with --test or --test-fraction")
     check_points(spec, len(samples))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from engine.data.loader import Samples, to_float
+from engine.data.loader import to_float
 from engine.features.penultimate import compute_features, head_of
-from engine.features.pretrained import compute_pretrained_features
+from engine.features.stored import load_stored
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
 from engine.spec import RunSpec
@@ -33,14 +35,14 @@ def probs(run: Inputs, at: At) -> Tensor:
 @provides(from_file="features")
 def features(run: Inputs, at: At | None) -> Tensor:
     """(N, D) penultimate features of one network at one epoch."""
-    return _pretrained(run, run.samples) if at is None else network_features(run, at)
+    return _stored(run, "train") if at is None else network_features(run, at)
 
 
 @provides(from_file="features", test=True)
 def validation_features(run: Inputs, at: At | None) -> Tensor:
     """(M, D) features of the test split in the same network."""
     samples = run.validation()
-    return _pretrained(run, samples) if at is None else run.passed(samples, at, compute_features)
+    return _stored(run, "test") if at is None else run.passed(samples, at, compute_features)
 
 
 def network_features(run: Inputs, at: At) -> Tensor:
@@ -50,8 +52,8 @@ def network_features(run: Inputs, at: At) -> Tensor:
     return run.passed(run.samples, at, compute_features)
 
 
-def _pretrained(run: Inputs, samples: Samples) -> Tensor:
-    return compute_pretrained_features(run.pretrained, samples, run.progress.heartbeat)
+def _stored(run: Inputs, split: Literal["train", "test"]) -> Tensor:
+    return load_stored(run.workspace, run.spec.dataset, run.spec.features_hash, split)
 
 
 @provides()

@@ -24,7 +24,7 @@ PROPERTIES = {
     "histogram_spread": "standard deviation of the 256 counts of the gray histogram at 64 pixels",
     "entropy": "of the counts of values over all channels, bits: 1.6 = one color (0 in gray) .. 9.6",
     "aspect_ratio": "shorter side / longer side, above 0 to 1",
-    "size": "square root of width times height, pixels",
+    "resolution": "square root of width times height, pixels",
 }
 """What is measured of each image, in this order; brightness of a pixel is sqrt(.241 R^2 + .691 G^2 + .068 B^2) / 255."""
 

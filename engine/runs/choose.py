@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.data.loader import Samples, load_split, normalization
 from engine.errors import SpecError, StorageError, unknown_name
+from engine.features.seen import load_seen
 from engine.fields import check_range
 from engine.queries.connection import connected, runs_of
 from engine.runs.reuse import Trained, find_trained
@@ -176,8 +177,9 @@ class Selection:
 
     def _probs(self, order: Order) -> Tensor:
         assert self.trained is not None and self.trained.spec.training is not None
-        training, samples = self.trained.spec.training, self.samples
-        shape, device = tuple(samples.inputs.shape[1:]), samples.inputs.device
+        training, device = self.trained.spec.training, self.samples.inputs.device
+        samples = load_seen(self.workspace, self.dataset, "train", training.trained_on, device)
+        shape = tuple(samples.inputs.shape[1:])
         network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)
         scale = Normalization(*normalization(samples))
         return torch.cat([z.float().softmax(1).cpu() for _, z in evaluation_pass(network, samples, scale)])

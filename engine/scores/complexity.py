@@ -35,7 +35,7 @@ RIDGES = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)
 SOURCE = "Ki et al. 2023"
 
 
-@score(higher_means="harder", version=2, value_range=(0.0, math.inf), source=f"{SOURCE}, eq. 2 and 6")
+@score(higher_means="harder", evidence="label", version=2, value_range=(0.0, math.inf), source=f"{SOURCE}, eq. 2 and 6")
 def cg(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     """Complexity gap: how much the complexity y'H^-1 y of the set falls when the sample is left out.
 
@@ -49,7 +49,7 @@ def cg(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     return (alpha.square() / inverse_diagonal).mean(0)
 
 
-@score(higher_means="harder", version=2, source=f"{SOURCE}, eq. 6, second term", flags_above=0.0)
+@score(higher_means="harder", evidence="label", version=2, source=f"{SOURCE}, eq. 6, second term", flags_above=0.0)
 def cg_partial(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     """Partial complexity gap: positive where a label contradicts its neighborhood.
 
@@ -61,7 +61,13 @@ def cg_partial(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     return 2 * (alpha - inverse_diagonal).mean(0)
 
 
-@score(higher_means="harder", version=2, value_range=(0.0, math.inf), source=f"{SOURCE}, eq. 6, first term")
+@score(
+    higher_means="harder",
+    evidence="hardness",
+    version=2,
+    value_range=(0.0, math.inf),
+    source=f"{SOURCE}, eq. 6, first term",
+)
 def cg_fit(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     """First term of the complexity gap: how strongly the other samples speak about this one, for or against.
 
@@ -73,7 +79,7 @@ def cg_fit(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     return ((alpha - inverse_diagonal).square() / inverse_diagonal).mean(0)
 
 
-@score(higher_means="easier", version=2, source=f"{SOURCE}, CG'")
+@score(higher_means="easier", evidence="label", version=2, source=f"{SOURCE}, CG'")
 def cg_forward(kernel_labels: Tensor) -> Tensor:
     """Gap of y'Hy instead of y'H^-1 y: how much more alike a sample is to its own class than to the others.
 
@@ -85,7 +91,14 @@ def cg_forward(kernel_labels: Tensor) -> Tensor:
     return 2 * kernel_labels.mean(0) - 0.5
 
 
-@score(higher_means="harder", version=2, value_range=(0.0, math.inf), source=f"{SOURCE}, appendix H", epoch=10)
+@score(
+    higher_means="harder",
+    evidence="label",
+    version=2,
+    value_range=(0.0, math.inf),
+    source=f"{SOURCE}, appendix H",
+    epoch=10,
+)
 def cg_feature(feature_alpha: Tensor, feature_inverse_diagonal: Tensor) -> Tensor:
     """Complexity gap of the penultimate features, early in training.
 

@@ -19,7 +19,7 @@ STARTS, ITERATIONS = 3, 100
 """Of k-means: the best of so many starts, each until nothing changes or at most so many steps."""
 
 
-@score(higher_means="harder", value_range=(0.0, math.log(2)), source="ROP, eq. 3 to 8")
+@score(higher_means="harder", evidence="label", value_range=(0.0, math.log(2)), source="ROP, eq. 3 to 8")
 def nli(
     features: Tensor,
     neighbor_ids: Tensor,
@@ -72,7 +72,7 @@ def nli(
     return out
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="k-nearest-neighbor label agreement")
+@score(higher_means="harder", evidence="label", value_range=(0.0, 1.0), source="k-nearest-neighbor label agreement")
 def knn_disagreement(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
     """Share of the nearest neighbors that have another given label.
 
@@ -86,7 +86,13 @@ def knn_disagreement(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
     return (labels[neighbor_ids] != labels[:, None]).float().mean(1)
 
 
-@score(higher_means="harder", value_range=(-1.0, 1.0), source="Zhu et al. 2022 (SimiFeat), vote", flags_above=0.0)
+@score(
+    higher_means="harder",
+    evidence="label",
+    value_range=(-1.0, 1.0),
+    source="Zhu et al. 2022 (SimiFeat), vote",
+    flags_above=0.0,
+)
 def knn_vote(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
     """Vote of the nearest neighbors against the given label.
 
@@ -105,7 +111,7 @@ def knn_vote(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
     return (votes.scatter(1, labels[:, None], -1.0).max(1).values - given) / k
 
 
-@score(higher_means="harder", value_range=(0.0, 2.0), source="Sorscher et al. 2022 (SSP)")
+@score(higher_means="harder", evidence="outlier", value_range=(0.0, 2.0), source="Sorscher et al. 2022 (SSP)")
 def prototype_distance(features: Tensor, labels: Tensor, generator: torch.Generator, centers: int = 0) -> Tensor:
     """Cosine distance to the nearest k-means center of the features; no label plays a part.
 
@@ -126,7 +132,7 @@ def prototype_distance(features: Tensor, labels: Tensor, generator: torch.Genera
     return (1 - nearest).clamp(0.0, 2.0)
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source="Xia et al. 2023 (Moderate)")
+@score(higher_means="harder", evidence="label", value_range=(0.0, math.inf), source="Xia et al. 2023 (Moderate)")
 def class_median_distance(features: Tensor, labels: Tensor) -> Tensor:
     """Distance of the features to the median of the given class.
 
@@ -146,7 +152,7 @@ def class_median_distance(features: Tensor, labels: Tensor) -> Tensor:
     return out
 
 
-@score(higher_means="easier", source="Jia et al. 2019, theorem 1", value_range=(-1.0, 1.0))
+@score(higher_means="easier", evidence="label", source="Jia et al. 2019, theorem 1", value_range=(-1.0, 1.0))
 def knn_shapley(
     features: Tensor, labels: Tensor, validation_features: Tensor, validation_labels: Tensor, k: int = 10
 ) -> Tensor:
@@ -182,7 +188,7 @@ def knn_shapley(
     return (total / len(tested)).float()
 
 
-@score(higher_means="easier", value_range=(-1.0, 1.0), source="nearest-neighbor similarity")
+@score(higher_means="easier", evidence="duplicate", value_range=(-1.0, 1.0), source="nearest-neighbor similarity")
 def near_duplicate(similarities: Tensor) -> Tensor:
     """Cosine of the features to those of the nearest other sample; 1 = there is another just like it.
 

@@ -136,8 +136,17 @@ def test_a_score_has_a_version(monkeypatch):
 def test_a_score_declares_what_it_is_evidence_of(monkeypatch):
     evidence = {name: found.evidence for name, found in all_scores().items()}
     assert set(evidence.values()) <= set(EVIDENCE) and evidence["random"] == "none"
-    # How far a prediction wanders or is undecided, whatever the label: a memorized wrong label does neither.
-    hardness = {"forgetting", "variability", "dyn_unc", "dual", "entropy", "top2_gap", "cg_fit"}
+    # How far a prediction wanders or is undecided, or a sample lies from the middle of its class: so do good labels.
+    hardness = {
+        "forgetting",
+        "variability",
+        "dyn_unc",
+        "dual",
+        "entropy",
+        "top2_gap",
+        "cg_fit",
+        "class_median_distance",
+    }
     assert {name for name, kind in evidence.items() if kind == "hardness"} == hardness
     for name in ("aum", "confident_learning", "heldout_margin", "el2n", "bmm", "gmm", "knn_vote", "cg_partial"):
         assert evidence[name] == "label"

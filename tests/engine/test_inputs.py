@@ -19,7 +19,7 @@ from engine.runs.checks import estimate_seconds
 from engine.runs.compute import compute
 from engine.runs.inputs import At, Inputs, computed, gaps, kept_epochs, needs_training, provides, required_epochs
 from engine.runs.planning import plan_run
-from engine.scores import registry
+from engine.scores import inputs as declared_inputs
 from engine.scores.complexity import cg_partial, solve_gap
 from engine.scores.inputs import INPUTS, find_input
 from engine.scores.registry import find_score, resolve_scores
@@ -52,7 +52,12 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
     assert values(folder, "cg_partial") == expected.tolist()
     flagged = read(folder, "SELECT flagged, threshold FROM flags WHERE rule = 'cg_partial' ORDER BY sample_id")
     assert flagged == [(bool(v > 0), 0.0) for v in expected]
-    (note,) = json.loads(read(folder, "SELECT notes FROM run")[0][0])
+    note, left_out = json.loads(read(folder, "SELECT notes FROM run")[0][0])
+    share = float((expected > 0).float().mean())
+    assert (
+        left_out
+        == f"the rule cg_partial is left out of the vote: it flags {share:.0%} of the samples, more than a third"
+    )
     assert note.startswith("complexity gap of the inputs: exact, float64")
 
 
@@ -158,8 +163,8 @@ def test_a_blank_image_is_named_before_anything_starts(small_workspace, small_tr
 
 
 def test_a_declared_input_is_computed_once_with_those_beside_it(small_workspace, small_training, monkeypatch):
-    monkeypatch.setattr(registry, "INPUTS", dict(INPUTS))
-    monkeypatch.setattr(computed, "INPUTS", registry.INPUTS)
+    monkeypatch.setattr(declared_inputs, "INPUTS", dict(INPUTS))
+    monkeypatch.setattr(computed, "INPUTS", declared_inputs.INPUTS)
     calls = []
 
     @provides(cost="free", along={"halves": "(N,) half of them", "count": "how many"})

@@ -202,10 +202,12 @@ class Results:
         accuracy = self._test_accuracy()
         chance = float(torch.bincount(labels).max()) / len(labels)
         untrained = {found.rule for found in scores if not found.needs_training}
+        about = {found.name: found.evidence for found in scores}
         for rule, (score, flagged) in self._rules.items():
-            reason = why_unused(float(flagged.mean()), None if rule in untrained else accuracy, chance)
+            evidence = about.get(score, "label")
+            reason = why_unused(float(flagged.mean()), None if rule in untrained else accuracy, chance, evidence)
             self._insert_row("rules", rule=rule, score=score, flagged=int(flagged.sum()), why_unused=reason)
-            if reason:
+            if reason and evidence == "label":
                 self.notes.append(f"the rule {rule} is left out of the vote: {reason}")
             if mislabeled is not None:
                 self._write_metrics(rule, evaluate_rule(flagged, mislabeled))

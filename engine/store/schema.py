@@ -216,7 +216,7 @@ VIEWS: dict[str, View] = {
             "higher_means": ("VARCHAR", "harder or easier"),
             "evidence": (
                 "VARCHAR",
-                "what its hard end is evidence of: label, hardness, outlier, duplicate or none; only label may rank "
+                "what its hard end is evidence of: label, hardness, outlier, duplicate, picture or none; only label may rank "
                 "suspected labels; NULL in runs of version 0.1",
             ),
             "value_min": ("DOUBLE", "smallest possible value; -inf if unbounded"),
@@ -239,13 +239,13 @@ VIEWS: dict[str, View] = {
         "SELECT {run_id} AS run_id, score, seconds, version FROM {score_catalog}",
     ),
     "flags": View(
-        "Which samples a rule flags as mislabeled.",
+        "Which samples a rule flags.",
         {
             "run_id": _RUN,
             "rule": ("VARCHAR", "name of the rule"),
             "score": ("VARCHAR", "the score whose value the rule looks at"),
             "sample_id": _SAMPLE,
-            "flagged": ("BOOLEAN", "whether the rule flags the sample as mislabeled"),
+            "flagged": ("BOOLEAN", "whether the rule flags the sample: as mislabeled, or for how its picture looks"),
             "threshold": ("FLOAT", "the threshold that its value is compared with"),
             "value": ("FLOAT", "the value that is compared; for aum_threshold the AUM in the round of that threshold"),
         },

@@ -1,0 +1,42 @@
+"""What was measured of each image at ingest."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.data.dataset_file import has_table, reading
+from engine.data.loader import Samples
+from engine.data.properties import PROPERTIES
+from engine.errors import SpecError
+from engine.runs.inputs.computed import At, Inputs, provides
+from engine.spec import RunSpec
+
+
+def check_images(spec: RunSpec, samples: Samples) -> None:
+    """Raise SpecError for a dataset of vectors, of which nothing is measured."""
+    if samples.inputs.ndim != 4:
+        raise SpecError(
+            f"dataset '{spec.dataset}' holds vectors; scores of how a picture looks need images: leave them out"
+        )
+
+
+@provides(cost="inputs", check=check_images)
+def image_properties(run: Inputs, at: At | None) -> Tensor:
+    """(N, P) float64 what was measured of each image, P properties (data.properties)."""
+    out = np.full((len(PROPERTIES), len(run.own)), np.nan)
+    with reading(run.workspace.require_dataset(run.spec.dataset)) as connection:
+        for row, name in zip(out, PROPERTIES, strict=True) if has_table(connection, "metadata") else ():
+            found = connection.execute(
+                "SELECT sample_id, number FROM metadata JOIN samples USING (sample_id) WHERE split = 'train' AND name = ?",
+                [name],
+            ).fetchnumpy()
+            row[np.asarray(found["sample_id"], np.int64)] = np.asarray(found["number"], np.float64)
+    missing = int(np.isnan(out).any(0).sum())
+    if missing:
+        raise SpecError(
+            f"nothing was measured of {missing:,} of {len(run.own):,} images of dataset '{run.spec.dataset}', which an "
+            "earlier version ingested; ingest it again under another name, or leave out the scores of pictures"
+        )
+    return torch.from_numpy(out.T.copy())

@@ -136,7 +136,7 @@ def _compute(
     backbone = find_backbone(source, download)
     facts = compute_rows(workspace, dataset, backbone, contents, device, pieces, progress, tasks)
     places = [str(place) for (place,) in _query(path, "SELECT source FROM samples")]
-    return {**facts, "samples": len(places), **join_pieces(pieces, target, len(places), places)}
+    return {**facts, "samples": len(places), **join_pieces(pieces, target, backbone.side, places)}
 
 
 def _copy_file(workspace: Workspace, dataset: str, file: Path, target: Path) -> dict[str, Any]:
@@ -156,8 +156,11 @@ def _write_about(target: Path, facts: dict[str, Any], started: float) -> None:
 
 def read_about(workspace: Workspace, dataset: str, key: str) -> dict[str, Any]:
     """What is known of stored features: key, samples, width, seconds, of a backbone also side, precision, computed,
-    copied and stand_ins. Raises: NotFoundError when they are not stored"""
-    return read_json(_require(workspace, dataset, key) / "about.json")
+    copied and stand_ins.
+
+    Raises: NotFoundError when they are not stored
+    """
+    return dict(read_json(_require(workspace, dataset, key) / "about.json"))
 
 
 def _require(workspace: Workspace, dataset: str, key: str) -> Path:

@@ -165,11 +165,17 @@ class Workspace:
         if record.dataset not in self.datasets():
             return ""
         try:
-            found = dataset_facts(self.dataset_path(record.dataset)).fingerprint
+            found = dataset_facts(self.dataset_path(record.dataset))
         except StorageError as error:
             return str(error)
-        if found == record.fingerprint:
+        if found.fingerprint == record.fingerprint:
             return ""
+        if record.fingerprint in found.earlier:
+            train, test = found.earlier[record.fingerprint]
+            return (
+                f"run {record.run_id} is of an earlier version of dataset '{record.dataset}', with {train:,} training and "
+                f"{test:,} test samples; winnow run {record.dataset} computes one of all that it has now"
+            )
         return (
             f"run {record.run_id} was computed on other data: dataset '{record.dataset}' was ingested again since; "
             f"remove the run (winnow remove {record.run_id}) and compute it again"

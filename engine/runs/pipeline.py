@@ -15,7 +15,7 @@ import torch
 from engine.data.loader import Samples, normalization
 from engine.errors import NotFoundError, SpecError
 from engine.features.seen import load_seen
-from engine.features.stored import compute_stored, is_stored, key_of
+from engine.features.stored import compute_stored, is_stored, key_of, notes_of
 from engine.features.umap_map import compute_umap
 from engine.runs.checks import check_inputs_exist, estimate_seconds
 from engine.runs.cluster import HERE, Tasks
@@ -119,11 +119,12 @@ class _Attempt:
         """Compute the features that the run reads, where no run has."""
         spec = self.spec
         self.progress.stage("features")
-        key, source = spec.features_hash, spec.features
-        if not is_stored(self.workspace, spec.dataset, key) and key_of(self.workspace, spec.dataset, source) != key:
-            raise SpecError(f"the file of --features {source} has changed since this run was planned; run it again")
-        notes = compute_stored(self.workspace, spec.dataset, source, self.device, self.progress, self.tasks)
-        self.notes += notes
+        workspace, dataset, source, key = self.workspace, spec.dataset, spec.features, spec.features_hash
+        if not is_stored(workspace, dataset, key):
+            if key_of(workspace, dataset, source, spec.download) != key:
+                raise SpecError(f"the file of --features {source} has changed since this run was planned; run it again")
+            compute_stored(workspace, dataset, source, self.device, self.progress, self.tasks, spec.download)
+        self.notes += notes_of(workspace, dataset, key)
 
     def compute(self, scores: Sequence[Score]) -> None:
         results, target = self.results, self.target

@@ -102,11 +102,15 @@ def _progress_line(title: str) -> Iterator[Listener]:
         sys.stderr.write("\r" + " " * width + "\r")
 
 
-def _text(text: str) -> Text:
+def visible(text: str) -> str:
     """Text as it is, but for what a terminal would obey (shown escaped) and what fills screens (cut)."""
     if len(text) > _MOST_CHARACTERS:
         text = f"{text[:_MOST_CHARACTERS]}... ({len(text):,} characters)"
-    return Text(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text))
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text)
+
+
+def _text(text: str) -> Text:
+    return Text(visible(text))
 
 
 def _cell(value: Any) -> str:

@@ -50,7 +50,7 @@ def scores(
         return print_json({"scores": rows})
     for row in rows:
         row["range"] = f"{row['value_min']:.3g} .. {row['value_max']:.3g}"
-    print_table(rows, ["score", "title", "higher_means", "range", "cost", "source"])
+    print_table(rows, ["score", "title", "higher_means", "evidence", "range", "cost", "source"])
 
 
 @app.command()
@@ -199,17 +199,24 @@ def export(
     where: Annotated[
         str,
         typer.Option(
-            help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
+            help="SQL over the columns of samples, scores by name, flagged (on the shortlist), p_wrong (0..1), "
+            "suspicion_rank (0 = first), action: 'NOT flagged AND aum > 0'. (default: all samples of the split)"
         ),
     ] = "true",
+    split: Annotated[
+        str, typer.Option(help="train, test, or all: the test part as well, as far as it was judged.")
+    ] = "train",
     format: Annotated[str, typer.Option(help="{formats}")] = "",
-    run: Annotated[str | None, typer.Option(help="Whose scores. (default: the latest run that has scores)")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Whose scores and shortlist. (default: the run to be trusted most)")
+    ] = None,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Write the training samples that meet a condition to a file."""
+    """Write the samples that meet a condition to a file, with p_wrong, flagged and their rank on the shortlist."""
     from engine.queries.writers import export
 
     at = Workspace.open(workspace)
-    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None)
-    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")
+    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None, split)
+    what = {"train": "training samples", "test": "test samples"}.get(split, "samples")
+    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} {what} written to {to}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ def ingest(
 ) -> None:
     """Read a set of images into the workspace."""
     from engine.data.ingest import ingest
+    from engine.data.outcome import describe
 
     given = {option: value for option, value in words.items() if value is not None}
     spec = IngestSpec(name=name, source=source, **given)
@@ -41,13 +43,10 @@ def ingest(
         done = ingest(at, spec, lambda stage, n, total: listen(stage, n / max(1, total), None))
     if json:
         return print_json(asdict(done))
-    wrong = "" if done.noise_rate is None else f", {done.noise_rate:.1%} of the training labels wrong"
-    skipped = f", {done.skipped} unreadable samples passed over" if done.skipped else ""
-    state = "is there already" if done.existed else f"ingested in {duration(done.seconds)}"
-    say(
-        f"dataset {name}: {done.train:,} training and {done.test:,} test samples of {done.classes} classes"
-        f"{wrong}{skipped}; {state}"
-    )
+    for line in describe(done, duration(done.seconds)):
+        say(line)
+    place = "" if workspace is None else f" --workspace {shlex.quote(str(workspace))}"
+    say(f"next: winnow run {name}{place}")
 
 
 @app.command(cls=DeclaredHelp)

@@ -1,4 +1,4 @@
-"""Export of training samples to a file: which, and in which format. A format is one function here.
+"""Export of samples to a file: which, and in which format. A format is one function here.
 
 The command line writes a file with `export` and `export_samples`; a page offers the same bytes by `export_bytes` of
 the same `fetch_selected`.
@@ -7,8 +7,9 @@ the same `fetch_selected`.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,8 +17,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from engine.errors import SpecError, unknown_name
-from engine.queries.connection import MOST_FLAG, connected, fetch_sql, latest_run
+from engine.errors import NotFoundError, SpecError, WinnowError, unknown_name
+from engine.queries.connection import best_run, connected, fetch_sql
+from engine.queries.samples import population
+from engine.queries.verdicts import fetch_verdict, no_verdict
 from engine.store.atomic import write_export
 from engine.store.sql import check_condition, fetch_answer, identifier, literal
 from engine.store.workspace import Workspace
@@ -111,38 +114,73 @@ def write_frame(frame: pd.DataFrame, to: Path, format: str = "") -> None:
     write_export(to, write)
 
 
-def fetch_selected(connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None) -> pd.DataFrame:
-    """The training samples that meet a condition, by id: sample_id, split, label, true_label, class_name, source.
+def fetch_selected(
+    connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None, split: str = "train"
+) -> pd.DataFrame:
+    """The samples that meet a condition, by id: the columns of `samples`, then p_wrong, flagged, suspicion_rank.
 
-    Args:    where: one SQL expression over the columns of `samples`, one column per score of the run, `flagged`
-             (by at least half of its rules) and `action` (a person's decision), with sub-queries over every view;
-             "" = all; run_id: whose scores; None = the latest run that has scores
-    Returns: true_label is Int64, NA where it is unknown
-    Raises:  SpecError for anything but one expression; WinnowError for a mistake in it
+    Args:    where: one SQL expression over those columns, one column per score of the run, and `action` (a person's
+             decision), with sub-queries over every view; "" = all; run_id: whose scores and shortlist; None = of the
+             runs that have all scores that are named the one to trust most; split: train, test, or all that were judged
+    Returns: true_label is Int64, NA where it is unknown; p_wrong (0..1), flagged (on the shortlist) and suspicion_rank
+             (0 = the most suspicious) are NA in a run without a verdict. frame.attrs["verdict"]: the verdict of the run
+    Raises:  SpecError for anything but one expression; WinnowError for a mistake in it; NotFoundError when it names
+             what only a verdict gives, and the run has none
     """
     condition = check_condition(where or "true")
-    run = run_id or latest_run(connection, "scores")
+    run = run_id or _run_for(connection, where)
+    verdict = fetch_verdict(connection, run) if run else None
     # Of what can be named only what is: all scores of a million samples side by side take seconds.
     named = [name for name in _scores(connection, run) if name in where or "COLUMNS" in where.upper()]
     columns = score_columns(named)
     scores = (
         f"SELECT sample_id{columns} FROM scores WHERE run_id = $run AND score IN (SELECT unnest($named::VARCHAR[]))"
     )
+    # Without a verdict a condition cannot name what only a verdict gives: NULL would silently drop every sample.
+    suspicion = "p_wrong, coalesce(listed, false) AS flagged, rank AS suspicion_rank, " if verdict else ""
     everything = (
-        "SELECT samples.*, s.* EXCLUDE (sample_id), coalesce(f.flagged, false) AS flagged, action FROM samples "
+        f"SELECT samples.*, s.* EXCLUDE (sample_id), {suspicion}action FROM samples "
         f"LEFT JOIN ({scores} GROUP BY sample_id) AS s USING (sample_id) "
-        f"LEFT JOIN (SELECT sample_id, {MOST_FLAG} AS flagged FROM flags WHERE run_id = $run GROUP BY sample_id) AS f "
-        "USING (sample_id) LEFT JOIN decisions USING (sample_id) WHERE split = 'train'"
+        "LEFT JOIN (SELECT sample_id, p_wrong, listed, rank FROM shortlist WHERE run_id = $run) USING (sample_id) "
+        f"LEFT JOIN decisions USING (sample_id) WHERE {population(run or '', split)}"
     )
     if not named:
         everything = everything.replace("s.* EXCLUDE (sample_id), ", "")
-    kept, _ = fetch_answer(
-        connection,
-        "SELECT sample_id, split, label, true_label, class_name, source "
-        f"FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
-        {"run": run, "named": named},
-    )
-    return kept.astype({"true_label": "Int64"})
+    written = ["sample_id, split, label, true_label, class_name, source", *(SUSPICION_COLUMNS if verdict else ())]
+    try:
+        kept, _ = fetch_answer(
+            connection,
+            f"SELECT {', '.join(written)} FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
+            {"run": run, "named": named},
+        )
+    except WinnowError as error:
+        missing = re.search(r'column "?(\w+)"? not found', str(error))
+        if verdict is None and run and missing and missing[1] in SUSPICION_COLUMNS:
+            ((dataset,),) = connection.execute("SELECT name FROM dataset").fetchall()
+            raise NotFoundError(f"'{missing[1]}': {no_verdict(dataset, run)}") from error
+        raise
+    for name in SUSPICION_COLUMNS:
+        kept[name] = kept[name] if verdict else None
+    types = {"true_label": "Int64", "p_wrong": "float32", "flagged": "boolean", "suspicion_rank": "Int64"}
+    kept = kept.astype(types)
+    kept.attrs["verdict"] = asdict(verdict) if verdict else None
+    return kept
+
+
+SUSPICION_COLUMNS = ("p_wrong", "flagged", "suspicion_rank")
+"""The columns of an export that come from the run's verdict."""
+
+
+def _run_for(connection: duckdb.DuckDBPyConnection, where: str) -> str | None:
+    """The run whose scores a condition names, else the one to trust most."""
+    rows = connection.execute("SELECT DISTINCT score FROM score_costs").fetchall()
+    named = [str(score) for (score,) in rows if _names(where, str(score))]
+    return best_run(connection, scores=named) or best_run(connection)
+
+
+def _names(where: str, column: str) -> bool:
+    """Whether a condition has a column's name as a word of its own."""
+    return re.search(rf"(?<![\w@.]){re.escape(column)}(?![\w@])", where) is not None
 
 
 def score_columns(names: Sequence[str]) -> str:
@@ -151,18 +189,25 @@ def score_columns(names: Sequence[str]) -> str:
 
 
 def export(
-    workspace: Workspace, dataset: str, where: str, to: Path, format: str = "", run: str | None = None
+    workspace: Workspace,
+    dataset: str,
+    where: str,
+    to: Path,
+    format: str = "",
+    run: str | None = None,
+    split: str = "train",
 ) -> tuple[int, int]:
-    """Write the training samples that meet a condition (see `fetch_selected`) to a file, whole or not at all.
+    """Write the samples of a split that meet a condition (see `fetch_selected`) to a file, whole or not at all.
 
-    Args:    format: one of WRITERS; "" = by the file's ending; run: whose scores; None = the latest with scores
-    Returns: (kept, all) numbers of training samples
+    Args:    format: one of WRITERS; "" = by the file's ending; run: whose scores and shortlist; None = the one to trust
+    Returns: (kept, all) numbers of samples of the split
     Raises:  SpecError for an unknown format or anything but one condition; WinnowError for a mistake in it
     """
     find_writer(format or to.suffix.lstrip(".").lower())
     with connected(workspace, dataset) as connection:
-        kept = fetch_selected(connection, where, run)
-        total = int(fetch_sql(connection, "SELECT count(*) AS n FROM samples WHERE split = 'train'")["n"][0])
+        kept = fetch_selected(connection, where, run, split)
+        among = population(run or _run_for(connection, where) or "", split)
+        total = int(fetch_sql(connection, f"SELECT count(*) AS n FROM samples WHERE {among}")["n"][0])
     write_frame(kept, to, format)
     return len(kept), total
 

@@ -120,6 +120,9 @@ MODELS: dict[str, Factory] = {
     "preact_resnet18": preact_resnet18,
 }
 
+HEADS = ("linear", "head", "mlp")
+"""The models that are trained on features where a run names some; the others see the dataset's own images."""
+
 RANDOM = threading.Lock()
 """Held while the process's random generator is seeded or drawn from: networks may be trained side by side."""
 

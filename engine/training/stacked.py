@@ -21,6 +21,7 @@ from engine.training.device import available_bytes
 from engine.training.dropout import Dropout, draw_mask
 from engine.training.loop import EVAL_VALUES, Normalization, epoch_generator, learning_rate
 from engine.training.models import build_model
+from engine.training.precision import precision_of
 
 MAX_STACK = 1024
 """Networks in one stack at most: beyond some hundred a large GPU gains nothing more."""
@@ -66,13 +67,15 @@ class Stack:
     def forward(self, state: State, inputs: Tensor, batch: Batch | None) -> Tensor:
         """inputs (k, B, ...) -> logits (k, B, C); with a batch in training mode, else in evaluation mode."""
         hidden = inputs.flatten(2)
+        last = max((i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Linear)), default=-1)
         for i, layer in enumerate(self.layers):
             if isinstance(layer, nn.Linear):
-                weight = state[f"{i}.weight"].transpose(1, 2)
-                if layer.bias is None:
-                    hidden = torch.bmm(hidden, weight)
+                weight, bias = state[f"{i}.weight"].transpose(1, 2), state.get(f"{i}.bias")
+                if i == last:  # float32 whatever the others are, as in the plain loop
+                    with torch.autocast(hidden.device.type, enabled=False):
+                        hidden = _products(hidden.float(), weight, bias)
                 else:
-                    hidden = torch.baddbmm(state[f"{i}.bias"][:, None], hidden, weight)
+                    hidden = _products(hidden, weight, bias)
             elif isinstance(layer, nn.BatchNorm1d):
                 own = {name: state[f"{i}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
                 hidden = _normalize(hidden.float(), own, layer, batch)
@@ -81,6 +84,10 @@ class Stack:
             elif isinstance(layer, Dropout) and batch is not None:
                 hidden = hidden * _draw_masks(batch, *hidden.shape[1:]).to(hidden)
         return hidden.float()
+
+
+def _products(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.bmm(hidden, weight) if bias is None else torch.baddbmm(bias[:, None], hidden, weight)
 
 
 @dataclass(frozen=True)
@@ -193,8 +200,8 @@ def train_stacked(
         k = len(batch.positions)
         state = {name: values[:k] for name, values in stack.state.items()}
         leaves = [state[name].requires_grad_() for name in stack.trained]
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            scaled = to_float(inputs[batch.positions], normalization.mean, normalization.std)
+        scaled = to_float(inputs[batch.positions], normalization.mean, normalization.std)
+        with precision_of(training, device):
             logits = stack.forward(state, scaled, batch)
         labels = samples.labels[batch.positions]
         losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
@@ -273,10 +280,10 @@ def compute_accuracies(
     stack: Stack, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
 ) -> list[float]:
     """Share of samples whose largest logit is their label, 0..1, of every network."""
-    device, hits = samples.inputs.device, torch.zeros(len(stack), dtype=torch.int64, device=samples.inputs.device)
+    hits = torch.zeros(len(stack), dtype=torch.int64, device=samples.inputs.device)
     width = max(512, samples.inputs[0].numel())
     rows = max(1, min(8192, EVAL_VALUES // width, 64 * EVAL_VALUES // (len(stack) * width)))
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.no_grad():
         for start in range(0, len(samples), rows):
             heartbeat()
             part = slice(start, start + rows)

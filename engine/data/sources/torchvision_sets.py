@@ -53,9 +53,9 @@ def torchvision_dataset(named: Named) -> Source:
         options = [{"root": str(root), **option} for option in options]
     try:
         sets = [cls(**option) for option in options]
-    except (RuntimeError, OSError, ValueError, TypeError, ImportError, EOFError) as error:
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError, EOFError, NotImplementedError) as error:
         raise SourceError(
-            f"torchvision's {name} cannot be read from {root}: {str(error).splitlines()[0]}; put its files there "
+            f"torchvision's {name} cannot be read from {root}: {_first_line(error)}; put its files there "
             f"(torchvision:{name}:ROOT names another place)"
         ) from error
     parts = [_torchvision_part(name, data) for data in sets]
@@ -63,6 +63,10 @@ def torchvision_dataset(named: Named) -> Source:
     return Source(
         tuple(str(n[0] if isinstance(n, tuple) else n) for n in names), parts[0], parts[1] if len(parts) > 1 else None
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0] or type(error).__name__
 
 
 def _torchvision_part(name: str, data: Any) -> Part:

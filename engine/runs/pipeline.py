@@ -15,8 +15,9 @@ import torch
 from engine.data.loader import Samples, load_split, normalization
 from engine.errors import NotFoundError, SpecError
 from engine.features.umap_map import compute_umap
-from engine.runs.checks import check_inputs_exist, estimate_seconds
+from engine.runs.checks import check_inputs_exist
 from engine.runs.cluster import HERE, Tasks
+from engine.runs.feasible import score_seconds, shape_of, stage_seconds, work_of
 from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
@@ -89,23 +90,9 @@ class _Attempt:
         self.samples = load_split(workspace, spec.dataset, "train", device)
         self.test = load_test(workspace, spec.dataset, device)
         self.normalization = Normalization(*normalization(self.samples))
-        self.score_seconds = estimate_seconds(resolve_scores(spec.scores), spec, len(self.samples))
-        self.progress = Progress(self.folder, self._weights(), listener)
-
-    def _weights(self) -> dict[str, float]:
-        """Rough relative costs of the stages, for the fraction done."""
-        n, spec = len(self.samples.labels), self.spec
-        networks = 0
-        if spec.training:
-            networks = (0 if self.trained else spec.training.seeds) + spec.threshold_rounds
-        epochs = spec.training.epochs if spec.training else 0
-        return {
-            "training": networks * epochs * n * 3e-5,
-            "recording": 0.0 if self.trained else n * networks * epochs * 1e-6,
-            "neighbors": n * n * 1e-8 if spec.neighbors else 0.0,
-            "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
-            "scores": sum(self.score_seconds.values()),
-        }
+        self.work = work_of(spec, shape_of(self.samples), len(self.test) if self.test else 0, device)
+        stages = stage_seconds(self.work, resolve_scores(spec.scores), trained is not None)
+        self.progress = Progress(self.folder, stages, listener)
 
     def compute(self, scores: Sequence[Score]) -> None:
         results, target = self.results, self.target
@@ -139,7 +126,7 @@ class _Attempt:
                 features = inputs.get("features", inputs.last)
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
         self.progress.stage("scores")
-        inputs.progress = parts = Parts(self.progress, self.score_seconds)
+        inputs.progress = parts = Parts(self.progress, score_seconds(self.work, scores))
         mislabeled = None
         if self.samples.true_labels is not None:
             mislabeled = (self.samples.true_labels.cpu() != labels).numpy()

@@ -1,0 +1,150 @@
+"""What a run or a curve will take on this machine, stage by stage, before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from engine.data.loader import Samples, dataset_shape
+from engine.runs.inputs import needs_training
+from engine.runs.planning import run_needs_training
+from engine.runs.points import plan_networks, training_of
+from engine.runs.publishing import find_run
+from engine.runs.reuse import find_trained
+from engine.runs.work import Work
+from engine.scores.registry import Score, find_input, resolve_scores
+from engine.spec import PsiSpec, RunSpec, Spec, TrainingSpec
+from engine.store.workspace import Workspace
+from engine.training.loop import epochs_before_first_drop
+from engine.training.speed import Shape, measure_speed
+
+Scores = Sequence[Score]
+
+
+def shape_of(samples: Samples) -> Shape:
+    """What a network reads of some samples."""
+    return Shape(tuple(samples.inputs.shape[1:]), samples.inputs.dtype, samples.classes, len(samples))
+
+
+def work_of(spec: RunSpec, shape: Shape, test: int, device: torch.device) -> Work:
+    """A run with the measured speed of its networks. test: samples of the test split"""
+    speed = None
+    if spec.training and run_needs_training(spec):
+        speed = measure_speed(spec.training, shape, device, spec.training.seeds + spec.threshold_rounds)
+    return Work(spec, shape.samples, test, speed)
+
+
+def stage_seconds(work: Work, scores: Scores, trained: bool) -> dict[str, float]:
+    """Rough seconds of each stage of a run. trained: whether another run has trained its networks."""
+    spec, n = work.spec, work.samples
+    return {
+        "training": _training_seconds(work, trained),
+        "recording": _recording_seconds(work) if not trained else 0.0,
+        "neighbors": n * n * 1e-8 if spec.neighbors else 0.0,
+        "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
+        "scores": sum(score_seconds(work, scores).values()),
+    }
+
+
+def _training_seconds(work: Work, trained: bool) -> float:
+    training = work.spec.training
+    if not training or not work.speed:
+        return 0.0
+    watched = work.test + (work.samples if training.observe == "eval" else 0)
+    seed = work.speed.training(work.samples, training.epochs) + training.epochs * work.passing(watched)
+    rounds = work.speed.training(work.samples, epochs_before_first_drop(training))
+    networks = (0 if trained else training.seeds), work.spec.threshold_rounds
+    whole = networks[0] * seed + networks[1] * rounds
+    count = sum(networks)
+    return whole * work.side_by_side(count) / count if count else 0.0
+
+
+def _recording_seconds(work: Work) -> float:
+    training = work.spec.training
+    return work.samples * training.seeds * training.epochs * 1e-6 + work.passing() if training and work.speed else 0.0
+
+
+def score_seconds(work: Work, scores: Scores) -> dict[str, float]:
+    """Rough seconds of each score with the inputs that it is the first to read.
+
+    Those of the recorded dynamics are one entry, "dynamics".
+    """
+    out = {"dynamics": 0.05 + work.samples * 1e-5 * sum(found.over_dynamics for found in scores)}
+    counted: set[tuple[str, int, int]] = set()
+    training = work.spec.training
+    for found in scores:
+        if not found.over_dynamics:
+            at = found.at(training.epochs) if training and needs_training(found, work.spec) else 0
+            seeds = range(training.seeds if training and found.every_seed else 1)
+            functions = {find_input(name).beside or name for name in found.all_inputs}
+            read = {(name, at, seed) for name in functions for seed in seeds}
+            costs = [find_input(name).seconds for name, _, _ in read - counted]
+            counted |= read
+            out[found.name] = 0.05 + work.samples * 1e-5 + sum(seconds(work) for seconds in costs if seconds)
+    return out
+
+
+def estimate_seconds(workspace: Workspace, spec: Spec, device: torch.device) -> float:
+    """Rough seconds of computing what a spec describes on a device; 0 where it is published already.
+
+    A step of its networks is timed, which takes seconds. What an earlier attempt has done is not taken off.
+    Raises: SpecError for a network that cannot be built or trained on this dataset
+    """
+    if workspace.is_published(find_run(workspace, spec)) or not isinstance(spec, RunSpec | PsiSpec):
+        return 0.0
+    shape, test = _shapes(workspace, spec.dataset)
+    if isinstance(spec, PsiSpec):
+        return psi_seconds(spec, shape, test, device)
+    scores = resolve_scores(spec.scores)
+    trained = False
+    if spec.training:
+        reading = [found for found in scores if needs_training(found, spec)]
+        trained = find_trained(workspace, spec.fingerprint, spec.training, reading) is not None
+    return sum(stage_seconds(work_of(spec, shape, test, device), scores, trained).values())
+
+
+def psi_seconds(spec: PsiSpec, shape: Shape, test: int, device: torch.device) -> float:
+    """Rough seconds of a curve whose networks are trained one by one or side by side."""
+    networks = [network for level in plan_networks(spec, shape.samples) for network in level]
+    speed = measure_speed(spec.training, shape, device, len(networks))
+    each = (
+        speed.training(n - network.pruned, training_of(spec, n, n - network.pruned).epochs) + speed.passing * test
+        for n in (shape.samples,)
+        for network in networks
+    )
+    return sum(each) / speed.workers
+
+
+def _shapes(workspace: Workspace, dataset: str) -> tuple[Shape, int]:
+    """The shape of the training set, and the samples of the test split."""
+    found = dataset_shape(workspace, dataset)
+    return Shape(found.shape, getattr(torch, found.dtype), found.classes, found.train), found.test
+
+
+def alternatives(workspace: Workspace, spec: Spec, device: torch.device) -> dict[str, float]:
+    """Other options that would take less, with the rough seconds of each: `--precision bfloat16`, for one."""
+    options: dict[str, Spec] = {}
+    if isinstance(spec, RunSpec | PsiSpec) and spec.training:
+        for words, training in _other_trainings(spec.training, _shapes(workspace, spec.dataset)[0]).items():
+            options[words] = replace(spec, training=training)
+    if isinstance(spec, PsiSpec) and (spec.points > 10 or spec.training.seeds > 1):
+        few = replace(spec.training, seeds=1, logit_seeds=0)
+        options["--points 10 --seeds 1"] = replace(spec, points=min(10, spec.points), training=few)
+    return {words: estimate_seconds(workspace, other, device) for words, other in options.items()}
+
+
+def _other_trainings(training: TrainingSpec, shape: Shape) -> dict[str, TrainingSpec]:
+    if len(shape.inputs) != 3:
+        return {}
+    out = {}
+    if training.model not in ("mlp", "cnn"):
+        epochs = min(8, training.epochs)
+        threads = 1
+        out[f"--model cnn --epochs {epochs}"] = replace(
+            training, model="cnn", model_hash="", epochs=epochs, threads=threads
+        )
+    if training.precision == "float32" and training.model != "mlp":
+        out["--precision bfloat16"] = replace(training, precision="bfloat16")
+    return out

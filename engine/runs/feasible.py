@@ -28,10 +28,14 @@ def shape_of(samples: Samples) -> Shape:
     return Shape(tuple(samples.inputs.shape[1:]), samples.inputs.dtype, samples.classes, len(samples))
 
 
-def work_of(spec: RunSpec, shape: Shape, test: int, device: torch.device) -> Work:
-    """A run with the measured speed of its networks. test: samples of the test split"""
-    speed = None
-    if spec.training and run_needs_training(spec):
+def work_of(spec: RunSpec, shape: Shape, test: int, device: torch.device, trained: bool) -> Work:
+    """A run with the measured speed of its networks, where it trains or passes any.
+
+    Args: test: samples of the test split; trained: whether another run has trained its networks
+    """
+    speed, scores = None, resolve_scores(spec.scores)
+    passes = bool(spec.neighbors) or any(needs_training(f, spec) and not f.over_dynamics for f in scores)
+    if spec.training and run_needs_training(spec) and (passes or spec.threshold_rounds or not trained):
         speed = measure_speed(spec.training, shape, device, spec.training.seeds + spec.threshold_rounds)
     return Work(spec, shape.samples, test, speed)
 
@@ -102,7 +106,7 @@ def estimate_seconds(workspace: Workspace, spec: Spec, device: torch.device) -> 
     if spec.training:
         reading = [found for found in scores if needs_training(found, spec)]
         trained = find_trained(workspace, spec.fingerprint, spec.training, reading) is not None
-    return sum(stage_seconds(work_of(spec, shape, test, device), scores, trained).values())
+    return sum(stage_seconds(work_of(spec, shape, test, device, trained), scores, trained).values())
 
 
 def psi_seconds(spec: PsiSpec, shape: Shape, test: int, device: torch.device) -> float:

@@ -90,8 +90,9 @@ class _Attempt:
         self.samples = load_split(workspace, spec.dataset, "train", device)
         self.test = load_test(workspace, spec.dataset, device)
         self.normalization = Normalization(*normalization(self.samples))
-        self.work = work_of(spec, shape_of(self.samples), len(self.test) if self.test else 0, device)
-        stages = stage_seconds(self.work, resolve_scores(spec.scores), trained is not None)
+        shape, test, adopted = shape_of(self.samples), len(self.test) if self.test else 0, trained is not None
+        self.work = work_of(spec, shape, test, device, adopted)
+        stages = stage_seconds(self.work, resolve_scores(spec.scores), adopted)
         self.progress = Progress(self.folder, stages, listener)
 
     def compute(self, scores: Sequence[Score]) -> None:

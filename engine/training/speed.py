@@ -98,10 +98,12 @@ def _time_network(
         return time.perf_counter() - started
 
     timed(FEW)
-    few, whole = timed(FEW), len(drawn)
-    count = min(whole, max(FEW, int(FEW * STEP_SECONDS / few)))
-    many = _shortest([timed(count)], lambda: timed(count)) if count > FEW else few
-    passing = _shortest([timed(count, False)], lambda: timed(count, False)) / count
+    few = many = timed(FEW)
+    count, whole = FEW, len(drawn)
+    while count < whole and many < STEP_SECONDS / 2:
+        count = min(whole, max(2 * count, int(count * STEP_SECONDS / many)))
+        many = _shortest(partial(timed, count))
+    passing = _shortest(partial(timed, count, False)) / count
     if FEW < count == whole:
         sample = max(0.0, (many - few) / (count - FEW))
         start = max(0.0, many - sample * count)
@@ -110,10 +112,11 @@ def _time_network(
     return (start, sample, passing), sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _shortest(times: list[float], again: Callable[[], float]) -> float:
-    """The shortest of a few times, as long as they are short: the first of a shape prepares for it."""
-    while len(times) < REPEATS and sum(times) < STEP_SECONDS:
-        times.append(again())
+def _shortest(timed: Callable[[], float]) -> float:
+    """The shortest of a few times, one where it is long: the first of a shape prepares for it."""
+    times = [timed()]
+    while len(times) < REPEATS and sum(times) < STEP_SECONDS / 2:
+        times.append(timed())
     return min(times)
 
 

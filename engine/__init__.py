@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.queries.frames import Run
+    from engine.queries.writers import Split
     from engine.recorder import Recorder, WithIds
     from engine.store.decisions import Action
     from engine.store.progress import Listener
@@ -305,19 +306,19 @@ class Dataset:
         return self._compute(plan_psi_from(self._workspace, self.name, options), device, cluster, progress)
 
     def export(
-        self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None
-    ) -> tuple[int, int]:
-        """Write the training samples that meet a condition to a file.
+        self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: Split = "train"
+    ) -> tuple[int, int]:  # fmt: skip
+        """Write the samples that meet a condition to a file, which `ingest` reads again.
 
-        Args:    to: the file; where: SQL over the columns of samples, scores by name, flagged, action, such as
-                 "NOT flagged AND aum > 0"; format: csv, parquet or npy (sample ids), "" = by the file's ending
-        Returns: (kept, all) numbers of training samples
+        Args:    to: the file; where: SQL over the columns of samples, scores and metadata by name, flagged, action: "aum
+                 > 0"; format: csv, parquet or npy (sample ids), "" = by the file's ending; split: train, test or all
+        Returns: (kept, all) numbers of samples of the split
         Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
         """
         from engine.queries.writers import export
 
         chosen = None if run is None else self._own(run).id
-        return export(self._workspace, self.name, where, Path(to), format, chosen)
+        return export(self._workspace, self.name, where, Path(to), format, chosen, split)
 
     def decide(self, sample_ids: Sequence[int], action: Action, new_label: int | None = None, note: str = "") -> int:
         """Decide about samples: keep, drop, or relabel with a new label. `undo` takes the whole call back.

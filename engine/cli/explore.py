@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
+from engine.fields import check_choice
 from engine.store.atomic import write_text
 from engine.store.workspace import Workspace
 
@@ -199,17 +200,20 @@ def export(
     where: Annotated[
         str,
         typer.Option(
-            help="SQL over the columns of samples, scores by name, flagged, action: 'NOT flagged AND aum > 0'."
+            help="SQL over the columns of samples, scores and metadata by name, flagged, action: 'NOT flagged AND aum > 0'."
         ),
     ] = "true",
     format: Annotated[str, typer.Option(help="{formats}")] = "",
     run: Annotated[str | None, typer.Option(help="Whose scores. (default: the latest run that has scores)")] = None,
+    split: Annotated[str, typer.Option(help="train, test, or all.")] = "train",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Write the training samples that meet a condition to a file."""
-    from engine.queries.writers import export
+    """Write the samples that meet a condition to a file, which winnow ingest --from reads again."""
+    from engine.queries.writers import Split, export
 
+    check_choice("split", split, Split)
     at = Workspace.open(workspace)
-    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None)
-    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} training samples written to {to}")
+    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None, cast(Split, split))
+    kind = {"train": "training ", "test": "test "}.get(split, "")
+    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} {kind}samples written to {to}")

@@ -7,22 +7,39 @@ the same `fetch_selected`.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import duckdb
 import numpy as np
 import pandas as pd
 
 from engine.errors import SpecError, unknown_name
+from engine.fields import check_choice
 from engine.queries.connection import MOST_FLAG, connected, fetch_sql, latest_run
 from engine.store.atomic import write_export
 from engine.store.sql import check_condition, fetch_answer, identifier, literal
 from engine.store.workspace import Workspace
 
 Write = Callable[[pd.DataFrame, BinaryIO], None]
+Split = Literal["train", "test", "all"]
+
+_COLUMNS = (
+    "sample_id",
+    "split",
+    "label",
+    "true_label",
+    "class_name",
+    "source",
+    "flagged",
+    "action",
+    "new_label",
+    "note",
+)
+"""What a condition names besides scores; metadata that are called so are found in the view `metadata`."""
 
 
 @dataclass(frozen=True)
@@ -111,38 +128,88 @@ def write_frame(frame: pd.DataFrame, to: Path, format: str = "") -> None:
     write_export(to, write)
 
 
-def fetch_selected(connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None) -> pd.DataFrame:
-    """The training samples that meet a condition, by id: sample_id, split, label, true_label, class_name, source.
+def fetch_selected(
+    connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None, split: Split = "train"
+) -> pd.DataFrame:
+    """The samples of a split that meet a condition, by id: what `winnow ingest` reads back.
+
+    Columns: sample_id, split, label, true_label, class_name, true_class_name, source, and one per name of the metadata.
 
     Args:    where: one SQL expression over the columns of `samples`, one column per score of the run, `flagged`
-             (by at least half of its rules) and `action` (a person's decision), with sub-queries over every view;
-             "" = all; run_id: whose scores; None = the latest run that has scores
-    Returns: true_label is Int64, NA where it is unknown
+             (by at least half of its rules), `action` (a person's decision) and the metadata by name, unless another
+             column is called so, with sub-queries over every view; "" = all; run_id: whose scores; None = the latest
+             run that has scores
+    Returns: true_label is Int64, NA where it is unknown; metadata are numbers where all can be written back as they were
     Raises:  SpecError for anything but one expression; WinnowError for a mistake in it
     """
     condition = check_condition(where or "true")
     run = run_id or latest_run(connection, "scores")
     # Of what can be named only what is: all scores of a million samples side by side take seconds.
     named = [name for name in _scores(connection, run) if name in where or "COLUMNS" in where.upper()]
-    columns = score_columns(named)
+    metadata = _metadata_named(connection, where, [*_scores(connection, run), *_COLUMNS])
     scores = (
-        f"SELECT sample_id{columns} FROM scores WHERE run_id = $run AND score IN (SELECT unnest($named::VARCHAR[]))"
+        f"SELECT sample_id{score_columns(named)} FROM scores WHERE run_id = $run AND score IN "
+        "(SELECT unnest($named::VARCHAR[])) GROUP BY sample_id"
     )
+    further = [sql for sql, wanted in ((scores, named), (metadata, metadata)) if wanted]
+    columns = "".join(f", further_{i}.* EXCLUDE (sample_id)" for i in range(len(further)))
+    joins = "".join(f"LEFT JOIN ({sql}) AS further_{i} USING (sample_id) " for i, sql in enumerate(further))
     everything = (
-        "SELECT samples.*, s.* EXCLUDE (sample_id), coalesce(f.flagged, false) AS flagged, action FROM samples "
-        f"LEFT JOIN ({scores} GROUP BY sample_id) AS s USING (sample_id) "
+        f"SELECT samples.*{columns}, coalesce(f.flagged, false) AS flagged, action FROM samples {joins}"
         f"LEFT JOIN (SELECT sample_id, {MOST_FLAG} AS flagged FROM flags WHERE run_id = $run GROUP BY sample_id) AS f "
-        "USING (sample_id) LEFT JOIN decisions USING (sample_id) WHERE split = 'train'"
+        "USING (sample_id) LEFT JOIN decisions USING (sample_id)"
+        + ("" if split == "all" else f" WHERE split = {literal(split)}")
     )
-    if not named:
-        everything = everything.replace("s.* EXCLUDE (sample_id), ", "")
     kept, _ = fetch_answer(
         connection,
-        "SELECT sample_id, split, label, true_label, class_name, source "
+        "SELECT sample_id, split, label, true_label, class_name, (SELECT class_name FROM classes WHERE classes.label = "
+        "samples.true_label) AS true_class_name, source "
         f"FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
-        {"run": run, "named": named},
+        {"run": run, **({"named": named} if named else {})},
     )
-    return kept.astype({"true_label": "Int64"})
+    return _with_metadata(connection, kept.astype({"true_label": "Int64"}))
+
+
+def _metadata_named(connection: duckdb.DuckDBPyConnection, where: str, taken: Sequence[str]) -> str:
+    """SQL that makes one column of each name of the metadata that a condition may mean; "" when it means none."""
+    found = connection.execute(
+        "SELECT name, bool_and(number IS NOT NULL) FROM metadata GROUP BY name ORDER BY 1"
+    ).fetchall()
+    lower, used = where.lower(), {name.lower() for name in taken}
+    columns = []
+    for name, is_number in sorted(found, key=lambda row: str(row[0]) not in where):  # the one that is written so
+        if name.lower() in lower and name.lower() not in used:  # as SQL compares names
+            used.add(name.lower())
+            value = "number" if is_number else "value"
+            columns.append(f", any_value({value}) FILTER (name = {literal(name)}) AS {identifier(name)}")
+    return f"SELECT sample_id{''.join(columns)} FROM metadata GROUP BY sample_id" if columns else ""
+
+
+def _with_metadata(connection: duckdb.DuckDBPyConnection, kept: pd.DataFrame) -> pd.DataFrame:
+    """Samples with one more column per name of their metadata, in alphabetical order."""
+    rows = connection.execute(
+        "SELECT name, list(sample_id) AS ids, list(value) AS texts FROM metadata WHERE sample_id IN "
+        "(SELECT unnest($ids::INTEGER[])) GROUP BY name ORDER BY name",
+        {"ids": kept["sample_id"].tolist()},
+    ).fetchall()
+    if not rows:
+        return kept
+    columns = {name: _typed(pd.Series(texts, ids, dtype=object)) for name, ids, texts in rows}
+    wide = [column.reindex(kept["sample_id"]).set_axis(kept.index) for column in columns.values()]
+    return pd.concat([kept, *(column.rename(name) for name, column in zip(columns, wide, strict=True))], axis=1)
+
+
+def _typed(texts: pd.Series) -> pd.Series:
+    """Texts as whole numbers, or as numbers, if each is written just as that number would be."""
+    values = texts.tolist()
+    try:
+        if all(len(text) < 19 and str(int(text)) == text for text in values):
+            return texts.map(int).astype("Int64")
+        if all(math.isfinite(float(text)) and repr(float(text)) == text for text in values):
+            return texts.astype(float)
+    except ValueError:
+        pass
+    return texts
 
 
 def score_columns(names: Sequence[str]) -> str:
@@ -151,18 +218,27 @@ def score_columns(names: Sequence[str]) -> str:
 
 
 def export(
-    workspace: Workspace, dataset: str, where: str, to: Path, format: str = "", run: str | None = None
+    workspace: Workspace,
+    dataset: str,
+    where: str,
+    to: Path,
+    format: str = "",
+    run: str | None = None,
+    split: Split = "train",
 ) -> tuple[int, int]:
-    """Write the training samples that meet a condition (see `fetch_selected`) to a file, whole or not at all.
+    """Write the samples of a split that meet a condition (see `fetch_selected`) to a file, whole or not at all.
 
     Args:    format: one of WRITERS; "" = by the file's ending; run: whose scores; None = the latest with scores
-    Returns: (kept, all) numbers of training samples
+    Returns: (kept, all) numbers of samples of the split
     Raises:  SpecError for an unknown format or anything but one condition; WinnowError for a mistake in it
     """
+    check_choice("split", split, Split)
     find_writer(format or to.suffix.lstrip(".").lower())
     with connected(workspace, dataset) as connection:
-        kept = fetch_selected(connection, where, run)
-        total = int(fetch_sql(connection, "SELECT count(*) AS n FROM samples WHERE split = 'train'")["n"][0])
+        kept = fetch_selected(connection, where, run, split)
+        total = int(
+            fetch_sql(connection, "SELECT count(*) AS n FROM samples WHERE ? IN (split, 'all')", [split])["n"][0]
+        )
     write_frame(kept, to, format)
     return len(kept), total
 

@@ -80,7 +80,9 @@ def test_what_is_selected_is_what_its_sql_says(opened: tuple[Workspace, str, duc
             f"SELECT sample_id FROM samples WHERE split = 'train' AND {meant} ORDER BY sample_id"
         ).fetchall()
         assert found["sample_id"].tolist() == [i for (i,) in expected], where
-        assert list(found.columns) == ["sample_id", "split", "label", "true_label", "class_name", "source"]
+        assert list(found.columns) == [
+            *("sample_id", "split", "label", "true_label", "class_name", "true_class_name", "source"),
+        ]
         assert found["true_label"].dtype == "Int64"
 
 

@@ -178,7 +178,8 @@ def _metadata_named(connection: duckdb.DuckDBPyConnection, where: str, taken: Se
     lower, used = where.lower(), {name.lower() for name in taken}
     columns = []
     for name, is_number in sorted(found, key=lambda row: str(row[0]) not in where):  # the one that is written so
-        if name.lower() in lower and name.lower() not in used:  # as SQL compares names
+        written = name.lower().replace('"', '""')  # in quotes, in any case
+        if written in lower and name.lower() not in used:
             used.add(name.lower())
             value = "number" if is_number else "value"
             columns.append(f", any_value({value}) FILTER (name = {literal(name)}) AS {identifier(name)}")

@@ -273,7 +273,7 @@ def test_exports_of_rows_of_other_files_are_read_back(workspace: Workspace, imag
     data = [{"bytes": (images / f"{i:02}.png").read_bytes(), "path": None} for i in range(12)]
     pq.write_table(pa.table({"image": data, "label": ["a", "b"] * 6}), images.parent / "x.parquet")
     for name, source in (("p", str(images.parent / "x.parquet")), ("digits", "digits")):
-        first = ingest(workspace, IngestSpec(name, source, limit=8))
+        first = ingest(workspace, IngestSpec(name, source, limit=40))
         export(workspace, name, "true", images.parent / "out.csv", split="all")
         again = ingest(workspace, IngestSpec(f"{name}-again", str(images.parent / "out.csv")))
         assert again.fingerprint == first.fingerprint

@@ -160,6 +160,17 @@ def map_chart(
     return figure
 
 
+def inside(
+    x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], outline: Sequence[tuple[float, float]]
+) -> np.ndarray[Any, Any]:
+    """Which points lie inside a closed outline, by the even-odd rule: (n,) bool."""
+    found = np.zeros(len(x), bool)
+    for (x1, y1), (x2, y2) in zip(outline, [*outline[1:], outline[0]], strict=True):
+        if y1 != y2:
+            found ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+    return found
+
+
 def _mixed(figure: go.Figure, points: pd.DataFrame, size: int) -> None:
     """All classes in one trace, in a random order: where they overlap, none paints over the others."""
     some = points.sample(frac=1, random_state=0)

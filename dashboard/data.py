@@ -15,22 +15,25 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import duckdb
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
 from engine.fields import options_of
-from engine.queries import connection, paper, pruned, samples, summaries, writers
+from engine.queries import connection, paper, pruned, samples, summaries, verdicts, writers
 from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
-from engine.queries.samples import Filter, Ids
+from engine.queries.samples import SUSPICION, Filter, Ids
+from engine.queries.verdicts import Verdict, likely, percent
 from engine.queries.writers import WRITERS, export_bytes
 from engine.spec import PsiSpec, TrainingSpec
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace, default_root
 
-__all__ = ["EPOCH_COLUMNS", "WRITERS", "Filter", "Ids", "Job", "Snapshot", "Started", "WinnowError", "export_bytes"]
+__all__ = [
+    "EPOCH_COLUMNS", "SUSPICION", "WRITERS", "Filter", "Ids", "Job", "Snapshot", "Started", "Verdict", "WinnowError",
+    "export_bytes", "likely", "percent",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,9 @@ def _many(at: Snapshot, name: str, *given: Any) -> Any:
 
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
     function = next(
-        f for rooms in (connection, summaries, samples, pruned, paper, writers) if (f := getattr(rooms, name, None))
+        f
+        for rooms in (connection, summaries, samples, verdicts, pruned, paper, writers)
+        if (f := getattr(rooms, name, None))
     )
     return function(_connection(at).cursor(), *given)
 
@@ -198,6 +203,25 @@ def transition_matrix(at: Snapshot) -> pd.DataFrame:
 
 def runs(at: Snapshot) -> pd.DataFrame:
     return _frame(_few(at, "fetch_runs"))
+
+
+def best_run(at: Snapshot) -> str:
+    """The run that opens where none is chosen; "" when none has scores."""
+    return str(_few(at, "best_run") or "")
+
+
+def verdict(at: Snapshot, run_id: str) -> Verdict | None:
+    """What to believe of a run; None where it has no verdict."""
+    found: Verdict | None = _few(at, "fetch_verdict", run_id) if run_id else None
+    return found
+
+
+def verdicts_of(at: Snapshot) -> pd.DataFrame:
+    return _frame(_few(at, "fetch_verdicts"))
+
+
+def suspicion(at: Snapshot, run_id: str) -> pd.DataFrame:
+    return _frame(_few(at, "fetch_suspicion", run_id))
 
 
 def unreadable(at: Snapshot) -> dict[str, str]:
@@ -337,9 +361,9 @@ def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
     return str(_few(at, "condition", run_id, wanted))
 
 
-def export(at: Snapshot, where: str) -> pd.DataFrame:
-    """The training samples that meet a condition, as `winnow export` writes them."""
-    return _frame(_many(at, "fetch_selected", where))
+def export(at: Snapshot, run_id: str, where: str, split: str) -> pd.DataFrame:
+    """The samples of a split that meet a condition, as `winnow export` writes them."""
+    return _frame(_many(at, "fetch_selected", where, run_id, split))
 
 
 def sample(at: Snapshot, sample_id: int) -> dict[str, Any] | None:
@@ -349,6 +373,10 @@ def sample(at: Snapshot, sample_id: int) -> dict[str, Any] | None:
 
 def sample_scores(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
     return _frame(_few(at, "fetch_sample_scores", run_id, sample_id))
+
+
+def suspect(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
+    return _frame(_few(at, "fetch_suspect", run_id, sample_id))
 
 
 def sample_flags(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
@@ -369,15 +397,4 @@ def neighbors(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
 
 def _frame(found: Any) -> pd.DataFrame:
     assert isinstance(found, pd.DataFrame)
-    return found
-
-
-def inside(
-    x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], outline: Sequence[tuple[float, float]]
-) -> np.ndarray[Any, Any]:
-    """Which points lie inside a closed outline, by the even-odd rule: (n,) bool."""
-    found = np.zeros(len(x), bool)
-    for (x1, y1), (x2, y2) in zip(outline, [*outline[1:], outline[0]], strict=True):
-        if y1 != y2:
-            found ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
     return found

@@ -42,18 +42,33 @@ def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.Data
             continue
         value, threshold = flag.value, flag.threshold
         side = "below" if value < threshold else "above" if value > threshold else "at"
-        verdict = "flagged" if flag.flagged else "not flagged"
-        parts.append(
-            f"Its {plain(flag.score)} {number(value)} is {side} the threshold {number(threshold)}: **{verdict}**."
-        )
+        verdict = f"**{plain(flag.rule)} flags it**" if flag.flagged else f"{plain(flag.rule)} does not flag it"
+        parts.append(f"Its {plain(flag.score)} {number(value)} is {side} the threshold {number(threshold)}: {verdict}.")
     return " ".join(parts)
+
+
+def suspicion(judged: pd.DataFrame, verdict: data.Verdict | None) -> str:
+    """How likely the label is wrong, and where the sample stands; "" in a run without a verdict.
+
+    Args: judged: rank, p_wrong, listed of the sample, no row where it was not judged
+    """
+    if verdict is None:
+        return ""
+    if judged.empty:
+        return "This sample was not judged. "
+    if not verdict.tells:
+        return "The networks of this run cannot tell whether its label is wrong. "
+    (row,) = charts.rows(judged)
+    where = "on the shortlist" if row.listed else "not on the shortlist"
+    place = f"number {row.rank + 1:,} of {verdict.judged:,}, {where}"
+    return f"Its label is wrong with a probability of **{data.likely(row.p_wrong)}**: {place}. "
 
 
 def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
     """Draw everything known about one sample; ids is the list it is looked at in."""
     sample = data.sample(view.at, sample_id)
-    if sample is None or sample["split"] != "train":
-        st.warning(f"There is no training sample {sample_id} in {view.at.dataset}.", icon=":material/search_off:")
+    if sample is None:
+        st.warning(f"There is no sample {sample_id} in {view.at.dataset}.", icon=":material/search_off:")
         return
     _head(sample_id, ids)
     label = int(sample["label"])
@@ -65,9 +80,14 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             picture(card, 190)
         with st.container():
             chips(card, view.names)
-            st.markdown(
-                why(view.names[label], view.names, dynamics, data.sample_flags(view.at, view.run_id, sample_id), scores)
-            )
+            judged = data.suspect(view.at, view.run_id, sample_id)
+            flags = data.sample_flags(view.at, view.run_id, sample_id)
+            told = suspicion(judged, data.verdict(view.at, view.run_id))
+            if sample["split"] == "test":
+                told += (
+                    "It is of the test part: no network was trained on it, so it has no learning curves and no scores."
+                )
+            st.markdown(told + why(view.names[label], view.names, dynamics, flags, scores))
             st.caption(str(sample["source"]))
     if len(dynamics):
         seed = int(dynamics["seed"].min())
@@ -92,7 +112,7 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
         cards = data.cards(view.at, view.run_id, ids_near)
         similarity = near.set_index("neighbor_id")["similarity"]
         grid.draw_cards(
-            cards.assign(value=cards["sample_id"].map(similarity), flagged=False),
+            cards.assign(value=cards["sample_id"].map(similarity), flagged=False, p_wrong=np.nan),
             view.names,
             "neighbors",
             lambda i: state.put(sample=i),

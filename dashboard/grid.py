@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts
+from dashboard import charts, data
 
 _STATIC = Path(__file__).with_name("static")
 
@@ -86,8 +86,11 @@ def chips(row: Any, names: Sequence[str]) -> list[tuple[str, str]]:
 def _card(row: Any, names: Sequence[str]) -> dict[str, Any]:
     labels = chips(row, names)
     words = [f"sample {row.sample_id}", *(f"{kind} {text}" for kind, text in labels)]
-    if row.flagged:
-        words.append("flagged")
+    if row.split == "test":
+        words.append("of the test part")
+    doubt = "" if pd.isna(row.p_wrong) else data.likely(float(row.p_wrong))
+    if doubt:
+        words.append(f"{'flagged: ' if row.flagged else ''}label wrong with {doubt}")
     return {
         "id": int(row.sample_id),
         "image": base64.b64encode(bytes(row.thumbnail)).decode()
@@ -95,8 +98,9 @@ def _card(row: Any, names: Sequence[str]) -> dict[str, Any]:
         else "",
         "chips": labels,
         "value": "" if pd.isna(row.value) else number(row.value),
+        "doubt": doubt,
         "flagged": bool(row.flagged),
-        "action": row.action if isinstance(row.action, str) else "",
+        "action": row.action if isinstance(row.action, str) else "test" if row.split == "test" else "",
         "title": " · ".join(words),
     }
 

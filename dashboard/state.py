@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.data import Filter
+from dashboard.data import SUSPICION, Filter
 
 _CHOSEN = "winnow_chosen"
-_FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region")
+_FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split")
 
 
 def chosen() -> dict[str, str]:
@@ -80,11 +80,11 @@ def toggle(name: str, value: int) -> None:
     put(**{name: ",".join(map(str, sorted(kept)))}, page=None)
 
 
-def get_filter(score: str) -> Filter:
-    """The chosen filter; the percentiles are those of the given score."""
-    low, high = get_int("low", 0) or 0, get_int("high", 100)
-    low, high = max(0, min(low, 100)), min(100, 100 if high is None else high)
-    truth, agrees = get("truth"), get("agrees")
+def get_filter(score: str, split: str = "train") -> Filter:
+    """The chosen filter; the percentiles are those of the given score, the split is that given where none is chosen."""
+    low, high = _percentages("low", "high") if score != SUSPICION else (0, 100)
+    least, most = _percentages("least", "most")
+    truth, agrees, split = get("truth"), get("agrees"), get("split", split)
     return Filter(
         labels=get_ints("label"),
         others=get_ints("other"),
@@ -93,11 +93,28 @@ def get_filter(score: str) -> Filter:
         agreement="agrees" if agrees == "agrees" else "disagrees" if agrees == "disagrees" else "",
         score=score,
         low=low,
-        high=max(low, high),
+        high=high,
         region=get_region(),
+        split="test" if split == "test" else "all" if split == "all" else "train",
+        flagged=get("list") == "short",
+        least=least / 100,
+        most=most / 100,
     )
 
 
+def _percentages(first: str, last: str) -> tuple[int, int]:
+    """A chosen range within 0 to 100."""
+    low, high = get_int(first, 0) or 0, get_int(last, 100)
+    low, high = max(0, min(low, 100)), min(100, 100 if high is None else high)
+    return low, max(low, high)
+
+
+def open_on_shortlist() -> None:
+    """Choose the shortlist where no condition is chosen. "all" is written as well, so that it is not chosen again."""
+    if not any(get(name) for name in (*_FILTERS, "list")):
+        put(list="short")
+
+
 def clear_filter() -> None:
-    """Take back every filter."""
-    put(**dict.fromkeys(_FILTERS), page=None)
+    """Take back every filter, the shortlist too."""
+    put(**dict.fromkeys(_FILTERS), list="all", page=None)

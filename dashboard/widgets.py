@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Literal
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, data, grid, state
+from dashboard import charts, data, state
 from dashboard.data import View
 
 
@@ -117,13 +116,17 @@ def shared_pickers() -> None:
         run_id = ""
         if len(scored):
             titles = run_titles(scored)
+            best = data.best_run(at)
+            if len(titles) > 1 and best in titles:
+                titles[best] += " · best"
             given = next((r for r in scored["run_id"] if state.get("run") and r.startswith(state.get("run"))), None)
             run_id = choose(
                 "Run",
                 "run",
                 list(titles),
-                given or str(scored["run_id"].iloc[0]),
+                given or (best if best in titles else str(scored["run_id"].iloc[0])),
                 lambda r: titles[r],
+                help="The best is the run whose held-out predictions agree with most labels; it opens where none is chosen.",
                 resets=("region",),
             )
             state.put(run=run_id)
@@ -150,8 +153,10 @@ def need_run(view: View) -> None:
         )
 
 
-def choose_score(view: View, label: str = "Sort by", name: str = "sort", default: str = "aum") -> str:
-    """A picker of the run's scores."""
+def choose_score(
+    view: View, label: str = "Sort by", name: str = "sort", default: str = "aum", suspicion: bool = False
+) -> str:
+    """A picker of the run's scores; with suspicion also, and first, of the order of its shortlist where it has one."""
     scores = data.catalog(view.at, view.run_id)
     if scores.empty:
         empty("This run has no scores.", f"winnow run {view.at.dataset} --scores all")
@@ -159,8 +164,15 @@ def choose_score(view: View, label: str = "Sort by", name: str = "sort", default
         str(r.score): f"{r.title} · higher = {r.higher_means}" if isinstance(r.title, str) else ""
         for r in charts.rows(scores)
     }
+    if suspicion and data.verdict(view.at, view.run_id):
+        default = data.SUSPICION
+        meanings = {
+            default: "Estimated from predictions of networks that did not see the sample · the order of the shortlist"
+        } | meanings
     options = list(meanings)
-    score = choose(label, name, options, default if default in options else options[0], resets=("page",))
+    titles = {data.SUSPICION: "probability of a wrong label"}
+    chosen = default if default in options else options[0]
+    score = choose(label, name, options, chosen, lambda s: titles.get(s, s), resets=("page",))
     st.caption(meanings[score])
     return score
 
@@ -175,138 +187,6 @@ def go_to_gallery() -> None:
     """Leave for the gallery if a sample was opened; pages cannot be switched within a callback."""
     if st.session_state.pop("winnow_open", False):
         st.switch_page("app_pages/gallery_page.py", query_params=state.link())
-
-
-# Filters ------------------------------------------------------------------------------------------------------
-
-
-def filter_bar(view: View, score: str) -> data.Filter:
-    """The filters in the sidebar, the same for every page that lists samples."""
-    wanted = state.get_filter(score)
-    facts, rules, scores = (
-        data.dataset_facts(view.at),
-        data.rules(view.at, view.run_id),
-        data.catalog(view.at, view.run_id),
-    )
-    wanted = _valid(wanted, view, list(rules["rule"]))
-    with st.sidebar:
-        st.divider()
-        if len(rules):
-            titles = {"": "all samples", **{r.rule: f"{r.rule} · {r.flagged:,}" for r in charts.rows(rules)}}
-            choose("Flagged by", "rule", list(titles), "", lambda r: titles[r], resets=("page",))
-        if facts["known"]:
-            titles_truth = {"": "all", "wrong": "mislabeled", "right": "clean"}
-            choose(
-                "Known true label",
-                "truth",
-                list(titles_truth),
-                "",
-                lambda t: titles_truth[t],
-                segments=True,
-                resets=("page",),
-            )
-        if "margin_last" in set(scores["score"]):
-            titles_agree = {"": "all", "disagrees": "disagrees", "agrees": "agrees"}
-            choose(
-                "Prediction of the last epoch",
-                "agrees",
-                list(titles_agree),
-                "",
-                lambda t: titles_agree[t],
-                segments=True,
-                resets=("page",),
-                help="whether the networks agree with the given label after the last epoch (margin_last above 0)",
-            )
-        _percentiles(score)
-        st.caption("Given label")
-        grid.draw_facets(
-            data.facets(view.at, view.run_id, replace(wanted, labels=())),
-            wanted.labels,
-            "facets_label",
-            lambda label: state.toggle("label", label),
-        )
-        with st.expander("True or suggested label", expanded=bool(wanted.others)):
-            _others(view, wanted)
-    return wanted
-
-
-def without_region(wanted: data.Filter) -> data.Filter:
-    """The same filter without its outline on the map."""
-    return replace(wanted, region=())
-
-
-def _valid(wanted: data.Filter, view: View, rules: Sequence[str]) -> data.Filter:
-    """Without what a link names and this run does not have."""
-    known = range(len(view.names))
-    return replace(
-        wanted,
-        labels=tuple(c for c in wanted.labels if c in known),
-        others=tuple(c for c in wanted.others if c in known),
-        rule=wanted.rule if wanted.rule in rules else "",
-    )
-
-
-def _percentiles(score: str) -> None:
-    now = state.get_filter(score)
-    key = "pick_percentiles"
-    st.session_state[key] = (int(now.low), int(now.high))
-
-    def changed() -> None:
-        low, high = st.session_state[key]
-        state.put(low=low or None, high=None if high == 100 else high, page=None)
-
-    st.slider(
-        f"Rank by {score}", 0, 100, key=key, on_change=changed, format="%d %%", help="0 % = easiest, 100 % = hardest"
-    )
-
-
-def _others(view: View, wanted: data.Filter) -> None:
-    options = list(range(len(view.names)))
-    key = "pick_other"
-    st.session_state[key] = list(wanted.others)
-
-    def changed() -> None:
-        state.put(other=",".join(map(str, sorted(st.session_state[key]))), page=None)
-
-    st.multiselect(
-        "True or suggested label",
-        options,
-        format_func=lambda c: view.names[c],
-        key=key,
-        on_change=changed,
-        label_visibility="collapsed",
-    )
-
-
-def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> None:
-    """ "n of N" and a removable chip per condition."""
-    chips: list[tuple[str, dict[str, object]]] = []
-    if wanted.labels:
-        chips.append((f"given {', '.join(view.names[c] for c in wanted.labels)}", {"label": None}))
-    if wanted.others:
-        chips.append((f"true or suggested {', '.join(view.names[c] for c in wanted.others)}", {"other": None}))
-    if wanted.rule:
-        chips.append((f"flagged by {plain(wanted.rule)}", {"rule": None}))
-    if wanted.truth:
-        chips.append(("mislabeled" if wanted.truth == "wrong" else "clean", {"truth": None}))
-    if wanted.agreement:
-        chips.append((f"network {wanted.agreement}", {"agrees": None}))
-    if wanted.low > 0 or wanted.high < 100:
-        chips.append((f"{wanted.score} {wanted.low:.0f} to {wanted.high:.0f} %", {"low": None, "high": None}))
-    if wanted.region:
-        chips.append(("region of the map", {"region": None}))
-    with st.container(horizontal=True, vertical_alignment="center", key="chips", width="content"):
-        st.markdown(f"**{shown:,}** of {total:,}", width="content")
-        for i, (text, clears) in enumerate(chips):
-            st.button(
-                text,
-                key=f"chip_{i}",
-                icon=":material/close:",
-                icon_position="right",
-                on_click=lambda c=clears: state.put(**c, page=None),
-            )
-        if len(chips) > 1:
-            st.button("clear all", key="chip_all", type="tertiary", on_click=state.clear_filter)
 
 
 def pages(number: int, count: int) -> None:
@@ -336,14 +216,17 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def legend(truth_known: bool) -> None:
-    """What the chips and the mark on the thumbnails mean."""
+def legend(truth_known: bool, judged: bool) -> None:
+    """What the chips and the mark on the thumbnails mean. judged: the run gives a probability of a wrong label."""
     other = (
         ("background:#1a9a74", "true label")
         if truth_known
         else ("box-shadow:inset 0 0 0 1.5px #1a9a74", "suggested label")
     )
-    mark = "background:#d9571c;border-radius:50%;width:9px;height:9px;vertical-align:0"
-    shown = (("background:#3b82b855", "given label"), other, (mark, "flagged"))
-    items = "".join(f'<span><i style="{style}"></i>{text}</span>' for style, text in shown)
+    items = "".join(
+        f'<span><i style="{style}"></i>{text}</span>'
+        for style, text in (("background:#3b82b855", "given label"), other)
+    )
+    if judged:
+        items += '<span><b class="on">87 %</b>flagged</span><span><b>12 %</b>probability of a wrong label</span>'
     st.html(f'<div class="legend">{items}</div>', width="content")

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.queries.frames import Run
-    from engine.queries.writers import Split
     from engine.recorder import Recorder, WithIds
     from engine.store.decisions import Action
     from engine.store.progress import Listener
@@ -189,8 +188,8 @@ class OpenWorkspace:
 class Dataset:
     """One dataset of a workspace, and what its runs found.
 
-    Methods that read a run take `run`: a Run, its id or the first digits of it; None = the latest that has what is
-    read. Frames have `sample_id` as a column, so that `dataset.samples().merge(dataset.flags())` joins them.
+    Methods that read a run take `run`: a Run, its id or the first digits of it; None = the one to trust most of those that
+    have what is read. Frames have `sample_id` as a column: `dataset.samples().merge(dataset.flags())` joins them.
     """
 
     def __init__(self, workspace: Workspace, name: str) -> None:
@@ -216,9 +215,9 @@ class Dataset:
         return self._find("scores", run).scores(long=long)
 
     def flags(self, run: str | Run | None = None, *, long: bool = False) -> pd.DataFrame:
-        """Which training samples look mislabeled: sample_id, flagged, flagged_RULE ...; a row per sample.
+        """Which samples look mislabeled: sample_id, flagged, flagged_RULE ...; a row per judged sample.
 
-        flagged (bool): at least half of the rules flag it; flagged_RULE (bool): that rule does
+        flagged (bool): on the shortlist, <NA> in a run without a verdict; flagged_RULE (bool): that rule flags it
 
         Args:   long: a row per rule and sample instead: rule, score, sample_id, flagged, threshold, value
         Raises: NotFoundError when no run has flags
@@ -306,13 +305,13 @@ class Dataset:
         return self._compute(plan_psi_from(self._workspace, self.name, options), device, cluster, progress)
 
     def export(
-        self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: Split = "train"
+        self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: str = "train"
     ) -> tuple[int, int]:  # fmt: skip
-        """Write the samples that meet a condition to a file, which `ingest` reads again.
+        """Write the samples of a split (train, test or all) that meet a condition to a file that `ingest` reads again.
 
-        Args:    to: the file; where: SQL over the columns of samples, scores and metadata by name, flagged, action: "aum
-                 > 0"; format: csv, parquet or npy (sample ids), "" = by the file's ending; split: train, test or all
-        Returns: (kept, all) numbers of samples of the split
+        Args:    to: the file; where: SQL over the columns of samples, scores and metadata by name, flagged, action:
+                 "NOT flagged AND aum > 0"; format: csv, parquet or npy (sample ids), "" = by the file's ending
+        Returns: (kept, all) numbers of samples
         Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
         """
         from engine.queries.writers import export
@@ -350,10 +349,10 @@ class Dataset:
         return Run(self._workspace, run_id)
 
     def _find(self, view: str, run: str | Run | None) -> Run:
-        """The run given, else the latest with rows in a view."""
-        from engine.queries.frames import find_latest
+        """The run given, else of those with rows in a view the one to trust most."""
+        from engine.queries.frames import find_best
 
-        return find_latest(self._workspace, self.name, view) if run is None else self._own(run)
+        return find_best(self._workspace, self.name, view) if run is None else self._own(run)
 
     def _own(self, run: str | Run) -> Run:
         """The run given; SpecError when it is of another dataset."""

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from given_verdicts import TOLD, give_verdict, scored_run
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
+from engine.queries.connection import connected
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
@@ -47,11 +49,28 @@ def old_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "v0.1"
 
 
+@pytest.fixture(scope="session")
+def judged_workspace(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `demo_workspace` whose scored run of digits-noisy has a verdict of known numbers. Read only.
+
+    All 1,797 samples are judged: the 359 of the test part come after the first 250 training samples by `aum`. The
+    shortlist holds the first 350, so that 100 of the test part are on it.
+    """
+    root = tmp_path_factory.mktemp("judged") / "workspace"
+    shutil.copytree(demo_workspace, root)
+    run_id = scored_run(root, "digits-noisy")
+    with connected(Workspace.open(root), "digits-noisy") as connection:
+        rows = connection.execute("SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC").fetchall()
+    hardest = [i for (i,) in rows]
+    give_verdict(root, run_id, [*hardest[:250], *range(len(hardest), 1797), *hardest[250:]], 350, TOLD)
+    return root
+
+
 @pytest.fixture(scope="session", params=["now", "v0.1"])
 def noisy(request: pytest.FixtureRequest) -> tuple[Path, str]:
     """A workspace and its dataset with label noise, a scored run and psi-curves: of this version, and of version 0.1."""
     if request.param == "now":
-        return request.getfixturevalue("demo_workspace"), "digits-noisy"
+        return request.getfixturevalue("judged_workspace"), "digits-noisy"
     return request.getfixturevalue("old_workspace"), "noisy"
 
 

@@ -20,7 +20,8 @@ from engine.data.noise import KINDS as NOISE_KINDS
 from engine.data.sources import declared_sources
 from engine.presets import PRESETS
 from engine.queries.writers import WRITERS
-from engine.scores.registry import INPUTS, all_scores
+from engine.scores.inputs import INPUTS
+from engine.scores.registry import all_scores
 from engine.selection.samplers import all_samplers
 from engine.store.schema import TABLE_VIEWS, VIEWS
 
@@ -70,7 +71,7 @@ def samplers() -> str:
         return [
             f"`{found.name}`",
             found.title,
-            ", ".join(f"`{i}`" for i in found.inputs if i not in ("n", "generator")),
+            ", ".join(f"`{i}`" for i in found.inputs if i not in ("n", "generator", "shares")),
             options,
         ]
 

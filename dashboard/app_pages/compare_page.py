@@ -25,7 +25,7 @@ def samples_of(event: Any, points: pd.DataFrame) -> pd.DataFrame:
         corners = (
             list(zip(x, y, strict=True)) if len(x) > 2 else [(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])]
         )
-        return points[data.inside(points["x"].to_numpy(), points["y"].to_numpy(), corners)]
+        return points[clouds.inside(points["x"].to_numpy(), points["y"].to_numpy(), corners)]
     clicked = {
         int(p["customdata"][0] if isinstance(p["customdata"], list) else p["customdata"])
         for p in chosen.get("points", [])

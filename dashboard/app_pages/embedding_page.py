@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, clouds, data, grid, state, widgets
+from dashboard import charts, clouds, data, filters, grid, state, widgets
 
 PAGE = {"title": "Embedding", "icon": ":material/bubble_chart:", "place": 60}
 
@@ -17,13 +17,15 @@ facts = data.dataset_facts(view.at)
 fixed = {"given": "given class", "true": "true class", "wrong": "mislabeled", "flagged": "flagged"}
 if not facts["known"]:
     fixed = {name: title for name, title in fixed.items() if name not in ("true", "wrong")}
+if data.verdict(view.at, view.run_id) is None:
+    del fixed["flagged"]
 titles = {**fixed, **{f"score:{s}": str(s) for s in data.catalog(view.at, view.run_id)["score"]}}
 DRAWN = 100_000  # more points than this are drawn as a seeded sample; an outline still chooses among all
 
 with st.sidebar:
     color = widgets.choose("Color by", "color", list(titles), "given", lambda c: titles[c])
 score = color.removeprefix("score:") if color.startswith("score:") else "aum" if "score:aum" in titles else ""
-wanted = widgets.filter_bar(view, score)
+wanted = filters.filter_bar(view, score, suspicion=False)
 ids = data.ids(view.at, view.run_id, wanted, score)
 key = f"map_{state.get('mapkey')}"
 
@@ -55,14 +57,14 @@ elif color == "flagged":
 else:
     values = data.score(view.at, view.run_id, score).set_index("sample_id")["value"]
     painted, kind = points.assign(color=points["sample_id"].map(values)), score
-others = data.ids(view.at, view.run_id, widgets.without_region(wanted))
+others = data.ids(view.at, view.run_id, filters.without_region(wanted))
 if len(others) < len(points):
     painted = painted[painted["sample_id"].isin(others)]
 if len(painted) > DRAWN:
     painted = painted.sample(DRAWN, random_state=0)
 
 widgets.go_to_gallery()
-widgets.filter_chips(view, wanted, len(ids), facts["train"])
+filters.filter_chips(view, wanted, len(ids), facts["train"])
 left, right = st.columns([3, 2], gap="large")
 with left:
     if painted.empty:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from dashboard import charts, data, grid, widgets
+from dashboard import charts, data, filters, grid, state, widgets
 
 PAGE = {"title": "Export", "icon": ":material/download:", "place": 90}
 
@@ -24,19 +24,39 @@ def show(title: str, ids: data.Ids, key: str) -> None:
         )
 
 
+verdict = data.verdict(view.at, view.run_id)
+if verdict and verdict.listed:
+    state.open_on_shortlist()
 with st.sidebar:
-    score = widgets.choose_score(view, "Score")
-wanted = widgets.filter_bar(view, score)
+    score = widgets.choose_score(view, "Score", suspicion=True)
+wanted = filters.filter_bar(view, score, "train")
 rule = data.condition(view.at, view.run_id, wanted)
+# An export has the column `flagged`, so that its command need not name the run.
+rule = rule.replace(data.condition(view.at, view.run_id, data.Filter(flagged=True)), "flagged")
 
 KEEP = {"keep": "keep those that match", "drop": "drop those that match"}
-mode = widgets.choose("What to do", "mode", list(KEEP), "keep", lambda m: KEEP[m], segments=True, collapsed=True)
+mode = widgets.choose(
+    "What to do",
+    "mode",
+    list(KEEP),
+    "drop" if wanted.flagged else "keep",
+    lambda m: KEEP[m],
+    segments=True,
+    collapsed=True,
+)
 # Where the truth is unknown a condition on it is NULL: not met, so the sample is not dropped either.
 where = (
-    rule if mode == "keep" or not rule else f"NOT coalesce({rule}, false)" if "true_label" in rule else f"NOT ({rule})"
+    rule
+    if mode == "keep" or not rule
+    else f"NOT coalesce({rule}, false)"
+    if "true_label" in rule
+    else f"NOT {rule}"
+    if rule == "flagged"
+    else f"NOT ({rule})"
 )
-kept = data.export(view.at, where)
-total = data.dataset_facts(view.at)["train"]
+kept = data.export(view.at, view.run_id, where, wanted.split)
+everything = data.ids(view.at, view.run_id, data.Filter(split=wanted.split), score)
+total = len(everything)
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     st.markdown(
@@ -51,7 +71,7 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
             width="content",
         )
 if rule:
-    widgets.filter_chips(view, wanted, len(data.ids(view.at, view.run_id, wanted)), total)
+    filters.filter_chips(view, wanted, len(data.ids(view.at, view.run_id, wanted)), total)
 
 left, right = st.columns([2, 3], gap="large")
 with left:
@@ -79,12 +99,13 @@ with right:
                 key=f"download_{writer.name}",
             )
     st.caption("The same from the command line:")
-    st.code(
-        f'winnow export {view.at.dataset} --where "{where or "true"}" --to {name}.csv', language="bash", wrap_lines=True
-    )
-    everything = data.ids(view.at, view.run_id, data.Filter(), score)
+    words = f'winnow export {view.at.dataset} --where "{where or "true"}"'
+    words += f" --split {wanted.split}" if wanted.split != "train" else ""
+    words += f" --run {view.run_id}" if view.run_id != data.best_run(view.at) else ""
+    st.code(f"{words} --to {name}.csv", language="bash", wrap_lines=True)
     stays = np.isin(everything, kept["sample_id"].to_numpy())
-    show(f"Kept, the hardest by {score} first", everything[stays], "kept")
+    first = "the most suspicious first" if score == data.SUSPICION else f"the hardest by {score} first"
+    show(f"Kept, {first}", everything[stays], "kept")
 with left:
     show("Dropped", everything[~stays], "dropped")
 widgets.go_to_gallery()

@@ -1,10 +1,10 @@
-"""The samples as pictures: sorted by any score, filtered, and a click away from everything known about one."""
+"""The samples as pictures: the shortlist first, sorted by any score, filtered, and a click away from everything known about one."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import data, grid, state, widgets
+from dashboard import data, filters, grid, state, widgets
 from dashboard.detail import detail
 
 PAGE = {"title": "Gallery", "icon": ":material/grid_view:", "place": 20}
@@ -13,30 +13,34 @@ view = widgets.current_view()
 widgets.need_run(view)
 SIZES = {"S": 64, "M": 104, "L": 168}
 
+verdict, sample_id = data.verdict(view.at, view.run_id), state.get_int("sample")
+if verdict and verdict.listed and sample_id is None:
+    state.open_on_shortlist()
+FIRST = {"hard": "hardest", "easy": "easiest"}
 with st.sidebar:
-    score = widgets.choose_score(view)
+    score = widgets.choose_score(view, suspicion=True)
+    if score == data.SUSPICION:
+        FIRST = {"hard": "most suspicious", "easy": "least"}
     order = widgets.choose(
         "First",
         "order",
         ["hard", "easy"],
         "hard",
-        lambda o: {"hard": "hardest", "easy": "easiest"}[o],
+        lambda o: FIRST[o],
         segments=True,
         resets=("page",),
     )
-wanted = widgets.filter_bar(view, score)
+wanted = filters.filter_bar(view, score, "all")
 ids = data.ids(view.at, view.run_id, wanted, score, order == "hard")
-total = data.dataset_facts(view.at)["train"]
 
 
 def open_sample(sample_id: int | None) -> None:
     state.put(sample=sample_id)
 
 
-sample_id = state.get_int("sample")
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-    widgets.filter_chips(view, wanted, len(ids), total)
-    widgets.legend(data.dataset_facts(view.at)["known"] > 0)
+    filters.filter_chips(view, wanted, len(ids), filters.count_all(view, wanted))
+    widgets.legend(data.dataset_facts(view.at)["known"] > 0, verdict is not None)
     with st.container(horizontal=True, vertical_alignment="center", width="content"):
         per_page = int(
             widgets.choose("Per page", "n", ["48", "96", "200"], "96", segments=True, collapsed=True, resets=("page",))

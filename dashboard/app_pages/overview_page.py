@@ -1,4 +1,4 @@
-"""The dataset, its label noise, its runs (live while they are computed), and how well the scores find the mislabeled."""
+"""The dataset, what to believe of its best run, the most suspicious samples, its runs (live while they are computed)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, curves, data, grid, state, widgets
+from dashboard.verdict import draw_verdict
 
 PAGE = {"title": "Overview", "icon": ":material/dashboard:", "place": 10}
 
@@ -57,26 +58,28 @@ def live() -> None:
 
 
 def suspects() -> None:
-    """The most suspicious samples, as pictures."""
-    scores = set(data.catalog(view.at, view.run_id)["score"])
-    score = "aum" if "aum" in scores else next(iter(sorted(scores)), "")
+    """The most suspicious samples, as pictures: of the shortlist, or the hardest where the run has none."""
+    verdict, scores = data.verdict(view.at, view.run_id), set(data.catalog(view.at, view.run_id)["score"])
+    listed = bool(verdict and verdict.listed)
+    score = data.SUSPICION if listed else "aum" if "aum" in scores else next(iter(sorted(scores)), "")
     if not score:
         return
-    found = data.rules(view.at, view.run_id)
-    rule = str(found["rule"].iloc[0]) if len(found) and found["flagged"].iloc[0] else ""
-    ids = data.ids(view.at, view.run_id, data.Filter(rule=rule), score)
+    link = {"list": "short" if listed else "all", "sort": None if listed else score, "sample": None, "page": None}
+    wanted = data.Filter(flagged=True, split="all") if listed else data.Filter()
+    ids = data.ids(view.at, view.run_id, wanted, score)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        what = f"{len(ids):,} of {facts['train']:,} flagged by {rule}" if rule else f"hardest by {score}"
-        st.markdown(f"#### Most suspicious&ensp;:gray[:small[{what}]]", width="content")
+        title = "Most suspicious" if listed else "Hardest to learn"
+        what = f"{len(ids):,} on the shortlist" if listed else f"by {score}"
+        st.markdown(f"#### {title}&ensp;:gray[:small[{what}]]", width="content")
         st.page_link(
             "app_pages/gallery_page.py",
-            label="Open the gallery",
+            label="Open the shortlist" if listed else "Open the gallery",
             icon=":material/grid_view:",
-            query_params=state.link(rule=rule, sort=score, sample=None, page=None),
+            query_params=state.link(**link),
         )
 
     def opened(sample_id: int | None) -> None:
-        state.put(rule=rule, sort=score)
+        state.put(**{name: link[name] for name in ("list", "sort")})
         widgets.open_in_gallery(sample_id)
 
     grid.draw_cards(
@@ -100,15 +103,27 @@ def runs_table() -> None:
 
 def published(runs: pd.DataFrame) -> None:
     """The published runs as a table."""
-    shown = runs.assign(took=[widgets.duration(s) for s in runs["seconds"]])[
-        ["title", "kind", "took", "created_at", "run_id"]
-    ]
+    found = runs.merge(data.verdicts_of(view.at), on="run_id", how="left")
+    best = data.best_run(view.at)
+    shown = found.assign(
+        took=[widgets.duration(s) for s in found["seconds"]],
+        title=[f"{r.title} · best" if r.run_id == best and len(found) > 1 else r.title for r in charts.rows(found)],
+        accuracy=100 * found["accuracy"],
+        noise=100 * found["noise"],
+    )[["title", "accuracy", "noise", "listed", "took", "created_at", "kind", "run_id"]]
+    if found["accuracy"].isna().all():
+        shown = shown.drop(columns=["accuracy", "noise", "listed"])
     st.dataframe(
         shown,
         hide_index=True,
         height="content",
         column_config={
             "title": st.column_config.TextColumn("Run", width="large"),
+            "accuracy": st.column_config.NumberColumn(
+                "Accuracy", format="%.1f %%", help="held-out predictions that agree with the given labels"
+            ),
+            "noise": st.column_config.NumberColumn("Wrong labels", format="%.1f %%", help="estimated"),
+            "listed": st.column_config.NumberColumn("Shortlist", format="%d"),
             "kind": "Kind",
             "took": "Took",
             "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"),
@@ -121,6 +136,7 @@ st.header(view.at.dataset, anchor=False)
 tiles()
 live()
 if view.run_id:
+    draw_verdict(view, facts)
     suspects()
 left, right = st.columns([3, 2], gap="large")
 with left:
@@ -140,7 +156,10 @@ with right:
     if catalog is not None and catalog["roc_auc"].notna().any():
         st.markdown("#### How well each score finds the mislabeled")
         st.plotly_chart(charts.detection_chart(catalog), config=charts.NO_BAR, key="detection")
-    for rule in charts.rows(data.rules(view.at, view.run_id)) if view.run_id else ():
+    rules = data.rules(view.at, view.run_id) if view.run_id else pd.DataFrame()
+    if len(rules):
+        st.markdown("#### Rules, one by one")
+    for rule in charts.rows(rules):
         known = rule.recall == rule.recall  # NaN where no truth is known
         quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
         st.markdown(f"**{widgets.plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")

@@ -4,7 +4,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   grid.style.setProperty("--size", data.size + "px");
   grid.classList.toggle("small", data.size < 90);
   grid.classList.toggle("clipped", data.clipped);
-  const fresh = JSON.stringify(data.cards.map((c) => [c.id, c.value, c.chips, c.flagged, c.action]));
+  const fresh = JSON.stringify(data.cards.map((c) => [c.id, c.value, c.chips, c.doubt, c.flagged, c.action]));
   if (grid.dataset.drawn !== fresh) {
     grid.dataset.drawn = fresh;
     grid.replaceChildren(...data.cards.map(card));
@@ -84,7 +84,7 @@ function card(c) {
   });
   if (c.value) foot.append(part("value", c.value));
   element.append(picture, foot);
-  if (c.flagged) element.append(part("mark", ""));
+  if (c.doubt) element.append(part(c.flagged ? "mark on" : "mark", c.doubt));
   if (c.action) element.append(part("action", c.action));
   return element;
 }

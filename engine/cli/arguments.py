@@ -73,6 +73,12 @@ def option_parameters(spec: type[Any]) -> list[inspect.Parameter]:
     return parameters
 
 
+def _features() -> str:
+    from engine.features.stored import features_help
+
+    return features_help()
+
+
 def _formats() -> str:
     from engine.queries.writers import formats_help
 
@@ -104,7 +110,14 @@ def _sources() -> str:
     return source_help()
 
 
-DECLARED = {"formats": _formats, "models": _models, "noise": _noise, "samplers": _samplers, "sources": _sources}
+DECLARED = {
+    "features": _features,
+    "formats": _formats,
+    "models": _models,
+    "noise": _noise,
+    "samplers": _samplers,
+    "sources": _sources,
+}
 """What the texts of help name and do not repeat: it is declared where it is written."""
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from engine.cli import explore, learn, manage, start
+from engine.cli import explore, learn, manage, start, verdict
 from engine.cli.console import say
 from engine.errors import Cancelled, WinnowError
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (start, manage, explore):
+for group in (start, manage, verdict, explore):
     app.add_typer(group.app)
 app.add_typer(learn.app, name="detector")
 

@@ -103,16 +103,20 @@ def _progress_line(title: str) -> Iterator[Listener]:
         sys.stderr.write("\r" + " " * width + "\r")
 
 
-def _text(text: str) -> Text:
+def visible(text: str) -> str:
     """Text as it is, but for what a terminal would obey (shown escaped) and what fills screens (cut)."""
     if len(text) > _MOST_CHARACTERS:
         text = f"{text[:_MOST_CHARACTERS]}... ({len(text):,} characters)"
-    return Text(_escaped(text, _CONTROLS))
+    return _escaped(text, _CONTROLS)
 
 
 def _escaped(text: str, characters: str) -> str:
     """A text with some characters, given as those of a regular expression's set, written as Python writes them."""
     return re.sub(f"[{characters}]", lambda found: ascii(found[0])[1:-1], text)
+
+
+def _text(text: str) -> Text:
+    return Text(visible(text))
 
 
 def _cell(value: Any) -> str:

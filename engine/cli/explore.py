@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
 from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
-from engine.fields import check_choice
 from engine.store.atomic import write_text
 from engine.store.workspace import Workspace
 
@@ -51,7 +50,7 @@ def scores(
         return print_json({"scores": rows})
     for row in rows:
         row["range"] = f"{row['value_min']:.3g} .. {row['value_max']:.3g}"
-    print_table(rows, ["score", "title", "higher_means", "range", "cost", "source"])
+    print_table(rows, ["score", "title", "higher_means", "evidence", "range", "cost", "source"])
 
 
 @app.command()
@@ -200,20 +199,24 @@ def export(
     where: Annotated[
         str,
         typer.Option(
-            help="SQL over the columns of samples, scores and metadata by name, flagged, action: 'NOT flagged AND aum > 0'."
+            help="SQL over the columns of samples, scores and metadata by name, flagged (on the shortlist), p_wrong (0..1), "
+            "suspicion_rank (0 = first), action: 'NOT flagged AND aum > 0'. (default: all samples of the split)"
         ),
     ] = "true",
+    split: Annotated[
+        str, typer.Option(help="train, test, or all: the test part as well, as far as it was judged.")
+    ] = "train",
     format: Annotated[str, typer.Option(help="{formats}")] = "",
-    run: Annotated[str | None, typer.Option(help="Whose scores. (default: the latest run that has scores)")] = None,
-    split: Annotated[str, typer.Option(help="train, test, or all.")] = "train",
+    run: Annotated[
+        str | None, typer.Option(help="Whose scores and shortlist. (default: the run to be trusted most)")
+    ] = None,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Write the samples that meet a condition to a file, which winnow ingest --from reads again."""
-    from engine.queries.writers import Split, export
+    """Write the samples that meet a condition to a file, with p_wrong, flagged and their rank; winnow ingest reads it."""
+    from engine.queries.writers import export
 
-    check_choice("split", split, Split)
     at = Workspace.open(workspace)
-    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None, cast(Split, split))
-    kind = {"train": "training ", "test": "test "}.get(split, "")
-    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} {kind}samples written to {to}")
+    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None, split)
+    what = {"train": "training samples", "test": "test samples"}.get(split, "samples")
+    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} {what} written to {to}")

@@ -58,7 +58,7 @@ def choose_form(part: Part, image_size: int | None) -> Form:
     """
     probes: list[Any] = []
     errors: list[BadSampleError] = []
-    with _pillow_warnings():
+    with pillow_warnings():
         for position in np.linspace(0, len(part) - 1, min(PROBES, len(part))).round().astype(np.int64):
             try:
                 loaded = part.load(int(position))
@@ -92,7 +92,7 @@ def decode_in_order(part: Part, form: Form, skip_bad: bool, on_done: Callable[[i
     done = 0
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        with _pillow_warnings():
+        with pillow_warnings():
             while starts or running:
                 while starts and len(running) < 2 * workers:
                     start = starts.popleft()
@@ -139,7 +139,7 @@ def _bad_sample(part: Part, position: int, error: BaseException) -> BadSampleErr
 
 
 @contextmanager
-def _pillow_warnings() -> Iterator[None]:
+def pillow_warnings() -> Iterator[None]:
     """Pillow warns of images above MAX_IMAGE_PIXELS and refuses those of twice that; here both are bad samples.
 
     Its warnings about odd metadata (a broken EXIF block in a good image) are left out.

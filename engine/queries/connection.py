@@ -8,7 +8,7 @@ cached without a limit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -58,13 +58,6 @@ def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = Non
         connection.close()
         raise
     return connection
-
-
-MOST_FLAG = "2 * count(*) FILTER (flagged) >= count(*)"
-"""Of the rows of `flags` of one sample and run: at least half of the rules that judge it flag it.
-
-One rule alone may flag a third of a set to miss nothing, so a sample is not called flagged for a single one of many.
-"""
 
 
 def runs_of(workspace: Workspace, dataset: str) -> list[str]:
@@ -138,6 +131,27 @@ def fetch_sql(
 
 
 # Runs and what they hold ---------------------------------------------------------------------------------------
+
+
+def best_run(
+    connection: duckdb.DuckDBPyConnection, view: str = "score_costs", scores: Collection[str] = ()
+) -> str | None:
+    """The run to read where none is named: the one whose verdict deserves the most trust, else the newest.
+
+    Of the runs with a verdict the one whose held-out accuracy is highest, of equals the newest; a run without a verdict
+    comes after all of them.
+
+    Args: view: only runs that have rows there; scores: only runs that have all of these
+    """
+    found = fetch_sql(
+        connection,
+        f"""SELECT run_id FROM runs LEFT JOIN (SELECT run_id, accuracy FROM verdict) AS v USING (run_id)
+        WHERE run_id IN (SELECT run_id FROM "{view}") AND len($scores::VARCHAR[]) = (SELECT count(*) FROM score_costs AS c
+            WHERE c.run_id = runs.run_id AND list_contains($scores::VARCHAR[], score))
+        ORDER BY v.run_id IS NULL, accuracy DESC NULLS LAST, created_at DESC, run_id LIMIT 1""",
+        {"scores": sorted(scores)},
+    )
+    return str(found["run_id"][0]) if len(found) else None
 
 
 def latest_run(connection: duckdb.DuckDBPyConnection, view: str, score: str = "") -> str | None:

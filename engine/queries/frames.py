@@ -12,8 +12,9 @@ import duckdb
 import pandas as pd
 
 from engine.errors import NotFoundError
-from engine.queries.connection import MOST_FLAG, connected, fetch_sql, latest_run
+from engine.queries.connection import best_run, connected, fetch_sql
 from engine.queries.summaries import fetch_epochs, fetch_evaluation, fetch_runs
+from engine.queries.verdicts import Verdict, fetch_shortlist, fetch_verdict, no_verdict
 from engine.queries.writers import score_columns
 from engine.store.sql import identifier, literal
 from engine.store.workspace import Workspace
@@ -53,9 +54,10 @@ class Run:
             return fetch_wide_scores(connection, self.id)
 
     def flags(self, *, long: bool = False) -> pd.DataFrame:
-        """Which training samples look mislabeled: sample_id, flagged, flagged_RULE ...; a row per sample.
+        """Which samples look mislabeled: sample_id, flagged, flagged_RULE ...; a row per judged sample.
 
-        flagged (bool): at least half of the rules flag it; flagged_RULE (bool): that rule does
+        flagged (bool): on the shortlist, <NA> in a run without a verdict; flagged_RULE (bool): that rule flags it, which
+        it does to training samples only
 
         Args: long: a row per rule and sample instead: rule, score, sample_id, flagged, threshold, value
         """
@@ -63,6 +65,31 @@ class Run:
             return self._view("flags", "rule, sample_id")
         with self._connected() as connection:
             return fetch_wide_flags(connection, self.id)
+
+    def verdict(self) -> Verdict:
+        """What to believe of the run: held-out accuracy, estimated share of wrong labels with its interval, reason, advice.
+
+        Raises: NotFoundError for a run without one, such as one of an older version
+        """
+        with self._connected() as connection:
+            found = fetch_verdict(connection, self.id)
+        if found is None:
+            raise NotFoundError(no_verdict(self.dataset, self.id))
+        return found
+
+    def shortlist(self) -> pd.DataFrame:
+        """Every judged sample, of the test part too, the most suspicious first: sample_id, rank, p_wrong, listed.
+
+        rank: 0 = the most suspicious; p_wrong: estimated probability that the given label is wrong, 0..1; listed (bool):
+        on the shortlist, which is what flagged means
+
+        Raises: NotFoundError for a run without a verdict
+        """
+        with self._connected() as connection:
+            found = fetch_shortlist(connection, self.id)
+        if found.empty:
+            raise NotFoundError(no_verdict(self.dataset, self.id))
+        return found
 
     def epochs(self) -> pd.DataFrame:
         """How the training went: seed, epoch, train_loss (nats), train_accuracy, test_accuracy (0..1), lr, seconds.
@@ -116,10 +143,10 @@ def find_run(workspace: Workspace, given: str | Run) -> Run:
     return Run(workspace, found)
 
 
-def find_latest(workspace: Workspace, dataset: str, view: str) -> Run:
-    """The latest published run of a dataset with rows in a view; NotFoundError when there is none."""
+def find_best(workspace: Workspace, dataset: str, view: str) -> Run:
+    """Of the runs of a dataset with rows in a view, the one to trust most (see best_run); NotFoundError without one."""
     with connected(workspace, dataset) as connection:
-        found = latest_run(connection, view)
+        found = best_run(connection, view)
     if found is None:
         raise NotFoundError(f"no run of '{dataset}' has {view}; .run() makes one (winnow run {dataset})")
     return Run(workspace, found)
@@ -141,21 +168,26 @@ def fetch_wide_scores(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.
 
 
 def fetch_wide_flags(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """sample_id, flagged (by at least half of the rules that judge it), then flagged_RULE (bool) of every rule, by sample_id.
+    """sample_id, flagged (on the shortlist), then flagged_RULE (bool) of every rule, by sample_id.
 
-    A rule that does not judge a sample does not flag it. A rule may have the name of a score, hence the prefix.
+    flagged is bool, or boolean and <NA> throughout in a run without a shortlist. A rule that does not judge a sample does
+    not flag it. A rule may have the name of a score, hence the prefix.
     """
-    rules = _names(connection, "rule", "flags", run_id)
+    names = {rule: f"flagged_{rule}" for rule in _names(connection, "rule", "flags", run_id)}
     columns = "".join(
-        f", coalesce(bool_or(flagged) FILTER (rule = {literal(rule)}), false) AS {identifier(f'flagged_{rule}')}"
-        for rule in rules
+        f", bool_or(flagged) FILTER (rule = {literal(rule)}) AS {identifier(name)}" for rule, name in names.items()
     )
-    return fetch_sql(
+    selected = "".join(f", coalesce({identifier(name)}, false) AS {identifier(name)}" for name in names.values())
+    frame = fetch_sql(
         connection,
-        f"SELECT sample_id, {MOST_FLAG} AS flagged{columns} FROM flags WHERE run_id = ? "
-        "GROUP BY sample_id ORDER BY sample_id",
-        [run_id],
+        f"SELECT sample_id, listed AS flagged{selected} FROM (SELECT sample_id{columns} FROM flags WHERE run_id = $run "
+        "GROUP BY sample_id) FULL JOIN (SELECT sample_id, listed FROM shortlist WHERE run_id = $run) USING (sample_id) "
+        "ORDER BY sample_id",
+        {"run": run_id},
     )
+    flagged = frame["flagged"].astype("boolean")
+    known = flagged.notna().any()
+    return frame.assign(flagged=flagged.fillna(False).astype(bool) if known else flagged)
 
 
 def _names(connection: duckdb.DuckDBPyConnection, column: str, view: str, run_id: str) -> list[str]:

@@ -17,19 +17,25 @@ import pandas as pd
 
 from engine.errors import SpecError, unknown_name
 from engine.fields import check_choice, check_range
-from engine.queries.connection import MOST_FLAG, fetch_sql, source_run
+from engine.queries.connection import fetch_sql, source_run
 from engine.store.sql import literal
 
 Truth = Literal["", "wrong", "right"]
 Agreement = Literal["", "agrees", "disagrees"]
+Split = Literal["train", "test", "all"]
+
+SUSPICION = "p_wrong"
+"""Stands for a score where samples are sorted: by their place on the shortlist, the most suspicious first."""
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int32]]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions that a training sample must all meet; what is empty does not restrict.
+    """Conditions that a sample must all meet; what is empty does not restrict.
 
+    split: train, test, or all that were judged: the training samples, and those of the test part that have a p_wrong.
+    flagged: on the shortlist of the run. least, most: of its p_wrong, 0..1, both inclusive; 0 and 1 restrict nothing.
     labels, others: the given label; the true label or, where it is unknown, a suggested one. rule: a rule that
     flags it. truth: known to be mislabeled or known to be right. agreement: whether the networks agreed with the
     given label after the last epoch (margin_last > 0). score, low, high: percentiles of the rank by that score,
@@ -45,8 +51,15 @@ class Filter:
     low: float = 0
     high: float = 100
     region: tuple[tuple[float, float], ...] = ()
+    split: Split = "train"
+    flagged: bool = False
+    least: float = 0
+    most: float = 1
 
     def __post_init__(self) -> None:
+        check_choice("split", self.split, Split)
+        check_range("least", self.least, 0, 1)
+        check_range("most", self.most, self.least, 1)
         check_choice("truth", self.truth, Truth)
         check_choice("agreement", self.agreement, Agreement)
         check_range("low", self.low, 0, 100)
@@ -60,10 +73,18 @@ class Filter:
 def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> str:
     """The filter as an SQL condition over the view `samples` (as `winnow export --where` takes it); '' if empty.
 
+    The split is not in it: that is an option of its own, `winnow export --split`.
+
     Raises: SpecError for a score or rule that the run does not have
     """
     run = literal(run_id)
     parts = []
+    suspicion = ["listed"] if wanted.flagged else []
+    suspicion += [f"p_wrong >= {wanted.least:g}"] if wanted.least > 0 else []
+    suspicion += [f"p_wrong <= {wanted.most:g}"] if wanted.most < 1 else []
+    if suspicion:
+        of_run = " AND ".join([f"run_id = {run}", *suspicion])
+        parts.append(f"sample_id IN (SELECT sample_id FROM shortlist WHERE {of_run})")
     if wanted.labels:
         parts.append(f"label IN {_tuple(wanted.labels)}")
     if wanted.others:
@@ -104,30 +125,59 @@ def fetch_ids(
     score: str = "",
     hardest_first: bool = True,
 ) -> Ids:
-    """The ids of the training samples that pass, ordered by the rank of a score (by id without one): (n,) int32."""
-    where = condition(connection, run_id, wanted) or "true"
+    """The ids of the samples that pass, in the order of a score or of the shortlist: (n,) int32.
+
+    score: its rank decides, samples that have none (the test part has none) come last by their place on the shortlist;
+    SUSPICION: the place on the shortlist; "": the id
+    """
+    passing = f"SELECT sample_id FROM samples WHERE {_passes(connection, run_id, wanted)}"
+    suspects = "SELECT sample_id, rank AS place FROM shortlist WHERE run_id = $run"
     if not score:
-        sql, given = f"SELECT sample_id FROM samples WHERE split = 'train' AND {where} ORDER BY sample_id", []
+        sql = f"{passing} ORDER BY sample_id"
+    elif score == SUSPICION:
+        way = "ASC" if hardest_first else "DESC"
+        sql = f"SELECT sample_id FROM ({passing}) LEFT JOIN ({suspects}) USING (sample_id) ORDER BY place {way} NULLS LAST, 1"
     else:
         _require(connection, "score", "scores", run_id, score)
-        sql, given = (
-            f"SELECT sample_id FROM (SELECT * FROM samples WHERE split = 'train' AND {where}) JOIN (SELECT sample_id, "
-            "rank FROM scores WHERE run_id = ? AND score = ?) USING (sample_id) "
-            f"ORDER BY rank {'DESC' if hardest_first else 'ASC'}",
-            [run_id, score],
-        )
+        ranks = "SELECT sample_id, rank FROM scores WHERE run_id = $run AND score = $score"
+        way = "DESC" if hardest_first else "ASC"
+        if wanted.split == "train":
+            sql = f"SELECT sample_id FROM ({passing}) JOIN ({ranks}) USING (sample_id) ORDER BY rank {way}"
+        else:
+            sql = (
+                f"SELECT sample_id FROM ({passing}) LEFT JOIN ({ranks}) USING (sample_id) "
+                f"LEFT JOIN ({suspects}) USING (sample_id) ORDER BY rank {way} NULLS LAST, place NULLS LAST, sample_id"
+            )
+    given = {name: value for name, value in (("run", run_id), ("score", score)) if f"${name}" in sql}
     ids: Ids = fetch_sql(connection, sql, given)["sample_id"].to_numpy(np.int32)
     return ids
 
 
+def population(run_id: str, split: str) -> str:
+    """The samples of a split as an SQL condition; "all" is the training samples and what else the run has judged.
+
+    Raises: SpecError for another split
+    """
+    check_choice("split", split, Split)
+    if split != "all":
+        return f"split = {literal(split)}"
+    judged = f"SELECT sample_id FROM shortlist WHERE run_id = {literal(run_id)}"
+    return f"(split = 'train' OR sample_id IN ({judged}))"
+
+
+def _passes(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> str:
+    """A filter with its split, as an SQL condition."""
+    return f"{population(run_id, wanted.split)} AND {condition(connection, run_id, wanted) or 'true'}"
+
+
 def fetch_facets(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> pd.DataFrame:
-    """label, class_name, n (training samples that pass), total, in label order."""
-    where = condition(connection, run_id, wanted) or "true"
+    """label, class_name, n (samples that pass), total (of the split), in label order."""
+    where, among = condition(connection, run_id, wanted) or "true", population(run_id, wanted.split)
     return fetch_sql(
         connection,
         f"""SELECT label, any_value(classes.class_name) AS class_name, count(*) FILTER (passes) AS n,
         count(sample_id) AS total FROM classes LEFT JOIN
-        (SELECT sample_id, label, {where} AS passes FROM samples WHERE split = 'train') USING (label)
+        (SELECT sample_id, label, {where} AS passes FROM samples WHERE {among}) USING (label)
         GROUP BY label ORDER BY label""",
     )
 
@@ -135,18 +185,19 @@ def fetch_facets(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Fil
 def fetch_cards(
     connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int], score: str = ""
 ) -> pd.DataFrame:
-    """What a thumbnail shows, in the order of ids: sample_id, label, true_label, suggested_label, value (of the
-    score), flagged (by half of the rules), action (a person's decision), thumbnail (WebP bytes). NA where unknown."""
+    """What a thumbnail shows, in the order of ids: sample_id, split, label, true_label, suggested_label, value (of the
+    score), p_wrong, flagged (on the shortlist), action (a person's decision), thumbnail (WebP bytes). NA where unknown;
+    flagged is false for every sample of a run without a shortlist."""
     return fetch_sql(
         connection,
-        f"""SELECT sample_id, label, true_label, suggested_label, value, coalesce(flagged, false) AS flagged, action, thumbnail
+        """SELECT sample_id, split, label, true_label, suggested_label, value, p_wrong,
+        coalesce(listed, false) AS flagged, action, thumbnail
         FROM (SELECT unnest($ids::INTEGER[]) AS sample_id, unnest(range(len($ids::INTEGER[]))) AS place)
         JOIN samples USING (sample_id) LEFT JOIN images USING (sample_id)
         LEFT JOIN (SELECT sample_id, arg_max(suggested_label, confidence) AS suggested_label FROM suggestions
             WHERE run_id = $proposed AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
         LEFT JOIN (SELECT sample_id, value FROM scores WHERE run_id = $run AND score = $score) USING (sample_id)
-        LEFT JOIN (SELECT sample_id, {MOST_FLAG} AS flagged FROM flags
-            WHERE run_id = $run AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
+        LEFT JOIN (SELECT sample_id, p_wrong, listed FROM shortlist WHERE run_id = $run) USING (sample_id)
         LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id) ORDER BY place""",
         {
             "ids": [int(i) for i in ids],

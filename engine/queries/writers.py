@@ -1,4 +1,4 @@
-"""Export of training samples to a file: which, and in which format. A format is one function here.
+"""Export of samples to a file: which, and in which format. A format is one function here.
 
 The command line writes a file with `export` and `export_samples`; a page offers the same bytes by `export_bytes` of
 the same `fetch_selected`.
@@ -8,38 +8,31 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import duckdb
 import numpy as np
 import pandas as pd
 
-from engine.errors import SpecError, unknown_name
-from engine.fields import check_choice
-from engine.queries.connection import MOST_FLAG, connected, fetch_sql, latest_run
+from engine.errors import NotFoundError, SpecError, WinnowError, unknown_name
+from engine.queries.connection import best_run, connected, fetch_sql
+from engine.queries.samples import population
+from engine.queries.verdicts import Verdict, fetch_verdict, no_verdict
 from engine.store.atomic import write_export
 from engine.store.sql import check_condition, fetch_answer, identifier, literal
 from engine.store.workspace import Workspace
 
 Write = Callable[[pd.DataFrame, BinaryIO], None]
-Split = Literal["train", "test", "all"]
 
-_COLUMNS = (
-    "sample_id",
-    "split",
-    "label",
-    "true_label",
-    "class_name",
-    "source",
-    "flagged",
-    "action",
-    "new_label",
-    "note",
-)
-"""What a condition names besides scores; metadata that are called so are found in the view `metadata`."""
+SUSPICION_COLUMNS = ("p_wrong", "flagged", "suspicion_rank")
+"""The columns of an export that come from the run's verdict."""
+
+_NAMED = ("sample_id", "split", "label", "true_label", "class_name", "source", "action", "new_label", "note")
+"""What a condition names besides scores and SUSPICION_COLUMNS; metadata that are called so are in the view `metadata`."""
 
 
 @dataclass(frozen=True)
@@ -129,45 +122,72 @@ def write_frame(frame: pd.DataFrame, to: Path, format: str = "") -> None:
 
 
 def fetch_selected(
-    connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None, split: Split = "train"
+    connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None, split: str = "train"
 ) -> pd.DataFrame:
-    """The samples of a split that meet a condition, by id: what `winnow ingest` reads back.
+    """The samples that meet a condition, by id: what `winnow ingest` reads back, and what the run says of them.
 
-    Columns: sample_id, split, label, true_label, class_name, true_class_name, source, and one per name of the metadata.
+    Columns: sample_id, split, label, true_label, class_name, true_class_name, source, p_wrong, flagged, suspicion_rank,
+    and one per name of the metadata.
 
-    Args:    where: one SQL expression over the columns of `samples`, one column per score of the run, `flagged`
-             (by at least half of its rules), `action` (a person's decision) and the metadata by name, unless another
-             column is called so, with sub-queries over every view; "" = all; run_id: whose scores; None = the latest
-             run that has scores
-    Returns: true_label is Int64, NA where it is unknown; metadata are numbers where all can be written back as they were
-    Raises:  SpecError for anything but one expression; WinnowError for a mistake in it
+    Args:    where: one SQL expression over those columns, one column per score of the run, and `action` (a person's
+             decision), with sub-queries over every view; "" = all. What several things are called means a column, else
+             a score, else metadata. run_id: whose scores and shortlist; None = of the runs that have all scores that
+             are named the one to trust most; split: train, test, or all that were judged (all, without a verdict)
+    Returns: true_label is Int64, NA where it is unknown; metadata are numbers where they can be written back as they
+             were; p_wrong (0..1), flagged (on the shortlist) and suspicion_rank
+             (0 = the most suspicious) are NA in a run without a verdict. frame.attrs["verdict"]: the verdict of the run
+    Raises:  SpecError for anything but one expression; WinnowError for a mistake in it; NotFoundError when it names
+             what only a verdict gives, and the run has none
     """
     condition = check_condition(where or "true")
-    run = run_id or latest_run(connection, "scores")
+    run = run_id or _run_for(connection, where)
+    verdict = fetch_verdict(connection, run) if run else None
     # Of what can be named only what is: all scores of a million samples side by side take seconds.
     named = [name for name in _scores(connection, run) if name in where or "COLUMNS" in where.upper()]
-    metadata = _metadata_named(connection, where, [*_scores(connection, run), *_COLUMNS])
     scores = (
         f"SELECT sample_id{score_columns(named)} FROM scores WHERE run_id = $run AND score IN "
         "(SELECT unnest($named::VARCHAR[])) GROUP BY sample_id"
     )
+    metadata = _metadata_named(connection, where, [*_scores(connection, run), *_NAMED, *SUSPICION_COLUMNS])
     further = [sql for sql, wanted in ((scores, named), (metadata, metadata)) if wanted]
     columns = "".join(f", further_{i}.* EXCLUDE (sample_id)" for i in range(len(further)))
     joins = "".join(f"LEFT JOIN ({sql}) AS further_{i} USING (sample_id) " for i, sql in enumerate(further))
+    # Without a verdict a condition cannot name what only a verdict gives: NULL would silently drop every sample.
+    suspicion = "p_wrong, coalesce(listed, false) AS flagged, rank AS suspicion_rank, " if verdict else ""
     everything = (
-        f"SELECT samples.*{columns}, coalesce(f.flagged, false) AS flagged, action FROM samples {joins}"
-        f"LEFT JOIN (SELECT sample_id, {MOST_FLAG} AS flagged FROM flags WHERE run_id = $run GROUP BY sample_id) AS f "
-        "USING (sample_id) LEFT JOIN decisions USING (sample_id)"
-        + ("" if split == "all" else f" WHERE split = {literal(split)}")
+        f"SELECT samples.*{columns}, {suspicion}action FROM samples {joins}"
+        "LEFT JOIN (SELECT sample_id, p_wrong, listed, rank FROM shortlist WHERE run_id = $run) USING (sample_id) "
+        f"LEFT JOIN decisions USING (sample_id) WHERE {_among(verdict, run, split)}"
     )
-    kept, _ = fetch_answer(
-        connection,
-        "SELECT sample_id, split, label, true_label, class_name, (SELECT class_name FROM classes WHERE classes.label = "
-        "samples.true_label) AS true_class_name, source "
-        f"FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
-        {"run": run, **({"named": named} if named else {})},
-    )
-    return _with_metadata(connection, kept.astype({"true_label": "Int64"}))
+    written = [
+        "sample_id, split, label, true_label, class_name, (SELECT class_name FROM classes WHERE classes.label = "
+        "samples.true_label) AS true_class_name, source",
+        *(SUSPICION_COLUMNS if verdict else ()),
+    ]
+    try:
+        kept, _ = fetch_answer(
+            connection,
+            f"SELECT {', '.join(written)} FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
+            {"run": run, **({"named": named} if named else {})},
+        )
+    except WinnowError as error:
+        missing = re.search(r'column "?(\w+)"? not found', str(error))
+        if verdict is None and run and missing and missing[1] in SUSPICION_COLUMNS:
+            ((dataset,),) = connection.execute("SELECT name FROM dataset").fetchall()
+            raise NotFoundError(f"'{missing[1]}': {no_verdict(dataset, run)}") from error
+        raise
+    for name in SUSPICION_COLUMNS:
+        kept[name] = kept[name] if verdict else None
+    types = {"true_label": "Int64", "p_wrong": "float32", "flagged": "boolean", "suspicion_rank": "Int64"}
+    kept = _with_metadata(connection, kept.astype(types))
+    kept.attrs["verdict"] = asdict(verdict) if verdict else None
+    return kept
+
+
+def _among(verdict: Verdict | None, run: str | None, split: str) -> str:
+    """The samples of a split as an SQL condition. Without a verdict nothing is judged, and all are all there are."""
+    judged = population(run or "", split)
+    return "true" if split == "all" and verdict is None else judged
 
 
 def _metadata_named(connection: duckdb.DuckDBPyConnection, where: str, taken: Sequence[str]) -> str:
@@ -213,6 +233,18 @@ def _typed(texts: pd.Series) -> pd.Series:
     return texts
 
 
+def _run_for(connection: duckdb.DuckDBPyConnection, where: str) -> str | None:
+    """The run whose scores a condition names, else the one to trust most."""
+    rows = connection.execute("SELECT DISTINCT score FROM score_costs").fetchall()
+    named = [str(score) for (score,) in rows if _names(where, str(score))]
+    return best_run(connection, scores=named) or best_run(connection)
+
+
+def _names(where: str, column: str) -> bool:
+    """Whether a condition has a column's name as a word of its own."""
+    return re.search(rf"(?<![\w@.]){re.escape(column)}(?![\w@])", where) is not None
+
+
 def score_columns(names: Sequence[str]) -> str:
     """SQL that makes one column of each score, called by its name, of the rows of `scores` grouped by sample."""
     return "".join(f", any_value(value) FILTER (score = {literal(name)}) AS {identifier(name)}" for name in names)
@@ -225,21 +257,20 @@ def export(
     to: Path,
     format: str = "",
     run: str | None = None,
-    split: Split = "train",
+    split: str = "train",
 ) -> tuple[int, int]:
     """Write the samples of a split that meet a condition (see `fetch_selected`) to a file, whole or not at all.
 
-    Args:    format: one of WRITERS; "" = by the file's ending; run: whose scores; None = the latest with scores
+    Args:    format: one of WRITERS; "" = by the file's ending; run: whose scores and shortlist; None = the one to trust
     Returns: (kept, all) numbers of samples of the split
     Raises:  SpecError for an unknown format or anything but one condition; WinnowError for a mistake in it
     """
-    check_choice("split", split, Split)
     find_writer(format or to.suffix.lstrip(".").lower())
     with connected(workspace, dataset) as connection:
         kept = fetch_selected(connection, where, run, split)
-        total = int(
-            fetch_sql(connection, "SELECT count(*) AS n FROM samples WHERE ? IN (split, 'all')", [split])["n"][0]
-        )
+        chosen = run or _run_for(connection, where)
+        among = _among(fetch_verdict(connection, chosen) if chosen else None, chosen, split)
+        total = int(fetch_sql(connection, f"SELECT count(*) AS n FROM samples WHERE {among}")["n"][0])
     write_frame(kept, to, format)
     return len(kept), total
 

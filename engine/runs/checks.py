@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from engine.data.loader import Samples
 from engine.errors import SpecError
 from engine.runs.inputs import require_test
-from engine.scores.registry import Score, check_classes, find_input
+from engine.scores.inputs import find_input
+from engine.scores.registry import Score, check_classes
 from engine.spec import RunSpec
 
 
@@ -34,9 +35,9 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
             is none, or more memory than is free
     """
     mixed = [found.name for found in scores if found.reads_features and not found.features_suffice]
-    if spec.features and mixed:
+    if spec.features and mixed and not (spec.training and spec.training.trained_on):
         raise SpecError(
-            f"{', '.join(mixed)} reads the trained network's last layer, which features of {spec.features} do not fit; "
+            f"{', '.join(mixed)} reads the trained network's last layer, which the features {spec.features} do not fit; "
             "leave it out or leave out --features"
         )
     if any(found.compares_classes for found in scores):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.data.loader import Samples
 from engine.runs.cluster import HERE, Report, Tasks
-from engine.scores.mixture import draw_folds, select_incv
+from engine.scores.heldout import draw_folds, select_incv
 from engine.spec import TrainingSpec
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors

@@ -79,6 +79,7 @@ RESULT_TABLES: dict[str, Columns] = {
         "score": "VARCHAR",
         "title": "VARCHAR",
         "higher_means": "VARCHAR",
+        "evidence": "VARCHAR",
         "value_min": "DOUBLE",
         "value_max": "DOUBLE",
         "source": "VARCHAR",
@@ -94,6 +95,7 @@ RESULT_TABLES: dict[str, Columns] = {
         "threshold": "FLOAT",
         "value": "FLOAT",
     },
+    "rules": {"rule": "VARCHAR", "score": "VARCHAR", "flagged": "INTEGER", "why_unused": "VARCHAR"},
     "verdict": {
         "accuracy": "DOUBLE",
         "chance": "DOUBLE",

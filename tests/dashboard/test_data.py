@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dashboard import data
+from dashboard import clouds, data
 from engine.store.decisions import decide
 from engine.store.workspace import Workspace
 
@@ -55,6 +55,6 @@ def test_the_default_dataset_is_the_one_scored_last(demo_workspace: Path, monkey
 def test_inside_follows_the_even_odd_rule() -> None:
     square = [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0)]
     x, y = np.array([1.0, 3.0, -1.0, 1.0]), np.array([1.0, 1.0, 1.0, 3.0])
-    assert data.inside(x, y, square).tolist() == [True, False, False, False]
+    assert clouds.inside(x, y, square).tolist() == [True, False, False, False]
     bow_tie = [(0.0, 0.0), (2.0, 2.0), (2.0, 0.0), (0.0, 2.0)]
-    assert data.inside(np.array([0.5, 1.5, 1.0]), np.array([1.0, 1.0, 1.8]), bow_tie).tolist() == [True, True, False]
+    assert clouds.inside(np.array([0.5, 1.5, 1.0]), np.array([1.0, 1.0, 1.8]), bow_tie).tolist() == [True, True, False]

@@ -41,7 +41,7 @@ def test_the_sentence_counts_epochs_and_names_the_threshold() -> None:
     scores = pd.DataFrame({"score": ["aum", "el2n"], "value": [-3.1, 1.0]})
     assert why("cat", NAMES, dynamics, flags, scores) == (
         "In **18** of 20 epochs the networks preferred **dog** over the given **cat**. "
-        "Its aum −3.10 is below the threshold −0.40: **flagged**."
+        "Its aum −3.10 is below the threshold −0.40: **aum\\_threshold flags it**."
     )
 
 

@@ -21,7 +21,8 @@ from engine.runs.inputs import At, Inputs, computed, gaps, kept_epochs, needs_tr
 from engine.runs.planning import plan_run
 from engine.scores import registry
 from engine.scores.complexity import cg_partial, solve_gap
-from engine.scores.registry import INPUTS, find_input, find_score, resolve_scores
+from engine.scores.inputs import INPUTS, find_input
+from engine.scores.registry import find_score, resolve_scores
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
 

@@ -12,14 +12,11 @@ import engine.runs.inputs  # noqa: F401  # declares what scores read
 from engine.errors import ScoreInputError, SpecError
 from engine.features.neighbors import compute_neighbors
 from engine.scores import registry
+from engine.scores.inputs import INPUTS, Input, declare_input, find_input
 from engine.scores.registry import (
-    INPUTS,
-    Input,
     all_scores,
     catalog_row,
     compute_score,
-    declare_input,
-    find_input,
     find_score,
     resolve_scores,
     score,
@@ -221,6 +218,7 @@ def test_scores_are_resolved_once_each():
         "grand",
         "incv",
         "confident_learning",
+        "heldout_margin",
         "consistency",
     }
     assert set(all_scores()) - {s.name for s in resolve_scores(["standard"])} == heavy

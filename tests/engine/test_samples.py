@@ -54,7 +54,9 @@ class Raw:
             found = self.read(f"SELECT * FROM scores WHERE score = '{score}'").set_index("sample_id")
             frame[score], frame[f"{score}_rank"] = found["value"], found["rank"]
         flags = self.read("SELECT * FROM flags").pivot(index="sample_id", columns="rule", values="flagged")
-        frame["flagged"] = flags.mean(axis=1) >= 0.5
+        tables = self.read("SELECT table_name FROM duckdb_tables()")["table_name"].to_list()
+        listed = self.read("SELECT sample_id FROM shortlist WHERE listed")["sample_id"] if "shortlist" in tables else []
+        frame["flagged"] = frame.index.isin(listed)
         frame["by_threshold"] = flags["aum_threshold"]
         frame[["x", "y"]] = self.read("SELECT * FROM embedding").set_index("sample_id")[["x", "y"]]
         return frame
@@ -178,7 +180,7 @@ def test_cards_come_in_the_order_asked_for(raw: Raw, frame: pd.DataFrame) -> Non
     assert cards["sample_id"].tolist() == asked
     assert np.allclose(cards["value"], frame.loc[asked, "aum"])
     assert cards["flagged"].tolist() == frame.loc[asked, "flagged"].tolist()
-    # Half of the rules: neither one of them alone nor all.
+    # The shortlist decides, no rule does; version 0.1 has no shortlist, and flags nothing.
     alone = frame.index[frame["flagged"] != frame["by_threshold"]].tolist()
     assert (
         alone

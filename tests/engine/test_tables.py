@@ -21,7 +21,7 @@ from engine.data.ingest import ingest
 from engine.data.outcome import describe
 from engine.data.request import IngestSpec
 from engine.data.sources import open_source
-from engine.data.sources.originals import open_original
+from engine.data.sources.places import open_original
 from engine.errors import SourceError, SpecError, WinnowError
 from engine.queries.connection import connected
 from engine.queries.writers import export, fetch_selected
@@ -282,7 +282,7 @@ def test_exports_of_rows_of_other_files_are_read_back(workspace: Workspace, imag
 
 
 def test_originals_are_found_by_a_process_that_starts_with_them(images: Path) -> None:
-    code = "import sys; from engine.data.sources.originals import open_original; print(open_original(sys.argv[1]).size)"
+    code = "import sys; from engine.data.sources.places import open_original; print(open_original(sys.argv[1]).size)"
     done = subprocess.run([sys.executable, "-c", code, str(images / "03.png")], capture_output=True, text=True, cwd="/")
     assert done.stdout == "(9, 9)\n"
 
@@ -297,7 +297,7 @@ def test_conditions_name_metadata_unless_something_else_is_called_so(workspace: 
             '"we""ird; --" < -10': [11],
             "column_source = 'web' AND sample_id < 2": [0, 1],
             f'"{"x" * 200}" = 1 AND site = 5': [5],
-            "action IS NULL AND NOT flagged AND site = 4": [4],  # the decisions and the rules, not the columns
+            "action IS NULL AND site = 4": [4],  # the decision, not the column
             "sample_id IN (SELECT sample_id FROM metadata WHERE name = 'action' AND number IS NULL) AND site=1": [1],
         }
         for where, expected in cases.items():

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.errors import SpecError, WinnowError
-from engine.queries.connection import connected
+from engine.errors import NotFoundError, SpecError, WinnowError
+from engine.queries.connection import connected, fetch_sql
 from engine.queries.writers import (
     WRITERS,
     export,
@@ -32,6 +32,19 @@ FRAME = pd.DataFrame(
         "class_name": ["ü", 'a"b'],
     }
 )
+
+COLUMNS = [
+    "sample_id",
+    "split",
+    "label",
+    "true_label",
+    "class_name",
+    "true_class_name",
+    "source",
+    "p_wrong",
+    "flagged",
+    "suspicion_rank",
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +81,6 @@ def test_what_is_selected_is_what_its_sql_says(opened: tuple[Workspace, str, duc
         "": "true",
         "aum > 0 AND label <> 1": f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = 'aum' "
         "AND value > 0) AND label <> 1",
-        "flagged": f"sample_id IN (SELECT sample_id FROM flags WHERE run_id = {run} GROUP BY sample_id "
-        "HAVING 2 * count(*) FILTER (flagged) >= count(*))",
         "action = 'drop'": "sample_id IN (SELECT sample_id FROM decisions WHERE action = 'drop')",
         "COLUMNS('^(el2n|aum)$') > 0": f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score IN "
         "('el2n', 'aum') GROUP BY sample_id HAVING min(value) > 0)",
@@ -80,10 +91,44 @@ def test_what_is_selected_is_what_its_sql_says(opened: tuple[Workspace, str, duc
             f"SELECT sample_id FROM samples WHERE split = 'train' AND {meant} ORDER BY sample_id"
         ).fetchall()
         assert found["sample_id"].tolist() == [i for (i,) in expected], where
-        assert list(found.columns) == [
-            *("sample_id", "split", "label", "true_label", "class_name", "true_class_name", "source"),
-        ]
+        assert list(found.columns) == COLUMNS
         assert found["true_label"].dtype == "Int64"
+
+
+def test_what_the_verdict_says_is_in_an_export(judged_workspace: Path, tmp_path: Path) -> None:
+    workspace = Workspace.open(judged_workspace)
+    with connected(workspace, "digits-noisy") as connection:
+        shortlist = fetch_sql(connection, "SELECT * FROM shortlist ORDER BY sample_id")
+        everything = fetch_selected(connection, "", split="all")
+    assert everything["sample_id"].tolist() == list(range(1797))
+    assert everything["p_wrong"].tolist() == shortlist["p_wrong"].tolist()
+    assert everything["flagged"].tolist() == shortlist["listed"].tolist()
+    assert everything["suspicion_rank"].tolist() == shortlist["rank"].tolist()
+
+    sizes = {}
+    for split in ("train", "test", "all"):
+        sizes[split] = export(workspace, "digits-noisy", "flagged", tmp_path / f"{split}.csv", split=split)
+    assert sizes == {"train": (250, 1438), "test": (100, 359), "all": (350, 1797)}
+    written = pd.read_csv(tmp_path / "all.csv")
+    assert list(written) == COLUMNS and written["flagged"].all()
+    assert sorted(written["suspicion_rank"]) == list(range(350))
+    assert export(workspace, "digits-noisy", "NOT flagged AND p_wrong < 0.3", tmp_path / "kept.parquet")[0] == 539
+    told = pd.read_parquet(tmp_path / "kept.parquet").attrs["verdict"]
+    assert (told["noise"], told["listed"], told["judged"]) == (0.2, 350, 1797)
+    with pytest.raises(SpecError, match="unknown split 'valid'; allowed: all, test, train"):
+        export(workspace, "digits-noisy", "", tmp_path / "no.csv", split="valid")
+
+
+@pytest.mark.parametrize("where", ["flagged", "NOT flagged", "label = 1 AND p_wrong > 0.5", "suspicion_rank < 10"])
+def test_a_run_without_a_verdict_flags_nothing_and_says_so(old_workspace: Path, tmp_path: Path, where: str) -> None:
+    workspace = Workspace.open(old_workspace)
+    with pytest.raises(NotFoundError, match="has no verdict, so none of its samples is flagged") as error:
+        export(workspace, "noisy", where, tmp_path / "kept.csv")
+    assert "winnow run noisy" in str(error.value) and list(tmp_path.iterdir()) == []
+    # A rule has a column of that name as well, and can be meant.
+    by_rule = "sample_id IN (SELECT sample_id FROM flags WHERE rule = 'aum_threshold' AND flagged)"
+    kept, total = export(workspace, "noisy", by_rule, tmp_path / "kept.csv")
+    assert 0 < kept < total and pd.read_csv(tmp_path / "kept.csv")["flagged"].isna().all()
 
 
 def test_an_export_is_the_bytes_of_what_is_selected(

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from engine.data.loader import Samples
 from engine.errors import SpecError
-from engine.features.pretrained import file_hash, load_pretrained, parse_source
 from engine.runs.cluster import HERE, Shared, Tasks
 from engine.scores.gradient import checkpoint_epochs
-from engine.scores.registry import INPUTS, Input, Score, all_scores, declare_input, find_input
+from engine.scores.inputs import INPUTS, Input, declare_input, find_input
+from engine.scores.registry import Score, all_scores
 from engine.spec import RunSpec, TrainingSpec
 from engine.store.progress import Reporter
 from engine.store.workspace import Workspace
@@ -89,12 +89,14 @@ def provides(
 class Inputs:
     """The inputs of one run.
 
-    folder: where the weights are; partial: where finished pieces are kept for a run that is resumed; generator: one
+    own: the training set with the dataset's own inputs; samples, test: the splits as the networks see them, which may be
+    by stored features; folder: where the weights are; partial: where finished pieces are kept for a run that is resumed; generator: one
     for each purpose; tasks: where they are computed; notes: what a reader of the run should know.
     """
 
     workspace: Workspace
     spec: RunSpec
+    own: Samples
     samples: Samples
     test: Samples | None
     normalization: Normalization
@@ -128,13 +130,6 @@ class Inputs:
     def shared_samples(self) -> Shared[Samples]:
         """The training set where tasks run: held here, so that all cross-validations use it."""
         return self.tasks.share(self.samples)
-
-    @cached_property
-    def pretrained(self) -> nn.Module:
-        """The network whose features are used instead of the trained one's."""
-        if file_hash(parse_source(self.spec.features)[1]) != self.spec.features_hash:
-            raise SpecError(f"the file of {self.spec.features} has changed since this run was planned; run it again")
-        return load_pretrained(self.spec.features)
 
     def get(self, name: str, at: At | None = None) -> Any:
         """One input, of the network `at` where it is a network's. Computed once."""

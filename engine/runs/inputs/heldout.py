@@ -18,7 +18,7 @@ from engine.runs.crossval import (
     compute_incv,
 )
 from engine.runs.inputs.computed import At, Inputs, provides
-from engine.scores.mixture import estimate_consistency
+from engine.scores.heldout import estimate_consistency
 from engine.spec import RunSpec
 
 

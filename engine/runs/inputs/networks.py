@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from engine.data.loader import Samples, to_float
+from engine.data.loader import to_float
 from engine.features.penultimate import compute_features, head_of
-from engine.features.pretrained import compute_pretrained_features
+from engine.features.stored import load_stored
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
 from engine.spec import RunSpec
@@ -33,14 +35,14 @@ def probs(run: Inputs, at: At) -> Tensor:
 @provides(from_file="features")
 def features(run: Inputs, at: At | None) -> Tensor:
     """(N, D) penultimate features of one network at one epoch."""
-    return _pretrained(run, run.samples) if at is None else network_features(run, at)
+    return _stored(run, "train") if at is None else network_features(run, at)
 
 
 @provides(from_file="features", test=True)
 def validation_features(run: Inputs, at: At | None) -> Tensor:
     """(M, D) features of the test split in the same network."""
     samples = run.validation()
-    return _pretrained(run, samples) if at is None else run.passed(samples, at, compute_features)
+    return _stored(run, "test") if at is None else run.passed(samples, at, compute_features)
 
 
 def network_features(run: Inputs, at: At) -> Tensor:
@@ -50,8 +52,8 @@ def network_features(run: Inputs, at: At) -> Tensor:
     return run.passed(run.samples, at, compute_features)
 
 
-def _pretrained(run: Inputs, samples: Samples) -> Tensor:
-    return compute_pretrained_features(run.pretrained, samples, run.progress.heartbeat)
+def _stored(run: Inputs, split: Literal["train", "test"]) -> Tensor:
+    return load_stored(run.workspace, run.spec.dataset, run.spec.features_hash, split)
 
 
 @provides()
@@ -89,16 +91,21 @@ def gradient_norms(run: Inputs, at: At) -> Tensor:
     checkpoints=True,
     along={
         "checkpoint_squares": "(E, N) squared norms of its features at them",
-        "checkpoint_rates": "(E,) learning rates at them",
+        "checkpoint_rates": "(E,) learning rates with which those epochs were trained",
     },
 )
 def checkpoint_probs(run: Inputs, at: At) -> tuple[Tensor, Tensor, Tensor]:
     """(E, N, C) softmax output of one network at some epochs."""
-    epochs = checkpoint_epochs(run.training.epochs)
-    places = [At(0, epoch) for epoch in epochs]
-    rates = [learning_rate(run.training, epoch / run.training.epochs) for epoch in epochs]
+    places = [At(0, epoch) for epoch in checkpoint_epochs(run.training.epochs)]
+    rates = [_rate_at(run, place) for place in places]
     squares = torch.stack([features(run, place).square().sum(1) for place in places])
     return torch.stack([run.get("probs", place) for place in places]), squares, torch.tensor(rates)
+
+
+def _rate_at(run: Inputs, at: At) -> float:
+    """The learning rate with which the epoch was trained, as the view `epochs` has it. After the last epoch, that of a
+    next one would be 0 or a tenth."""
+    return learning_rate(run.training, (at.epoch - 1) / run.training.epochs)
 
 
 @provides(checkpoints=True, test=True)
@@ -107,8 +114,8 @@ def validation_influence(run: Inputs, at: At) -> Tensor:
     samples, total = run.validation(), torch.zeros(len(run.samples))
     truth, own = samples.labels.cpu(), run.samples.labels.cpu()
     for epoch in checkpoint_epochs(run.training.epochs):
-        rate, place = learning_rate(run.training, epoch / run.training.epochs), At(0, epoch)
-        if rate:
+        place = At(0, epoch)
+        if rate := _rate_at(run, place):
             others = run.passed(samples, place, lambda network, inputs: network(inputs)).softmax(1)
             rows = validation_features(run, place)
             total += rate * compute_influence(run.get("probs", place), features(run, place), own, others, rows, truth)

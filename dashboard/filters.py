@@ -1,0 +1,174 @@
+"""The filters of every page that lists samples: in the sidebar, as chips that take them back, and what they count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import streamlit as st
+
+from dashboard import charts, data, grid, state
+from dashboard.data import View
+from dashboard.widgets import choose, plain
+
+
+def filter_bar(view: View, score: str, split: str = "train", suspicion: bool = True) -> data.Filter:
+    """The filters in the sidebar, the same for every page that lists samples.
+
+    Args: split: the one that is meant where none is chosen; suspicion: with those that the run's verdict allows
+    """
+    wanted, verdict = state.get_filter(score, split), data.verdict(view.at, view.run_id)
+    facts, rules, scores = (
+        data.dataset_facts(view.at),
+        data.rules(view.at, view.run_id),
+        data.catalog(view.at, view.run_id),
+    )
+    wanted = _valid(wanted, view, list(rules["rule"]), verdict if suspicion else None)
+    with st.sidebar:
+        st.divider()
+        if verdict and suspicion:
+            _suspicion(verdict, facts["train"], split)
+        if len(rules):
+            titles = {"": "all samples", **{r.rule: f"flagged by {r.rule} · {r.flagged:,}" for r in charts.rows(rules)}}
+            choose("Rule", "rule", list(titles), "", lambda r: titles[r], resets=("page",))
+        if facts["known"]:
+            titles_truth = {"": "all", "wrong": "mislabeled", "right": "clean"}
+            choose(
+                "Known true label",
+                "truth",
+                list(titles_truth),
+                "",
+                lambda t: titles_truth[t],
+                segments=True,
+                resets=("page",),
+            )
+        if "margin_last" in set(scores["score"]):
+            titles_agree = {"": "all", "disagrees": "disagrees", "agrees": "agrees"}
+            choose(
+                "Prediction of the last epoch",
+                "agrees",
+                list(titles_agree),
+                "",
+                lambda t: titles_agree[t],
+                segments=True,
+                resets=("page",),
+                help="whether the networks agree with the given label after the last epoch (margin_last above 0)",
+            )
+        if score != data.SUSPICION:
+            _range(f"Rank by {score}", "low", "high", "0 % = easiest, 100 % = hardest")
+        st.caption("Given label")
+        grid.draw_facets(
+            data.facets(view.at, view.run_id, replace(wanted, labels=())),
+            wanted.labels,
+            "facets_label",
+            lambda label: state.toggle("label", label),
+        )
+        with st.expander("True or suggested label", expanded=bool(wanted.others)):
+            _others(view, wanted)
+    return wanted
+
+
+def without_region(wanted: data.Filter) -> data.Filter:
+    """The same filter without its outline on the map."""
+    return replace(wanted, region=())
+
+
+def count_all(view: View, wanted: data.Filter) -> int:
+    """How many samples there are to choose from."""
+    return int(data.facets(view.at, view.run_id, replace(wanted, labels=()))["total"].sum())
+
+
+def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.Verdict | None) -> data.Filter:
+    """Without what a link names and this run does not have."""
+    known = range(len(view.names))
+    found = replace(
+        wanted,
+        labels=tuple(c for c in wanted.labels if c in known),
+        others=tuple(c for c in wanted.others if c in known),
+        rule=wanted.rule if wanted.rule in rules else "",
+    )
+    if verdict is None:
+        return replace(found, flagged=False, least=0, most=1, split="train")
+    return found if verdict.listed else replace(found, flagged=False)
+
+
+def _suspicion(verdict: data.Verdict, train: int, split: str) -> None:
+    """The filters by the run's verdict: the shortlist, the probability of a wrong label, the part of the set."""
+    if verdict.listed:
+        titles = {"all": "all", "short": f"shortlist · {verdict.listed:,}"}
+        choose("Show", "list", list(titles), "", lambda s: titles[s], segments=True, resets=("page",))
+    _range(
+        "Probability of a wrong label",
+        "least",
+        "most",
+        "estimated from predictions of networks that did not see the sample",
+    )
+    if verdict.judged > train:
+        choose("Part", "split", ["all", "train", "test"], split, segments=True, resets=("page",))
+
+
+def _range(label: str, first: str, last: str, help: str) -> None:
+    """A slider for two query parameters, percentages; at its ends it takes them back."""
+    key, now = f"pick_{first}", (state.get_int(first, 0) or 0, state.get_int(last, 100))
+    low = max(0, min(now[0], 100))
+    st.session_state[key] = (low, max(low, min(100, 100 if now[1] is None else now[1])))
+
+    def changed() -> None:
+        low, high = st.session_state[key]
+        state.put(**{first: low or None, last: None if high == 100 else high}, page=None)
+
+    st.slider(label, 0, 100, key=key, on_change=changed, format="%d %%", help=help)
+
+
+def _others(view: View, wanted: data.Filter) -> None:
+    options = list(range(len(view.names)))
+    key = "pick_other"
+    st.session_state[key] = list(wanted.others)
+
+    def changed() -> None:
+        state.put(other=",".join(map(str, sorted(st.session_state[key]))), page=None)
+
+    st.multiselect(
+        "True or suggested label",
+        options,
+        format_func=lambda c: view.names[c],
+        key=key,
+        on_change=changed,
+        label_visibility="collapsed",
+    )
+
+
+def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> None:
+    """ "n of N" and a removable chip per condition."""
+    chips: list[tuple[str, dict[str, object]]] = []
+    if wanted.flagged:
+        chips.append(("on the shortlist", {"list": "all"}))
+    if wanted.least > 0 or wanted.most < 1:
+        between = f"{100 * wanted.least:.0f} to {100 * wanted.most:.0f} %"
+        chips.append((f"wrong with {between}", {"least": None, "most": None}))
+    if wanted.labels:
+        chips.append((f"given {', '.join(view.names[c] for c in wanted.labels)}", {"label": None}))
+    if wanted.others:
+        chips.append((f"true or suggested {', '.join(view.names[c] for c in wanted.others)}", {"other": None}))
+    if wanted.rule:
+        chips.append((f"flagged by {plain(wanted.rule)}", {"rule": None}))
+    if wanted.truth:
+        chips.append(("mislabeled" if wanted.truth == "wrong" else "clean", {"truth": None}))
+    if wanted.agreement:
+        chips.append((f"network {wanted.agreement}", {"agrees": None}))
+    if wanted.low > 0 or wanted.high < 100:
+        chips.append((f"{wanted.score} {wanted.low:.0f} to {wanted.high:.0f} %", {"low": None, "high": None}))
+    if wanted.region:
+        chips.append(("region of the map", {"region": None}))
+    with st.container(horizontal=True, vertical_alignment="center", key="chips", width="content"):
+        st.markdown(f"**{shown:,}** of {total:,}", width="content")
+        for i, (text, clears) in enumerate(chips):
+            st.button(
+                text,
+                key=f"chip_{i}",
+                icon=":material/close:",
+                icon_position="right",
+                on_click=lambda c=clears: state.put(**{**c, "page": None}),
+            )
+        if len(chips) > 1:
+            st.button("clear all", key="chip_all", type="tertiary", on_click=state.clear_filter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -58,17 +58,21 @@ def _features(embedding: Embedding, pixels: Tensor) -> Tensor:
 
 def faster_precision(embedding: Embedding, side: int) -> str:
     """bfloat16 where one timed step says that it pays on this device, else float32."""
-    from dataclasses import replace
-
     device = embedding.device
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
         return "float32"
+    # of one thread, as blocks are computed; and its own time, which other work on the machine does not change
+    clock, threads = (time.thread_time if device.type == "cpu" else time.perf_counter), torch.get_num_threads()
     pixels = torch.zeros(step_size(device), 3, side, side, dtype=torch.uint8)
     seconds = {}
-    for precision in ("float32", "bfloat16"):
-        tried = replace(embedding, precision=precision)
-        _features(tried, pixels)  # the first step chooses algorithms and fills caches
-        started = time.perf_counter()
-        _features(tried, pixels)
-        seconds[precision] = time.perf_counter() - started
+    torch.set_num_threads(1)
+    try:
+        for precision in ("float32", "bfloat16"):
+            tried = replace(embedding, precision=precision)
+            _features(tried, pixels)  # the first step chooses algorithms and fills caches
+            started = clock()
+            _features(tried, pixels)
+            seconds[precision] = clock() - started
+    finally:
+        torch.set_num_threads(threads)
     return "bfloat16" if seconds["float32"] > PAYS * seconds["bfloat16"] else "float32"

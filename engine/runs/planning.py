@@ -49,7 +49,7 @@ def plan_run(
     sizes, by_name = class_sizes(workspace, dataset), set(scores)
     features, detector, cscores = (str(given.get(name, "")) for name in ("features", "detector", "cscores"))
     features = "" if features == "none" else features
-    key = key_of(workspace, dataset, features) if features else ""
+    key = key_of(workspace, dataset, features, bool(given.get("download", False))) if features else ""
     on = key if training.model in HEADS else ""
     if "standard" in scores and _kernel_is_cheap(workspace, dataset, sum(sizes), given.get("standardize", False)):
         scores = [*scores, *(s.name for s in all_scores().values() if s.family == "complexity")]

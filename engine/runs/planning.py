@@ -55,7 +55,7 @@ def plan_run(
         scores = [*scores, *(s.name for s in all_scores().values() if s.family == "complexity")]
     resolved = resolve_scores(scores)
     if everything:
-        pictured = {s.name for s in resolved if "image_properties" in s.inputs}
+        pictured = {s.name for s in resolved if s.evidence == "picture"}
         single = min(sizes) < 2 or len(sizes) < 2
         passed = {s.name for s in resolved if s.needs_test} if not has_test(workspace, dataset) else set()
         passed |= {s.name for s in resolved if key and not on and s.reads_features and not s.features_suffice}

@@ -10,7 +10,6 @@ from PIL import Image, ImageFilter
 from sklearn.neighbors import NearestNeighbors
 
 from engine.data.ingest import ingest
-from engine.data.properties import PROPERTIES
 from engine.data.request import IngestSpec
 from engine.errors import SpecError
 from engine.features.neighbors import compute_neighbors
@@ -26,35 +25,32 @@ from engine.store.workspace import Workspace
 PICTURES = ("dark", "bright", "blurred", "low_information", "odd_shape", "odd_size")
 
 
-def measured(n=1, **columns):
-    """(n, 8) properties, 1 where nothing is said."""
-    return torch.stack([torch.as_tensor(columns.get(name, 1.0)).double().expand(n) for name in PROPERTIES], dim=1)
+def one(value):
+    return torch.tensor([value], dtype=torch.float64)
 
 
 def test_by_hand():
-    assert float(dark(measured(brightness_p99=0.3))) == pytest.approx(0.7)
-    assert float(bright(measured(brightness_p05=0.96))) == pytest.approx(0.96)
-    assert float(low_information(measured(entropy=2.5))) == pytest.approx(0.75)
-    assert float(odd_shape(measured(aspect_ratio=0.2))) == pytest.approx(0.8)
+    assert float(dark(one(0.3))) == pytest.approx(0.7)
+    assert float(bright(one(0.96))) == pytest.approx(0.96)
+    assert float(low_information(one(2.5))) == pytest.approx(0.75)
+    assert float(odd_shape(one(0.2))) == pytest.approx(0.8)
     # 20 of edges and nothing of the histogram: 1 - (1 - exp(-.2)). 50 of the histogram is above .18 and counts.
-    assert float(blurred(measured(sharpness=20.0, histogram_spread=10.0))) == pytest.approx(math.exp(-0.2))
-    assert float(blurred(measured(sharpness=20.0, histogram_spread=50.0))) == pytest.approx(
-        1 - (1 - math.exp(-0.2)) - (1 - math.exp(-0.5))
-    )
-    assert float(blurred(measured(sharpness=300.0, histogram_spread=300.0))) == 0
+    assert float(blurred(one(20.0), one(10.0))) == pytest.approx(math.exp(-0.2))
+    assert float(blurred(one(20.0), one(50.0))) == pytest.approx(1 - (1 - math.exp(-0.2)) - (1 - math.exp(-0.5)))
+    assert float(blurred(one(300.0), one(300.0))) == 0
 
 
 def test_odd_size_by_hand():
     # Quartiles 100 and 110: odd below 100 - 30 and above 110 + 30, so the middle is 105 and the span 70.
-    sizes = [100.0, 100, 100, 105, 110, 110, 110, 139.9, 140.1]
-    assert np.percentile(sizes, [25, 75]).tolist() == [100, 110]
-    found = odd_size(measured(9, resolution=torch.tensor(sizes)))
-    assert found[-2:].tolist() == pytest.approx([34.9 / 70, 35.1 / 70])
+    sizes = torch.tensor([100.0, 100, 100, 105, 110, 110, 110, 139.9, 140.1]).double()
+    assert np.percentile(sizes.numpy(), [25, 75]).tolist() == [100, 110]
+    found = odd_size(sizes)
+    assert found[-2:].tolist() == pytest.approx([34.9 / 70, 35.1 / 70], rel=1e-6)
     assert (found > 0.5).tolist() == [False] * 8 + [True]
     # All of one size but one: whatever its size, it is odd; and of one size all, none is.
-    found = odd_size(measured(9, resolution=torch.tensor([64.0] * 8 + [65])))
+    found = odd_size(torch.tensor([64.0] * 8 + [65]).double())
     assert (found > 0.5).tolist() == [False] * 8 + [True]
-    assert odd_size(measured(5, resolution=64.0)).tolist() == [0.0] * 5
+    assert odd_size(torch.full((5,), 64.0)).tolist() == [0.0] * 5
 
 
 def test_the_thresholds_are_those_of_cleanvision():

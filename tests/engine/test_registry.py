@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import engine.runs.inputs  # noqa: F401  # declares what scores read
+from engine.data.properties import PROPERTIES
 from engine.errors import ScoreInputError, SpecError
 from engine.features.neighbors import compute_neighbors
 from engine.scores import registry
@@ -64,7 +65,7 @@ def make_inputs(seed: int = 0) -> dict[str, Any]:
         "heldout_probs": torch.randn(N, C, generator=generator).softmax(1),
         "incv_selected": torch.rand(N, generator=generator) < 0.5,
         "cscores": torch.rand(N, generator=generator),
-        "image_properties": torch.rand(N, 8, generator=generator).double(),
+        **{name: torch.rand(N, generator=generator).double() for name in PROPERTIES},
         "detector": None,
         "generator": torch.Generator().manual_seed(seed),
     }

@@ -1,4 +1,4 @@
-"""What was measured of each image at ingest."""
+"""What was measured of each image at ingest, kept in the dataset's metadata."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from engine.errors import SpecError
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.spec import RunSpec
 
+_OTHERS = [name for name in PROPERTIES if name != "brightness"]
+
 
 def check_images(spec: RunSpec, samples: Samples) -> None:
     """Raise SpecError for a dataset of vectors, of which nothing is measured."""
@@ -22,12 +24,12 @@ def check_images(spec: RunSpec, samples: Samples) -> None:
         )
 
 
-@provides(cost="inputs", check=check_images)
-def image_properties(run: Inputs, at: At | None) -> Tensor:
-    """(N, P) float64 what was measured of each image, P properties (data.properties)."""
+@provides(cost="inputs", check=check_images, along={name: f"(N,) float64 {PROPERTIES[name]}" for name in _OTHERS})
+def brightness(run: Inputs, at: At | None) -> tuple[Tensor, ...]:
+    """(N,) float64 brightness of the mean color, 0 = black .. 1 = white."""
     out = np.full((len(PROPERTIES), len(run.own)), np.nan)
     with reading(run.workspace.require_dataset(run.spec.dataset)) as connection:
-        for row, name in zip(out, PROPERTIES, strict=True) if has_table(connection, "metadata") else ():
+        for row, name in zip(out, ("brightness", *_OTHERS), strict=True) if has_table(connection, "metadata") else ():
             found = connection.execute(
                 "SELECT sample_id, number FROM metadata JOIN samples USING (sample_id) WHERE split = 'train' AND name = ?",
                 [name],
@@ -39,4 +41,4 @@ def image_properties(run: Inputs, at: At | None) -> Tensor:
             f"nothing was measured of {missing:,} of {len(run.own):,} images of dataset '{run.spec.dataset}', which an "
             "earlier version ingested; ingest it again under another name, or leave out the scores of pictures"
         )
-    return torch.from_numpy(out.T.copy())
+    return tuple(torch.from_numpy(out))

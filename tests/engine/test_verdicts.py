@@ -174,7 +174,7 @@ def two_runs(scored_workspace, small_training) -> tuple[Workspace, str, str]:
     plan = plan_run(scored_workspace, "small", ["confidence"], small_training(lr=3e-3))
     newer, _ = compute(scored_workspace, plan, "cpu")
     for run_id in (older, newer):
-        give_verdict(scored_workspace.root, run_id, range(160), 20, TOLD)
+        give_verdict(scored_workspace.root, run_id, range(200), 20, TOLD)
     return scored_workspace, older, newer
 
 
@@ -186,18 +186,18 @@ def best(workspace: Workspace, **given) -> str | None:
 def test_the_run_with_the_highest_accuracy_is_trusted_most_and_the_newest_of_equals(two_runs) -> None:
     workspace, older, newer = two_runs
     assert best(workspace) == newer  # the same accuracy
-    give_verdict(workspace.root, older, range(160), 20, {**TOLD, "accuracy": 0.9})
+    give_verdict(workspace.root, older, range(200), 20, {**TOLD, "accuracy": 0.9})
     assert best(workspace) == older
     assert best(workspace, scores=["confidence"]) == newer and best(workspace, scores=["confidence", "el2n@2"]) is None
     with connected(workspace, "small") as connection:
         assert latest_run(connection, "scores") == newer
-    give_verdict(workspace.root, older, range(160), 20, {**TOLD, "accuracy": None})
+    give_verdict(workspace.root, older, range(200), 20, {**TOLD, "accuracy": None})
     assert best(workspace) == newer
     # An export reads the run whose scores it names.
     dataset = engine.open(workspace.root)["small"]
-    give_verdict(workspace.root, older, range(160), 160, {**TOLD, "accuracy": 0.95})
+    give_verdict(workspace.root, older, range(200), 200, {**TOLD, "accuracy": 0.95})
     to = workspace.root / "kept.csv"
-    assert dataset.export(to, "flagged") == (160, 160) and dataset.export(to, "flagged AND confidence >= 0") == (
+    assert dataset.export(to, "flagged") == (200, 200) and dataset.export(to, "flagged AND confidence >= 0") == (
         20,
         160,
     )
@@ -239,7 +239,9 @@ def test_a_run_without_a_verdict_is_one_clear_line(old_workspace: Path, tmp_path
 
 def flagging_run(root: Path) -> str:
     with connected(Workspace.open(root), "noisy") as connection:
-        return str(connection.execute("SELECT DISTINCT run_id FROM flags ORDER BY 1").fetchall()[0][0])
+        return str(
+            connection.execute("SELECT run_id FROM flags WHERE rule = 'aum_threshold' AND flagged").fetchall()[0][0]
+        )
 
 
 def test_a_run_gives_its_verdict_and_its_shortlist(judged_workspace: Path) -> None:

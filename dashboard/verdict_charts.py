@@ -106,10 +106,11 @@ def suspicion_chart(bins: pd.DataFrame) -> go.Figure:
 
 def _line(most: float) -> go.Figure:
     """An empty horizontal line from 0 to a percentage."""
-    figure = new_figure(92, top=22, right=14)
+    figure = new_figure(92, top=22, right=30)
     figure.add_bar(x=[most], y=[""], orientation="h", width=0.5, marker={"color": FAINT}, hoverinfo="skip")
-    figure.update_layout(barmode="overlay", margin={"l": 2, "b": 26})
-    figure.update_xaxes(range=[0, most], ticksuffix=" %", nticks=5, automargin=False)
+    figure.update_layout(barmode="overlay", margin={"l": 12, "b": 26})
+    step = next(step for step in (0.5, 1, 2, 5, 10, 20, 50) if most / step <= 4)
+    figure.update_xaxes(range=[0, most], ticksuffix=" %", dtick=step, tick0=0, automargin=False)
     figure.update_yaxes(visible=False)
     return figure
 

@@ -45,6 +45,12 @@ def work_of(workspace: Workspace, spec: RunSpec, device: torch.device, trained: 
     return Work(spec, shape.samples, test, speed)
 
 
+def _neighbor_seconds(work: Work) -> float:
+    """Of all training samples; and of the test samples among all, where features of theirs are stored."""
+    n, test = work.samples, work.test if work.spec.features else 0
+    return (n * n + test * (n + test)) * 1e-8
+
+
 def stage_seconds(workspace: Workspace, work: Work, scores: Scores, trained: bool) -> dict[str, float]:
     """Rough seconds of each stage of a run. trained: whether another run has trained its networks."""
     spec, n = work.spec, work.samples
@@ -53,7 +59,7 @@ def stage_seconds(workspace: Workspace, work: Work, scores: Scores, trained: boo
         "features": 0.0 if stored else FEATURE_SECONDS * (n + work.test),
         "training": _training_seconds(work, trained),
         "recording": _recording_seconds(work) if not trained else 0.0,
-        "neighbors": n * n * 1e-8 if spec.neighbors else 0.0,
+        "neighbors": _neighbor_seconds(work) if spec.neighbors else 0.0,
         "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
         "scores": sum(score_seconds(work, scores).values()),
     }

@@ -1,4 +1,4 @@
-"""The views over a dataset file alone: the first part of the data contract (`engine.store.schema`)."""
+"""The views over the dataset file alone: samples, classes, metadata. engine/store/schema.py has those over runs."""
 
 from __future__ import annotations
 

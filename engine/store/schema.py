@@ -11,10 +11,8 @@ from __future__ import annotations
 from engine.store.dataset_views import DATASET_VIEWS, SAMPLE, View
 
 _RUN = ("VARCHAR", "the published run")
-_SAMPLE = SAMPLE
 
-VIEWS: dict[str, View] = {
-    **DATASET_VIEWS,
+VIEWS: dict[str, View] = DATASET_VIEWS | {
     "runs": View(
         "The published runs.",
         {
@@ -55,7 +53,7 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "seed": ("INTEGER", "0 .. S-1"),
             "epoch": ("INTEGER", "1 .. T"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "p_given": ("FLOAT", "softmax probability of the given label"),
             "margin": ("FLOAT", "logit of the given label minus the largest other logit"),
             "loss": ("FLOAT", "cross-entropy against the given label, nats"),
@@ -76,7 +74,7 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "seed": ("INTEGER", "0 .. S-1"),
             "epoch": ("INTEGER", "1 .. T"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "logits": ("FLOAT[]", "C logits"),
         },
         "logit_trajectories",
@@ -89,7 +87,7 @@ VIEWS: dict[str, View] = {
         {
             "run_id": _RUN,
             "score": ("VARCHAR", "name of the score (see score_catalog)"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "value": ("FLOAT", "mean over seeds"),
             "rank": ("INTEGER", "0 = easiest; ties broken by a seeded permutation"),
         },
@@ -102,7 +100,7 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "score": ("VARCHAR", "name"),
             "seed": ("INTEGER", "0 .. S-1"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "value": ("FLOAT", "the score in this seed"),
         },
         "seed_scores",
@@ -116,7 +114,7 @@ VIEWS: dict[str, View] = {
             "higher_means": ("VARCHAR", "harder or easier"),
             "evidence": (
                 "VARCHAR",
-                "what its hard end is evidence of: label, hardness, outlier, duplicate or none; only label may rank "
+                "what its hard end is evidence of: label, hardness, outlier, duplicate, picture or none; only label may rank "
                 "suspected labels; NULL in runs of version 0.1",
             ),
             "value_min": ("DOUBLE", "smallest possible value; -inf if unbounded"),
@@ -139,13 +137,13 @@ VIEWS: dict[str, View] = {
         "SELECT {run_id} AS run_id, score, seconds, version FROM {score_catalog}",
     ),
     "flags": View(
-        "Which samples a rule flags as mislabeled.",
+        "Which samples a rule flags.",
         {
             "run_id": _RUN,
             "rule": ("VARCHAR", "name of the rule"),
             "score": ("VARCHAR", "the score whose value the rule looks at"),
-            "sample_id": _SAMPLE,
-            "flagged": ("BOOLEAN", "whether the rule flags the sample as mislabeled"),
+            "sample_id": SAMPLE,
+            "flagged": ("BOOLEAN", "whether the rule flags the sample: as mislabeled, or for how its picture looks"),
             "threshold": ("FLOAT", "the threshold that its value is compared with"),
             "value": ("FLOAT", "the value that is compared; for aum_threshold the AUM in the round of that threshold"),
         },
@@ -189,7 +187,7 @@ VIEWS: dict[str, View] = {
         "Every judged sample, the most suspicious first, with its probability of a wrong label.",
         {
             "run_id": _RUN,
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "rank": ("INTEGER", "0 = the most suspicious"),
             "p_wrong": ("FLOAT", "estimated probability that the given label is wrong, 0..1; never reads the truth"),
             "listed": ("BOOLEAN", "on the shortlist: this is what flagged means"),
@@ -197,11 +195,25 @@ VIEWS: dict[str, View] = {
         "shortlist",
         "SELECT {run_id} AS run_id, sample_id, rank, p_wrong, listed FROM {shortlist}",
     ),
+    "duplicates": View(
+        "Samples that are there more than once, by groups, over the training and the test split.",
+        {
+            "run_id": _RUN,
+            "group_id": ("INTEGER", "0 .. groups - 1"),
+            "sample_id": SAMPLE,
+            "split": ("VARCHAR", "train or test"),
+            "similarity": ("FLOAT", "largest cosine to another sample of the group; 1 of an exact copy"),
+            "exact": ("BOOLEAN", "whether another sample of the group has the same pixels, as the dataset stores them"),
+            "leak": ("BOOLEAN", "whether the group has samples of both splits, so that the test part is not unseen"),
+        },
+        "duplicates",
+        "SELECT {run_id} AS run_id, group_id, sample_id, split, similarity, exact, leak FROM {duplicates}",
+    ),
     "neighbors": View(
         "The nearest training samples by cosine similarity of penultimate features.",
         {
             "run_id": _RUN,
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "rank": ("INTEGER", "0 = nearest; the sample itself is not in"),
             "neighbor_id": ("INTEGER", "sample_id of the neighbor"),
             "similarity": ("FLOAT", "cosine, -1..1"),
@@ -215,7 +227,7 @@ VIEWS: dict[str, View] = {
         {
             "run_id": _RUN,
             "method": ("VARCHAR", "umap"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "x": ("FLOAT", "coordinate"),
             "y": ("FLOAT", "coordinate"),
         },
@@ -248,7 +260,7 @@ VIEWS: dict[str, View] = {
         "Another label that a method proposes.",
         {
             "run_id": _RUN,
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "suggested_label": ("INTEGER", "the proposed label, different from the given one"),
             "confidence": ("FLOAT", "0..1"),
             "method": ("VARCHAR", "name of the method that proposes it"),
@@ -275,7 +287,7 @@ VIEWS: dict[str, View] = {
 }
 
 DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
-    "sample_id": _SAMPLE,
+    "sample_id": SAMPLE,
     "action": ("VARCHAR", "keep, drop or relabel"),
     "new_label": ("INTEGER", "the label a person gave; NULL unless relabel"),
     "note": ("VARCHAR", "the note of that person"),

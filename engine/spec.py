@@ -28,6 +28,7 @@ Observe = Literal["train", "eval"]
 Augment = Literal["none", "flip", "crop", "crop+flip"]
 Embedding = Literal["umap", "none"]
 Complexity = Literal["exact", "stochastic"]
+Precision = Literal["float32", "bfloat16"]
 PsiSteps = Literal["epochs", "fixed"]
 
 LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
@@ -97,6 +98,12 @@ class TrainingSpec:
         "large ones. The last digits of the results depend on it.",
         unset="1; all for a model that must be trained alone",
     )
+    precision: Precision = option(
+        "float32",
+        introduced="float32",
+        choices=Precision,
+        help="float32, or bfloat16 before the last layer: about 1.5 times faster where the processor or GPU has it.",
+    )
     model_hash: str = derived("")
     trained_on: str = derived("")
 
@@ -145,12 +152,17 @@ class RunSpec:
     features: str = option(
         "",
         introduced="",
-        metavar="torchvision:NAME:FILE",
-        help="Features of a torchvision model with weights from a file.",
-        identity=lambda text: ":".join(text.split(":", 2)[:2]),
-        unset="those of the trained network",
+        help="{features}, or none. Neighbors and the map read them, and linear, head and mlp are trained on them.",
+        identity=lambda text: ":".join(text.split(":", 2)[:2]) if text.startswith("torchvision:") else "",
+        unset="chosen by a short trial",
     )
     features_hash: str = derived("")
+    download: bool = option(
+        False,
+        introduced=False,
+        help="Let torchvision fetch the weights of --features torchvision:NAME where this machine lacks them.",
+        identity=lambda given: False,
+    )
     detector: str = option(
         "",
         introduced="",

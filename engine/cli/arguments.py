@@ -27,6 +27,7 @@ Cluster = Annotated[
         metavar="ray[:HOST:PORT]", help="Compute on a Ray cluster: the one this machine belongs to, or by its head."
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start what takes over an hour without asking.")]
 Dataset = Annotated[str, typer.Argument(help="Name of a dataset (winnow ingest makes one).")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or its first digits (winnow runs lists them).")]
 Run = Annotated[
@@ -73,6 +74,12 @@ def option_parameters(spec: type[Any]) -> list[inspect.Parameter]:
     return parameters
 
 
+def _features() -> str:
+    from engine.features.stored import features_help
+
+    return features_help()
+
+
 def _formats() -> str:
     from engine.queries.writers import formats_help
 
@@ -104,7 +111,14 @@ def _sources() -> str:
     return source_help()
 
 
-DECLARED = {"formats": _formats, "models": _models, "noise": _noise, "samplers": _samplers, "sources": _sources}
+DECLARED = {
+    "features": _features,
+    "formats": _formats,
+    "models": _models,
+    "noise": _noise,
+    "samplers": _samplers,
+    "sources": _sources,
+}
 """What the texts of help name and do not repeat: it is declared where it is written."""
 
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from engine.data.columns import as_number
 from engine.data.parts import Labels
+from engine.data.properties import PROPERTIES
 from engine.errors import StorageError
 from engine.store.contents import contents_of
 from engine.store.records import FORMAT
@@ -51,6 +53,7 @@ class DatasetWriter:
         self._hash = hashlib.sha256()
         self._pending: list[np.ndarray[Any, Any]] = []
         self._thumbnails: list[bytes] = []
+        self._properties: list[tuple[int, np.ndarray[Any, Any]]] = []
         self._contents = bytearray()
         self._pending_bytes = self._next_id = self._written = 0
         self._bytes = math.prod(shape) * self.dtype.itemsize
@@ -78,9 +81,16 @@ class DatasetWriter:
         """Samples appended so far; the id of the next one."""
         return self._next_id
 
-    def append(self, inputs: np.ndarray[Any, Any], thumbnails: Sequence[bytes]) -> None:
-        """Add samples under the next ids: inputs (n, *shape), n thumbnails."""
+    def append(
+        self,
+        inputs: np.ndarray[Any, Any],
+        thumbnails: Sequence[bytes],
+        properties: np.ndarray[Any, Any] | None = None,
+    ) -> None:
+        """Add samples under the next ids: inputs (n, *shape), n thumbnails, and what was measured of images (n, 8)."""
         self._pending.append(inputs)
+        if properties is not None:
+            self._properties.append((self._next_id, properties))
         self._thumbnails.extend(thumbnails)
         self._next_id += len(inputs)
         self._pending_bytes += inputs.nbytes
@@ -109,9 +119,10 @@ class DatasetWriter:
         self._pending_bytes, self._written = rest.nbytes, end
 
     def copy_samples(self, parent: Path) -> None:
-        """Take inputs, thumbnails and skipped samples of another dataset file as they are, without decoding."""
+        """Take inputs, thumbnails, metadata and skipped samples of another dataset file as they are, without decoding."""
         self._connection.execute(f"ATTACH {literal(parent)} AS parent (READ_ONLY)")
-        for table in ("inputs", "thumbnails", "skipped"):
+        tables = ["inputs", "thumbnails", "skipped"]
+        for table in [*tables, "metadata"] if has_table(self._connection, "metadata", "parent") else tables:
             self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM parent.{table}")
         row = self._connection.execute("SELECT count(*) FROM parent.samples").fetchone()
         self._next_id = self._written = row[0] if row else 0
@@ -130,23 +141,46 @@ class DatasetWriter:
             reason=pa.array([r for _, r in skipped], pa.string()),
         )
 
+    def add_metadata(self, metadata: Mapping[str, Sequence[str | None]]) -> None:
+        """Store the metadata of all samples, by name in the order of their ids; None where a sample has none."""
+        for name, values in metadata.items():
+            has = [i for i, value in enumerate(values) if value is not None]
+            texts = [values[i] for i in has]
+            self._insert(
+                "metadata",
+                sample_id=np.array(has, np.int32),
+                name=pa.array([name] * len(has), pa.string()),
+                value=pa.array(texts, pa.string()),
+                number=pa.array([as_number(text) for text in texts], pa.float64()),
+            )
+
+    def add_versions(self, versions: Sequence[tuple[str, int, int]]) -> None:
+        """Store the fingerprints of earlier versions of the dataset, with their training and test samples."""
+        self._insert(
+            "versions",
+            fingerprint=pa.array([one[0] for one in versions], pa.string()),
+            train=pa.array([one[1] for one in versions], pa.int32()),
+            test=pa.array([one[2] for one in versions], pa.int32()),
+        )
+
     def finish(
         self,
         record: Record,
         classes: Sequence[str],
         labels: Labels,
-        true_labels: Labels | None,
+        true_labels: Labels,
         train: int,
         places: Sequence[str],
     ) -> str:
         """Write everything but the samples' inputs, and return the fingerprint.
 
-        The first `train` of the labels (N + M,) are the training split. The fingerprint is the SHA-256 of
-        inputs, labels, true labels, classes and split: the same content has the same one, however it was made.
+        The first `train` of the labels (N + M,) are the training split; true_labels (N + M,) are -1 where unknown. The
+        fingerprint is the SHA-256 of inputs, labels, true labels, classes and split: the same content has the same one,
+        however it was made. Metadata are not in it: no run reads them.
         """
         self.end_split()
         given = labels.astype(np.int32)
-        truth = None if true_labels is None else true_labels.astype(np.int32)
+        truth = true_labels.astype(np.int32) if (true_labels >= 0).any() else None
         header = {"shape": self.shape, "dtype": self.dtype.name, "classes": list(classes), "train": train}
         self._hash.update(json.dumps(header).encode())
         self._hash.update(given.astype("<i4").tobytes())
@@ -158,10 +192,11 @@ class DatasetWriter:
             sample_id=np.arange(len(given), dtype=np.int32),
             split=pa.array(["train"] * train + ["test"] * (len(given) - train), pa.string()),
             label=given,
-            true_label=pa.nulls(len(given), pa.int32()) if truth is None else truth,
+            true_label=pa.nulls(len(given), pa.int32()) if truth is None else pa.array(truth, mask=truth < 0),
             source=pa.array(places, pa.string()),
             content=pa.array([contents[i : i + 32] for i in range(0, len(contents), 32)], pa.string()),
         )
+        self._write_properties()
         names = pa.array(classes, pa.string())
         self._insert("classes", label=np.arange(len(classes), dtype=np.int32), class_name=names)
         self._connection.execute(
@@ -178,6 +213,23 @@ class DatasetWriter:
         # an explicit checkpoint, because the one at closing would keep a full disk to itself
         self._connection.execute("CHECKPOINT file")
         return fingerprint
+
+    def _write_properties(self) -> None:
+        """What was measured of the images, as rows of `metadata`."""
+        if not self._properties:
+            return
+        ids = np.concatenate([np.arange(first, first + len(rows), dtype=np.int32) for first, rows in self._properties])
+        measured = np.concatenate([rows for _, rows in self._properties])
+        for name, numbers in zip(PROPERTIES, measured.T, strict=True):
+            # six digits, so that the text is the number: a dataset that is added to is read from its texts
+            texts = [f"{number:.6g}" for number in numbers.tolist()]
+            self._insert(
+                "metadata",
+                sample_id=ids,
+                name=pa.array([name] * len(ids)),
+                value=pa.array(texts, pa.string()),
+                number=pa.array([float(text) for text in texts], pa.float64()),
+            )
 
     def _insert(self, table: str, **columns: Any) -> None:
         rows = pa.table(columns)
@@ -196,6 +248,12 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
     except duckdb.Error as error:
         raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error
+
+
+def has_table(connection: duckdb.DuckDBPyConnection, table: str, database: str = "file") -> bool:
+    """Whether an attached dataset file has a table: those of older versions lack some."""
+    sql = "SELECT count(*) > 0 FROM duckdb_tables() WHERE database_name = ? AND table_name = ?"
+    return bool(connection.execute(sql, [database, table]).fetchall()[0][0])
 
 
 def fetch_one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:

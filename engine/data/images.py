@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ READ_ERRORS = (
 
 def open_image(source: Path | bytes) -> Image.Image:
     """An image, opened but not decoded; raises READ_ERRORS."""
+    if isinstance(source, Path):
+        if not stat.S_ISREG(source.stat().st_mode):  # a pipe would be waited for
+            raise ValueError("not a regular file")
+        try:
+            str(source).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("its name is not valid UTF-8; rename it") from error
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 

@@ -5,49 +5,35 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from engine.data.adding import HELD_OUT, add_samples
+from engine.data.columns import parse_wanted
 from engine.data.dataset_file import DatasetWriter, Record, fetch_one, reading
-from engine.data.decoding import choose_form, decode_in_order
+from engine.data.decoding import choose_form
 from engine.data.label_column import read_labels, split_labels
 from engine.data.noise import apply_noise, superclasses_of
-from engine.data.parts import Labels, Part
+from engine.data.outcome import IngestResult, fetch_outcome
+from engine.data.parts import Labels, Part, truth_of
 from engine.data.request import IngestSpec
 from engine.data.sources import open_source
 from engine.data.splits import stratified
+from engine.data.writing import Report, throttled, together, write_part, wrong_rate
 from engine.errors import BusyError, SourceError, SpecError
 from engine.fields import options_of
 from engine.store.workspace import Workspace
 
-Report = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class IngestResult:
-    """What came of it. train, test, skipped: samples; noise_rate: share of wrong training labels, None = unknown;
-    existed: the dataset was there already and nothing was done."""
-
-    name: str
-    fingerprint: str
-    train: int
-    test: int
-    classes: int
-    noise_rate: float | None
-    skipped: int
-    seconds: float
-    existed: bool
-
 
 @dataclass(frozen=True)
 class _Relabeled:
-    """Given and true labels of the training samples, and what was done to the given ones."""
+    """Given and true labels (N,) of samples, -1 where the truth is unknown, and what was done to the given ones."""
 
     labels: Labels
-    true_labels: Labels | None
+    true_labels: Labels
     noise: str | None
 
 
@@ -60,20 +46,19 @@ def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None)
              disk refuses. Nothing is left behind by any of them.
     """
     started = time.monotonic()
-    found = _find(workspace, spec, started)
-    if found:
-        return found
-    if spec.parent is not None:
-        _derive(workspace, spec, _throttled(report))
-    else:
-        _read(workspace, spec, _throttled(report))
-    return _result(workspace, spec.name, started, existed=False)
+    if spec.add and spec.name in workspace.datasets():
+        added, notes = add_samples(workspace, spec, throttled(report))
+        return fetch_outcome(workspace, spec.name, time.monotonic() - started, added, notes)
+    if _exists(workspace, spec):
+        return fetch_outcome(workspace, spec.name, time.monotonic() - started, 0)
+    notes = (_read if spec.parent is None else _derive)(workspace, spec, throttled(report))
+    return fetch_outcome(workspace, spec.name, time.monotonic() - started, None, notes)
 
 
-def _find(workspace: Workspace, spec: IngestSpec, started: float) -> IngestResult | None:
-    """The dataset of that name if it was made by the same spec; SpecError if it is another one."""
+def _exists(workspace: Workspace, spec: IngestSpec) -> bool:
+    """Whether the dataset was made by the same spec; SpecError if another one has its name."""
     if spec.name not in workspace.datasets():
-        return None
+        return False
     with reading(workspace.dataset_path(spec.name)) as connection:
         text, parent_fingerprint = fetch_one(connection, "SELECT spec, parent_fingerprint FROM dataset")
     old, new = json.loads(text), spec.to_json()
@@ -88,36 +73,31 @@ def _find(workspace: Workspace, spec: IngestSpec, started: float) -> IngestResul
             (now,) = fetch_one(connection, "SELECT fingerprint FROM dataset")
         if now != parent_fingerprint:
             raise SpecError(f"dataset '{spec.name}' derives from an earlier '{spec.parent}'; {advice}")
-    return _result(workspace, spec.name, started, existed=True)
+    return True
 
 
-def _result(workspace: Workspace, name: str, started: float, existed: bool) -> IngestResult:
-    with reading(workspace.dataset_path(name)) as connection:
-        fingerprint, rate = fetch_one(connection, "SELECT fingerprint, noise_rate FROM dataset")
-        train, test, classes, skipped = fetch_one(
-            connection,
-            "SELECT (SELECT count(*) FROM samples WHERE split = 'train'), (SELECT count(*) FROM samples WHERE "
-            "split = 'test'), (SELECT count(*) FROM classes), (SELECT count(*) FROM skipped)",
-        )
-    seconds = time.monotonic() - started
-    return IngestResult(name, fingerprint, train, test, classes, rate, skipped, seconds, existed)
-
-
-def _read(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
-    """Read a source of images or vectors."""
+def _read(workspace: Workspace, spec: IngestSpec, report: Report) -> tuple[str, ...]:
+    """Read a source of images or vectors. Returns: what a person should know of how it was read."""
     report("reading", 0, 1)
-    source = open_source(spec.source, spec.seed, spec.test)
+    source = open_source(spec.source, spec.seed, spec.test, parse_wanted(spec.columns, spec.metadata))
+    notes = source.notes
     replaced = None if spec.labels is None else read_labels(spec.labels, source.classes, len(source.train))
     if source.test is not None and spec.test_fraction:
         raise SpecError(
             f"{spec.source} has a test split of its own ({len(source.test)} samples); leave out --test-fraction"
         )
     train, test = np.arange(len(source.train)), np.empty(0, np.int64)
-    test_part = source.test
+    test_part, fraction = source.test, 0.0
     if test_part is None:
         fraction = source.test_fraction if spec.test_fraction is None else spec.test_fraction
         test = stratified(source.train.labels, round(fraction * len(train)), spec.seed, keep_one=True)
         train = np.setdiff1d(train, test)
+        if spec.test_fraction is None and len(test):
+            notes = (
+                f"the test samples are {fraction:.0%} of each class, held out because the source has no test part "
+                "(--test-fraction 0 keeps all for training)",
+                *notes,
+            )
         if replaced is not None and spec.true_labels == "drop":
             test_part = replace(source.train, labels=replaced).subset(test)
         else:
@@ -137,34 +117,36 @@ def _read(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
     ):
 
         def write(part: Part, before: int) -> Labels:
-            kept = []
-            for block in decode_in_order(part, form, spec.skip_bad, lambda n: report("images", before + n, total)):
-                writer.append(block.inputs, block.thumbnails)
-                kept.append(block.positions)
-                skipped.extend(block.bad)
+            kept = write_part(writer, part, form, spec.skip_bad, skipped, lambda n: report("images", before + n, total))
             writer.end_split()
-            return np.concatenate(kept) if kept else np.empty(0, np.int64)
+            return kept
 
         kept_train = write(train_part, 0)
         kept_test = write(test_part, len(train_part))
         if not len(kept_train):
             raise SourceError(f"{spec.source}: none of the {len(train_part)} training samples can be read")
-        old = train_part.labels[kept_train]
+        parts = (train_part.subset(kept_train), test_part.subset(kept_test))
         new = None if replaced is None else replaced[train][kept_train]
-        done = _relabel(spec, old, None, new, source.classes)
+        done = _relabel(spec, parts[0].labels, truth_of(parts[0]), new, source.classes)
         writer.add_skipped(skipped)
+        writer.add_metadata(together([part.metadata for part in parts], [len(part) for part in parts]))
         report("writing", 0, 1)
         _finish(
             writer,
-            Record(spec.name, spec.to_json(), spec.source, done.noise, _wrong_rate(done)),
+            Record(
+                *(spec.name, {**spec.to_json(), HELD_OUT: fraction}, spec.source, done.noise),
+                wrong_rate(done.labels, done.true_labels),
+            ),
             source.classes,
             done,
-            test_part.labels[kept_test],
-            [*(train_part.places[i] for i in kept_train), *(test_part.places[i] for i in kept_test)],
+            parts[1].labels,
+            _true_of_test(spec, parts[1].labels, truth_of(parts[1])),
+            [place for part in parts for place in part.places],
         )
+    return notes
 
 
-def _derive(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
+def _derive(workspace: Workspace, spec: IngestSpec, report: Report) -> tuple[str, ...]:
     """Copy another dataset's samples and images under the same ids, with other labels."""
     name = spec.parent or ""
     parent = workspace.require_dataset(name)
@@ -180,9 +162,8 @@ def _derive(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
         places = [row[0] for row in connection.execute("SELECT source FROM samples ORDER BY sample_id").fetchall()]
     labels, truth = (np.asarray(rows[c], np.int64) for c in ("label", "true_label"))
     train = int(np.asarray(rows["is_train"]).sum())
-    known = None if (truth < 0).any() else truth[:train]
     new = None if spec.labels is None else read_labels(spec.labels, classes, train)
-    done = _relabel(spec, labels[:train], known, new, classes)
+    done = _relabel(spec, labels[:train], truth[:train], new, classes)
     if new is None and noise is not None:
         done = replace(done, noise=f"{noise}+{done.noise}")
     with (
@@ -193,11 +174,13 @@ def _derive(workspace: Workspace, spec: IngestSpec, report: Report) -> None:
         writer.copy_samples(parent)
         report("copying", len(labels), len(labels))
         record = Record(
-            *(spec.name, spec.to_json(), spec.source, done.noise, _wrong_rate(done)),
+            *(spec.name, spec.to_json(), spec.source, done.noise, wrong_rate(done.labels, done.true_labels)),
             parent=name,
             parent_fingerprint=fingerprint,
         )
-        _finish(writer, record, classes, done, labels[train:], places)
+        test_truth = _true_of_test(spec, labels[train:], truth[train:])
+        _finish(writer, record, classes, done, labels[train:], test_truth, places)
+    return ()
 
 
 @contextlib.contextmanager
@@ -210,9 +193,9 @@ def _building(workspace: Workspace, name: str) -> Iterator[Path]:
 
 
 def _relabel(
-    spec: IngestSpec, old: Labels, known: Labels | None, new: Labels | None, classes: tuple[str, ...] | list[str]
+    spec: IngestSpec, old: Labels, known: Labels, new: Labels | None, classes: tuple[str, ...] | list[str]
 ) -> _Relabeled:
-    """The labels that a spec describes, of training samples whose labels were `old` and whose true ones are `known` or not.
+    """The labels that a spec describes, of training samples whose labels were `old` and whose true ones `known`, or -1.
 
     True labels that were known stay. Else they are the labels before noise: the old ones, or those of --labels
     when the old ones are dropped. Without noise and --labels nobody knows.
@@ -220,19 +203,19 @@ def _relabel(
     given = old if new is None else new
     steps = [] if new is None or spec.labels is None else [f"column:{split_labels(spec.labels)[1]}"]
     truth = known
-    if new is not None and spec.true_labels == "drop":
-        truth = None
-    elif new is not None and truth is None:
-        truth = old
+    if new is not None:
+        truth = np.full_like(known, -1) if spec.true_labels == "drop" else np.where(known < 0, old, known)
     if spec.noise is not None:
         steps.append(spec.noise)
-        truth = given if truth is None else truth
+        truth = np.where(truth < 0, given, truth)
         given = apply_noise(spec.noise, given, len(classes), spec.seed, superclasses_of(classes, spec.superclasses))
     return _Relabeled(given, truth, "+".join(steps) or None)
 
 
-def _wrong_rate(done: _Relabeled) -> float | None:
-    return None if done.true_labels is None else float((done.labels != done.true_labels).mean())
+def _true_of_test(spec: IngestSpec, labels: Labels, known: Labels) -> Labels:
+    """The true labels of the test samples: their labels, too, where those of the training samples are taken as true."""
+    taken = spec.noise is not None or (spec.labels is not None and spec.true_labels == "keep")
+    return np.where(known < 0, labels, known) if taken else known
 
 
 def _finish(
@@ -241,21 +224,9 @@ def _finish(
     classes: tuple[str, ...] | list[str],
     train: _Relabeled,
     test_labels: Labels,
+    test_truth: Labels,
     places: list[str],
 ) -> None:
     labels = np.concatenate([train.labels, test_labels])
-    truth = None if train.true_labels is None else np.concatenate([train.true_labels, test_labels])
+    truth = np.concatenate([train.true_labels, test_truth])
     writer.finish(record, classes, labels, truth, len(train.labels), places)
-
-
-def _throttled(report: Report | None) -> Report:
-    """A report that calls on at most ten times a second, and always at the end of a stage."""
-    last = [-1.0]
-
-    def throttled(stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if report is not None and (done >= total or now - last[0] >= 0.1):
-            last[0] = now
-            report(stage, done, total)
-
-    return throttled

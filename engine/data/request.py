@@ -64,6 +64,21 @@ class IngestSpec:
         high=2**31 - 1,
         help="Training samples to keep, drawn evenly over the classes; of the test split the same share.",
     )
+    columns: str | None = option(
+        None,
+        introduced=None,
+        metavar="ROLE=NAME",
+        help="Columns of a CSV or Parquet file that are path, label, true_label or split under other names: label=breed.",
+    )
+    metadata: str = option(
+        "all",
+        introduced="all",
+        metavar="NAMES",
+        help="Further columns to keep: all, none, or names separated by commas.",
+    )
+    add: bool = option(
+        False, introduced=False, help="Add what is new in the source to the dataset of that name, if it is there."
+    )
     skip_bad: bool = option(False, introduced=False, help="Pass over unreadable samples, and list them.")
     image_size: int | None = option(
         None,
@@ -80,8 +95,10 @@ class IngestSpec:
         check_options(self)
         if self.test is not None and self.test_fraction is not None:
             raise SpecError("--test and --test-fraction were both given; choose one")
+        from engine.data.columns import parse_wanted
         from engine.data.noise import parse_noise, reads_groups
 
+        parse_wanted(self.columns, self.metadata)
         if self.noise is not None:
             parse_noise(self.noise)
         if self.superclasses is not None and not reads_groups(self.noise):
@@ -106,6 +123,9 @@ class IngestSpec:
             "--limit": self.limit is not None,
             "--skip-bad": self.skip_bad,
             "--image-size": self.image_size is not None,
+            "--columns": self.columns is not None,
+            "--metadata": self.metadata != "all",
+            "--add": self.add,
         }
         given_flags = [flag for flag, is_given in given.items() if is_given]
         if given_flags:
@@ -116,11 +136,12 @@ class IngestSpec:
             raise SpecError(f"{self.source} alone would be the same dataset again; add --noise or --labels")
 
     def to_json(self) -> dict[str, Any]:
-        """As stored and compared: paths made absolute."""
+        """As stored and compared: paths made absolute, without --add, which says what to do and not what to make."""
         from engine.data.label_column import split_labels
         from engine.data.sources import resolve
 
         content = asdict(self)
+        del content["add"]
         content["source"] = resolve(self.source)
         content["test"] = None if self.test is None else resolve(self.test)
         if self.labels is not None:

@@ -38,19 +38,21 @@ def fetch_evaluation(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 def fetch_detection_curve(connection: duckdb.DuckDBPyConnection, run_id: str, score: str) -> pd.DataFrame:
     """looked_at, found: the share of the mislabeled among the hardest share of a score (CG, figure 3); 0..1.
 
-    100 steps and the origin; empty where no label is known to be wrong. A random order gives found = looked_at, an
+    100 steps and the origin; empty where no label is known to be wrong. A step that ends within a tie finds the share of
+    it that it reaches, as `engine.scores.evaluation.find_shares` does. A random order gives found = looked_at, an
     oracle min(1, looked_at / noise rate).
     """
     return fetch_sql(
         connection,
-        """WITH judged AS (SELECT rank, label <> true_label AS wrong FROM scores JOIN samples USING (sample_id)
-            WHERE run_id = $run AND score = $score AND true_label IS NOT NULL),
-        counted AS (SELECT count(*) AS n, count(*) FILTER (wrong) AS bad FROM judged),
-        placed AS (SELECT wrong, row_number() OVER (ORDER BY rank DESC) AS place FROM judged),
-        steps AS (SELECT step / 100 AS looked_at, round(n * step / 100) AS upto, bad
-            FROM range(101) AS r(step), counted WHERE bad > 0)
-        SELECT looked_at, (SELECT count(*) FROM placed WHERE wrong AND place <= upto) / bad AS found
-        FROM steps ORDER BY looked_at""",
+        # one row for each distinct value; `before` samples lie above it
+        """WITH tied AS (SELECT count(*) AS n, count(*) FILTER (label <> true_label) AS bad, max(rank) AS top
+            FROM scores JOIN samples USING (sample_id)
+            WHERE run_id = $run AND score = $score AND true_label IS NOT NULL GROUP BY value),
+        placed AS (SELECT n, bad, sum(n) OVER (ORDER BY top DESC) - n AS before FROM tied),
+        steps AS (SELECT step / 100 AS looked_at, round((SELECT sum(n) FROM tied) * step / 100) AS upto
+            FROM range(101) AS r(step))
+        SELECT looked_at, sum(bad * greatest(0, least(1, (upto - before) / n))) / sum(bad) AS found
+        FROM steps, placed GROUP BY looked_at HAVING sum(bad) > 0 ORDER BY looked_at""",
         {"run": run_id, "score": score},
     )
 
@@ -114,7 +116,7 @@ def fetch_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataF
 
 
 def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The scores of a run: score, title, higher_means, value_min, value_max, source, n, low, high, roc_auc,
+    """The scores of a run: score, title, higher_means, evidence, value_min, value_max, source, n, low, high, roc_auc,
     average_precision, version.
 
     low, high: smallest and largest value that occurs; roc_auc and average_precision are NaN where the truth is not
@@ -122,7 +124,7 @@ def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.Data
     """
     return fetch_sql(
         connection,
-        """SELECT score, title, coalesce(higher_means, 'harder') AS higher_means, value_min, value_max, source,
+        """SELECT score, title, coalesce(higher_means, 'harder') AS higher_means, evidence, value_min, value_max, source,
         n, low, high, roc_auc, average_precision, coalesce(version, 1) AS version
         FROM (SELECT score, count(*) AS n, min(value) AS low, max(value) AS high FROM scores
               WHERE run_id = $run GROUP BY score)
@@ -137,7 +139,8 @@ def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.Data
 
 
 def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The flag rules of a run: rule, score, flagged, judged (samples), thresholds (distinct, sorted), precision, recall.
+    """The flag rules of a run: rule, score, flagged, judged (samples), thresholds (distinct, sorted), precision, recall,
+    why_unused (why it is left out of the vote, empty where it is not).
 
     precision and recall are over the judged samples whose truth is known; NaN where none is.
     """
@@ -148,9 +151,11 @@ def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFr
         count(*) FILTER (flagged AND label <> true_label)
             / nullif(count(*) FILTER (flagged AND true_label IS NOT NULL), 0) AS precision,
         count(*) FILTER (flagged AND label <> true_label)
-            / nullif(count(*) FILTER (label <> true_label), 0) AS recall
-        FROM flags JOIN samples USING (sample_id) WHERE run_id = ? GROUP BY rule ORDER BY rule""",
-        [run_id],
+            / nullif(count(*) FILTER (label <> true_label), 0) AS recall,
+        coalesce((SELECT any_value(why_unused) FROM rules WHERE rules.run_id = $run AND rules.rule = flags.rule), '')
+            AS why_unused
+        FROM flags JOIN samples USING (sample_id) WHERE run_id = $run GROUP BY rule ORDER BY rule""",
+        {"run": run_id},
     )
 
 

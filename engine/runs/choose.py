@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.data.loader import Samples, load_split, normalization
 from engine.errors import SpecError, StorageError, unknown_name
+from engine.features.seen import load_seen
 from engine.fields import check_range
 from engine.queries.connection import connected, runs_of
 from engine.runs.reuse import Trained, find_trained
@@ -134,7 +135,7 @@ class Selection:
             return torch.arange(self.n)
         parsed = parse_order(order)
         generator = torch.Generator().manual_seed(int(spec_hash([self.seed, "order", parsed.draws_as]), 16))
-        names = [name for name in find_sampler(parsed.sampler).inputs if name != "generator"]
+        names = [name for name in find_sampler(parsed.sampler).inputs if name not in ("generator", "shares")]
         inputs = {name: self._input(name, parsed) for name in names}
         inputs |= {"generator": generator, "labels": self._known["labels"]}
         return select(parsed.sampler, self.n - pruned, inputs, class_balanced=self.class_balanced, **parsed.options)
@@ -176,8 +177,9 @@ class Selection:
 
     def _probs(self, order: Order) -> Tensor:
         assert self.trained is not None and self.trained.spec.training is not None
-        training, samples = self.trained.spec.training, self.samples
-        shape, device = tuple(samples.inputs.shape[1:]), samples.inputs.device
+        training, device = self.trained.spec.training, self.samples.inputs.device
+        samples = load_seen(self.workspace, self.dataset, "train", training.trained_on, device)
+        shape = tuple(samples.inputs.shape[1:])
         network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)
         scale = Normalization(*normalization(samples))
         return torch.cat([z.float().softmax(1).cpu() for _, z in evaluation_pass(network, samples, scale)])

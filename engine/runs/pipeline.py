@@ -12,11 +12,14 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from engine.data.loader import Samples, load_split, normalization
+from engine.data.loader import Samples, normalization
 from engine.errors import NotFoundError, SpecError
+from engine.features.seen import load_seen
+from engine.features.stored import compute_stored, is_stored, key_of, notes_of
 from engine.features.umap_map import compute_umap
-from engine.runs.checks import check_inputs_exist, estimate_seconds
+from engine.runs.checks import check_inputs_exist
 from engine.runs.cluster import HERE, Tasks
+from engine.runs.feasible import score_seconds, stage_seconds, work_of
 from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
@@ -62,10 +65,10 @@ def run(
     return wanted, False
 
 
-def load_test(workspace: Workspace, dataset: str, device: torch.device) -> Samples | None:
-    """The test split, or None where the dataset has none."""
+def load_test(workspace: Workspace, dataset: str, device: torch.device, trained_on: str = "") -> Samples | None:
+    """The test split as networks see it, or None where the dataset, or a person's file of features, has none."""
     try:
-        return load_split(workspace, dataset, "test", device)
+        return load_seen(workspace, dataset, "test", trained_on, device)
     except NotFoundError:
         return None
 
@@ -86,31 +89,32 @@ class _Attempt:
         self.workspace, self.spec, self.device, self.trained = workspace, spec, device, trained
         self.tasks = tasks
         self.folder, self.target, self.results, self.notes = draft.folder, draft.target, draft.results, draft.notes
-        self.samples = load_split(workspace, spec.dataset, "train", device)
-        self.test = load_test(workspace, spec.dataset, device)
+        self.own = load_seen(workspace, spec.dataset, "train", "", device)
+        self.work = work_of(workspace, spec, device, trained is not None)
+        stages = stage_seconds(workspace, self.work, resolve_scores(spec.scores), trained is not None)
+        self.progress = Progress(self.folder, stages, listener)
+        if spec.features:
+            self._store_features()
+        on = spec.training.trained_on if spec.training else ""
+        self.samples = load_seen(workspace, spec.dataset, "train", on, device) if on else self.own
+        self.test = load_test(workspace, spec.dataset, device, on)
         self.normalization = Normalization(*normalization(self.samples))
-        self.score_seconds = estimate_seconds(resolve_scores(spec.scores), spec, len(self.samples))
-        self.progress = Progress(self.folder, self._weights(), listener)
 
-    def _weights(self) -> dict[str, float]:
-        """Rough relative costs of the stages, for the fraction done."""
-        n, spec = len(self.samples.labels), self.spec
-        networks = 0
-        if spec.training:
-            networks = (0 if self.trained else spec.training.seeds) + spec.threshold_rounds
-        epochs = spec.training.epochs if spec.training else 0
-        return {
-            "training": networks * epochs * n * 3e-5,
-            "recording": 0.0 if self.trained else n * networks * epochs * 1e-6,
-            "neighbors": n * n * 1e-8 if spec.neighbors else 0.0,
-            "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
-            "scores": sum(self.score_seconds.values()),
-        }
+    def _store_features(self) -> None:
+        """Compute the features that the run reads, where no run has."""
+        spec = self.spec
+        self.progress.stage("features")
+        workspace, dataset, source, key = self.workspace, spec.dataset, spec.features, spec.features_hash
+        if not is_stored(workspace, dataset, key):
+            if key_of(workspace, dataset, source, spec.download) != key:
+                raise SpecError(f"the file of --features {source} has changed since this run was planned; run it again")
+            compute_stored(workspace, dataset, source, self.device, self.progress, self.tasks, spec.download)
+        self.notes += notes_of(workspace, dataset, key)
 
     def compute(self, scores: Sequence[Score]) -> None:
         results, target = self.results, self.target
         labels = self.samples.labels.cpu()
-        check_inputs_exist(scores, self.spec, self.samples, self.test)
+        check_inputs_exist(scores, self.spec, self.own, self.test)
         if self.trained:
             results.attach_trained(self.trained.folder / "results.duckdb")
         if self.spec.training and run_needs_training(self.spec):
@@ -118,6 +122,7 @@ class _Attempt:
         inputs = Inputs(
             self.workspace,
             self.spec,
+            self.own,
             self.samples,
             self.test,
             self.normalization,
@@ -139,7 +144,7 @@ class _Attempt:
                 features = inputs.get("features", inputs.last)
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
         self.progress.stage("scores")
-        inputs.progress = parts = Parts(self.progress, self.score_seconds)
+        inputs.progress = parts = Parts(self.progress, score_seconds(self.work, scores))
         mislabeled = None
         if self.samples.true_labels is not None:
             mislabeled = (self.samples.true_labels.cpu() != labels).numpy()

@@ -10,15 +10,16 @@ from typing import Any
 
 from engine.data.cscores import cscores_file
 from engine.data.loader import load_split
-from engine.features.pretrained import file_hash, parse_source
+from engine.features.stored import key_of
 from engine.queries.connection import class_sizes, fetch_fingerprint, has_test
 from engine.runs.detectors import detector_file
 from engine.runs.inputs import needs_training
 from engine.runs.inputs.gaps import has_direction
 from engine.scores.registry import all_scores, resolve_scores
 from engine.spec import RunSpec, TrainingSpec, spec_hash
+from engine.store.atomic import file_hash
 from engine.store.workspace import Workspace
-from engine.training.models import find_factory, is_built_in
+from engine.training.models import HEADS, find_factory, is_built_in
 
 KERNEL_SAMPLES = 10_000
 """Up to so many samples `standard` has the complexity gap: its time grows with their cube, 20 s at 10,000."""
@@ -46,13 +47,16 @@ def plan_run(
     everything = bool({"all", "standard"} & set(scores))
     sizes, by_name = class_sizes(workspace, dataset), set(scores)
     features, detector, cscores = (str(given.get(name, "")) for name in ("features", "detector", "cscores"))
+    features = "" if features == "none" else features
+    key = key_of(workspace, dataset, features, bool(given.get("download", False))) if features else ""
+    on = key if training.model in HEADS else ""
     if "standard" in scores and _kernel_is_cheap(workspace, dataset, sum(sizes), given.get("standardize", False)):
         scores = [*scores, *(s.name for s in all_scores().values() if s.family == "complexity")]
     resolved = resolve_scores(scores)
     if everything:
         single = min(sizes) < 2 or len(sizes) < 2
         passed = {s.name for s in resolved if s.needs_test} if not has_test(workspace, dataset) else set()
-        passed |= {s.name for s in resolved if features and s.reads_features and not s.features_suffice}
+        passed |= {s.name for s in resolved if key and not on and s.reads_features and not s.features_suffice}
         passed |= {s.name for s in resolved if single and s.compares_classes}
         resolved = tuple(s for s in resolved if s.name not in passed or s.name in by_name)
     names = tuple(sorted(s.name for s in resolved))
@@ -62,13 +66,14 @@ def plan_run(
         "neighbors": 15 if embedding == "umap" else 0,
         "threshold_rounds": 2 if everything or "aum" in names else 0,
         **given,
-        "features_hash": file_hash(parse_source(features)[1]) if features else "",
+        "features": features,
+        "features_hash": key,
         "detector_hash": file_hash(detector_file(workspace, detector)) if detector else "",
         "cscores": str(Path(cscores).resolve()) if cscores else "",
         "cscores_hash": file_hash(cscores_file(cscores)) if cscores else "",
         "versions": tuple(f"{s.name}@{s.version}" for s in sorted(resolved, key=lambda s: s.name) if s.version != 1),
     }
-    training = replace(training, model_hash=model_hash(training.model))
+    training = replace(training, model_hash=model_hash(training.model), trained_on=on)
     spec = RunSpec(dataset, fetch_fingerprint(workspace, dataset), names, training, **filled)
     return spec if run_needs_training(spec) else replace(spec, training=None)
 
@@ -99,8 +104,9 @@ def _kernel_is_cheap(workspace: Workspace, dataset: str, n: int, standardize: bo
 def describe_training(training: TrainingSpec) -> str:
     """A training in a few words."""
     augmented = "" if training.augment == "none" else f", {training.augment}"
+    precision = "" if training.precision == "float32" else f", {training.precision}"
     plural = "s" if training.seeds > 1 else ""
-    return f"{training.model}, {training.epochs} epochs, {training.seeds} seed{plural}{augmented}"
+    return f"{training.model}, {training.epochs} epochs, {training.seeds} seed{plural}{augmented}{precision}"
 
 
 def describe_run(spec: RunSpec) -> str:

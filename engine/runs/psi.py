@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 
-from engine.data.loader import Samples, load_split, normalization
+from engine.data.loader import Samples, normalization
 from engine.errors import SpecError, unknown_name
+from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
 from engine.runs.cluster import HERE, Tasks
+from engine.runs.feasible import psi_seconds
 from engine.runs.pipeline import load_test
 from engine.runs.planning import describe_training
 from engine.runs.points import (
@@ -135,8 +137,9 @@ def run_psi(
     wanted = find_run(workspace, spec)
     if workspace.is_published(wanted):
         return wanted, True
-    samples = load_split(workspace, spec.dataset, "train", device)
-    test = load_test(workspace, spec.dataset, device)
+    on = spec.training.trained_on
+    samples = load_seen(workspace, spec.dataset, "train", on, device)
+    test = load_test(workspace, spec.dataset, device, on)
     if test is None:
         raise SpecError(f"dataset '{spec.dataset}' has no test split; ingest it with --test or --test-fraction")
     check_points(spec, len(samples))
@@ -153,7 +156,8 @@ def run_psi(
     one = can_stack(network) and spec.training.augment == "none" and (device.type == "cuda" or bool(stacked))
     size = stack_size(network, spec.training, samples, device) if one and stacked is not False else 0
     with publishing(workspace, wanted, spec, _title(spec), device) as draft:
-        progress = Progress(draft.folder, {"psi": 1.0}, listener)
+        seconds = 0.0 if size else psi_seconds(workspace, spec, device)
+        progress = Progress(draft.folder, {"psi": seconds}, listener)
         progress.stage("psi")
         curve = _Curve(workspace, spec, samples, test, selection, draft.folder, progress, size > 0, tasks)
         curve.train(max(1, size))
@@ -211,7 +215,7 @@ class _Curve:
             for point in event["points"] if event["event"] == "psi_points" else ():
                 self.done[point["order"], point["pruned"], point["seed"]] = point
         self._shares = dict.fromkeys(self.done, 1.0)
-        self.progress.resumed("psi", self._spent() / self._whole)
+        self.progress.resumed(self._spent() / self._whole)
         stacks = plan_stacks(self.spec, self.n, int(plan["stack"]))
         left = [stack for stack in stacks if stack[0].key not in self.done]
         known = _published(self.workspace, plan["reads"])

@@ -18,6 +18,7 @@ from torch import Tensor
 import engine.runs.inputs  # noqa: F401  # declares what scores read
 from engine.scores.evaluation import evaluate_rule, evaluate_score
 from engine.scores.registry import Score, catalog_row, compute_score
+from engine.scores.rules import why_unused
 from engine.selection.names import parse_order
 from engine.selection.orders import compute_ranks
 from engine.spec import spec_hash
@@ -50,7 +51,7 @@ class Results:
         self.seed = seed
         self.notes: list[str] = []
         self._trajectories = ""
-        self._rules: dict[str, Array] = {}
+        self._rules: dict[str, tuple[str, Array]] = {}
         connection.execute(create_sql(RESULT_TABLES))
 
     def make_trajectories(self) -> None:
@@ -120,7 +121,7 @@ class Results:
         """A rule's verdict on every sample: flagged (N,) bool, and the value (N,) of a score held against the
         threshold (N,)."""
         n = len(flagged)
-        self._rules[rule] = flagged
+        self._rules[rule] = score, flagged
         self._insert(
             "flags",
             rule=_repeat(rule, n),
@@ -186,15 +187,35 @@ class Results:
             )
             self._insert_row("score_catalog", **catalog_row(found), seconds=seconds[found.name])
             if mislabeled is not None:
-                self._write_metrics(found.name, evaluate_score(ranks, mislabeled))
+                self._write_metrics(
+                    found.name, evaluate_score(values[found.name].numpy(), found.higher_means, mislabeled)
+                )
             if found.flags_above is not None:
                 judged = rule_values.get(found.name, values[found.name])
                 threshold = np.full(n, found.flags_above, np.float32)
                 self.write_rule(found.rule, found.name, (judged > found.flags_above).numpy(), threshold, judged.numpy())
-        if mislabeled is not None:
-            for rule, flagged in self._rules.items():
-                self._write_metrics(rule, evaluate_rule(flagged, mislabeled))
+        self._write_rules(scores, labels, mislabeled)
         self.connection.commit()
+
+    def _write_rules(self, scores: Sequence[Score], labels: Tensor, mislabeled: Array | None) -> None:
+        """One row for each rule, with the reason why it is left out of the vote; its metrics; a note of those left out."""
+        accuracy = self._test_accuracy()
+        chance = float(torch.bincount(labels).max()) / len(labels)
+        untrained = {found.rule for found in scores if not found.needs_training}
+        for rule, (score, flagged) in self._rules.items():
+            reason = why_unused(float(flagged.mean()), None if rule in untrained else accuracy, chance)
+            self._insert_row("rules", rule=rule, score=score, flagged=int(flagged.sum()), why_unused=reason)
+            if reason:
+                self.notes.append(f"the rule {rule} is left out of the vote: {reason}")
+            if mislabeled is not None:
+                self._write_metrics(rule, evaluate_rule(flagged, mislabeled))
+
+    def _test_accuracy(self) -> float | None:
+        """Mean accuracy of the networks on the test split after their last epoch; None where there is none."""
+        at = "trained.epochs" if self._trajectories.startswith("trained.") else "epochs"
+        sql = f"SELECT avg(test_accuracy) FROM {at} WHERE epoch = (SELECT max(epoch) FROM {at})"
+        row = self.connection.execute(sql).fetchone()
+        return None if row is None or row[0] is None else float(row[0])
 
     def _score_dynamics(
         self,

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from engine.data.loader import load_split, normalization, to_float
+from engine.data.loader import normalization, to_float
 from engine.errors import NotFoundError
+from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
 from engine.scores.kernel import GROUP_SIZE, GROUPS, compute_kernel_velocity, decile_groups
 from engine.spec import RunSpec, spec_from_json
@@ -50,7 +51,7 @@ def velocity_by_decile(
     epochs = stored_epochs(folder, training.epochs) if training else []
     if training is None or len(epochs) < 2 or epochs[-1] != training.epochs:
         raise NotFoundError(f"run {found} has kept no networks of several epochs; make one: winnow run {dataset}")
-    samples = load_split(workspace, dataset, "train")
+    samples = load_seen(workspace, dataset, "train", training.trained_on)
     mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])
     networks = [load_network(folder, training, shape, samples.classes, 0, epoch) for epoch in epochs]

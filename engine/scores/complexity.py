@@ -35,7 +35,7 @@ RIDGES = (0.0, 1e-10, 1e-8, 1e-6, 1e-4)
 SOURCE = "Ki et al. 2023"
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source=f"{SOURCE}, eq. 2 and 6")
+@score(higher_means="harder", evidence="label", version=2, value_range=(0.0, math.inf), source=f"{SOURCE}, eq. 2 and 6")
 def cg(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     """Complexity gap: how much the complexity y'H^-1 y of the set falls when the sample is left out.
 
@@ -43,12 +43,13 @@ def cg(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
 
     Args:    alpha, inverse_diagonal (R, N) as `solve_gap` gives them, R > 1 for the stochastic form
     Returns: (N,), >= 0; higher = harder
-    Departs from the paper: exact over the whole set from one factor, all classes at once; copies share their score.
+    Departs from the paper: exact over the whole set from one factor, all classes at once; an exact copy is
+    scored as if its row were in the set once, with its own label.
     """
     return (alpha.square() / inverse_diagonal).mean(0)
 
 
-@score(higher_means="harder", source=f"{SOURCE}, eq. 6, second term", flags_above=0.0)
+@score(higher_means="harder", evidence="label", version=2, source=f"{SOURCE}, eq. 6, second term", flags_above=0.0)
 def cg_partial(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     """Partial complexity gap: positive where a label contradicts its neighborhood.
 
@@ -60,7 +61,13 @@ def cg_partial(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     return 2 * (alpha - inverse_diagonal).mean(0)
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source=f"{SOURCE}, eq. 6, first term")
+@score(
+    higher_means="harder",
+    evidence="hardness",
+    version=2,
+    value_range=(0.0, math.inf),
+    source=f"{SOURCE}, eq. 6, first term",
+)
 def cg_fit(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     """First term of the complexity gap: how strongly the other samples speak about this one, for or against.
 
@@ -72,7 +79,7 @@ def cg_fit(alpha: Tensor, inverse_diagonal: Tensor) -> Tensor:
     return ((alpha - inverse_diagonal).square() / inverse_diagonal).mean(0)
 
 
-@score(higher_means="easier", source=f"{SOURCE}, CG'")
+@score(higher_means="easier", evidence="label", version=2, source=f"{SOURCE}, CG'")
 def cg_forward(kernel_labels: Tensor) -> Tensor:
     """Gap of y'Hy instead of y'H^-1 y: how much more alike a sample is to its own class than to the others.
 
@@ -84,7 +91,14 @@ def cg_forward(kernel_labels: Tensor) -> Tensor:
     return 2 * kernel_labels.mean(0) - 0.5
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source=f"{SOURCE}, appendix H", epoch=10)
+@score(
+    higher_means="harder",
+    evidence="label",
+    version=2,
+    value_range=(0.0, math.inf),
+    source=f"{SOURCE}, appendix H",
+    epoch=10,
+)
 def cg_feature(feature_alpha: Tensor, feature_inverse_diagonal: Tensor) -> Tensor:
     """Complexity gap of the penultimate features, early in training.
 
@@ -102,13 +116,15 @@ class Gap:
     """What the scores read, each (R, N) float64: R labelings of `solve_gap`, or runs of the stochastic form.
 
     alpha: (H^-1 y)_i; inverse_diagonal: (H^-1)_ii; kernel_labels: (H y)_i, y = +1 for the sample's own class, else
-    -1. copies: samples whose row another sample has as well; ridge: what was added to the diagonal of H.
+    -1. copies: samples whose row an earlier sample has as well; contradicting: samples whose label is not that of most
+    of their copies; ridge: what was added to the diagonal of H.
     """
 
     alpha: Tensor
     inverse_diagonal: Tensor
     kernel_labels: Tensor
     copies: int
+    contradicting: int
     ridge: float
 
 
@@ -124,7 +140,8 @@ def solve_gap(
     H_ij = g_ij (pi - arccos g_ij) / (2 pi), g_ij = cosine of rows i and j; diagonal 1/2
 
     Equal rows would make H singular: each is put in once, with the label that most of its copies have (the smallest
-    of several), and all copies get its values. When the factorization fails all the same, a ridge is added.
+    of several). Each copy is scored against its own label: where that is another one, by the label vector of its class
+    with +1 at the row. When the factorization fails all the same, a ridge is added.
 
     Args:
         rows: (N, D) real numbers, scaled to unit length here
@@ -140,7 +157,8 @@ def solve_gap(
         check_classes(labeling)
     unit = unit_rows(rows.double(), "rows")
     first, unit, own = _merge_copies(unit, labelings)
-    signs, column = _one_versus_rest(own)
+    labelings = labelings.to(unit.device)
+    signs = _one_versus_rest(own, classes := int(labelings.max()) + 1)
     n, total = len(unit), 3 * len(unit)
     for ridge in RIDGES:
         factor, kernel_labels = _factor(unit, signs, ridge, dtype, lambda done: report(done, total))
@@ -160,19 +178,23 @@ def solve_gap(
         solution += _solve(factor, residual)
     diagonal = _inverse_diagonal(factor, lambda done: report(2 * n + done, total))
 
-    def own_class(values: Tensor) -> Tensor:
-        return values.T.gather(0, column)[:, first].cpu()
-
-    alpha, kernel_labels = own_class(solution), own_class(kernel_labels)
-    diagonal = diagonal[first].cpu().expand_as(alpha)
-    return Gap(alpha, diagonal, kernel_labels, int(len(first) - n), ridge)
+    column = labelings + classes * torch.arange(len(labelings), device=unit.device)[:, None]
+    turned = (own[:, first] != labelings).double()  # a sign turned from -1 to +1 adds twice its column of H or H^-1
+    diagonal = diagonal[first].expand_as(turned)
+    alpha = solution[first, column] + 2 * turned * diagonal
+    kernel_labels = kernel_labels[first, column] + turned
+    contradicting = int(turned.any(0).sum())
+    return Gap(alpha.cpu(), diagonal.cpu(), kernel_labels.cpu(), int(len(first) - n), contradicting, ridge)
 
 
 class Subset(NamedTuple):
-    """Some rows of a set: all of one class, (P,) int64, and some of the others; run: which draw of those it is."""
+    """Some rows of a set: all of one class, (P,) int64; those of other classes of which a copy is labeled as this one,
+    (A,); and some more of the others. label: the class; run: which draw of the others it is."""
 
     run: int
+    label: int
     positive: Tensor
+    contested: Tensor
     others: Tensor
 
 
@@ -180,14 +202,25 @@ def solve_subset(unit: Tensor, subset: Subset, report: Callable[[float], None]) 
     """`solve_gap` of the class of a subset against the rest of it.
 
     Args:    unit (U, D) float64 rows of unit length; report: called with the share that is done
-    Returns: alpha, inverse_diagonal and kernel_labels of the class, (3, P) float64; and the ridge
+    Returns: alpha, inverse_diagonal and kernel_labels of the class, (3, P + A) float64, those of a contested row for a
+             copy with this label; and the ridge
     """
     report(0.0)
-    chosen, count = torch.cat([subset.positive, subset.others]), len(subset.positive)
-    binary = torch.zeros(len(chosen), dtype=torch.int64, device=unit.device)
-    binary[:count] = 1
-    part = _solve_binary(unit[chosen], binary)
-    return torch.stack([x[0, :count] for x in (part.alpha, part.inverse_diagonal, part.kernel_labels)]), part.ridge
+    count, asked = len(subset.positive), len(subset.positive) + len(subset.contested)
+    signs = torch.full((asked + len(subset.others), 1), -1.0, dtype=torch.float64, device=unit.device)
+    signs[:count] = 1
+    rows = unit[torch.cat([subset.positive, subset.contested, subset.others])]
+    for ridge in RIDGES:
+        factor, kernel_labels = _factor(rows, signs, ridge, torch.float64, lambda done: None)
+        if factor is not None:
+            break
+    else:
+        raise ScoreInputError(f"the kernel of {len(rows)} rows is singular even with a ridge of {RIDGES[-1]:g}")
+    diagonal = _inverse_diagonal(factor, lambda done: None)[:asked]
+    alpha, kernel_labels = _solve(factor, signs)[:asked, 0], kernel_labels[:asked, 0]
+    alpha[count:] += 2 * diagonal[count:]
+    kernel_labels[count:] += 1
+    return torch.stack([alpha, diagonal, kernel_labels]).cpu(), ridge
 
 
 Solved = tuple[Tensor, float]
@@ -223,19 +256,26 @@ def solve_stochastic_gap(
     check_classes(labels)
     unit = unit_rows(rows.double(), "rows")
     first, unit, own = _merge_copies(unit, labels[None])
-    out = torch.empty(3, runs, len(unit), dtype=torch.float64)
+    labels = labels.to(unit.device)
+    turned = own[0][first] != labels
     subsets = []
     for run in range(runs):
-        for label in torch.unique(own[0]).tolist():
-            positive, others = (own[0] == label).nonzero()[:, 0], (own[0] != label).nonzero()[:, 0]
-            drawn = torch.randperm(len(others), generator=generator)[: negatives * len(positive)].to(others.device)
-            subsets.append(Subset(run, positive, others[drawn]))
-    ridge = 0.0
-    for subset, (values, added) in zip(subsets, mapped(solve_subset, unit, subsets), strict=True):
-        out[:, subset.run, subset.positive.cpu()] = values
+        for label in torch.unique(labels).tolist():
+            positive, contested = (own[0] == label).nonzero()[:, 0], torch.unique(first[turned & (labels == label)])
+            left = own[0] != label
+            left[contested] = False
+            others = left.nonzero()[:, 0]
+            count = max(0, negatives * (len(positive) + len(contested)) - len(contested))
+            drawn = torch.randperm(len(others), generator=generator)[:count].to(others.device)
+            subsets.append(Subset(run, label, positive, contested, others[drawn]))
+    out = torch.empty(3, runs, len(labels), dtype=torch.float64)
+    ridge, values = 0.0, torch.empty(3, len(unit), dtype=torch.float64)
+    for subset, (found, added) in zip(subsets, mapped(solve_subset, unit, subsets), strict=True):
+        values[:, torch.cat([subset.positive, subset.contested]).cpu()] = found
+        members = (labels == subset.label).cpu()
+        out[:, subset.run, members] = values[:, first.cpu()[members]]
         ridge = max(ridge, added)
-    alpha, diagonal, kernel_labels = out[:, :, first.cpu()]
-    return Gap(alpha, diagonal, kernel_labels, len(first) - len(unit), ridge)
+    return Gap(out[0], out[1], out[2], len(first) - len(unit), int(turned.sum()), ridge)
 
 
 def gap_bytes(n: int, width: int, columns: int, dtype: torch.dtype = torch.float64) -> int:
@@ -289,24 +329,10 @@ def _merge_copies(unit: Tensor, labelings: Tensor) -> tuple[Tensor, Tensor, Tens
     return first, unit[kept.to(unit.device)], own
 
 
-def _one_versus_rest(labelings: Tensor) -> tuple[Tensor, Tensor]:
-    """(U, R * C) of +1 and -1, and for every labeling and row (R, U) the column of the row's own class."""
-    classes = int(labelings.max()) + 1
+def _one_versus_rest(labelings: Tensor, classes: int) -> Tensor:
+    """(U, R * C): of every labeling and class a column of +1 at the class and -1 elsewhere."""
     onehot = functional.one_hot(labelings, classes).double()  # (R, U, C)
-    signs = (2 * onehot - 1).permute(1, 0, 2).flatten(1)
-    column = labelings + classes * torch.arange(len(labelings), device=labelings.device)[:, None]
-    return signs, column
-
-
-def _solve_binary(unit: Tensor, positive: Tensor) -> Gap:
-    """`solve_gap` of one class against the rest, whose rows are different and whose classes may be single."""
-    signs = (2.0 * positive - 1)[:, None].double()
-    for ridge in RIDGES:
-        factor, kernel_labels = _factor(unit, signs, ridge, torch.float64, lambda done: None)
-        if factor is not None:
-            diagonal = _inverse_diagonal(factor, lambda done: None)
-            return Gap(_solve(factor, signs).T.cpu(), diagonal.cpu()[None], kernel_labels.T.cpu(), 0, ridge)
-    raise ScoreInputError(f"the kernel of {len(unit)} rows is singular even with a ridge of {RIDGES[-1]:g}")
+    return (2 * onehot - 1).permute(1, 0, 2).flatten(1)
 
 
 def _kernel_blocks(unit: Tensor) -> Iterator[tuple[int, Tensor]]:

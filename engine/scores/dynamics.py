@@ -12,7 +12,9 @@ from engine.errors import ScoreInputError
 from engine.scores.registry import score
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source="Toneva et al. 2019; PRUNE eq. 1")
+@score(
+    higher_means="harder", evidence="hardness", value_range=(0.0, math.inf), source="Toneva et al. 2019; PRUNE eq. 1"
+)
 def forgetting(correct: Tensor, never_learned: Literal["max", "inf"] = "max") -> Tensor:
     """Number of epochs at which a sample, correct the epoch before, is wrong.
 
@@ -28,7 +30,7 @@ def forgetting(correct: Tensor, never_learned: Literal["max", "inf"] = "max") ->
     return events.masked_fill(~correct.any(0), worst)
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="Toneva et al. 2019")
+@score(higher_means="harder", evidence="label", value_range=(0.0, 1.0), source="Toneva et al. 2019")
 def never_learned(correct: Tensor) -> Tensor:
     """Share of seeds in which a sample is wrong at every epoch.
 
@@ -40,7 +42,7 @@ def never_learned(correct: Tensor) -> Tensor:
     return (~correct.any(0)).float()
 
 
-@score(higher_means="easier", source="Pleiss et al. 2020, eq. 2")
+@score(higher_means="easier", evidence="label", source="Pleiss et al. 2020, eq. 2")
 def aum(margin: Tensor) -> Tensor:
     """Area under the margin: the mean margin over all epochs.
 
@@ -52,7 +54,7 @@ def aum(margin: Tensor) -> Tensor:
     return margin.double().mean(0).float()
 
 
-@score(higher_means="easier", value_range=(0.0, 1.0), source="Swayamdipta et al. 2020, data maps")
+@score(higher_means="easier", evidence="label", value_range=(0.0, 1.0), source="Swayamdipta et al. 2020, data maps")
 def confidence(p_given: Tensor) -> Tensor:
     """Mean probability of the given label over all epochs.
 
@@ -64,7 +66,7 @@ def confidence(p_given: Tensor) -> Tensor:
     return p_given.mean(0)
 
 
-@score(higher_means="harder", value_range=(0.0, 0.5), source="Swayamdipta et al. 2020, data maps")
+@score(higher_means="harder", evidence="hardness", value_range=(0.0, 0.5), source="Swayamdipta et al. 2020, data maps")
 def variability(p_given: Tensor) -> Tensor:
     """Standard deviation of the probability of the given label over all epochs.
 
@@ -76,7 +78,7 @@ def variability(p_given: Tensor) -> Tensor:
     return p_given.std(0, correction=0)
 
 
-@score(higher_means="easier", value_range=(0.0, 1.0), source="Swayamdipta et al. 2020, data maps")
+@score(higher_means="easier", evidence="label", value_range=(0.0, 1.0), source="Swayamdipta et al. 2020, data maps")
 def correctness(correct: Tensor) -> Tensor:
     """Share of epochs at which a sample is predicted as its given label.
 
@@ -88,7 +90,12 @@ def correctness(correct: Tensor) -> Tensor:
     return correct.float().mean(0)
 
 
-@score(higher_means="harder", value_range=(0.0, math.sqrt(0.5)), source="He et al. 2024 (Dyn-Unc), eq. 3 and 4")
+@score(
+    higher_means="harder",
+    evidence="hardness",
+    value_range=(0.0, math.sqrt(0.5)),
+    source="He et al. 2024 (Dyn-Unc), eq. 3 and 4",
+)
 def dyn_unc(p_given: Tensor, window: int = 10) -> Tensor:
     """Mean over sliding windows of the standard deviation of the probability of the given label.
 
@@ -101,7 +108,12 @@ def dyn_unc(p_given: Tensor, window: int = 10) -> Tensor:
     return _windows(p_given, window)[0].mean(0)
 
 
-@score(higher_means="harder", value_range=(0.0, math.sqrt(0.5)), source="Cho et al. 2025 (DUAL), eq. 4")
+@score(
+    higher_means="harder",
+    evidence="hardness",
+    value_range=(0.0, math.sqrt(0.5)),
+    source="Cho et al. 2025 (DUAL), eq. 4",
+)
 def dual(p_given: Tensor, window: int = 10, epochs: int = 30) -> Tensor:
     """Uncertainty times difficulty, early in training.
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine.errors import ScoreInputError
 from engine.scores.registry import check_classes, score
-from engine.scores.rows import unit_rows
+from engine.scores.rows import median_row, unit_rows
 
 BLOCK_VALUES = 1 << 23
 """Values held at a time (32 MB in float32)."""
@@ -19,7 +19,7 @@ STARTS, ITERATIONS = 3, 100
 """Of k-means: the best of so many starts, each until nothing changes or at most so many steps."""
 
 
-@score(higher_means="harder", value_range=(0.0, math.log(2)), source="ROP, eq. 3 to 8")
+@score(higher_means="harder", evidence="label", value_range=(0.0, math.log(2)), source="ROP, eq. 3 to 8")
 def nli(
     features: Tensor,
     neighbor_ids: Tensor,
@@ -72,7 +72,7 @@ def nli(
     return out
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="k-nearest-neighbor label agreement")
+@score(higher_means="harder", evidence="label", value_range=(0.0, 1.0), source="k-nearest-neighbor label agreement")
 def knn_disagreement(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
     """Share of the nearest neighbors that have another given label.
 
@@ -86,7 +86,13 @@ def knn_disagreement(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
     return (labels[neighbor_ids] != labels[:, None]).float().mean(1)
 
 
-@score(higher_means="harder", value_range=(-1.0, 1.0), source="Zhu et al. 2022 (SimiFeat), vote", flags_above=0.0)
+@score(
+    higher_means="harder",
+    evidence="label",
+    value_range=(-1.0, 1.0),
+    source="Zhu et al. 2022 (SimiFeat), vote",
+    flags_above=0.0,
+)
 def knn_vote(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
     """Vote of the nearest neighbors against the given label.
 
@@ -105,7 +111,7 @@ def knn_vote(neighbor_ids: Tensor, labels: Tensor) -> Tensor:
     return (votes.scatter(1, labels[:, None], -1.0).max(1).values - given) / k
 
 
-@score(higher_means="harder", value_range=(0.0, 2.0), source="Sorscher et al. 2022 (SSP)")
+@score(higher_means="harder", evidence="outlier", value_range=(0.0, 2.0), source="Sorscher et al. 2022 (SSP)")
 def prototype_distance(features: Tensor, labels: Tensor, generator: torch.Generator, centers: int = 0) -> Tensor:
     """Cosine distance to the nearest k-means center of the features; no label plays a part.
 
@@ -126,11 +132,12 @@ def prototype_distance(features: Tensor, labels: Tensor, generator: torch.Genera
     return (1 - nearest).clamp(0.0, 2.0)
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source="Xia et al. 2023 (Moderate)")
+@score(higher_means="harder", evidence="hardness", value_range=(0.0, math.inf), source="Xia et al. 2023 (Moderate)")
 def class_median_distance(features: Tensor, labels: Tensor) -> Tensor:
     """Distance of the features to the median of the given class.
 
-    s_i = ||f_i - median of {f_j : y_j = y_i}||_2, the median taken in each dimension
+    s_i = ||f_i - median of {f_j : y_j = y_i}||_2, the median taken in each dimension (of an even number the mean
+    of the middle two)
 
     Args:    features (N, D); labels (N,) int64
     Returns: (N,), >= 0; higher = harder
@@ -140,14 +147,12 @@ def class_median_distance(features: Tensor, labels: Tensor) -> Tensor:
     out = torch.empty_like(features[:, 0])
     for label in torch.unique(labels).tolist():
         members = labels == label
-        ordered = features[members].sort(0).values
-        middle = (len(ordered) - 1) // 2, len(ordered) // 2
-        median = (ordered[middle[0]] + ordered[middle[1]]) / 2
-        out[members] = (features[members] - median).norm(dim=1)
+        rows = features[members]
+        out[members] = (rows - median_row(rows)).norm(dim=1)
     return out
 
 
-@score(higher_means="easier", source="Jia et al. 2019, theorem 1", value_range=(-1.0, 1.0))
+@score(higher_means="easier", evidence="label", source="Jia et al. 2019, theorem 1", value_range=(-1.0, 1.0))
 def knn_shapley(
     features: Tensor, labels: Tensor, validation_features: Tensor, validation_labels: Tensor, k: int = 10
 ) -> Tensor:
@@ -183,7 +188,7 @@ def knn_shapley(
     return (total / len(tested)).float()
 
 
-@score(higher_means="easier", value_range=(-1.0, 1.0), source="nearest-neighbor similarity")
+@score(higher_means="easier", evidence="duplicate", value_range=(-1.0, 1.0), source="nearest-neighbor similarity")
 def near_duplicate(similarities: Tensor) -> Tensor:
     """Cosine of the features to those of the nearest other sample; 1 = there is another just like it.
 

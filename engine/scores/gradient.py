@@ -16,7 +16,14 @@ GRADIENT_BYTES = 1 << 28
 """Per-sample gradients held at a time (256 MB)."""
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source="Paul et al. 2021, eq. 1", epoch=20, every_seed=True)
+@score(
+    higher_means="harder",
+    evidence="label",
+    value_range=(0.0, math.inf),
+    source="Paul et al. 2021, eq. 1",
+    epoch=20,
+    every_seed=True,
+)
 def grand(gradient_norms: Tensor) -> Tensor:
     """Norm of the gradient of a sample's loss with respect to all parameters, early in training.
 
@@ -30,7 +37,14 @@ def grand(gradient_norms: Tensor) -> Tensor:
     return gradient_norms.float()
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source="Paul et al. 2021, eq. 1", epoch=20, every_seed=True)
+@score(
+    higher_means="harder",
+    evidence="label",
+    value_range=(0.0, math.inf),
+    source="Paul et al. 2021, eq. 1",
+    epoch=20,
+    every_seed=True,
+)
 def grand_last_layer(probs: Tensor, labels: Tensor, features: Tensor) -> Tensor:
     """Norm of the gradient of a sample's loss with respect to the last layer, early in training.
 
@@ -44,7 +58,13 @@ def grand_last_layer(probs: Tensor, labels: Tensor, features: Tensor) -> Tensor:
     return size * (1 + features.float().square().sum(1)).sqrt()
 
 
-@score(higher_means="harder", value_range=(0.0, math.inf), source="Pruthi et al. 2020, TracInCP and section 3.4")
+@score(
+    higher_means="harder",
+    evidence="label",
+    version=2,
+    value_range=(0.0, math.inf),
+    source="Pruthi et al. 2020, TracInCP and section 3.4",
+)
 def tracin_self(
     checkpoint_probs: Tensor, checkpoint_squares: Tensor, checkpoint_rates: Tensor, labels: Tensor
 ) -> Tensor:
@@ -52,8 +72,8 @@ def tracin_self(
 
     s_i = sum_t lr_t ||p_i^(t) - onehot(y_i)||^2 (1 + ||h_i^(t)||^2)
 
-    Args:    checkpoint_probs (K, N, C); checkpoint_squares (K, N), ||h_i||^2; checkpoint_rates (K,), learning rates;
-             labels (N,) int64 in [0, C)
+    Args:    checkpoint_probs (K, N, C); checkpoint_squares (K, N), ||h_i||^2; checkpoint_rates (K,), the learning rates with
+             which their epochs were trained; labels (N,) int64 in [0, C)
     Returns: (N,) float32 in [0, inf); higher = harder
     Departs from the paper: the last layer alone; checkpoints with a learning rate of 0 add nothing.
     """
@@ -63,7 +83,7 @@ def tracin_self(
     return total
 
 
-@score(higher_means="easier", source="Pruthi et al. 2020, TracInCP; CG, appendix E.3")
+@score(higher_means="easier", evidence="label", version=2, source="Pruthi et al. 2020, TracInCP; CG, appendix E.3")
 def tracin_validation(validation_influence: Tensor) -> Tensor:
     """Mean influence of a sample on the losses of the test split: positive lowers them.
 

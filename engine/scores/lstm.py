@@ -75,7 +75,7 @@ def resample(p_given: Tensor, epochs: int) -> Tensor:
     return functional.interpolate(p_given.T[:, None], size=epochs, mode="linear", align_corners=True)[:, 0].T
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="LSTM paper, eq. 3", flags_above=0.5)
+@score(higher_means="harder", evidence="label", value_range=(0.0, 1.0), source="LSTM paper, eq. 3", flags_above=0.5)
 @torch.no_grad()
 def lstm_detector(p_given: Tensor, detector: Detector | None) -> Tensor:
     """Probability of being mislabeled, by an LSTM that reads the training dynamics.

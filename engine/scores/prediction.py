@@ -13,6 +13,7 @@ from engine.scores.registry import score
 
 @score(
     higher_means="harder",
+    evidence="label",
     value_range=(0.0, math.sqrt(2)),
     source="Paul et al. 2021, eq. 2",
     recorded="el2n",
@@ -34,7 +35,7 @@ def el2n(probs: Tensor, labels: Tensor) -> Tensor:
     return lengths
 
 
-@score(higher_means="easier", source="Pleiss et al. 2020, eq. 1", recorded="margin")
+@score(higher_means="easier", evidence="label", source="Pleiss et al. 2020, eq. 1", recorded="margin")
 def margin_last(logits: Tensor, labels: Tensor) -> Tensor:
     """Margin of the last epoch: the given logit minus the largest other.
 
@@ -49,6 +50,7 @@ def margin_last(logits: Tensor, labels: Tensor) -> Tensor:
 
 @score(
     higher_means="harder",
+    evidence="label",
     value_range=(0.0, math.inf),
     source="small-loss criterion; Jiang et al. 2018",
     recorded="loss",
@@ -66,6 +68,7 @@ def loss_last(logits: Tensor, labels: Tensor) -> Tensor:
 
 @score(
     higher_means="harder",
+    evidence="hardness",
     value_range=(0.0, math.inf),
     source="Coleman et al. 2020, entropy",
     recorded="entropy",
@@ -82,7 +85,13 @@ def entropy(probs: Tensor) -> Tensor:
     return entropies.clamp_min(0.0)
 
 
-@score(higher_means="easier", value_range=(0.0, 1.0), source="Coleman et al. 2020, margin", recorded="top2_gap")
+@score(
+    higher_means="easier",
+    evidence="hardness",
+    value_range=(0.0, 1.0),
+    source="Coleman et al. 2020, margin",
+    recorded="top2_gap",
+)
 def top2_gap(probs: Tensor) -> Tensor:
     """Gap between the two largest probabilities of the last epoch (Coleman's margin).
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from engine.scores.registry import score
 
 
-@score(higher_means="harder", value_range=(0.0, 1.0), source="baseline")
+@score(higher_means="harder", evidence="none", value_range=(0.0, 1.0), source="baseline")
 def random(labels: Tensor, generator: torch.Generator) -> Tensor:
     """A seeded uniform random number: the baseline of every comparison.
 

@@ -11,7 +11,6 @@ import importlib
 import inspect
 import math
 import pkgutil
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,71 +21,23 @@ from torch import Tensor
 
 from engine import scores
 from engine.errors import ScoreInputError, SpecError, unknown_name
+from engine.scores.inputs import COSTS, INPUTS, Input, find_input
 
 Direction = Literal["harder", "easier"]
 
-COSTS = ("free", "inputs", "training")
-"""What an input needs, the cheapest first: nothing, the samples' own inputs, trained networks."""
+Evidence = Literal["label", "hardness", "outlier", "duplicate", "none"]
+"""What the suspicious end of a score is evidence of (`EVIDENCE`)."""
 
-
-@dataclass(frozen=True)
-class Input:
-    """Something a score may read, declared once, beside the function that computes it (`engine.runs.inputs`).
-
-    what: shape and meaning, such as "(N, C) logits of one network": T epochs, N samples, C classes, D features,
-    K neighbors, M test samples, R runs, E epochs whose networks are kept
-    cost: one of COSTS
-    heavy: it may take longer than the training itself: N^3, a backward pass per sample, or networks of its own
-    from_file: the option of a run whose file stands in for a trained network ("features", "cscores"), "" for none
-    dynamics: read from the recorded dynamics, some samples at a time
-    checkpoints: reads the network after several epochs of the training
-    test: held against the test split
-    beside: the input whose function computes this one along with its own, "" for an input with its own function
-    seconds: (spec, N) -> rough seconds, for the progress bar
-    check: (spec, samples), raises a WinnowError for what would fail after the training
-    compute: (inputs of the run, network) -> its value; None where whoever computes the score hands it out
-    """
-
-    name: str
-    what: str
-    cost: str
-    heavy: bool = False
-    from_file: str = ""
-    dynamics: bool = False
-    checkpoints: bool = False
-    test: bool = False
-    beside: str = ""
-    seconds: Callable[[Any, int], float] | None = None
-    check: Callable[[Any, Any], None] | None = None
-    compute: Callable[[Any, Any], Any] | None = None
-
-    @property
-    def axis(self) -> int | None:
-        """The axis along which the samples lie, from the shape in `what`; None where none does."""
-        shape = re.match(r"\(([A-Z, ]+)\)", self.what)
-        sizes = [size.strip() for size in shape[1].split(",")] if shape else []
-        return sizes.index("N") if "N" in sizes else None
-
-
-INPUTS: dict[str, Input] = {}
-"""Every declared input by name; importing `engine.runs.inputs` declares them all."""
-
-
-def declare_input(declared: Input) -> None:
-    """Add an input to INPUTS; TypeError when there is one of that name."""
-    if declared.name in INPUTS:
-        raise TypeError(f"input {declared.name} is declared twice")
-    if declared.cost not in COSTS:
-        raise TypeError(f"input {declared.name} has cost {declared.cost!r}; allowed: {', '.join(COSTS)}")
-    INPUTS[declared.name] = declared
-
-
-def find_input(name: str) -> Input:
-    """The input of that name; TypeError when none is declared."""
-    if name not in INPUTS:
-        raise TypeError(f"{unknown_name('input', name, INPUTS)}; inputs are declared in engine.runs.inputs")
-    return INPUTS[name]
-
+EVIDENCE: dict[Evidence, str] = {
+    "label": "the label: it holds the given label against what networks, neighbors or the kernel say; only these "
+    "scores may rank suspected labels",
+    "hardness": "hardness alone: how uncertain, late or changing a prediction is, or how far a sample moves one; "
+    "wrong labels need not lie at its end",
+    "outlier": "a sample unlike the others, whatever its label",
+    "duplicate": "a sample that is there twice",
+    "none": "nothing: a baseline",
+}
+"""The kinds of evidence, and what they mean."""
 
 F = TypeVar("F", bound=Callable[..., Tensor])
 
@@ -99,6 +50,7 @@ class Score:
     title: str
     function: Callable[..., Tensor]
     higher_means: Direction
+    evidence: Evidence
     value_range: tuple[float, float]
     source: str
     family: str
@@ -199,6 +151,7 @@ _REGISTRY: dict[str, Score] = {}
 def score(
     *,
     higher_means: Direction,
+    evidence: Evidence = "hardness",
     version: int = 1,
     value_range: tuple[float, float] = (-math.inf, math.inf),
     source: str,
@@ -212,6 +165,7 @@ def score(
 
     Args:
         higher_means: what a larger value means: a harder or an easier sample
+        evidence: what its hard end is evidence of, a key of EVIDENCE; without a word, never of a wrong label
         version: 1, and one more whenever the same inputs give other values: the next run computes them anew
         value_range: smallest and largest possible value
         source: paper and equation
@@ -231,6 +185,8 @@ def score(
         title = (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
         if not title:
             raise TypeError(f"score {name} has no docstring")
+        if evidence not in EVIDENCE:
+            raise TypeError(f"score {name} is evidence of {evidence!r}; allowed: {', '.join(EVIDENCE)}")
         if version < 1:
             raise TypeError(f"score {name} has version {version}; allowed: 1 or more")
         if name in _REGISTRY and _REGISTRY[name].function.__module__ != function.__module__:
@@ -241,6 +197,7 @@ def score(
             title,
             function,
             higher_means,
+            evidence,
             value_range,
             source,
             family,
@@ -318,6 +275,7 @@ def catalog_row(found: Score) -> dict[str, Any]:
         "score": found.name,
         "title": found.title,
         "higher_means": found.higher_means,
+        "evidence": found.evidence,
         "value_min": low,
         "value_max": high,
         "source": found.source,

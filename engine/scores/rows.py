@@ -1,4 +1,4 @@
-"""Rows that are checked and scaled before they are compared."""
+"""Rows that are checked and scaled before they are compared, and the median of some."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def unit_rows(features: Tensor, what: str = "features") -> Tensor:
         )
     unit: Tensor = features / norms
     return unit
+
+
+def median_row(rows: Tensor) -> Tensor:
+    """The median of rows (N, ...) in each dimension; of an even number the mean of the middle two."""
+    ordered = rows.sort(0).values
+    median: Tensor = (ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2]) / 2
+    return median

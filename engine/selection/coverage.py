@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from engine.errors import ScoreInputError
 from engine.scores.rows import unit_rows
-from engine.selection.samplers import proportional, sampler
+from engine.selection.samplers import sampler, sorted_positions
 
 BLOCK_VALUES = 1 << 24
 """Distances or similarities held at a time (64 MB)."""
@@ -25,12 +25,14 @@ Array = np.ndarray[Any, Any]
 def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor:
     """Greedy k-center: from a random sample on, add the one farthest from all kept.
 
-    A running minimum of squared Euclidean distances, O(budget N D); at most twice the optimal radius.
+    A running minimum of squared Euclidean distances, O(budget N D); at most twice the optimal radius. The features are
+    centered first: the distances are differences of products, whose digits a common offset would use up.
 
     Args:    features (N, D)
     Source:  Sener & Savarese 2018, algorithm 1. The paper starts from the labeled pool; here there is none.
     """
     points = _finite("features", features)
+    points = points - points.mean(0)
     squares = points.square().sum(1)
     nearest = torch.full((len(points),), torch.inf, device=points.device)
     kept = torch.empty(budget, dtype=torch.int64)
@@ -98,6 +100,8 @@ def pr4rel(
     Args:    features (N, D), non-zero; probs (N, C); threshold: 0.975 for ten classes
     Source:  Park et al. 2023 (Prune4ReL), eq. 6 and algorithm 1. Departs: of each sample's neighbors only the
              nearest `neighbors` count, exact where no sample has more above the threshold.
+    The authors' code differs from their paper: its gain is the candidate's own tanh((r_j + c_j) / 100) - tanh(r_j / 100)
+    alone, r_j what j has from those kept so far and c_j its confidence, with a threshold of 0.95. This is the paper.
     """
     unit = unit_rows(_finite("features", features))
     confidence = probs.amax(1).double().cpu().numpy()
@@ -118,39 +122,46 @@ def pr4rel(
 
 @sampler()
 def fdmat(
-    budget: int, features: Tensor, labels: Tensor, power: float = 0.5, sharpness: float = 10.0, iterations: int = 200
+    budget: int,
+    features: Tensor,
+    labels: Tensor,
+    shares: list[int] | None,
+    power: float = 0.5,
+    sharpness: float = 10.0,
+    iterations: int = 1000,
 ) -> Tensor:
-    """Keep per class the samples that optimal transport sends to their own class with the largest share.
+    """Keep the samples that optimal transport brings to the class prototypes at the smallest cost.
 
-    Features go through sign(h)|h|^power, unit length, centering and unit length again; prototypes are class means;
-    Sinkhorn with kernel exp(-sharpness ||h - m||^2) transports N samples of mass 1 to classes of their sizes. The
-    budget is split over the classes by their sizes; within a class the share of a sample's mass that reaches its
-    given class decides, ties by the distance to the prototype.
+    t = (|h| + 1e-6)^power with the sign of h; x = (t - mean of t) / ||t||; prototypes m_k = class means of x;
+    M_ik = ||x_i - m_k||^2; P the Sinkhorn transport of N samples of mass 1 to classes of their sizes, with kernel
+    exp(-sharpness M). Those with the smallest sum_k (P_ik M_ik)^2 stay; the given label plays no other part. In a
+    class-balanced choice the transport is of all samples, and each class keeps its share of them.
 
-    Args:    features (N, D); labels (N,)
-    Source:  Xiao et al. 2024 (FDMat); transform and transport as in Hu et al. 2021. Departs: one transport, the
-             prototypes are not iterated.
+    Args:    features (N, D); labels (N,); shares: how many of each class stay, None for the budget over all;
+             iterations: at most so many, fewer where the rows of P already sum to 1 within 1e-6
+    Source:  Xiao et al. 2024 (FDMat) and their code. Departs: for features without a final ReLU the sign is kept; their
+             sharpness is not published, 10 is that of Hu et al. 2021, whose transport it is.
     """
     points = _finite("features", features).double()
-    points = functional.normalize(points.sign() * points.abs() ** power, dim=1)
-    points = functional.normalize(points - points.mean(0), dim=1)
+    points = torch.where(points < 0, -1.0, 1.0) * (points.abs() + 1e-6) ** power
+    points = (points - points.mean(0)) / points.norm(dim=1, keepdim=True)
     present, own = torch.unique(labels, return_inverse=True)
     onehot = functional.one_hot(own, len(present)).double()
     sizes = onehot.sum(0)
-    prototypes = onehot.T @ points / sizes[:, None]
-    cost = torch.cdist(points, prototypes).square()
+    cost = torch.cdist(points, onehot.T @ points / sizes[:, None]).square()
     log_kernel = -sharpness * cost
     column = torch.zeros(len(present), dtype=torch.float64, device=points.device)
     for _ in range(iterations):
         row = -(log_kernel + column).logsumexp(1)
         column = sizes.log() - (log_kernel + row[:, None]).logsumexp(0)
-    share = torch.softmax(log_kernel + column, 1).gather(1, own[:, None])[:, 0]
-    kept = []
-    for k, count in enumerate(proportional(sizes.long(), budget)):
-        members = (own == k).nonzero()[:, 0]
-        by_cost = members[torch.argsort(cost[members, k], stable=True)]
-        kept.append(by_cost[torch.argsort(share[by_cost], descending=True, stable=True)[:count]])
-    return torch.cat(kept).sort().values.cpu()
+        plan = (log_kernel + row[:, None] + column).exp()
+        if float((plan.sum(1) - 1).abs().max()) <= 1e-6:
+            break
+    order = torch.argsort((plan * cost).square().sum(1), stable=True)
+    if shares is None:
+        return sorted_positions(order[:budget]).cpu()
+    kept = [order[labels[order] == label][:share] for label, share in enumerate(shares)]
+    return sorted_positions(torch.cat(kept)).cpu()
 
 
 def _greedy(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import SpecError
+from engine.scores.rows import median_row
 from engine.selection import orders
 from engine.selection.samplers import sampler, sorted_positions
 
@@ -90,18 +91,23 @@ def ccs(
 
 @sampler()
 def moderate(budget: int, features: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Keep the samples whose distance to the median of their class is closest to the median distance.
+    """Keep the samples whose distance to the median of their class is next to the median distance, as many on each side.
 
-    d_i = ||h_i - median of the features of class y_i||_2; the smallest |d_i - median(d)| stay.
+    d_i = ||h_i - median of the features of class y_i||_2; in the order of d the middle ones stay. Where both sides
+    cannot have the same number, the odd one is whichever of the two candidates is nearer to the median of d.
 
-    Source: Xia et al. 2023. Ties are broken at random.
+    Source: Xia et al. 2023. Ties are broken at random; a median of an even number is the mean of the middle two.
     """
     features = features.float()
-    distance = torch.empty(len(labels))
+    n, distance = len(labels), torch.empty(len(labels))
     for label in torch.unique(labels):
         members = (labels == label).nonzero()[:, 0]
         rows = features[members]
-        distance[members] = (rows - rows.median(0).values).norm(dim=1).cpu()
-    shuffled = torch.randperm(len(labels), generator=generator)
-    off = (distance - distance.median()).abs()[shuffled]
-    return sorted_positions(shuffled[torch.argsort(off, stable=True)[:budget]])
+        distance[members] = (rows - median_row(rows)).norm(dim=1).cpu()
+    shuffled = torch.randperm(n, generator=generator)
+    order = shuffled[torch.argsort(distance[shuffled], stable=True)]
+    start, odd = divmod(n - budget, 2)
+    if odd:
+        off = (distance[order[[start, start + budget]]] - median_row(distance)).abs()
+        start += int(off[1] < off[0])
+    return sorted_positions(order[start : start + budget])

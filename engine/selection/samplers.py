@@ -32,6 +32,7 @@ SAMPLER_INPUTS: dict[str, str] = {
     "mislabeled": "(N,) bool, where the truth is known",
     "features": "(N, D) penultimate features",
     "probs": "(N, C) softmax output",
+    "shares": "of a class-balanced choice how many samples of each class stay, else None",
     "generator": "a seeded torch.Generator",
 }
 """What a sampler may read."""
@@ -115,7 +116,8 @@ def select(
 
     Args:    budget in 1 .. N; inputs: those the sampler names, and labels when class_balanced: the same share of
              each given class stays then (the rounding goes to the classes with the largest remainders, CG's
-             protocol), each class sampled on its own; options: those of the sampler
+             protocol), each class sampled on its own, unless the sampler reads the shares; options: those of the
+             sampler
     Returns: (budget,) int64 positions, ascending
     Raises:  SpecError for an unknown sampler, option or budget; ScoreInputError when an input is missing
     """
@@ -124,18 +126,21 @@ def select(
         if option not in found.options:
             raise SpecError(unknown_name(f"option of {name}", option, found.options))
     needed = (*found.inputs, *(["labels"] if class_balanced else []))
-    missing = [i for i in needed if i not in inputs and i != "n"]
+    missing = [i for i in needed if i not in inputs and i not in ("n", "shares")]
     if missing:
         raise ScoreInputError(f"sampler '{name}' needs {missing[0]}: {SAMPLER_INPUTS[missing[0]]}")
     n = _count(inputs)
     if not 1 <= budget <= n:
         raise SpecError(f"the budget is {budget} of {n} samples; allowed: 1 to {n}")
-    given = {i: inputs[i] for i in found.inputs if i != "n"}
-    if not class_balanced:
+    given = {i: inputs[i] for i in found.inputs if i not in ("n", "shares")}
+    shares = proportional(torch.bincount(inputs["labels"]), budget) if class_balanced else None
+    if "shares" in found.inputs:
+        return found.function(budget, **given, shares=shares, **options)
+    if shares is None:
         return found.function(budget, **given, **({"n": n} if "n" in found.inputs else {}), **options)
     labels = inputs["labels"]
     kept = []
-    for label, share in enumerate(proportional(torch.bincount(labels), budget)):
+    for label, share in enumerate(shares):
         members = (labels == label).nonzero()[:, 0]
         if share:
             own = {i: v[members] if isinstance(v, Tensor) else v for i, v in given.items()}

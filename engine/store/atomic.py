@@ -111,3 +111,8 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """12 hexadecimal digits of the SHA-256 of a file: the same name with other content is another run."""
+    return sha256_of(path)[:12]

@@ -49,6 +49,14 @@ def fetch_keys(path: Path, sample_ids: Sequence[int]) -> pd.DataFrame:
         ).df()
 
 
+def fetch_contents(path: Path) -> list[str]:
+    """The content of every sample of a dataset file, by sample id."""
+    if not _has_contents(path):
+        return [str(content) for content in _computed(path)["content"]]
+    with _reading(path) as connection:
+        return [row[0] for row in connection.execute("SELECT content FROM file.samples ORDER BY sample_id").fetchall()]
+
+
 def find_contents(path: Path, contents: Sequence[str]) -> pd.DataFrame:
     """sample_id, content, copy of the samples of a dataset file that have one of these contents."""
     if not _has_contents(path):

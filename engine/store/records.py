@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -68,12 +69,14 @@ def load_record(run_id: str, path: Path) -> RunRecord:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What identifies the data in a dataset file. created_at: UTC; samples: count over both splits."""
+    """What identifies the data in a dataset file. created_at: UTC; samples: count over both splits; earlier: the training
+    and test samples of each version to which samples were added since, by its fingerprint."""
 
     fingerprint: str
     created_at: datetime
     samples: int
     classes: tuple[str, ...]
+    earlier: Mapping[str, tuple[int, int]]
 
 
 def dataset_facts(path: Path) -> DatasetFacts:
@@ -97,10 +100,21 @@ def _facts(path: Path, changed: int, size: int) -> DatasetFacts:
             row = connection.execute("SELECT fingerprint, created_at, format FROM dataset").fetchone()
             samples = connection.execute("SELECT count(*) FROM samples").fetchone()
             classes = connection.execute("SELECT class_name FROM classes ORDER BY label").fetchall()
+            versions = []
+            if connection.execute(
+                "SELECT 1 FROM duckdb_tables() WHERE database_name = 'dataset_file' AND table_name = 'versions'"
+            ).fetchall():
+                versions = connection.execute("SELECT fingerprint, train, test FROM versions").fetchall()
     except duckdb.Error as error:
         raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error
     if row is None or samples is None:
         raise StorageError(f"{path} is empty; remove it and ingest the dataset again")
     if row[2] > FORMAT:
         raise StorageError(f"{path} has format {row[2]}, this winnow reads up to {FORMAT}; upgrade winnow-images")
-    return DatasetFacts(str(row[0]), row[1], int(samples[0]), tuple(str(name) for (name,) in classes))
+    return DatasetFacts(
+        fingerprint=str(row[0]),
+        created_at=row[1],
+        samples=int(samples[0]),
+        classes=tuple(str(name) for (name,) in classes),
+        earlier={str(fingerprint): (int(train), int(test)) for fingerprint, train, test in versions},
+    )

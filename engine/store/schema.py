@@ -143,7 +143,7 @@ VIEWS: dict[str, View] = {
             "train_loss": ("DOUBLE", "mean cross-entropy over the epoch, nats"),
             "train_accuracy": ("DOUBLE", "against the given labels, 0..1"),
             "test_accuracy": ("DOUBLE", "on the test split after the epoch, 0..1; NULL without one"),
-            "lr": ("DOUBLE", "learning rate at the end of the epoch"),
+            "lr": ("DOUBLE", "learning rate at the start of the epoch"),
             "seconds": ("DOUBLE", "time of the epoch"),
         },
         "epochs",
@@ -214,13 +214,18 @@ VIEWS: dict[str, View] = {
             "score": ("VARCHAR", "name"),
             "title": ("VARCHAR", "one line"),
             "higher_means": ("VARCHAR", "harder or easier"),
+            "evidence": (
+                "VARCHAR",
+                "what its hard end is evidence of: label, hardness, outlier, duplicate or none; only label may rank "
+                "suspected labels; NULL in runs of version 0.1",
+            ),
             "value_min": ("DOUBLE", "smallest possible value; -inf if unbounded"),
             "value_max": ("DOUBLE", "largest possible value; inf if unbounded"),
             "source": ("VARCHAR", "paper and equation"),
             "cost": ("VARCHAR", "what it needs"),
         },
         "score_catalog",
-        "SELECT score, title, higher_means, value_min, value_max, source, cost FROM {score_catalog}",
+        "SELECT score, title, higher_means, evidence, value_min, value_max, source, cost FROM {score_catalog}",
     ),
     "score_costs": View(
         "Seconds each score took in each run, its inputs included, training and recording not.",
@@ -246,6 +251,18 @@ VIEWS: dict[str, View] = {
         },
         "flags",
         "SELECT {run_id} AS run_id, rule, score, sample_id, flagged, threshold, value FROM {flags}",
+    ),
+    "rules": View(
+        "The rules of each run, and which of them are left out of the vote.",
+        {
+            "run_id": _RUN,
+            "rule": ("VARCHAR", "name of the rule"),
+            "score": ("VARCHAR", "the score whose value the rule looks at"),
+            "flagged": ("INTEGER", "samples that it flags"),
+            "why_unused": ("VARCHAR", "why it is left out of the vote; empty where it is not"),
+        },
+        "rules",
+        "SELECT {run_id} AS run_id, rule, score, flagged, why_unused FROM {rules}",
     ),
     "verdict": View(
         "What to believe of a run, one row.",

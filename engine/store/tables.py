@@ -40,11 +40,13 @@ DATASET_TABLES: dict[str, Columns] = {
     "inputs": {"first_id": "INTEGER", "n": "INTEGER", "data": "BLOB"},
     "skipped": {"source": "VARCHAR", "reason": "VARCHAR"},
     "metadata": {"sample_id": "INTEGER", "name": "VARCHAR", "value": "VARCHAR", "number": "DOUBLE"},
+    "versions": {"fingerprint": "VARCHAR", "train": "INTEGER", "test": "INTEGER"},
 }
 """A dataset file. inputs.data: the raw bytes of n consecutive samples from first_id on, in input_shape and
 input_dtype (uint8 images C, H, W; float32 vectors). Training samples have the ids 0 .. N-1, test samples
 N .. N+M-1. dataset.bytes: size of all inputs. samples.content: BLAKE2b of one sample's bytes in inputs, 32
-hexadecimal digits, by which decisions find their image again; files of version 0.1 have no such column."""
+hexadecimal digits, by which decisions find their image again; files of version 0.1 have no such column. versions:
+what the dataset was before samples were added to it."""
 
 RESULT_TABLES: dict[str, Columns] = {
     "run": {
@@ -77,6 +79,7 @@ RESULT_TABLES: dict[str, Columns] = {
         "score": "VARCHAR",
         "title": "VARCHAR",
         "higher_means": "VARCHAR",
+        "evidence": "VARCHAR",
         "value_min": "DOUBLE",
         "value_max": "DOUBLE",
         "source": "VARCHAR",
@@ -92,6 +95,7 @@ RESULT_TABLES: dict[str, Columns] = {
         "threshold": "FLOAT",
         "value": "FLOAT",
     },
+    "rules": {"rule": "VARCHAR", "score": "VARCHAR", "flagged": "INTEGER", "why_unused": "VARCHAR"},
     "verdict": {
         "accuracy": "DOUBLE",
         "chance": "DOUBLE",

@@ -9,6 +9,7 @@ workspace/
                 lock            held by the process that computes the run
                 published/      appears whole, by one rename, and never changes
                 velocity-*.json  what `winnow velocity` found
+  features/<key>-<images>/      features of a dataset's images, published whole: engine/features/stored.py
   jobs/                         output of the commands that the dashboard started
   decisions.duckdb              the only mutable database
 """
@@ -16,6 +17,7 @@ workspace/
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -163,11 +165,17 @@ class Workspace:
         if record.dataset not in self.datasets():
             return ""
         try:
-            found = dataset_facts(self.dataset_path(record.dataset)).fingerprint
+            found = dataset_facts(self.dataset_path(record.dataset))
         except StorageError as error:
             return str(error)
-        if found == record.fingerprint:
+        if found.fingerprint == record.fingerprint:
             return ""
+        if record.fingerprint in found.earlier:
+            train, test = found.earlier[record.fingerprint]
+            return (
+                f"run {record.run_id} is of an earlier version of dataset '{record.dataset}', with {train:,} training and "
+                f"{test:,} test samples; winnow run {record.dataset} computes one of all that it has now"
+            )
         return (
             f"run {record.run_id} was computed on other data: dataset '{record.dataset}' was ingested again since; "
             f"remove the run (winnow remove {record.run_id}) and compute it again"
@@ -196,18 +204,40 @@ class Workspace:
         computed (checkpoint, spilled dynamics) is removed after the rename.
         """
         folder = self.run_dir(run_id)
-        temp = folder / ".publishing"
-        shutil.rmtree(temp, ignore_errors=True)
-        try:
-            with storage_errors(f"the results of run {run_id}", folder):
-                temp.mkdir()
-                yield temp
-                manifest = {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in sorted(temp.iterdir())}
-                (temp / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": manifest}, indent=1) + "\n")
-                publish_folder(temp, self.published_dir(run_id))
-        finally:
-            shutil.rmtree(temp, ignore_errors=True)
+        with _building_folder(
+            folder / ".publishing", self.published_dir(run_id), f"the results of run {run_id}"
+        ) as temp:
+            yield temp
         remove_path(folder / "partial")
+
+    # Features ---------------------------------------------------------------------------------------------
+
+    def features_dir(self, name: str) -> Path:
+        """Where the stored features of that name are, computed or not."""
+        return self.root / "features" / name
+
+    def feature_sets(self, key: str) -> list[Path]:
+        """All stored features of one backbone or file, by its key."""
+        return sorted(self.root.glob(f"features/{glob.escape(key)}-*"))
+
+    @contextlib.contextmanager
+    def building_features(self, name: str) -> Iterator[tuple[Path, Path]]:
+        """A folder for pieces that outlive this process, and one whose content is published when the block ends well.
+
+        Raises: BusyError while another process is at it
+        """
+        final, what = self.features_dir(name), f"features {name}"
+        partial = final.with_name(f".{name}.partial")
+        with storage_errors(what, self.root):
+            final.parent.mkdir(exist_ok=True)
+        with exclusive(final.with_name(f".{name}.lock"), f"{what} are being computed"):
+            if final.is_dir():
+                raise BusyError(f"{what} were computed by another process just now; run the same command again")
+            with storage_errors(what, self.root):
+                partial.mkdir(exist_ok=True)
+            with _building_folder(final.with_name(f".{name}.publishing"), final, what) as temp:
+                yield partial, temp
+            remove_path(partial)
 
     def remove_run(self, run_id: str) -> None:
         """Delete a run; spec.json goes first, so that a half-deleted run is never listed."""
@@ -219,6 +249,21 @@ class Workspace:
     def remove_dataset(self, name: str) -> None:
         """Delete a dataset file. Its runs are the caller's to remove first."""
         self.require_dataset(name).unlink()
+
+
+@contextlib.contextmanager
+def _building_folder(temp: Path, final: Path, what: str) -> Iterator[Path]:
+    """A private folder, published under its name when the block ends well, with a manifest of every file's SHA-256."""
+    shutil.rmtree(temp, ignore_errors=True)
+    try:
+        with storage_errors(what, temp.parent):
+            temp.mkdir()
+            yield temp
+            manifest = {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in sorted(temp.iterdir())}
+            (temp / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": manifest}, indent=1) + "\n")
+            publish_folder(temp, final)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 @contextlib.contextmanager

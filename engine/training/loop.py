@@ -19,7 +19,9 @@ from engine.data.loader import Samples, epoch_batches, to_float
 from engine.errors import SpecError
 from engine.spec import TrainingSpec
 from engine.training.augment import augment
+from engine.training.dropout import draw_from
 from engine.training.models import RANDOM
+from engine.training.precision import precision_of, prepare_inputs, prepare_network
 from engine.training.recording import DynamicsRecorder
 
 EVAL_VALUES = 1 << 22
@@ -85,13 +87,14 @@ def train_epochs(
         heartbeat: called at every batch; may raise to stop
     """
     device = samples.inputs.device
-    bf16 = device.type == "cuda"
     if training.augment != "none" and samples.inputs.ndim != 4:
         raise SpecError(f"--augment {training.augment} takes images; this dataset holds vectors: use none")
+    prepare_network(network, training)
     batches = batches_per_epoch(len(samples.labels), training.batch_size)
     for epoch in range(first_epoch, training.epochs):
         started = time.perf_counter()
-        generator = torch.Generator().manual_seed(_mix(seed, epoch))
+        generator = epoch_generator(seed, epoch)
+        draw_from(network, generator)
         with RANDOM:
             torch.manual_seed(_mix(seed, epoch))
         network.train()
@@ -100,9 +103,9 @@ def train_epochs(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(training, (epoch + i / batches) / training.epochs)
             inputs = to_float(samples.inputs[positions], normalization.mean, normalization.std)
-            inputs = augment(inputs, training.augment, generator)
+            inputs = prepare_inputs(augment(inputs, training.augment, generator), training)
             labels = samples.labels[positions]
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with precision_of(training, device):
                 logits = network(inputs)
             loss = functional.cross_entropy(logits.float(), labels)
             optimizer.zero_grad(set_to_none=True)
@@ -130,7 +133,7 @@ def evaluation_pass(
     *,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (positions, function(network, inputs)) over all samples in order, in evaluation mode."""
+    """Yield (positions, function(network, inputs)) over all samples in order, in evaluation mode and float32."""
     network.eval()
     device = samples.inputs.device
     width = max(1, samples.inputs[0].numel())
@@ -139,8 +142,7 @@ def evaluation_pass(
         heartbeat()
         positions = torch.arange(start, min(start + step, len(samples.labels)), device=device)
         inputs = to_float(samples.inputs[positions], normalization.mean, normalization.std)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            yield positions, function(network, inputs)
+        yield positions, function(network, inputs)
 
 
 def compute_accuracy(
@@ -152,6 +154,11 @@ def compute_accuracy(
         for positions, logits in evaluation_pass(network, samples, normalization, heartbeat=heartbeat)
     )
     return hits / len(samples.labels)
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """What augmentation and dropout draw from in an epoch: a function of (seed, epoch) alone, on the CPU."""
+    return torch.Generator().manual_seed(_mix(seed, epoch))
 
 
 def _mix(seed: int, epoch: int) -> int:

@@ -188,10 +188,12 @@ class DynamicsRecorder:
         positions, labels = positions.to(self.device), labels.to(self.device)
         if self._expected is not None:
             self._check(labels, positions, self._expected)
-        if not bool(torch.isfinite(logits).all()):
-            bad = int(positions[(~torch.isfinite(logits)).any(1)][0])
+        # Not finite either where two finite logits lie so far apart that their margin is not.
+        finite = torch.isfinite(logits.amax(1) - logits.amin(1))
+        if not bool(finite.all()):
             raise ScoreInputError(
-                f"the logits of sample {bad} are not finite; lower the learning rate or check its input"
+                f"the logits of sample {int(positions[~finite][0])} are not finite, or too far apart for a finite margin; "
+                "lower the learning rate or check its input"
             )
         for name, values in compute_columns(logits, labels).items():
             self._columns[name][positions] = values

@@ -18,8 +18,10 @@ from torch.nn import functional
 from engine.data.loader import Samples, batch_ends, epoch_order, to_float
 from engine.spec import TrainingSpec
 from engine.training.device import available_bytes
-from engine.training.loop import EVAL_VALUES, Normalization, learning_rate
+from engine.training.dropout import Dropout, draw_mask
+from engine.training.loop import EVAL_VALUES, Normalization, epoch_generator, learning_rate
 from engine.training.models import build_model
+from engine.training.precision import precision_of
 
 MAX_STACK = 1024
 """Networks in one stack at most: beyond some hundred a large GPU gains nothing more."""
@@ -65,19 +67,27 @@ class Stack:
     def forward(self, state: State, inputs: Tensor, batch: Batch | None) -> Tensor:
         """inputs (k, B, ...) -> logits (k, B, C); with a batch in training mode, else in evaluation mode."""
         hidden = inputs.flatten(2)
+        last = max((i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Linear)), default=-1)
         for i, layer in enumerate(self.layers):
             if isinstance(layer, nn.Linear):
-                weight = state[f"{i}.weight"].transpose(1, 2)
-                if layer.bias is None:
-                    hidden = torch.bmm(hidden, weight)
+                weight, bias = state[f"{i}.weight"].transpose(1, 2), state.get(f"{i}.bias")
+                if i == last:  # float32 whatever the others are, as in the plain loop
+                    with torch.autocast(hidden.device.type, enabled=False):
+                        hidden = _products(hidden.float(), weight, bias)
                 else:
-                    hidden = torch.baddbmm(state[f"{i}.bias"][:, None], hidden, weight)
+                    hidden = _products(hidden, weight, bias)
             elif isinstance(layer, nn.BatchNorm1d):
                 own = {name: state[f"{i}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
                 hidden = _normalize(hidden.float(), own, layer, batch)
             elif isinstance(layer, nn.ReLU):
                 hidden = hidden.relu()
+            elif isinstance(layer, Dropout) and batch is not None:
+                hidden = hidden * _draw_masks(batch, *hidden.shape[1:]).to(hidden)
         return hidden.float()
+
+
+def _products(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.bmm(hidden, weight) if bias is None else torch.baddbmm(bias[:, None], hidden, weight)
 
 
 @dataclass(frozen=True)
@@ -85,13 +95,24 @@ class Batch:
     """One batch of each of k networks.
 
     positions, filled (k, B): the samples, and which of the B are meant; rows (k,): how many are; groups: the networks
-    whose batches have the same number of rows, by that number.
+    whose batches have the same number of rows, by that number; generators: what each one's dropout draws from in this
+    epoch.
     """
 
     positions: Tensor
     filled: Tensor
     rows: Tensor
     groups: dict[int, list[int]]
+    generators: Sequence[torch.Generator]
+
+
+def _draw_masks(batch: Batch, most: int, width: int) -> Tensor:
+    """The dropout masks of each network's rows, as the network alone would draw them: (k, most, width), 0 beyond them."""
+    masks = torch.zeros(len(batch.generators), most, width)
+    for rows, who in batch.groups.items():
+        for k in who:
+            masks[k, :rows] = draw_mask(rows, width, batch.generators[k])
+    return masks
 
 
 def _normalize(hidden: Tensor, own: State, layer: nn.BatchNorm1d, batch: Batch | None) -> Tensor:
@@ -124,11 +145,12 @@ def _normalize_whole(hidden: Tensor, own: State, layer: nn.BatchNorm1d) -> Tenso
 
 
 def can_stack(network: nn.Module) -> bool:
-    """Whether a network is a sequence of linear layers, batch normalizations and ReLUs, which a stack can train."""
+    """Whether a network is a sequence of linear layers, batch normalizations, ReLUs and dropout, which a stack can train."""
     if not isinstance(network, nn.Sequential):
         return False
     normalizations = [layer for layer in network if isinstance(layer, nn.BatchNorm1d)]
-    return all(isinstance(layer, nn.Flatten | nn.Linear | nn.BatchNorm1d | nn.ReLU) for layer in network) and all(
+    known = nn.Flatten | nn.Linear | nn.BatchNorm1d | nn.ReLU | Dropout
+    return all(isinstance(layer, known) for layer in network) and all(
         layer.affine and layer.track_running_stats and layer.momentum is not None for layer in normalizations
     )
 
@@ -178,8 +200,8 @@ def train_stacked(
         k = len(batch.positions)
         state = {name: values[:k] for name, values in stack.state.items()}
         leaves = [state[name].requires_grad_() for name in stack.trained]
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            scaled = to_float(inputs[batch.positions], normalization.mean, normalization.std)
+        scaled = to_float(inputs[batch.positions], normalization.mean, normalization.std)
+        with precision_of(training, device):
             logits = stack.forward(state, scaled, batch)
         labels = samples.labels[batch.positions]
         losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
@@ -210,6 +232,7 @@ def _batches(
     longest = max(len(member.kept) for member in members)
     columns = torch.arange(max(batch_width(len(member.kept), size) for member in members), device=device)
     orders = torch.zeros(len(members), longest, dtype=torch.int64, device=device)
+    generators = [torch.Generator() for _ in members]
     k = len(members)
     rates = torch.full((k,), training.lr, device=device)
     for step in range(total[0]):
@@ -221,6 +244,7 @@ def _batches(
             if at == 0:
                 order = epoch_order(len(member.kept), member.seed, epoch).to(device)
                 orders[i, : len(order)] = member.kept[order]
+                generators[i] = epoch_generator(member.seed, epoch)
             spans.append((ends[i][at - 1] if at else 0, ends[i][at]))
         start, stop = torch.tensor(spans, device=device).unbind(1)
         places = start[:, None] + columns
@@ -232,7 +256,7 @@ def _batches(
         groups: dict[int, list[int]] = {}
         for i, (first, last) in enumerate(spans):
             groups.setdefault(last - first, []).append(i)
-        yield step + 1, Batch(positions, filled, stop - start, groups), rates[:k]
+        yield step + 1, Batch(positions, filled, stop - start, groups, generators[:k]), rates[:k]
 
 
 def _update(
@@ -256,10 +280,10 @@ def compute_accuracies(
     stack: Stack, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
 ) -> list[float]:
     """Share of samples whose largest logit is their label, 0..1, of every network."""
-    device, hits = samples.inputs.device, torch.zeros(len(stack), dtype=torch.int64, device=samples.inputs.device)
+    hits = torch.zeros(len(stack), dtype=torch.int64, device=samples.inputs.device)
     width = max(512, samples.inputs[0].numel())
     rows = max(1, min(8192, EVAL_VALUES // width, 64 * EVAL_VALUES // (len(stack) * width)))
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.no_grad():
         for start in range(0, len(samples), rows):
             heartbeat()
             part = slice(start, start + rows)

@@ -7,6 +7,7 @@ the spill holds beyond the checkpoint is overwritten on resume. A finished netwo
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -119,11 +120,11 @@ def train_tasks(
     (folder / "partial").mkdir(exist_ok=True)
     total = sum(task.training.epochs for task in tasks)
     done = {task.name: float(_epochs_done(folder, task)) for task in tasks}
-    progress.resumed("training", sum(done.values()) / total)
+    progress.resumed(sum(done.values()) / total)
 
     def report(name: str, epochs: float) -> None:
         done[name] = epochs
-        progress.step(sum(done.values()), total, name)
+        progress.step(sum(done.values()), total, describe_position(tasks, done))
 
     def train(task: Task) -> list[dict[str, Any]]:
         return _train_task(folder, task, samples, test, normalization, report, checkpoint_seconds)
@@ -132,6 +133,18 @@ def train_tasks(
     workers = workers_for(training.model, len(tasks), samples.inputs.device, training.threads)
     rows = train_together([partial(train, task) for task in tasks], workers, progress, training.threads)
     return [row for task, of_task in zip(tasks, rows, strict=True) if task.test for row in of_task]
+
+
+def describe_position(tasks: Sequence[Task], done: Mapping[str, float]) -> str:
+    """Which networks are being trained, by the epochs that are done of each, and in which epoch the first of them is."""
+    running = [task for task in tasks if 0 < done[task.name] < task.training.epochs]
+    if not running:
+        return ""
+    names = [task.name for task in running]
+    few = ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}"
+    slowest = min(running, key=lambda task: done[task.name] / task.training.epochs)
+    epoch = min(slowest.training.epochs, math.ceil(done[slowest.name]))
+    return f"{few}: epoch {epoch} of {slowest.training.epochs}"
 
 
 def _train_task(
@@ -219,9 +232,12 @@ def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, np
 def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
     loaded = {name: torch.from_numpy(values) for name, values in tensors.items()}
     network.load_state_dict({n.removeprefix("model."): t for n, t in loaded.items() if n.startswith("model.")})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, t in loaded.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = t
+            like = parameters[int(index)]
+            # In the memory format of its parameter: the fused optimizers walk through both side by side.
+            state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(t) if t.shape == like.shape else t
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -40,7 +40,9 @@ def test_the_histogram_shows_the_shortlist_apart() -> None:
     bins = pd.DataFrame({"left": [0, 0.5], "right": [0.5, 1], "rest": [900, 3], "listed": [0, 97]})
     rest, listed = suspicion_chart(bins).data
     assert rest.name == "not flagged  903" and listed.name == "on the shortlist  97"
-    assert list(listed.x) == [25, 75] and listed.y[1] == 97 and pd.isna(listed.y[0])  # no bar of no height on a log axis
+    assert (
+        list(listed.x) == [25, 75] and listed.y[1] == 97 and pd.isna(listed.y[0])
+    )  # no bar of no height on a log axis
 
 
 def test_the_words_under_the_interval() -> None:

@@ -128,12 +128,46 @@ def test_copies_are_scored_once_and_share_the_score():
         assert torch.equal(values[200:250], alone[name][:50]) and torch.equal(values[250:], alone[name][:10])
 
 
-def test_copies_with_different_labels_take_the_label_of_most():
+def test_a_contradicting_copy_is_scored_against_its_own_label():
     rows, labels = digits(100)
     other = (labels[:1] + 1) % 10
-    majority = solve_gap(torch.cat([rows, rows[:1], rows[:1]]), torch.cat([labels, labels[:1], other]))
-    assert torch.equal(majority.alpha[0, :100], solve_gap(rows, labels).alpha[0])
-    assert majority.alpha[0, [0, 100, 101]].unique().numel() == 1
+    gap = solve_gap(torch.cat([rows, rows[:1], rows[:1]]), torch.cat([labels, labels[:1], other]))
+    assert (gap.copies, gap.contradicting) == (2, 1)
+    found, alone = scores(gap), scores(solve_gap(rows, labels))
+    # The set as it would be with that label at the row, by leaving the row out of it.
+    h, relabeled = kernel(rows), labels.clone()
+    relabeled[0] = other
+    y, rest = np.where(relabeled == other, 1.0, -1.0), np.arange(100) != 0
+    left = y[rest] @ np.linalg.solve(h[np.ix_(rest, rest)], y[rest])
+    assert float(found["cg"][101]) == pytest.approx(y @ np.linalg.solve(h, y) - left, rel=1e-8)
+    lost = y @ h @ y - y[rest] @ h[np.ix_(rest, rest)] @ y[rest]
+    assert float(found["cg_forward"][101]) == pytest.approx(lost, rel=1e-8)
+    for name, values in scores(solve_gap(rows, relabeled)).items():
+        assert float(found[name][101]) == pytest.approx(float(values[0]), rel=1e-8), name
+        assert torch.equal(found[name][:100], alone[name]) and found[name][100] == alone[name][0], name
+    # The copy that contradicts is among the surest errors, and its rule says so.
+    assert found["cg"][101] > 4 * found["cg"][0] and found["cg_partial"][101] > 0 > found["cg_partial"][0]
+
+
+def test_copies_by_hand():
+    # Two rows at 60 degrees, H = ((1/2, 1/6), (1/6, 1/2)), H^-1 = ((9/4, -3/4), (-3/4, 9/4)). The first row is there
+    # four times, once as class 1, the second twice, both class 0: with class 1 at the first row alone y = (1, -1) and
+    # alpha = 3, cg = 9 / (9/4) = 4; the others have y = (1, 1), alpha = 3/2 and cg = 1. One more pair makes class 1.
+    rows = torch.cat([PAIRS[[0, 0, 0, 0, 1, 1]], PAIRS[2:]])
+    gap = solve_gap(rows, torch.tensor([0, 0, 1, 0, 0, 0, 1, 1]))
+    assert scores(gap)["cg"].tolist() == pytest.approx([1, 1, 4, 1, 1, 1, 1, 1])
+    assert scores(gap)["cg_partial"].tolist() == pytest.approx([-1.5, -1.5, 1.5, -1.5, -1.5, -1.5, -1.5, -1.5])
+    assert scores(gap)["cg_fit"].tolist() == pytest.approx([0.25] * 8)
+
+
+def test_a_class_of_contradicting_copies_alone_is_scored():
+    rows, labels = digits(60)
+    both = torch.cat([rows, rows, rows[:3]]), torch.cat([labels, labels, torch.full((3,), 11)])
+    gap = solve_gap(*both)
+    assert gap.contradicting == 3
+    assert (scores(gap)["cg"][-3:] > scores(gap)["cg"][:3]).all()
+    drawn = solve_stochastic_gap(*both, negatives=4, runs=2, generator=torch.Generator().manual_seed(0))
+    assert drawn.contradicting == 3 and all(bool(torch.isfinite(v).all()) for v in scores(drawn).values())
 
 
 def test_copies_are_found_wherever_they_are():
@@ -156,9 +190,10 @@ def test_almost_equal_rows_get_a_ridge_that_is_told():
 
 def test_the_stochastic_form_with_all_negatives_is_the_exact_one():
     rows, labels = digits(120)
-    rows, labels = torch.cat([rows, rows[:5]]), torch.cat([labels, labels[:5]])
+    # Copies of ten, of which five contradict.
+    rows, labels = torch.cat([rows, rows[:10], rows[:5]]), torch.cat([labels, labels[:10], (labels[:5] + 1) % 10])
     found = solve_stochastic_gap(rows, labels, negatives=1000, runs=2, generator=torch.Generator().manual_seed(0))
-    assert found.alpha.shape == (2, 125) and found.copies == 5
+    assert found.alpha.shape == (2, 135) and (found.copies, found.contradicting) == (15, 5)
     exact = scores(solve_gap(rows, labels))
     for name, values in scores(found).items():
         assert torch.allclose(values, exact[name], rtol=1e-8), name

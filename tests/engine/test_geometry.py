@@ -142,6 +142,21 @@ def test_shapley_is_the_mean_over_all_subsets(k):
     assert float(found.sum()) == pytest.approx(value[tuple(range(10))], abs=1e-6)
 
 
+def test_contradicting_copies_are_each_judged_against_their_own_label():
+    # Two clusters of 20; of each the first sample is there twice more, once with the label of the other cluster.
+    generator = torch.Generator().manual_seed(0)
+    features = torch.eye(4)[:2].repeat_interleave(20, 0) + 0.1 * torch.randn(40, 4, generator=generator)
+    labels = torch.arange(2).repeat_interleave(20)
+    features = torch.cat([features, features[[0, 0, 20, 20]]])
+    labels = torch.cat([labels, torch.tensor([0, 1, 1, 0])])
+    ids, similarities = compute_neighbors(features, 5)
+    assert similarities[40:, :2].tolist() == [[pytest.approx(1.0)] * 2] * 4  # copies are neighbors of each other
+    weight = torch.tensor([[9.0, 0, 0, 0], [0, 9, 0, 0]])
+    for found in (nli(features, ids, labels, weight, torch.zeros(2)), knn_vote(ids, labels)):
+        assert sorted(found.argsort(descending=True)[:2].tolist()) == [41, 43]
+        assert float(found[[41, 43]].min()) > float(found[[0, 20, 40, 42]].max())
+
+
 def test_near_duplicate_is_the_first_similarity():
     assert near_duplicate(torch.tensor([[0.9, 0.2], [0.5, 0.1]])).tolist() == pytest.approx([0.9, 0.5])
 

@@ -12,14 +12,12 @@ import engine.runs.inputs  # noqa: F401  # declares what scores read
 from engine.errors import ScoreInputError, SpecError
 from engine.features.neighbors import compute_neighbors
 from engine.scores import registry
+from engine.scores.inputs import INPUTS, Input, declare_input, find_input
 from engine.scores.registry import (
-    INPUTS,
-    Input,
+    EVIDENCE,
     all_scores,
     catalog_row,
     compute_score,
-    declare_input,
-    find_input,
     find_score,
     resolve_scores,
     score,
@@ -135,6 +133,45 @@ def test_a_score_has_a_version(monkeypatch):
         score(higher_means="harder", source="this test", version=0)(twice_the_loss)
 
 
+def test_a_score_declares_what_it_is_evidence_of(monkeypatch):
+    evidence = {name: found.evidence for name, found in all_scores().items()}
+    assert set(evidence.values()) <= set(EVIDENCE) and evidence["random"] == "none"
+    # How far a prediction wanders or is undecided, or a sample lies from the middle of its class: so do good labels.
+    hardness = {
+        "forgetting",
+        "variability",
+        "dyn_unc",
+        "dual",
+        "entropy",
+        "top2_gap",
+        "cg_fit",
+        "class_median_distance",
+    }
+    assert {name for name, kind in evidence.items() if kind == "hardness"} == hardness
+    for name in ("aum", "confident_learning", "heldout_margin", "el2n", "bmm", "gmm", "knn_vote", "cg_partial"):
+        assert evidence[name] == "label"
+    # Every rule flags labels as wrong, so its score is about labels.
+    assert all(found.evidence == "label" for found in all_scores().values() if found.flags_above is not None)
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+    def undeclared(logits: torch.Tensor) -> torch.Tensor:
+        """Of a test."""
+        return logits
+
+    score(higher_means="harder", source="this test")(undeclared)
+    assert find_score("undeclared").evidence == "hardness" and catalog_row(find_score("aum"))["evidence"] == "label"
+    with pytest.raises(TypeError, match="score undeclared is evidence of 'noise'; allowed: label, hardness, outlier"):
+        score(higher_means="harder", source="this test", evidence="noise")(undeclared)
+
+
+@pytest.mark.parametrize("name", all_scores())
+def test_evidence_of_a_label_reads_what_knows_the_label(name):
+    # The scores of one epoch's prediction alone, which never see the label, are never evidence of it.
+    found = all_scores()[name]
+    if found.evidence == "label":
+        assert not set(found.inputs) <= {"probs", "features", "similarities"}
+
+
 @pytest.mark.parametrize("name", all_scores())
 def test_shape_dtype_and_range(name):
     found = all_scores()[name]
@@ -221,6 +258,7 @@ def test_scores_are_resolved_once_each():
         "grand",
         "incv",
         "confident_learning",
+        "heldout_margin",
         "consistency",
     }
     assert set(all_scores()) - {s.name for s in resolve_scores(["standard"])} == heavy

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ScoreInputError, SpecError
+from engine.scores.rows import median_row
 from engine.selection import samplers
 from engine.selection.coverage import craig_weights
 from engine.selection.samplers import all_samplers, sampler, select
@@ -128,13 +129,41 @@ def test_class_balanced_keeps_the_same_share_of_each_class():
     assert kept.tolist() == [3, 4, 5, 7, 8]
 
 
+def _moderate(distances, budget, seed=0):
+    """Samples on a line, 2 of each distance around the median 0 of one class: positions are those of `distances`."""
+    line = torch.tensor([*distances, *(-d for d in distances)], dtype=torch.float32)[:, None]
+    inputs = {"features": line, "labels": torch.zeros(len(line)).long(), "generator": torch.Generator()}
+    inputs["generator"].manual_seed(seed)
+    return sorted(float(line[k].abs()) for k in select("moderate", budget, inputs))
+
+
 def test_moderate_by_hand():
-    # Two classes on a line. Class 0: medians 2, distances 2 1 0 1 2; class 1: median 10, distances 5 0 5.
-    features = torch.tensor([0.0, 1, 2, 3, 4, 5, 10, 15])[:, None]
-    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
-    # All distances sorted: 0 0 1 1 2 2 5 5; the (lower) median is 1, so the two at distance 1 are first.
-    kept = select("moderate", 2, {"features": features, "labels": labels, "generator": torch.Generator()})
-    assert kept.tolist() == [1, 3]
+    # Class 0 has the median 2 and distances 2 1 0 1 2; class 1, of four, the mean of 9 and 11: 5 1 1 7.
+    features = torch.tensor([0.0, 1, 2, 3, 4, 5, 9, 11, 17])[:, None]
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1])
+    inputs = {"features": features, "labels": labels, "generator": torch.Generator()}
+    # In order 0 1 1 1 1 2 2 5 7: the middle five are both at distance 2 and three of those at 1.
+    kept = select("moderate", 5, inputs).tolist()
+    assert {0, 4} < set(kept) < {0, 1, 3, 4, 6, 7}
+    assert set(select("moderate", 7, inputs).tolist()) == {0, 1, 3, 4, 5, 6, 7}
+
+
+def test_moderate_takes_as_many_on_both_sides_of_the_median():
+    # Far more lie close above the median than below it; the nearest to the median would all be from above.
+    distances = [1, 2, 3, 4, 10, 10.1, 10.2, 10.3]  # each twice: the median is that of 4 4 10 10 = 7
+    assert _moderate(distances, 4) == pytest.approx([4, 4, 10, 10])
+    assert _moderate(distances, 8) == pytest.approx([3, 3, 4, 4, 10, 10, 10.1, 10.1])
+    # With an odd number the last one is the nearer of the two candidates: 3 is 4 below, 10.1 is 3.1 above.
+    assert _moderate(distances, 5) == pytest.approx([4, 4, 10, 10, 10.1])
+    assert _moderate([6, 7, 8, 100], 5) == pytest.approx([6, 7, 7, 8, 8])
+    # Which of equal ones stay is a draw.
+    assert len({tuple(_moderate([1, 1, 1, 1], 4, seed)) for seed in range(3)}) == 1
+
+
+def test_the_median_is_that_of_numpy_everywhere():
+    rows = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    for n in range(1, 8):
+        assert median_row(rows[:n]).numpy() == pytest.approx(np.median(rows[:n].numpy(), axis=0))
 
 
 def test_kcenter_is_the_greedy_cover_and_within_twice_the_optimum():
@@ -151,6 +180,21 @@ def test_kcenter_is_the_greedy_cover_and_within_twice_the_optimum():
         greedy.append(int(distance[:, greedy].amin(1).argmax()))
     assert kept == sorted(greedy)
     assert radius(kept) <= 2 * min(radius(c) for c in itertools.combinations(range(14), 3)) + 1e-6
+
+
+@pytest.mark.parametrize("offset", [0.0, 3000.0])
+def test_kcenter_does_not_lose_its_digits_to_an_offset(offset):
+    # Products of features around 3,000 are around 10^8, whose float32 neighbors are 8 apart; the distances are below 1.
+    points = torch.rand(200, 8, generator=torch.Generator().manual_seed(1)).mul(64).round() / 64
+    far = points + offset
+    assert torch.equal(far - offset, points)  # the offset itself takes nothing away
+    kept = select("kcenter", 20, {"features": far, "generator": torch.Generator().manual_seed(0)})
+    distance = torch.cdist(points.double(), points.double())
+    greedy = [int(torch.randint(200, (1,), generator=torch.Generator().manual_seed(0)))]
+    while len(greedy) < 20:
+        nearest = distance[:, greedy].amin(1)
+        greedy.append(int(nearest.argmax()))
+    assert kept.tolist() == sorted(greedy)
 
 
 def _greedy_facility_location(similarity, budget):
@@ -194,15 +238,48 @@ def test_pr4rel_is_the_plain_greedy():
     assert select("pr4rel", 8, inputs, threshold=0.6).tolist() == sorted(kept)
 
 
-def test_fdmat_leaves_out_samples_that_lie_with_another_class():
+def plain_fdmat(features, labels, sharpness):
+    """The authors' code in plain loops: one value for each sample, the smallest of which stay."""
+    t = np.sqrt(features.numpy().astype(float) + 1e-6)
+    x = (t - t.mean(0)) / np.linalg.norm(t, axis=1, keepdims=True)
+    sizes = np.bincount(labels)
+    means = np.stack([x[labels == k].mean(0) for k in range(len(sizes))])
+    cost = ((x[:, None] - means) ** 2).sum(2)
+    plan = np.exp(-sharpness * cost)
+    for _ in range(10000):
+        plan /= plan.sum(1, keepdims=True)
+        plan *= sizes / plan.sum(0)
+    return ((plan * cost) ** 2).sum(1)
+
+
+@pytest.mark.parametrize("sharpness", [4.0, 10.0])
+def test_fdmat_keeps_what_the_authors_keep(sharpness):
     generator = torch.Generator().manual_seed(0)
-    centers = torch.tensor([[9.0, 1, 1], [1, 9, 1], [1, 1, 9]])
-    labels = torch.arange(3).repeat_interleave(20)
-    features = centers[labels] + 0.3 * torch.randn(60, 3, generator=generator)
-    wrong = [4, 23, 41]
-    features[wrong] = centers[(labels[wrong] + 1) % 3]
-    kept = select("fdmat", 57, {"features": features, "labels": labels})
-    assert set(range(60)) - set(kept.tolist()) == set(wrong)
+    labels = torch.tensor([0] * 50 + [1] * 25 + [2] * 5)
+    features = (torch.eye(3)[labels] + 0.8 * torch.randn(80, 3, generator=generator)).abs()
+    value = plain_fdmat(features, labels, sharpness)
+    for budget in (1, 10, 40, 79):
+        kept = select("fdmat", budget, {"features": features, "labels": labels}, sharpness=sharpness)
+        assert kept.tolist() == sorted(np.argsort(value)[:budget].tolist())
+    # Class-balanced: the same transport of all samples, and of each class its share: of 80 by 16 are 10, 5 and 1.
+    kept = select("fdmat", 16, {"features": features, "labels": labels}, class_balanced=True, sharpness=sharpness)
+    expected = [
+        first + np.argsort(value[first:last])[:share] for first, last, share in ((0, 50, 10), (50, 75, 5), (75, 80, 1))
+    ]
+    assert kept.tolist() == sorted(np.concatenate(expected).tolist())
+
+
+def test_fdmat_by_hand():
+    # Two classes of two. The first is its prototype, at cost 0, and so far from the other that nearly no mass goes
+    # there; the second lies around its own.
+    features = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0.2, 0.8]])
+    inputs = {"features": features, "labels": torch.tensor([0, 0, 1, 1])}
+    assert select("fdmat", 2, inputs).tolist() == [0, 1]
+    # Three lie at (1, 0), but class 0 takes the mass of two alone, so a third of the mass of each goes to the other
+    # class, which is dear; those at (0, 1) go there whole, which costs them little.
+    inputs["labels"] = torch.tensor([0, 0, 1, 1, 1, 1])
+    inputs["features"] = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
+    assert select("fdmat", 3, inputs).tolist() == [2, 3, 4]
 
 
 def test_messages():

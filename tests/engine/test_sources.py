@@ -131,7 +131,11 @@ def test_folder_with_a_sub_folder_per_class(tmp_path):
     assert source.classes == ("cat", "dog") and source.train.labels.tolist() == [0, 1, 1]
     assert source.train.places == [str(tmp_path / p) for p in ("cat/deep/x.webp", "dog/a.jpg", "dog/b.png")]
     assert first_value(source.train, 2) == 3
-    assert source.train.ignored == ((str(tmp_path / "cat/notes.txt"), "not an image file"),)
+    assert source.train.ignored == (
+        (str(tmp_path / "labels.txt"), "not an image file"),
+        (str(tmp_path / "cat/.DS_Store"), "a hidden file"),
+        (str(tmp_path / "cat/notes.txt"), "not an image file"),
+    )
 
 
 @pytest.mark.parametrize("test_name", ["test", "val"])
@@ -143,10 +147,15 @@ def test_folder_with_splits(tmp_path, test_name):
     assert first_value(source.test, 0) == 3
 
 
-def test_test_wins_over_val(tmp_path):
-    for i, place in enumerate(["train/a/1.png", "train/b/1.png", "val/a/1.png", "test/b/1.png"]):
+def test_val_and_test_are_the_test_part_and_can_be_told_apart(tmp_path):
+    places = ["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/a/2.png", "test/b/1.png"]
+    for i, place in enumerate(places):
         write(tmp_path / place, i)
-    assert open_source(str(tmp_path), 0).test.labels.tolist() == [1]
+    source = open_source(str(tmp_path), 0)
+    assert source.notes == ("test/ (1 images) and val/ (2 images) are the test part",)
+    assert source.test.labels.tolist() == [1, 0, 0] and [first_value(source.test, i) for i in range(3)] == [4, 2, 3]
+    assert source.test.metadata == {"source_split": ["test", "val", "val"]}
+    assert source.train.metadata == {"source_split": ["train", "train"]}
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -160,7 +169,9 @@ def test_folder_says_what_is_wrong(tmp_path):
     write(tmp_path / "a" / "1.png")
     assert "has training samples of 1 class; at least 2 are needed" in message(str(tmp_path))
     (tmp_path / "empty").mkdir()
-    assert message(str(tmp_path)).startswith(f"class folder {tmp_path / 'empty'} has no images")
+    assert "has training samples of 1 class; at least 2 are needed" in message(str(tmp_path))
+    write(tmp_path / "b" / "1.png")
+    assert open_source(str(tmp_path), 0).train.ignored == ((str(tmp_path / "empty"), "a class folder without images"),)
 
 
 def test_a_test_class_that_is_not_trained_is_named(tmp_path):
@@ -194,7 +205,7 @@ def test_parquet_with_names_in_the_metadata_over_many_row_groups(tmp_path):
     assert source.classes == ("c", "b", "a") and source.train.labels.tolist() == [i % 3 for i in range(50)]
     for i in (0, 49, 3, 4, 27, 11, 48):
         assert first_value(source.train, i) == i
-    assert source.train.places[17] == "x.parquet:17"
+    assert source.train.places[17] == f"{path}:17"
 
 
 @pytest.mark.parametrize("label", ["label", "labels", "fine_label"])
@@ -232,7 +243,7 @@ def test_parquet_glob_over_shards(tmp_path):
     write_parquet(tmp_path / "train-1.parquet", [3], ["a"])
     source = open_source(str(tmp_path / "train-*.parquet"), 0)
     assert source.train.labels.tolist() == [0, 1, 0] and first_value(source.train, 2) == 3
-    assert source.train.places[2] == "train-1.parquet:0"
+    assert source.train.places[2] == f"{tmp_path / 'train-1.parquet'}:0"
 
 
 def test_parquet_image_by_path(tmp_path):
@@ -279,7 +290,7 @@ def test_csv_with_splits_relative_to_itself(tmp_path):
         ("path,label\na\n", "row 0: 1 fields; the header has 2"),
         ("path,label\na,x\nb,\n", "row 1: the label is empty"),
         ("path,label,split\na,x,dev\n", "row 0: split is 'dev'; allowed: train, test"),
-        ("path,label,split\na,x,train\nb,y,train\nc,z,test\n", "row 0: label 'z' is none of the classes (x, y)"),
+        ("path,label,split\na,x,train\nb,y,train\nc,z,test\n", "row 2: label 'z' is none of the classes (x, y)"),
         ("", "has no column 'path'"),
         ("path,label\n", "has no training rows"),
     ],

@@ -31,12 +31,12 @@ INTRODUCED = {
     TrainingSpec: {
         "model": "mlp", "epochs": 20, "seeds": 5, "batch_size": 256, "lr": 0.002, "optimizer": "adam",
         "schedule": "constant", "weight_decay": 0.0, "observe": "train", "augment": "none", "logit_seeds": 1,
-        "threads": 1, "model_hash": "", "trained_on": "",
+        "threads": 1, "model_hash": "", "trained_on": "", "precision": "float32",
     },
     RunSpec: {
         "threshold_rounds": 2, "neighbors": 15, "embedding": "umap", "seed": 0, "complexity": "exact",
-        "standardize": False, "features": "", "features_hash": "", "detector": "", "detector_hash": "", "cscores": "",
-        "cscores_hash": "", "versions": (),
+        "standardize": False, "features": "", "features_hash": "", "download": False, "detector": "", "detector_hash": "",
+        "cscores": "", "cscores_hash": "", "versions": (),
     },
     PsiSpec: {"points": 20, "steps": "epochs", "seed": 0, "class_balanced": False, "window": False, "until": 1.0},
 }  # fmt: skip

@@ -61,6 +61,12 @@ TRAININGS = {
 }
 
 
+TRAININGS |= {
+    f"{model}, {name}": replace(TRAININGS[name], model=model)
+    for model, name in (("head", "adam"), ("head", "sgd, cosine"), ("head", "sgd, step"), ("linear", "sgd, cosine"))
+}
+
+
 def train_plain(member, samples, scale, training):
     training = replace(training, epochs=member.epochs)
     subset = replace(
@@ -69,14 +75,15 @@ def train_plain(member, samples, scale, training):
         labels=samples.labels[member.kept],
         sample_ids=samples.sample_ids[member.kept],
     )
-    network = build_model("mlp", samples.inputs.shape[1:], C, member.seed).to(samples.inputs.device)
+    network = build_model(training.model, samples.inputs.shape[1:], C, member.seed).to(samples.inputs.device)
     for _ in train_epochs(network, build_optimizer(network, training), subset, scale, training, member.seed):
         pass
     return network.eval()
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [*((name, torch.float32) for name in TRAININGS), ("sgd, cosine", torch.uint8)]
+    ("name", "dtype"),
+    [*((name, torch.float32) for name in TRAININGS), ("sgd, cosine", torch.uint8), ("head, adam", torch.uint8)],
 )
 def test_every_network_of_a_stack_is_the_plain_loops(name, dtype):
     samples, training = make_samples(dtype=dtype), TRAININGS[name]
@@ -92,13 +99,14 @@ def test_every_network_of_a_stack_is_the_plain_loops(name, dtype):
         assert expected.std() > 0.3  # it learned something to compare
         assert torch.allclose(stack.member(k)(inputs).detach(), logits[k], atol=1e-5)
         tracked = [name for name in plain.state_dict() if name.endswith("num_batches_tracked")]
-        assert len(tracked) == 2
+        assert len(tracked) == (2 if training.model == "mlp" else 0)
         assert all(torch.equal(stack.state[name][k], plain.state_dict()[name]) for name in tracked)
 
 
-def test_a_network_does_not_depend_on_its_stack():
+@pytest.mark.parametrize("name", ["sgd, cosine", "head, adam"])
+def test_a_network_does_not_depend_on_its_stack(name):
     samples = make_samples()
-    scale, training = scale_of(samples), TRAININGS["sgd, cosine"]
+    scale, training = scale_of(samples), TRAININGS[name]
     wide = [member for member in make_members() if batch_width(len(member.kept), 32) == 32]
     assert len(wide) == 5
     together = train_stacked(wide, samples, scale, training)
@@ -154,8 +162,8 @@ def test_the_width_is_that_of_the_largest_batch(n, width):
 
 
 def test_what_can_be_stacked():
-    assert can_stack(build_model("mlp", (8,), 3, 0))
-    assert not can_stack(build_model("cnn", (1, 8, 8), 3, 0))
+    assert all(can_stack(build_model(name, (8,), 3, 0)) for name in ("mlp", "linear", "head"))
+    assert not any(can_stack(build_model(name, (1, 8, 8), 3, 0)) for name in ("cnn", "lenet"))
     assert not can_stack(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout()))
     assert not can_stack(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2, affine=False)))
 

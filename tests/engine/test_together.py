@@ -29,13 +29,14 @@ def progress(tmp_path):
     return Progress(tmp_path, {"training": 1.0})
 
 
-def test_side_by_side_gives_what_alone_gives(small_workspace, small_training, progress, threads):
+@pytest.mark.parametrize("model", ["mlp", "head", "lenet"])
+def test_side_by_side_gives_what_alone_gives(model, small_workspace, small_training, progress, threads):
     samples = load_split(small_workspace, "small", "train")
     scale = Normalization(*normalization(samples))
     training = small_training(epochs=4)
 
     def train(seed):
-        network = build_model("mlp", samples.inputs.shape[1:], samples.classes, seed)
+        network = build_model(model, samples.inputs.shape[1:], samples.classes, seed)
         for _ in train_epochs(network, build_optimizer(network, training), samples, scale, training, seed):
             pass
         return network.state_dict()

@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import replace
 
@@ -6,9 +7,11 @@ import torch
 from torch import nn
 
 from engine.data.loader import load_split, normalization
-from engine.errors import SpecError
+from engine.errors import Cancelled, SpecError
 from engine.features.penultimate import compute_features, head_of
 from engine.spec import TrainingSpec
+from engine.store.progress import Progress
+from engine.store.tensors import load_tensors
 from engine.training.augment import augment
 from engine.training.device import pick_device
 from engine.training.loop import (
@@ -22,6 +25,7 @@ from engine.training.loop import (
 )
 from engine.training.models import MODELS, build_model
 from engine.training.recording import DynamicsRecorder, Spill
+from engine.training.tasks import checkpoint_path, load_weights, seed_tasks, train_tasks
 
 
 @pytest.fixture
@@ -46,6 +50,35 @@ def test_the_same_seed_gives_the_same_network(samples, small_training, optimizer
     first, again, other = (train(samples, training, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("model", ["head", "lenet"])
+def test_a_network_stopped_and_resumed_is_the_unbroken_one(samples, tmp_path, small_training, model, optimizer):
+    """Dropout draws the masks it would have drawn, and the optimizer's state comes back in its memory format."""
+    training = small_training(model=model, optimizer=optimizer, lr=0.01, epochs=4, seeds=1)
+    scale, tasks = Normalization(*normalization(samples)), seed_tasks(samples, training, {})
+
+    def train_in(name, stop_at):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        beats = itertools.count()
+
+        class Stopping(Progress):
+            def heartbeat(self):
+                if next(beats) == stop_at:
+                    raise Cancelled()
+
+        progress = Stopping(folder, {"training": 1.0})
+        return train_tasks(folder, tasks, samples, None, scale, progress, checkpoint_seconds=0.0)
+
+    with pytest.raises(Cancelled):
+        train_in("broken", stop_at=14)  # 4 steps an epoch, two heartbeats each: in the second
+    assert 0 < load_tensors(checkpoint_path(tmp_path / "broken", tasks[0]))[1]["epochs"] < 4
+    train_in("broken", stop_at=-1)
+    train_in("whole", stop_at=-1)
+    broken, whole = (load_weights(tmp_path / name, tasks[0]) for name in ("broken", "whole"))
+    assert broken.keys() == whole.keys() and all((broken[name] == whole[name]).all() for name in whole)
 
 
 def test_training_learns(small_workspace, samples):
@@ -100,6 +133,35 @@ def test_models_give_logits_and_features(name):
     torch.testing.assert_close(head_of(network)(features), logits)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 5, 9), (1, 1, 1)])
+def test_lenet_takes_images_of_any_size(shape):
+    network = build_model("lenet", shape, 4, seed=0)
+    assert network(torch.randn(3, *shape)).shape == (3, 4)
+    parameters = sum(p.numel() for p in network.parameters())
+    # three convolutions without bias, a scale and a shift each, and a linear layer on every position that is left
+    positions = math.ceil(shape[1] / 8) * math.ceil(shape[2] / 8)
+    convolutions = 9 * (shape[0] * 16 + 16 * 32 + 32 * 64) + 2 * (16 + 32 + 64)
+    assert parameters == convolutions + (64 * positions + 1) * 4
+
+
+def test_lenet_knows_places_that_averaged_positions_do_not():
+    """The logits of two images that differ only in where a spot is, far from every edge."""
+    images = torch.zeros(2, 1, 64, 64)
+    images[0, 0, 24, 24] = images[1, 0, 40, 40] = 1
+    for name, same in (("cnn", True), ("lenet", False)):
+        with torch.no_grad():
+            first, second = build_model(name, (1, 64, 64), 3, seed=0).eval()(images)
+        assert torch.allclose(first, second, atol=1e-6) == same
+
+
+def test_linear_and_head_are_what_they_say():
+    linear, head = (build_model(name, (7,), 3, seed=0) for name in ("linear", "head"))
+    assert [tuple(p.shape) for p in linear.parameters()] == [(3, 7), (3,)]
+    assert [tuple(p.shape) for p in head.parameters()] == [(512, 7), (512,), (3, 512), (3,)]
+    inputs = torch.randn(5, 7)
+    torch.testing.assert_close(linear(inputs), inputs @ linear[1].weight.T + linear[1].bias)
+
+
 def test_a_model_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "my_nets.py").write_text(
         "import torch.nn as nn\ndef make(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0], classes))\n"
@@ -118,8 +180,9 @@ def test_a_model_of_ones_own(tmp_path, monkeypatch):
 def test_wrong_models_are_refused():
     with pytest.raises(SpecError, match="did you mean 'resnet18'"):
         build_model("resnet81", (3, 8, 8), 2, 0)
-    with pytest.raises(SpecError, match="use mlp"):
-        build_model("cnn", (100,), 2, 0)
+    for name in ("cnn", "lenet"):
+        with pytest.raises(SpecError, match="use mlp"):
+            build_model(name, (100,), 2, 0)
 
 
 def test_a_device_that_is_not_there():

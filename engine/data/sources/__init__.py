@@ -12,6 +12,7 @@ import pkgutil
 
 import numpy as np
 
+from engine.data.columns import Wanted
 from engine.data.parts import Source, rename_labels
 from engine.data.sources.kinds import Named, SourceKind, declared_sources
 from engine.errors import SourceError, SpecError, unknown_name
@@ -27,14 +28,16 @@ def source_help() -> str:
     return f"{', '.join(named)}, or a path: {', '.join(paths)}"
 
 
-def open_source(text: str, seed: int, test: str | None = None) -> Source:
+def open_source(text: str, seed: int, test: str | None = None, wanted: Wanted | None = None) -> Source:
     """The source that `--from` names, with the test split of `--test` in place of its own.
+
+    wanted: the columns of a table; None = those that are called as usual
 
     Raises: SourceError when it is missing or malformed; SpecError when the text names no kind of source.
     """
-    source = _open(Named(text, seed))
+    source = _open(Named(text, seed, wanted or Wanted()))
     if test is not None:
-        other = _open(Named(test, seed))
+        other = _open(Named(test, seed, wanted or Wanted()))
         part = other.test or other.train
         source = Source(source.classes, source.train, rename_labels(part, other.classes, source.classes, test))
     used = len(np.unique(source.train.labels))
@@ -58,7 +61,13 @@ def _open(named: Named) -> Source:
                 return kind.open(named)
     except PermissionError as error:
         raise SourceError(f"not allowed to read {error.filename}; change its permissions or choose another") from error
+    except OSError as error:
+        raise SourceError(f"--from {_shown(named.text)} cannot be read: {error.strerror or error}") from error
     raise _unknown(named, declared_sources())
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
 
 
 def _unknown(named: Named, kinds: list[SourceKind]) -> SourceError | SpecError:

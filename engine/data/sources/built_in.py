@@ -10,9 +10,19 @@ from engine.data.sources.kinds import Named, source
 from engine.errors import SpecError
 
 
-@source("digits", matches=lambda named: named.text == "digits", priority=30, resolved=str)
+@source(
+    "digits",
+    matches=lambda named: named.text == "digits",
+    priority=30,
+    resolved=str,
+    rows=lambda text: _digits().train.load if text == "digits" else None,
+)
 def digits(named: Named) -> Source:
     """scikit-learn's 1,797 embedded 8 x 8 images of handwritten digits, 0..16 stretched to 0..255."""
+    return _digits()
+
+
+def _digits() -> Source:
     from sklearn.datasets import load_digits
 
     data = load_digits()

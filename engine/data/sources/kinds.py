@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from engine.data.parts import Source
+from PIL import Image
+
+from engine.data.columns import Wanted
+from engine.data.parts import Source, Vector
+
+Rows = Callable[[int], Image.Image | Vector]
+"""Opens one row of something that holds many images, by its index."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """What --from names. text: as it was written; seed: of what is drawn."""
+    """What --from names. text: as it was written; seed: of what is drawn; wanted: the columns of a table."""
 
     text: str
     seed: int = 0
+    wanted: Wanted = field(default_factory=Wanted)
 
     @cached_property
     def path(self) -> Path:
-        """The text as a path, a leading ~ expanded."""
-        return Path(self.text).expanduser()
+        """The text as an absolute path, a leading ~ expanded: samples are found again from any folder."""
+        return Path(os.path.abspath(Path(self.text).expanduser()))
 
     def is_file(self, *suffixes: str) -> bool:
         """Whether it is a file with one of these suffixes, in any case."""
@@ -35,7 +43,8 @@ class SourceKind:
 
     form: how it is written, for help; matches: whether a text is of this kind; open: reads it; priority: kinds are
     tried from the highest down; resolved: the text as it is compared and stored, None for a path, which is made
-    absolute; suffixes: of files that it reads
+    absolute; suffixes: of files that it reads; rows: what opens the rows of a text that stands before the last colon of
+    a sample's place, or None where the text is of another kind
     """
 
     form: str
@@ -44,6 +53,7 @@ class SourceKind:
     priority: int
     resolved: Callable[[str], str] | None
     suffixes: tuple[str, ...]
+    rows: Callable[[str], Rows | None] | None
 
 
 F = TypeVar("F", bound=Callable[[Named], Source])
@@ -58,13 +68,14 @@ def source(
     priority: int = 0,
     resolved: Callable[[str], str] | None = None,
     suffixes: tuple[str, ...] = (),
+    rows: Callable[[str], Rows | None] | None = None,
 ) -> Callable[[F], F]:
     """Put a function that opens a kind of source into the table; the arguments are the fields of `SourceKind`."""
 
     def add(function: F) -> F:
         if not inspect.getdoc(function) or form in _REGISTRY:
             raise TypeError(f"source '{form}' has no docstring, or is declared twice")
-        _REGISTRY[form] = SourceKind(form, matches, function, priority, resolved, suffixes)
+        _REGISTRY[form] = SourceKind(form, matches, function, priority, resolved, suffixes, rows)
         return function
 
     return add

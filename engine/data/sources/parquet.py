@@ -8,6 +8,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from engine.data.columns import Wanted, choose_columns
 from engine.data.images import open_image
-from engine.data.parts import TEST_NAMES, Part, Source, label_indices, name_classes, rename_labels
-from engine.data.sources.kinds import Named, source
+from engine.data.parts import TEST_NAMES, Source, check_classes, joined, rename_labels
+from engine.data.sources.files import column_defaults, listed
+from engine.data.sources.kinds import Named, Rows, source
+from engine.data.sources.tables import Table, read_table, table_of_paths
 from engine.errors import SourceError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -42,13 +46,14 @@ def _find(named: Named) -> list[Path]:
     matches=lambda named: bool(_find(named)),
     priority=20,
     suffixes=(".parquet",),
+    rows=lambda text: _open_rows(Path(text)),
 )
 def parquet(named: Named) -> Source:
-    """Parquet files with an image column (a struct of bytes and path, or bytes) and a label column.
+    """Parquet files with an image column (a struct of bytes and path, or bytes), or one of paths, and a label column.
 
     Files whose name (or folder) starts with train, test or val are those splits, and others beside them are
-    left out; if none is called so, all are training samples. Class names come from the `huggingface` schema
-    metadata, else from the labels.
+    left out; if none is called so, all are training samples, unless a column split says otherwise. Class names come
+    from the `huggingface` schema metadata, else from the labels. Columns are as those of a CSV.
     """
     paths, splits = _find(named), dict[str, list[Path]]()
     if any(path.suffix.lower() != ".parquet" for path in paths):
@@ -60,16 +65,27 @@ def parquet(named: Named) -> Source:
         splits.setdefault(match[1].lower() if match else "", []).append(path)
     if len(splits) == 1:
         (alone,) = splits.values()
-        classes, train = _read_files(alone)
-        return Source(classes, train)
+        return _read_files(alone, named.wanted, splits_by_column=True)
     if "train" not in splits:
         raise SourceError(f"no file of {', '.join(p.name for p in paths[:5])} starts with train; name the files apart")
-    classes, train = _read_files(splits["train"])
-    for name in TEST_NAMES:
-        if name in splits:
-            test_classes, test = _read_files(splits[name])
-            return Source(classes, train, rename_labels(test, test_classes, classes, str(splits[name][0])))
-    return Source(classes, train)
+    train = _read_files(splits["train"], named.wanted)
+    others = [(str(path), "not of a split") for path in splits.get("", [])]
+    train_part = replace(train.train, ignored=tuple(others))
+    tests = {}
+    for name in (name for name in TEST_NAMES if name in splits):
+        found = _read_files(splits[name], named.wanted)
+        tests[name] = rename_labels(found.train, found.classes, train.classes, str(splits[name][0]))
+    if not tests:
+        return Source(train.classes, train_part)
+    if len(tests) == 1:
+        (test,) = tests.values()
+        return Source(train.classes, train_part, test)
+    counted = " and ".join(f"{name} ({len(part):,} images)" for name, part in tests.items())
+    marked = [
+        replace(part, metadata={**part.metadata, "source_split": [name] * len(part)})
+        for name, part in (("train", train_part), *tests.items())
+    ]
+    return Source(train.classes, marked[0], joined(marked[1:]), notes=(f"{counted} are the test part",))
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -81,43 +97,80 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def read_column(file: pq.ParquetFile, path: Path, column: str) -> list[Any]:
-    """The values of one column; SourceError when the data are damaged."""
+    """The values of one column; SourceError when the data are damaged, or are values that Python does not know."""
     try:
         values: list[Any] = file.read(columns=[column]).column(column).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError, KeyError) as error:
         raise SourceError(f"{path}, column '{column}' is damaged: {str(error).splitlines()[0]}") from error
     return values
 
 
-def _read_files(paths: Sequence[Path]) -> tuple[tuple[str, ...], Part]:
+def _read_files(paths: Sequence[Path], wanted: Wanted, splits_by_column: bool = False) -> Source:
+    """Files of the same columns as one table: without a column split unless splits_by_column."""
     files = [open_parquet(path) for path in paths]
+    where, header = str(paths[0]), list(files[0].schema_arrow.names)
     features = _features(files[0])
-    names = files[0].schema_arrow.names
-    image_column = _find_column(paths[0], names, "image", IMAGE_COLUMNS, features)
-    label_column = _find_column(paths[0], names, "label", LABEL_COLUMNS, features)
-    given = features.get(label_column, {}).get("names")
-    values: list[str] = []
+    defaults = column_defaults(header)
+    image = _find_column(where, header, "image", IMAGE_COLUMNS, features)
+    if image is not None and "path" not in wanted.roles:
+        defaults["path"] = image
+    if label := _find_column(where, header, "label", LABEL_COLUMNS, features):
+        defaults["label"] = label
+    if not splits_by_column:
+        del defaults["split"]
+    plain = [name for name in header if name in defaults.values() or _is_plain(files[0].schema_arrow, name)]
+    if wanted.metadata is not None or wanted.roles:
+        plain = header
+    chosen = choose_columns(where, plain, wanted, defaults)
+    for role, allowed, kind in (("path", IMAGE_COLUMNS, "Image"), ("label", LABEL_COLUMNS, "ClassLabel")):
+        if role not in chosen.roles:
+            raise SourceError(
+                f"{where} has no {kind.lower().replace('class', '')} column; allowed: {', '.join(allowed)} or one that the "
+                f"schema metadata calls {kind}; its columns are: {listed(header)}"
+            )
+    images_inside = chosen.roles["path"] == image
+    columns: dict[str, list[Any]] = {name: [] for name in chosen.columns if not images_inside or name != image}
     places: list[str] = []
     for file, path in zip(files, paths, strict=True):
-        missing = [c for c in (image_column, label_column) if c not in file.schema_arrow.names]
-        if missing:
-            raise SourceError(
-                f"{path} has no column '{missing[0]}'; its columns are: {', '.join(file.schema_arrow.names)}"
-            )
-        for row, value in enumerate(read_column(file, path, label_column)):
-            if value is None or value == -1:
-                raise SourceError(f"{path}, row {row}: no label ({value}); leave this split out or label it")
-            if isinstance(value, int) and given:
-                if not 0 <= value < len(given):
-                    raise SourceError(f"{path}, row {row}: label {value}; the file names classes 0 to {len(given) - 1}")
-                value = given[value]
-            elif not isinstance(value, int | str):
-                raise SourceError(f"{path}, row {row}: column '{label_column}' is neither a whole number nor text")
-            values.append(str(value))
-            places.append(f"{path.name}:{row}")
-    classes = tuple(given) if given else name_classes(values)
-    images = _RowGroups(files, paths, image_column)
-    return classes, Part(label_indices(values, classes, str(paths[0])), places, images.load)
+        names = file.schema_arrow.names
+        for name in chosen.columns:
+            if name not in names:
+                raise SourceError(f"{path} has no column '{name}'; its columns are: {listed(names)}")
+        for name, values in columns.items():
+            values += read_column(file, path, name)
+        places += [f"{path}:{row}" for row in range(file.metadata.num_rows)]
+    given = _names(where, features.get(chosen.roles["label"], {}).get("names"))
+    if not images_inside:
+        table = table_of_paths(where, paths[0].parent, columns, chosen)
+        return read_table(replace(table, classes=given))
+    load = _RowGroups(files, paths, chosen.roles["path"]).load
+    return read_table(Table(where, columns, chosen, places, load, given))
+
+
+def _is_plain(schema: pa.Schema, name: str) -> bool:
+    """Whether a column holds one number, text, date or the like per row, as metadata does."""
+    places = schema.get_all_field_indices(name)
+    kind = schema.field(places[0]).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return is_text or (not pa.types.is_nested(kind) and not is_bytes)
+
+
+def _names(where: str, found: Any) -> tuple[str, ...]:
+    """The names of classes in schema metadata, () when there are none; SourceError when they are no names."""
+    if found is None or found == []:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(name, str) and name for name in found):
+        raise SourceError(f"{where}: the names of its classes are not texts: {str(found)[:50]}; write it again")
+    if len(set(found)) < len(found):
+        raise SourceError(f"{where} has two classes of the same name; rename one")
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{where}: the name of a class is not valid Unicode; write it again") from error
+    check_classes(found, where)
+    return tuple(found)
 
 
 def _features(file: pq.ParquetFile) -> dict[str, dict[str, Any]]:
@@ -125,25 +178,30 @@ def _features(file: pq.ParquetFile) -> dict[str, dict[str, Any]]:
     try:
         text = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
         features = json.loads(text).get("info", {}).get("features", {})
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return {}
     return {k: v for k, v in features.items() if isinstance(v, dict)} if isinstance(features, dict) else {}
 
 
+def _open_rows(path: Path) -> Rows | None:
+    """Opens the images of a Parquet file, when it is one."""
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return None
+    file = open_parquet(path)
+    image = _find_column(str(path), file.schema_arrow.names, "image", IMAGE_COLUMNS, _features(file))
+    return None if image is None else _RowGroups([file], [path], image).load
+
+
 def _find_column(
-    path: Path, names: Sequence[str], kind: str, known: Sequence[str], features: dict[str, dict[str, Any]]
-) -> str:
+    where: str, names: Sequence[str], kind: str, known: Sequence[str], features: dict[str, dict[str, Any]]
+) -> str | None:
+    """The column of a kind by its name, else by the schema metadata; None when there is none or there are several."""
     found = [name for name in known if name in names]
     wanted = {"image": "Image", "label": "ClassLabel"}[kind]
     declared = [name for name in names if features.get(name, {}).get("_type") == wanted]
     if found:
         return found[0]
-    if len(declared) == 1:
-        return declared[0]
-    raise SourceError(
-        f"{path} has no {kind} column; allowed: {', '.join(known)} or one that the schema metadata calls {wanted}; "
-        f"its columns are: {', '.join(names)}"
-    )
+    return declared[0] if len(declared) == 1 else None
 
 
 class _RowGroups:

@@ -53,9 +53,9 @@ def torchvision_dataset(named: Named) -> Source:
         options = [{"root": str(root), **option} for option in options]
     try:
         sets = [cls(**option) for option in options]
-    except (RuntimeError, OSError, ValueError, TypeError, ImportError, EOFError) as error:
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError, EOFError, NotImplementedError) as error:
         raise SourceError(
-            f"torchvision's {name} cannot be read from {root}: {str(error).splitlines()[0]}; put its files there "
+            f"torchvision's {name} cannot be read from {root}: {_first_line(error)}; put its files there "
             f"(torchvision:{name}:ROOT names another place)"
         ) from error
     parts = [_torchvision_part(name, data) for data in sets]
@@ -65,13 +65,17 @@ def torchvision_dataset(named: Named) -> Source:
     )
 
 
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0] or type(error).__name__
+
+
 def _torchvision_part(name: str, data: Any) -> Part:
     targets = next((t for a in ("targets", "labels", "_labels") if (t := getattr(data, a, None)) is not None), None)
-    if targets is None:
-        targets = [data[i][1] for i in range(len(data))]
     try:
+        if targets is None:
+            targets = [data[i][1] for i in range(len(data))]
         labels = np.array([int(t) for t in targets], np.int64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise SourceError(f"torchvision's {name} has no single class label per image; choose another") from error
     lock = threading.Lock()  # torchvision does not promise that its datasets may be read from several threads
 

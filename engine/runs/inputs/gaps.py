@@ -9,10 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.data.loader import Samples, to_float
+from engine.data.loader import Samples, normalization, to_float
 from engine.errors import ScoreInputError, SpecError
 from engine.runs.cluster import map_tasks
 from engine.runs.inputs.computed import At, Inputs, provides
+from engine.runs.work import Work
 from engine.scores.complexity import Gap, gap_bytes, solve_gap, solve_stochastic_gap, stochastic_gap_bytes
 from engine.spec import RunSpec
 from engine.training.device import available_bytes
@@ -31,8 +32,8 @@ def _negatives_per_positive(samples: Samples) -> int:
     return 4 if samples.inputs.ndim == 4 and samples.inputs.shape[1] == 3 else 3
 
 
-def _gap_seconds(spec: RunSpec, n: int) -> float:
-    return n**3 * 2e-11
+def _gap_seconds(work: Work) -> float:
+    return work.samples**3 * 2e-11
 
 
 def _check_memory(spec: RunSpec, samples: Samples) -> None:
@@ -73,8 +74,8 @@ def _check_inputs(spec: RunSpec, samples: Samples) -> None:
 )
 def alpha(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
     """(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs."""
-    inputs = run.samples.inputs
-    rows = to_float(inputs, run.normalization.mean, run.normalization.std) if run.spec.standardize else inputs
+    inputs = run.own.inputs
+    rows = to_float(inputs, *normalization(run.own)) if run.spec.standardize else inputs
     gap = _gap(run, rows.flatten(1), "inputs")
     return gap.alpha, gap.inverse_diagonal, gap.kernel_labels
 
@@ -95,7 +96,7 @@ def feature_alpha(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
 
 def _gap(run: Inputs, rows: Tensor, what: str) -> Gap:
     started = time.perf_counter()
-    labels, n = run.samples.labels, len(rows)
+    labels, n = run.own.labels, len(rows)
     if run.spec.complexity == "stochastic":
         negatives = _negatives_per_positive(run.samples)
         generator = run.generator(f"complexity gap of the {what}")
@@ -111,7 +112,9 @@ def _gap(run: Inputs, rows: Tensor, what: str) -> Gap:
     seconds = time.perf_counter() - started
     note = f"complexity gap of the {what}: {form}, {seconds:.1f} s"
     if gap.copies:
-        note += f"; {gap.copies} exact copies of other samples share their scores"
+        note += f"; {gap.copies} exact copies of other samples, each scored against its own label"
+        if gap.contradicting:
+            note += f" ({gap.contradicting} labeled otherwise than most of their copies)"
     if gap.ridge:
         note += f"; a ridge of {gap.ridge:g} was needed"
     run.notes.append(note)

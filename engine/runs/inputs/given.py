@@ -8,8 +8,8 @@ from torch import Tensor
 
 from engine.runs.detectors import load_detector
 from engine.runs.inputs.computed import Inputs, provides
+from engine.scores.inputs import Input, declare_input
 from engine.scores.lstm import Detector
-from engine.scores.registry import Input, declare_input
 
 declare_input(Input("generator", "a seeded torch.Generator, another one for each score", "free"))
 

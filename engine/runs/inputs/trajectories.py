@@ -5,7 +5,7 @@ A new one is also a column of `engine.training.recording`.
 
 from __future__ import annotations
 
-from engine.scores.registry import Input, declare_input
+from engine.scores.inputs import Input, declare_input
 
 for _name, _what in {
     "p_given": "(T, N) probability of the given label per epoch of one seed",

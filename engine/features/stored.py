@@ -1,0 +1,208 @@
+"""Features of a dataset's images, computed once and kept: workspace/features/<key>-<hash of the images>/.
+
+The key is the backbone with all that decides its numbers, or a person's own file. The hash is of the images and of
+where they came from; labels play no part, so a relabeled copy of a dataset has its features already. Row by row they are
+found again by content: a dataset with images added computes only those.
+
+    features.npy    (N, D) float32, by sample id
+    index.npy       (N, 3, 16) uint8: what each sample's stored input, its original and its file are recognized by
+    about.json      the backbone, precision, how many were computed, copied, or lacked their originals
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.data.dataset_file import fetch_one, reading
+from engine.errors import BusyError, NotFoundError, SpecError, StorageError
+from engine.features.backbones import backbone_help, find_backbone, is_backbone
+from engine.features.computing import Tasks, compute_rows, join_pieces
+from engine.features.own_file import SUFFIXES, is_own_file, own_file, read_rows
+from engine.store.atomic import file_hash
+from engine.store.contents import fetch_contents
+from engine.store.documents import read_json
+from engine.store.progress import Reporter
+from engine.store.version import winnow_version
+from engine.store.workspace import Workspace
+
+WAIT_SECONDS = 0.5
+
+
+def features_help() -> str:
+    """What --features may be, in one line of help."""
+    return f"{backbone_help()}, or a file of features ({', '.join(SUFFIXES)})"
+
+
+def key_of(workspace: Workspace, dataset: str, source: str, download: bool = False) -> str:
+    """The key of the features that --features names: `<name>@<12 hexadecimal digits of all that decides the numbers>`.
+
+    Args:   download: whether weights that are not on this machine may be fetched
+    Raises: SpecError for what is neither a backbone nor a file; SourceError when a file is not there
+    """
+    if is_backbone(source):
+        return find_backbone(source, download).key
+    if is_own_file(source):
+        return f"file@{file_hash(own_file(source))}"
+    raise SpecError(f"--features is '{source}'; allowed: {features_help()}")
+
+
+def images_of(workspace: Workspace, dataset: str) -> str:
+    """12 hexadecimal digits of a dataset's images, in order, and of where they came from."""
+    path = workspace.require_dataset(dataset)
+    found = path.stat()
+    return _images_of(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=64)
+def _images_of(path: Path, changed: int, size: int) -> str:
+    found = hashlib.sha256()
+    for content, (place,) in zip(fetch_contents(path), _query(path, "SELECT source FROM samples"), strict=True):
+        found.update(f"{content}\0{place}\0".encode())
+    return found.hexdigest()[:12]
+
+
+def _query(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    with reading(path) as connection:
+        return connection.execute(f"{sql} ORDER BY sample_id").fetchall()
+
+
+def is_stored(workspace: Workspace, dataset: str, key: str) -> bool:
+    """Whether a dataset's features of that key are there."""
+    return _folder(workspace, dataset, key).is_dir()
+
+
+def _folder(workspace: Workspace, dataset: str, key: str) -> Path:
+    return workspace.features_dir(f"{key}-{images_of(workspace, dataset)}")
+
+
+def compute_stored(
+    workspace: Workspace,
+    dataset: str,
+    source: str,
+    device: torch.device,
+    progress: Reporter,
+    tasks: Tasks,
+    download: bool = False,
+) -> list[str]:
+    """Compute and keep the features that --features names, of all samples of a dataset, or find them.
+
+    A backbone's are computed from the originals at its own resolution, what is known already of other datasets' images
+    copied; a process that was killed goes on with its blocks. Of a file, the rows are copied into the workspace.
+
+    Args:    device: of the network; tasks: where blocks of images are computed, `engine.runs.cluster`
+    Returns: `notes_of` them
+    Raises:  as `key_of`; SpecError for vectors and a backbone; SourceError for a file that does not fit; Cancelled
+    """
+    key = key_of(workspace, dataset, source, download)
+    name = f"{key}-{images_of(workspace, dataset)}"
+    while not workspace.features_dir(name).is_dir():
+        progress.heartbeat()
+        try:
+            with workspace.building_features(name) as (pieces, target):
+                started = time.monotonic()
+                if is_own_file(source):
+                    about = _copy_file(workspace, dataset, own_file(source), target)
+                else:
+                    about = _compute(workspace, dataset, source, download, device, pieces, target, progress, tasks)
+                _write_about(target, {"key": key, "dataset": dataset, "device": str(device), **about}, started)
+        except BusyError:  # another run computes just these: they will be there
+            time.sleep(WAIT_SECONDS)
+    return notes_of(workspace, dataset, key)
+
+
+def _compute(
+    workspace: Workspace,
+    dataset: str,
+    source: str,
+    download: bool,
+    device: torch.device,
+    pieces: Path,
+    target: Path,
+    progress: Reporter,
+    tasks: Tasks,
+) -> dict[str, Any]:
+    path = workspace.require_dataset(dataset)
+    contents = [bytes.fromhex(content) for content in fetch_contents(path)]
+    backbone = find_backbone(source, download)
+    facts = compute_rows(workspace, dataset, backbone, contents, device, pieces, progress, tasks)
+    places = [str(place) for (place,) in _query(path, "SELECT source FROM samples")]
+    return {**facts, "samples": len(places), **join_pieces(pieces, target, backbone.side, places)}
+
+
+def _copy_file(workspace: Workspace, dataset: str, file: Path, target: Path) -> dict[str, Any]:
+    rows = _query(workspace.require_dataset(dataset), "SELECT source, split FROM samples")
+    train = sum(split == "train" for _, split in rows)
+    features = read_rows(file, [str(place) for place, _ in rows], train)
+    np.save(target / "features.npy", features)
+    return {"file": file.name, "samples": len(features), "width": features.shape[1]}
+
+
+def _write_about(target: Path, facts: dict[str, Any], started: float) -> None:
+    versions = {"winnow": winnow_version(), "torch": torch.__version__}
+    about = {**facts, "versions": versions, "seconds": round(time.monotonic() - started, 1)}
+    about["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    (target / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def read_about(workspace: Workspace, dataset: str, key: str) -> dict[str, Any]:
+    """What is known of stored features: key, samples, width, seconds, of a backbone also side, precision, computed,
+    copied and stand_ins.
+
+    Raises: NotFoundError when they are not stored
+    """
+    return dict(read_json(_require(workspace, dataset, key) / "about.json"))
+
+
+def _require(workspace: Workspace, dataset: str, key: str) -> Path:
+    folder = _folder(workspace, dataset, key)
+    if not folder.is_dir():
+        raise NotFoundError(
+            f"the features {key} of dataset '{dataset}' are not stored; winnow run {dataset} --features computes them"
+        )
+    return folder
+
+
+def notes_of(workspace: Workspace, dataset: str, key: str) -> list[str]:
+    """What a reader of a run on stored features should know, a sentence each."""
+    about = read_about(workspace, dataset, key)
+    if not about.get("stand_ins"):
+        return []
+    return [
+        f"the originals of {about['stand_ins']:,} of {about['samples']:,} images are gone or have changed, such as "
+        f"{about['examples'][0]}; their features come from the small images that the dataset stores"
+    ]
+
+
+def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["train", "test"]) -> Tensor:
+    """The stored features (N, D) float32 of a split, in the order of its sample ids, on the CPU.
+
+    Raises: NotFoundError when they are not stored, or the dataset or a person's file has nothing of the split;
+            StorageError when they are damaged
+    """
+    folder = _require(workspace, dataset, key)
+    with reading(workspace.require_dataset(dataset)) as connection:
+        first, count = fetch_one(
+            connection, f"SELECT coalesce(min(sample_id), 0), count(*) FROM samples WHERE split = '{split}'"
+        )
+    if not count:
+        raise NotFoundError(f"dataset '{dataset}' has no {split} samples; ingest it with --test or --test-fraction")
+    try:
+        rows = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+        if first >= len(rows):
+            raise NotFoundError(f"the file of the features {key} has no rows of the {split} samples; add them to it")
+        found = np.array(rows[first : first + count])
+        if found.dtype != np.float32 or found.ndim != 2 or len(found) != count:
+            raise ValueError(f"{found.dtype} of shape {found.shape} for {count} samples")
+    except (OSError, ValueError, EOFError) as error:
+        raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
+    return torch.from_numpy(found)

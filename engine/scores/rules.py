@@ -1,0 +1,33 @@
+"""When a rule says nothing: what the notes of a run and its verdict take from one place."""
+
+from __future__ import annotations
+
+LARGEST_SHARE = 1 / 3
+"""A rule that flags more of the samples than this does not tell the wrong labels from the others."""
+
+
+def why_unused(flagged: float, accuracy: float | None = None, chance: float = 0.0) -> str:
+    """Why a rule is left out of the vote, as the end of a sentence about it; "" where it is usable.
+
+    Args:    flagged: share of the samples it flags, 0..1; accuracy: share of the held-out predictions of the networks
+             it reads that are right, None where it reads none or nothing was held out; chance: share of the largest
+             class
+    """
+    if not flagged > 0:
+        return "it flags nothing"
+    if flagged > LARGEST_SHARE:
+        return f"it flags {flagged:.0%} of the samples, more than a third"
+    if accuracy is not None and accuracy < tellable_accuracy(chance):
+        return (
+            f"its networks are right on {accuracy:.0%} of the samples held out, and a guess on {chance:.0%}; "
+            f"needed: {tellable_accuracy(chance):.0%}"
+        )
+    return ""
+
+
+def tellable_accuracy(chance: float) -> float:
+    """The accuracy from which on a network tells wrong labels: twice chance, or halfway from chance to 1 if less.
+
+    Twice chance cannot be reached where a class has half of the samples or more.
+    """
+    return min(2 * chance, (1 + chance) / 2)

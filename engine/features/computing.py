@@ -15,7 +15,7 @@ import torch
 
 from engine.data.decoding import pillow_warnings
 from engine.data.originals import NOTHING, Known, Originals, Seen
-from engine.errors import ScoreInputError
+from engine.errors import SourceError
 from engine.features.backbones import Backbone
 from engine.features.embedding import Embedding, embed, faster_precision
 from engine.store.documents import read_json
@@ -98,7 +98,7 @@ def compute_rows(
     Args:    contents: of the samples by id; pieces: a folder for what is done, which outlives this process; tasks: where
              blocks are computed; originals are always read here
     Returns: the facts for about.json
-    Raises:  SpecError for a dataset of vectors; Cancelled; ScoreInputError for features that are not finite
+    Raises:  SpecError for a dataset of vectors; Cancelled; SourceError for features that are not finite
     """
     known = Recognized(workspace.feature_sets(backbone.key), contents)
     originals = Originals(workspace, dataset, backbone.side, known.find)
@@ -173,7 +173,9 @@ def _write_piece(
     computed = iter(fresh)
     features = np.stack([next(computed) if s.known is None else known.row(s.known) for s in seen])
     if not np.isfinite(features).all():
-        raise ScoreInputError(f"the features of {path.parent.name} are not finite numbers; the weights are damaged")
+        raise SourceError(
+            "the backbone gives features that are not finite numbers: its weights are damaged, or of another network"
+        )
     index = b"".join(contents[i] + s.origin + s.file for i, s in zip(block, seen, strict=True))
     save_tensors(
         path,

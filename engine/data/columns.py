@@ -27,7 +27,8 @@ MOST_CHARACTERS = 10_000
 """Of a value that is kept as metadata."""
 _MOST_NAME = 200
 
-TAKEN = ("sample_id", "split", "label", "true_label", "class_name", "source", "true_class_name")
+OF_A_RUN = ("p_wrong", "flagged", "suspicion_rank")
+TAKEN = ("sample_id", "split", "label", "true_label", "class_name", "source", "true_class_name", *OF_A_RUN)
 """The columns of an export that are no metadata; a column of a source that is called so, or as what is measured of an
 image (PROPERTIES), is kept as column_NAME."""
 
@@ -97,7 +98,7 @@ def choose_columns(where: str, header: Sequence[str], wanted: Wanted, defaults: 
     roles = {role: column for role, column in named.items() if role in wanted.roles or column not in taken}
     exported = "sample_id" in header and roles.get("path") == "source"
     names = tuple(c for c in ("class_name", "true_class_name") if c in header and c not in roles.values())
-    left_out = {"sample_id", *names, *PROPERTIES} if exported else set[str]()
+    left_out = {"sample_id", *names, *OF_A_RUN, *PROPERTIES} if exported else set[str]()
     others = [c for c in dict.fromkeys(header) if c not in roles.values() and c not in left_out]
     if wanted.metadata is not None:
         others = [column for column in others if column in wanted.metadata]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import stat
 import threading
@@ -20,10 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from engine.data.columns import parse_wanted
 from engine.data.dataset_file import fetch_one, read_blocks, reading
 from engine.data.images import READ_ERRORS, decode, fit, open_image
 from engine.data.parts import Part
 from engine.data.sources import open_source
+from engine.data.sources.places import open_original
 from engine.errors import SpecError, WinnowError
 from engine.store.workspace import Workspace
 
@@ -139,11 +142,9 @@ class Originals:
     def _see_in_source(self, sample: int, small: Pixels) -> Seen | None:
         """The image that the source gives, where it is no file of its own; None when the source is gone or another."""
         found = self._in_source(sample)
-        if found is None:
-            return None
-        part, position = found
         try:
-            opened = part.load(position)
+            # what was added from another source is found by its place alone
+            opened = found[0].load(found[1]) if found else open_original(self.places[sample])
             if not isinstance(opened, Image.Image):
                 return None
             with opened:
@@ -208,13 +209,18 @@ class Originals:
     def _source_places(self) -> tuple[dict[str, tuple[Part, int]], dict[str, tuple[Part, int]]]:
         """Where the samples of the training and of the test split are in the source, by place; empty if it is gone."""
         try:
-            source = open_source(self._spec["source"], int(self._spec.get("seed", 0)), self._spec.get("test"))
+            wanted = parse_wanted(self._spec.get("columns"), "none")
+            source = open_source(self._spec["source"], int(self._spec.get("seed", 0)), self._spec.get("test"), wanted)
         except (WinnowError, OSError, ValueError, KeyError):
             return {}, {}  # the stored inputs stand in, and whoever streams counts them
-        train = {place: (source.train, i) for i, place in enumerate(source.train.places)}
-        if source.test is None:
-            return train, train
-        return train, {place: (source.test, i) for i, place in enumerate(source.test.places)}
+        train = _by_place(source.train)
+        return train, train if source.test is None else _by_place(source.test)
+
+
+def _by_place(part: Part) -> dict[str, tuple[Part, int]]:
+    """The samples of a part by place, and by what version 0.1 called it: without the folder of its file."""
+    earlier = {os.path.basename(place): (part, i) for i, place in enumerate(part.places)}
+    return earlier | {place: (part, i) for i, place in enumerate(part.places)}
 
 
 def digest(content: bytes) -> bytes:

@@ -17,8 +17,9 @@ from engine.errors import NotFoundError, SpecError
 from engine.features.seen import load_seen
 from engine.features.stored import compute_stored, is_stored, key_of, notes_of
 from engine.features.umap_map import compute_umap
-from engine.runs.checks import check_inputs_exist, estimate_seconds
+from engine.runs.checks import check_inputs_exist
 from engine.runs.cluster import HERE, Tasks
+from engine.runs.feasible import score_seconds, stage_seconds, work_of
 from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
@@ -89,31 +90,15 @@ class _Attempt:
         self.tasks = tasks
         self.folder, self.target, self.results, self.notes = draft.folder, draft.target, draft.results, draft.notes
         self.own = load_seen(workspace, spec.dataset, "train", "", device)
-        self.score_seconds = estimate_seconds(resolve_scores(spec.scores), spec, len(self.own))
-        self.progress = Progress(self.folder, self._weights(), listener)
+        self.work = work_of(workspace, spec, device, trained is not None)
+        stages = stage_seconds(workspace, self.work, resolve_scores(spec.scores), trained is not None)
+        self.progress = Progress(self.folder, stages, listener)
         if spec.features:
             self._store_features()
         on = spec.training.trained_on if spec.training else ""
         self.samples = load_seen(workspace, spec.dataset, "train", on, device) if on else self.own
         self.test = load_test(workspace, spec.dataset, device, on)
         self.normalization = Normalization(*normalization(self.samples))
-
-    def _weights(self) -> dict[str, float]:
-        """Rough relative costs of the stages, for the fraction done."""
-        n, spec = len(self.own), self.spec
-        stored = not spec.features or is_stored(self.workspace, spec.dataset, spec.features_hash)
-        networks = 0
-        if spec.training:
-            networks = (0 if self.trained else spec.training.seeds) + spec.threshold_rounds
-        epochs = spec.training.epochs if spec.training else 0
-        return {
-            "features": 0.0 if stored else n * 6e-3,
-            "training": networks * epochs * n * 3e-5,
-            "recording": 0.0 if self.trained else n * networks * epochs * 1e-6,
-            "neighbors": n * n * 1e-8 if spec.neighbors else 0.0,
-            "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
-            "scores": sum(self.score_seconds.values()),
-        }
 
     def _store_features(self) -> None:
         """Compute the features that the run reads, where no run has."""
@@ -159,7 +144,7 @@ class _Attempt:
                 features = inputs.get("features", inputs.last)
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
         self.progress.stage("scores")
-        inputs.progress = parts = Parts(self.progress, self.score_seconds)
+        inputs.progress = parts = Parts(self.progress, score_seconds(self.work, scores))
         mislabeled = None
         if self.samples.true_labels is not None:
             mislabeled = (self.samples.true_labels.cpu() != labels).numpy()

@@ -17,10 +17,11 @@ from engine.data.loader import load_split, normalization, to_float
 from engine.data.request import IngestSpec
 from engine.errors import ScoreInputError, SpecError
 from engine.features.penultimate import compute_features
-from engine.runs.checks import estimate_seconds
 from engine.runs.compute import compute
+from engine.runs.feasible import score_seconds
 from engine.runs.inputs import At, Inputs, computed, gaps, kept_epochs, needs_training, provides, required_epochs
 from engine.runs.planning import plan_run
+from engine.runs.work import Work
 from engine.scores import inputs as declared_inputs
 from engine.scores.complexity import cg_partial, solve_gap
 from engine.scores.gradient import checkpoint_epochs
@@ -29,6 +30,7 @@ from engine.scores.registry import find_score, resolve_scores
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network
+from engine.training.speed import Speed
 
 
 def run(workspace: Workspace, scores: list[str], training: Any, **asked: Any) -> Path:
@@ -214,9 +216,11 @@ def test_a_file_stands_in_for_a_trained_network(small_workspace, small_training)
 def test_the_seconds_of_an_input_count_for_the_first_score_that_reads_it(small_workspace, small_training):
     spec = plan_run(small_workspace, "small", ["cg_forward", "cg", "consistency", "aum"], small_training(epochs=10))
     scores = [find_score(name) for name in ("cg_forward", "cg", "consistency", "aum")]
-    seconds = estimate_seconds(scores, spec, 10_000)
+    speed = Speed(start=0.01, sample=1e-4, passing=2e-5, batch_size=64, workers=4, parameters=1)
+    seconds = score_seconds(Work(spec, 10_000, 0, speed), scores)
     assert seconds["cg_forward"] == pytest.approx(20.15) and seconds["cg"] == pytest.approx(0.15)
-    assert seconds["consistency"] == pytest.approx(0.15 + 10 * 10 * 10_000 * 3e-5 / 2)
+    # Ten networks four at a time, of ten epochs of 79 steps on 5,000 samples; all samples are passed five times.
+    assert seconds["consistency"] == pytest.approx(0.15 + 3 * 10 * (79 * 0.01 + 5_000 * 1e-4) + 5 * 10_000 * 2e-5)
     assert seconds["dynamics"] == pytest.approx(0.15) and "aum" not in seconds
 
 

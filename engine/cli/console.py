@@ -61,6 +61,15 @@ def duration(seconds: float | None) -> str:
     return text.removeprefix("0:").removeprefix("0")
 
 
+def rough(seconds: float) -> str:
+    """Seconds as an estimate is said: 40 s, 15 min, 1.5 h, 9 h, 12 days."""
+    for size, unit, last in ((1, "s", 90), (60, "min", 90 * 60), (3600, "h", 72 * 3600)):
+        if seconds < last:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if unit == "h" and value < 3 else f"{max(1, round(value))} {unit}"
+    return f"{seconds / 86400:.0f} days"
+
+
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Listener]:
     """A bar with the stage and the time left; yields what a computation reports to.

@@ -64,7 +64,7 @@ def presets(json: Json = False) -> None:
         {**asdict(p), "training": f"{p.training.model}, {p.training.epochs} epochs, {p.training.seeds} seeds"}
         for p in PRESETS.values()
     ]
-    print_table(rows, ["name", "training", "noise", "source", "changes"])
+    print_table(rows, ["name", "training", "noise", "source", "changes", "unknown"])
 
 
 @app.command()

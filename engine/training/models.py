@@ -82,7 +82,7 @@ def lenet(input_shape: Sequence[int], classes: int) -> nn.Module:
         into, height, width = out, -(-height // 2), -(-width // 2)
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(into * height * width, classes))
     # With the channels of a position side by side, a step on a CPU takes two thirds of the time.
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def cnn(input_shape: Sequence[int], classes: int) -> nn.Module:

@@ -20,7 +20,7 @@ PAYS = 1.2
 class Embedding:
     """A backbone made ready. Shared with all machines of a cluster.
 
-    network: (B, 3, S, S) -> (B, D), in channels_last; mean, std: (3, 1, 1); precision: float32, or bfloat16 for the
+    network: (B, 3, S, S) -> (B, D); mean, std: (3, 1, 1); precision: float32, or bfloat16 for the
     layers that autocast computes so, their result being float32 again
     """
 
@@ -33,6 +33,8 @@ class Embedding:
 
 def embed(embedding: Embedding, pixels: Tensor, report: Callable[[float], None]) -> Tensor:
     """The features (B, D) float32 on the CPU of images (B, 3, S, S) uint8. report: gets the share done, may raise."""
+    # a process of a cluster gets the network on the processor, its weights in the usual order
+    embedding.network.to(embedding.device).to(memory_format=torch.channels_last)
     parts, step = [], step_size(embedding.device)
     for start in range(0, len(pixels), step):
         report(start / len(pixels))
@@ -52,7 +54,7 @@ def _features(embedding: Embedding, pixels: Tensor) -> Tensor:
     images = images.contiguous(memory_format=torch.channels_last)
     # float32 first, whatever autocast is on around; and again at the end, where a head may be bfloat16
     with torch.autocast(device.type, torch.bfloat16, enabled=embedding.precision == "bfloat16"):
-        features: Tensor = embedding.network.to(device)(images)
+        features: Tensor = embedding.network(images)
     return features.float().cpu()
 
 

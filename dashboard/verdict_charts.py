@@ -18,7 +18,7 @@ def accuracy_bar(verdict: Verdict) -> go.Figure:
             x=[100 * verdict.accuracy],
             y=[""],
             orientation="h",
-            width=0.42,
+            width=0.5,
             marker={"color": BLUE},
             hovertemplate="held-out predictions agree with %{x:.1f} % of the labels<extra></extra>",
         )
@@ -44,7 +44,7 @@ def noise_bar(verdict: Verdict, known: float | None = None) -> go.Figure:
             base=[100 * low],
             y=[""],
             orientation="h",
-            width=0.42,
+            width=0.5,
             marker={"color": PURPLE, "opacity": 0.45, "line": {"width": 0}},
             hovertemplate=f"95 % interval: {100 * low:.1f} to {100 * high:.1f} %<extra></extra>",
         )
@@ -106,11 +106,12 @@ def suspicion_chart(bins: pd.DataFrame) -> go.Figure:
 
 def _line(most: float) -> go.Figure:
     """An empty horizontal line from 0 to a percentage."""
-    figure = new_figure(74, top=20, right=20)
-    figure.add_bar(x=[most], y=[""], orientation="h", width=0.42, marker={"color": FAINT}, hoverinfo="skip")
-    figure.update_layout(barmode="overlay")
-    figure.update_xaxes(range=[0, most], ticksuffix=" %", nticks=6)
-    figure.update_yaxes(showgrid=False, showticklabels=False)
+    figure = new_figure(92, top=22, right=30)
+    figure.add_bar(x=[most], y=[""], orientation="h", width=0.5, marker={"color": FAINT}, hoverinfo="skip")
+    figure.update_layout(barmode="overlay", margin={"l": 12, "b": 26})
+    step = next(step for step in (0.5, 1, 2, 5, 10, 20, 50) if most / step <= 4)
+    figure.update_xaxes(range=[0, most], ticksuffix=" %", dtick=step, tick0=0, automargin=False)
+    figure.update_yaxes(visible=False)
     return figure
 
 

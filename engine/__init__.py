@@ -307,9 +307,9 @@ class Dataset:
     def export(
         self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: str = "train"
     ) -> tuple[int, int]:  # fmt: skip
-        """Write the samples of a split (train, test or all) that meet a condition to a file.
+        """Write the samples of a split (train, test or all) that meet a condition to a file that `ingest` reads again.
 
-        Args:    to: the file; where: SQL over the columns of samples, scores by name, flagged, p_wrong, action, such as
+        Args:    to: the file; where: SQL over the columns of samples, scores and metadata by name, flagged, action:
                  "NOT flagged AND aum > 0"; format: csv, parquet or npy (sample ids), "" = by the file's ending
         Returns: (kept, all) numbers of samples
         Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL

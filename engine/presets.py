@@ -18,7 +18,8 @@ class Preset:
     """One preset.
 
     source: paper and place; scores: what the paper computes from this training; noise: label noise it injects, ""
-    for none; psi: fields of a PsiSpec; changes: what differs from the paper, "" for nothing known
+    for none; psi: fields of a PsiSpec; changes: what differs from the paper or its authors' scripts; unknown: what
+    neither says, and what stands for it here
     """
 
     name: str
@@ -28,6 +29,7 @@ class Preset:
     noise: str = ""
     psi: dict[str, Any] | None = None
     changes: str = ""
+    unknown: str = ""
 
 
 _SGD = TrainingSpec(
@@ -42,8 +44,15 @@ def _curve(points: int) -> dict[str, Any]:
 
 
 def _prune(name: str, training: TrainingSpec, points: int) -> Preset:
-    scores = ("forgetting", "el2n")
-    return Preset(name, "PRUNE, section 3.2 and table 1", training, scores, "symmetric:0.3", _curve(points))
+    return Preset(
+        name,
+        "PRUNE, section 3.2 and table 1",
+        training,
+        ("forgetting", "el2n"),
+        "symmetric:0.3",
+        _curve(points),
+        unknown="when a prediction is counted (here in a pass after each epoch), augmentation and weight decay (none)",
+    )
 
 
 _PAPERS = (
@@ -52,18 +61,21 @@ _PAPERS = (
     _prune("prune-cifar10", replace(_MLP, model="vgg16", lr=0.001), 20),
     Preset(
         "aum-cifar10",
-        "AUM, section 4: 150 epochs without a learning-rate drop",
-        replace(_SGD, epochs=150, observe="train"),
+        "AUM, section 4 and small_dataset_aum.sh: 150 epochs without a learning-rate drop, batch 64",
+        replace(_SGD, epochs=150, batch_size=64, observe="train"),
         ("aum", "bmm", "gmm"),
         "symmetric:0.4",
+        changes="bmm and gmm read an evaluation pass after the last epoch, the paper's the losses of its training pass",
+        unknown="the batch of the networks whose losses bmm and gmm read (here the same network)",
     ),
     Preset(
         "lstm-cifar100",
-        "LSTM, appendix: 200 epochs, a tenth of the learning rate at 100 and 150",
-        replace(_SGD, epochs=200, batch_size=128, schedule="step", observe="eval"),
+        "LSTM, section 3.1, appendix and generate_td.sh: 200 epochs, a tenth of the learning rate at 100 and 150",
+        replace(_SGD, epochs=200, batch_size=128, schedule="step", observe="train"),
         ("lstm_detector", "aum"),
         "symmetric:0.3",
-        changes="Nesterov momentum, which the paper does not mention",
+        changes="probabilities of the training pass, as the paper defines them; its runner.py takes them in evaluation "
+        "mode from the augmented images after each epoch",
     ),
     Preset(
         "cg-cifar10",
@@ -81,6 +93,8 @@ _PAPERS = (
         ),
         ("cg", "cg_partial", "cg_feature", "el2n", "forgetting"),
         psi={"orders": ("random", "cg", "cg*", "el2n", "forgetting"), "points": 10, "seeds": 3, "steps": "fixed"},
+        changes="Nesterov momentum, where the paper names momentum alone",
+        unknown="when a prediction is counted for forgetting and EL2N (here in a pass after each epoch)",
     ),
     Preset(
         "rop-cifar10n",
@@ -96,6 +110,7 @@ _PAPERS = (
         ),
         ("nli", "loss_last", "margin_last", "grand_last_layer", "forgetting"),
         changes="the warm-up is plain cross-entropy, where the paper's is SOP+; labels come from the dataset",
+        unknown="the learning rate within the warm-up (here constant), and its seeds (here 1)",
     ),
 )
 

@@ -157,6 +157,12 @@ class RunSpec:
         unset="chosen by a short trial",
     )
     features_hash: str = derived("")
+    download: bool = option(
+        False,
+        introduced=False,
+        help="Let torchvision fetch the weights of --features torchvision:NAME where this machine lacks them.",
+        identity=lambda given: False,
+    )
     detector: str = option(
         "",
         introduced="",

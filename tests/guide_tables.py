@@ -21,7 +21,7 @@ from engine.data.sources import declared_sources
 from engine.presets import PRESETS
 from engine.queries.writers import WRITERS
 from engine.scores.inputs import INPUTS
-from engine.scores.registry import all_scores
+from engine.scores.registry import EVIDENCE, all_scores
 from engine.selection.samplers import all_samplers
 from engine.store.schema import TABLE_VIEWS, VIEWS
 
@@ -42,9 +42,14 @@ def first_line(item: Any) -> str:
 def scores() -> str:
     def cells(found: Any) -> list[str]:
         low, high = (f"{x:.3g}".replace("inf", "∞").replace("-", "−") for x in found.value_range)
-        return [f"`{found.name}`", found.title, found.higher_means, f"{low} .. {high}", found.source]
+        return [f"`{found.name}`", found.title, found.higher_means, found.evidence, f"{low} .. {high}", found.source]
 
-    return table(["score", "what it is", "higher means", "range", "source"], map(cells, all_scores().values()))
+    head = ["score", "what it is", "higher means", "evidence of", "range", "source"]
+    return table(head, map(cells, all_scores().values()))
+
+
+def evidence() -> str:
+    return table(["evidence of", "means"], [[f"`{name}`", meaning] for name, meaning in EVIDENCE.items()])
 
 
 def rules() -> str:
@@ -97,9 +102,11 @@ def presets() -> str:
     def cells(found: Any) -> list[str]:
         one = found.training
         training = f"{one.model}, {one.epochs} epochs, {one.seeds} seed{'s' if one.seeds > 1 else ''}"
-        return [f"`{found.name}`", found.source, training, found.noise or "none", found.changes or "nothing known"]
+        differs = [found.changes or "nothing known", found.unknown or "nothing"]
+        return [f"`{found.name}`", found.source, training, found.noise or "none", *differs]
 
-    return table(["preset", "paper", "training", "label noise", "differs from the paper"], map(cells, PRESETS.values()))
+    head = ["preset", "paper", "training", "label noise", "differs from the paper", "not said by the paper"]
+    return table(head, map(cells, PRESETS.values()))
 
 
 def inputs() -> str:
@@ -150,6 +157,7 @@ def options(name: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "scores": scores,
+    "evidence": evidence,
     "rules": rules,
     "views": views,
     "samplers": samplers,

@@ -166,21 +166,22 @@ def test_every_command_and_option_has_help():
     assert len(ALL_COMMANDS) > 10 and silent == []
 
 
-def test_the_queries_of_the_texts_answer(demo_workspace):
+def test_the_queries_of_the_texts_answer(judged_workspace):
     queries = [words[1] for words in WINNOW.values() if words[0] == "query"]
     queries += [sql for text in TEXTS.values() for sql in blocks(text, "sql")]
     assert len(queries) > 8
-    with connected(Workspace.open(demo_workspace), "digits-noisy") as connection:
+    with connected(Workspace.open(judged_workspace), "digits-noisy") as connection:
         for sql in queries:
             assert len(fetch_sql(connection, sql)) > 0 or "similarity" in sql
 
 
-def test_the_exports_of_the_texts_write_what_they_say(demo_workspace, tmp_path):
+def test_the_exports_of_the_texts_write_what_they_say(judged_workspace, tmp_path):
     exports = [parsed(words).params for words in WINNOW.values() if words[0] == "export"]
     assert len(exports) >= 4
     for params in exports:
         where = params["where"].replace("'cat'", "'3'")  # a class of the digits
-        kept, total = export(Workspace.open(demo_workspace), "digits-noisy", where, tmp_path / params["to"])
+        at, to = Workspace.open(judged_workspace), tmp_path / params["to"]
+        kept, total = export(at, "digits-noisy", where, to, split=params["split"])
         assert 0 < kept <= total and (tmp_path / params["to"]).is_file()
 
 

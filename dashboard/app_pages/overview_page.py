@@ -108,8 +108,9 @@ def published(runs: pd.DataFrame) -> None:
     shown = found.assign(
         took=[widgets.duration(s) for s in found["seconds"]],
         title=[f"{r.title} · best" if r.run_id == best and len(found) > 1 else r.title for r in charts.rows(found)],
-        accuracy=100 * found["accuracy"],
-        noise=100 * found["noise"],
+        accuracy=["" if pd.isna(x) else data.percent(x) for x in found["accuracy"]],
+        noise=["" if pd.isna(x) else data.percent(x) for x in found["noise"]],
+        listed=["" if pd.isna(x) else f"{int(x):,}" for x in found["listed"]],
     )[["title", "accuracy", "noise", "listed", "took", "created_at", "kind", "run_id"]]
     if found["accuracy"].isna().all():
         shown = shown.drop(columns=["accuracy", "noise", "listed"])
@@ -119,11 +120,9 @@ def published(runs: pd.DataFrame) -> None:
         height="content",
         column_config={
             "title": st.column_config.TextColumn("Run", width="large"),
-            "accuracy": st.column_config.NumberColumn(
-                "Accuracy", format="%.1f %%", help="held-out predictions that agree with the given labels"
-            ),
-            "noise": st.column_config.NumberColumn("Wrong labels", format="%.1f %%", help="estimated"),
-            "listed": st.column_config.NumberColumn("Shortlist", format="%d"),
+            "accuracy": st.column_config.TextColumn("Accuracy", help="held-out predictions that agree with the labels"),
+            "noise": st.column_config.TextColumn("Wrong", help="estimated share of wrong labels"),
+            "listed": "Shortlist",
             "kind": "Kind",
             "took": "Took",
             "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"),
@@ -163,3 +162,5 @@ with right:
         known = rule.recall == rule.recall  # NaN where no truth is known
         quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
         st.markdown(f"**{widgets.plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
+        if rule.why_unused:
+            st.caption(f"not heeded: {widgets.plain(rule.why_unused)}")

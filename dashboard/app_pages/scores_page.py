@@ -52,7 +52,9 @@ st.page_link(
 )
 
 st.markdown("#### All scores")
-table = catalog[["score", "title", "higher_means", "low", "high", "roc_auc", "average_precision", "source", "version"]]
+table = catalog[
+    ["score", "title", "higher_means", "evidence", "low", "high", "roc_auc", "average_precision", "source", "version"]
+]
 event = st.dataframe(
     table,
     hide_index=True,
@@ -64,6 +66,9 @@ event = st.dataframe(
         "score": "Score",
         "title": st.column_config.TextColumn("Meaning", width="medium"),
         "higher_means": "Higher means",
+        "evidence": st.column_config.TextColumn(
+            "Evidence of", help="what the hard end speaks for; only scores with evidence of the label rank suspects"
+        ),
         "low": st.column_config.NumberColumn("Smallest", format="%.3g"),
         "high": st.column_config.NumberColumn("Largest", format="%.3g"),
         "roc_auc": st.column_config.ProgressColumn("ROC AUC", min_value=0, max_value=1, format="%.3f"),

@@ -27,6 +27,7 @@ Cluster = Annotated[
         metavar="ray[:HOST:PORT]", help="Compute on a Ray cluster: the one this machine belongs to, or by its head."
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start what takes over an hour without asking.")]
 Dataset = Annotated[str, typer.Argument(help="Name of a dataset (winnow ingest makes one).")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or its first digits (winnow runs lists them).")]
 Run = Annotated[

@@ -20,13 +20,14 @@ from rich.text import Text
 from engine.store.progress import Listener
 
 _MOST_CHARACTERS = 1_000  # of one cell of a table
+_CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff"
 
 messages = Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
     """One line for a person, on standard error so that standard output stays machine-readable."""
-    messages.print(text, markup=False, soft_wrap=True)
+    messages.print(_escaped(text, _CONTROLS + "\t\n"), markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -58,6 +59,15 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     text = str(timedelta(seconds=round(seconds)))
     return text.removeprefix("0:").removeprefix("0")
+
+
+def rough(seconds: float) -> str:
+    """Seconds as an estimate is said: 40 s, 15 min, 1.5 h, 9 h, 12 days."""
+    for size, unit, last in ((1, "s", 90), (60, "min", 90 * 60), (3600, "h", 72 * 3600)):
+        if seconds < last:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if unit == "h" and value < 3 else f"{max(1, round(value))} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 @contextlib.contextmanager
@@ -106,7 +116,12 @@ def visible(text: str) -> str:
     """Text as it is, but for what a terminal would obey (shown escaped) and what fills screens (cut)."""
     if len(text) > _MOST_CHARACTERS:
         text = f"{text[:_MOST_CHARACTERS]}... ({len(text):,} characters)"
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text)
+    return _escaped(text, _CONTROLS)
+
+
+def _escaped(text: str, characters: str) -> str:
+    """A text with some characters, given as those of a regular expression's set, written as Python writes them."""
+    return re.sub(f"[{characters}]", lambda found: ascii(found[0])[1:-1], text)
 
 
 def _text(text: str) -> Text:

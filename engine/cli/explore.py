@@ -64,7 +64,7 @@ def presets(json: Json = False) -> None:
         {**asdict(p), "training": f"{p.training.model}, {p.training.epochs} epochs, {p.training.seeds} seeds"}
         for p in PRESETS.values()
     ]
-    print_table(rows, ["name", "training", "noise", "source", "changes"])
+    print_table(rows, ["name", "training", "noise", "source", "changes", "unknown"])
 
 
 @app.command()
@@ -199,7 +199,7 @@ def export(
     where: Annotated[
         str,
         typer.Option(
-            help="SQL over the columns of samples, scores by name, flagged (on the shortlist), p_wrong (0..1), "
+            help="SQL over the columns of samples, scores and metadata by name, flagged (on the shortlist), p_wrong (0..1), "
             "suspicion_rank (0 = first), action: 'NOT flagged AND aum > 0'. (default: all samples of the split)"
         ),
     ] = "true",
@@ -213,7 +213,7 @@ def export(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Write the samples that meet a condition to a file, with p_wrong, flagged and their rank on the shortlist."""
+    """Write the samples that meet a condition to a file, with p_wrong, flagged and their rank; winnow ingest reads it."""
     from engine.queries.writers import export
 
     at = Workspace.open(workspace)

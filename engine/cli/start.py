@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, report, with_options
-from engine.cli.console import duration, print_json, progress_bar, say
+from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, Yes, report, with_options
+from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
 from engine.data.request import IngestSpec
 from engine.errors import WinnowError
 from engine.presets import find_preset
@@ -66,6 +66,7 @@ def run(
     ] = None,
     device: Device = "auto",
     cluster: Cluster = "",
+    yes: Yes = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -77,7 +78,7 @@ def run(
     at.require_dataset(dataset)
     spec = plan_run_from(at, dataset, {**words, "scores": scores, "preset": preset})
     _describe_preset(preset)
-    _compute(at, spec, device, cluster, json)
+    _compute(at, spec, device, cluster, json, yes)
 
 
 @app.command(cls=DeclaredHelp)
@@ -99,6 +100,7 @@ def psi(
     preset: Annotated[str | None, typer.Option(help="A paper's settings; explicit options take precedence.")] = None,
     device: Device = "auto",
     cluster: Cluster = "",
+    yes: Yes = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -111,18 +113,23 @@ def psi(
     given = {"orders": orders, "seeds": seeds, "epochs": epochs, "around": around, "preset": preset}
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
-    _compute(at, spec, device, cluster, json)
+    _compute(at, spec, device, cluster, json, yes)
 
 
 @app.command()
 def resume(
-    run: RunId, device: Device = "auto", cluster: Cluster = "", workspace: Root = None, json: Json = False
+    run: RunId,
+    device: Device = "auto",
+    cluster: Cluster = "",
+    yes: Yes = False,
+    workspace: Root = None,
+    json: Json = False,
 ) -> None:
     """Continue a run that was canceled, interrupted or failed."""
     from engine.spec import spec_from_json
 
     at = Workspace.open(workspace)
-    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, cluster, json)
+    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, cluster, json, yes)
 
 
 @app.command()
@@ -152,11 +159,13 @@ def demo(
         _serve(at, port)
 
 
-def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: bool) -> None:
+def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: bool, yes: bool) -> None:
     """Compute a run with a progress bar, and print its id."""
     from engine.runs.compute import compute
     from engine.store.jobs import fetch_job
 
+    if not cluster:
+        _announce(workspace, spec, device, yes)
     with progress_bar(f"{spec.dataset}") as listen:
         run_id, existed = compute(workspace, spec, device, listen, cluster)
     job = fetch_job(workspace, run_id)
@@ -166,6 +175,36 @@ def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: b
         {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
         f"run {run_id} {outcome}: {job.title}",
     )
+
+
+LONG_SECONDS = 60.0
+"""What takes longer says so before it starts,"""
+
+ALTERNATIVE_SECONDS = 300.0
+"""what takes longer than this also says what would take less,"""
+
+CONFIRM_SECONDS = 3600.0
+"""and this is confirmed on a terminal."""
+
+
+def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
+    """Say how long a run will take, and what would take less; confirm it on a terminal where it is over an hour."""
+    from engine.runs.feasible import alternatives, estimate_seconds
+    from engine.training.device import pick_device
+
+    chosen = pick_device(device)
+    seconds = estimate_seconds(workspace, spec, chosen)
+    if seconds < LONG_SECONDS:
+        return
+    words = [f"about {rough(seconds)} on this {'GPU' if chosen.type == 'cuda' else 'processor'}"]
+    if seconds >= ALTERNATIVE_SECONDS:
+        others = alternatives(workspace, spec, chosen).items()
+        words += [f"with {options} {rough(less)}" for options, less in others if 0 < less < 0.8 * seconds]
+    say("; ".join(words))
+    asked = seconds > CONFIRM_SECONDS and not yes and sys.stdin.isatty() and messages.is_terminal
+    if asked and not typer.confirm("Start it?", err=True):
+        say("nothing was started")
+        raise typer.Exit(1)
 
 
 def _serve(workspace: Workspace, port: int | None) -> None:

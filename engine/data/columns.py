@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.parts import TEST_NAMES, Labels
+from engine.data.properties import PROPERTIES
 from engine.errors import SourceError, SpecError, unknown_name
 
 ROLES = ("path", "label", "true_label", "split")
@@ -26,8 +27,10 @@ MOST_CHARACTERS = 10_000
 """Of a value that is kept as metadata."""
 _MOST_NAME = 200
 
-TAKEN = ("sample_id", "split", "label", "true_label", "class_name", "source", "true_class_name")
-"""The columns of an export that are no metadata; a column of a source that is called so is kept as column_NAME."""
+OF_A_RUN = ("p_wrong", "flagged", "suspicion_rank")
+TAKEN = ("sample_id", "split", "label", "true_label", "class_name", "source", "true_class_name", *OF_A_RUN)
+"""The columns of an export that are no metadata; a column of a source that is called so, or as what is measured of an
+image (PROPERTIES), is kept as column_NAME."""
 
 _UNKNOWN = {"", "-1", "?", "nan", "na", "n/a", "<na>", "null", "none"}
 """How an unknown true label is written, where no class is called so."""
@@ -95,7 +98,7 @@ def choose_columns(where: str, header: Sequence[str], wanted: Wanted, defaults: 
     roles = {role: column for role, column in named.items() if role in wanted.roles or column not in taken}
     exported = "sample_id" in header and roles.get("path") == "source"
     names = tuple(c for c in ("class_name", "true_class_name") if c in header and c not in roles.values())
-    left_out = {"sample_id", *names} if exported else set[str]()
+    left_out = {"sample_id", *names, *OF_A_RUN, *PROPERTIES} if exported else set[str]()
     others = [c for c in dict.fromkeys(header) if c not in roles.values() and c not in left_out]
     if wanted.metadata is not None:
         others = [column for column in others if column in wanted.metadata]
@@ -120,7 +123,7 @@ def _kept_name(where: str, column: str, header: Sequence[str]) -> str:
     name = re.sub(r"[\x00-\x1f\x7f]+", " ", column).strip()
     if not name:  # pandas writes its index so
         return f"column_{list(header).index(column) + 1}"
-    return f"column_{name}" if name.lower() in TAKEN else name
+    return f"column_{name}" if name.lower() in TAKEN or name in PROPERTIES else name
 
 
 def metadata_texts(where: str, columns: Mapping[str, Sequence[Any]], chosen: Chosen) -> dict[str, list[str | None]]:

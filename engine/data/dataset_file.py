@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from engine.data.columns import as_number
 from engine.data.parts import Labels
+from engine.data.properties import PROPERTIES
 from engine.errors import StorageError
 from engine.store.contents import contents_of
 from engine.store.records import FORMAT
@@ -52,6 +53,7 @@ class DatasetWriter:
         self._hash = hashlib.sha256()
         self._pending: list[np.ndarray[Any, Any]] = []
         self._thumbnails: list[bytes] = []
+        self._properties: list[tuple[int, np.ndarray[Any, Any]]] = []
         self._contents = bytearray()
         self._pending_bytes = self._next_id = self._written = 0
         self._bytes = math.prod(shape) * self.dtype.itemsize
@@ -79,9 +81,16 @@ class DatasetWriter:
         """Samples appended so far; the id of the next one."""
         return self._next_id
 
-    def append(self, inputs: np.ndarray[Any, Any], thumbnails: Sequence[bytes]) -> None:
-        """Add samples under the next ids: inputs (n, *shape), n thumbnails."""
+    def append(
+        self,
+        inputs: np.ndarray[Any, Any],
+        thumbnails: Sequence[bytes],
+        properties: np.ndarray[Any, Any] | None = None,
+    ) -> None:
+        """Add samples under the next ids: inputs (n, *shape), n thumbnails, and what was measured of images (n, 8)."""
         self._pending.append(inputs)
+        if properties is not None:
+            self._properties.append((self._next_id, properties))
         self._thumbnails.extend(thumbnails)
         self._next_id += len(inputs)
         self._pending_bytes += inputs.nbytes
@@ -187,6 +196,7 @@ class DatasetWriter:
             source=pa.array(places, pa.string()),
             content=pa.array([contents[i : i + 32] for i in range(0, len(contents), 32)], pa.string()),
         )
+        self._write_properties()
         names = pa.array(classes, pa.string())
         self._insert("classes", label=np.arange(len(classes), dtype=np.int32), class_name=names)
         self._connection.execute(
@@ -203,6 +213,23 @@ class DatasetWriter:
         # an explicit checkpoint, because the one at closing would keep a full disk to itself
         self._connection.execute("CHECKPOINT file")
         return fingerprint
+
+    def _write_properties(self) -> None:
+        """What was measured of the images, as rows of `metadata`."""
+        if not self._properties:
+            return
+        ids = np.concatenate([np.arange(first, first + len(rows), dtype=np.int32) for first, rows in self._properties])
+        measured = np.concatenate([rows for _, rows in self._properties])
+        for name, numbers in zip(PROPERTIES, measured.T, strict=True):
+            # six digits, so that the text is the number: a dataset that is added to is read from its texts
+            texts = [f"{number:.6g}" for number in numbers.tolist()]
+            self._insert(
+                "metadata",
+                sample_id=ids,
+                name=pa.array([name] * len(ids)),
+                value=pa.array(texts, pa.string()),
+                number=pa.array([float(text) for text in texts], pa.float64()),
+            )
 
     def _insert(self, table: str, **columns: Any) -> None:
         rows = pa.table(columns)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from engine.data.images import READ_ERRORS, decode, fit, reason
 from engine.data.parts import Labels, Part
+from engine.data.properties import measure, shrink
 from engine.data.thumbnails import SHARP, SIDE, image_thumbnail, vector_thumbnail
 from engine.errors import BadSampleError
 
@@ -39,11 +40,12 @@ class Form:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Some samples, decoded: inputs (n, *shape), n thumbnails, their n positions in the part, and the bad ones
-    as (place, reason)."""
+    """Some samples, decoded: inputs (n, *shape), n thumbnails, what was measured of them (`measure`; None of vectors),
+    their n positions in the part, and the bad ones as (place, reason)."""
 
     inputs: np.ndarray[Any, Any]
     thumbnails: list[bytes]
+    properties: np.ndarray[Any, Any] | None
     positions: Labels
     bad: list[tuple[str, str]]
 
@@ -109,29 +111,39 @@ def decode_in_order(part: Part, form: Form, skip_bad: bool, on_done: Callable[[i
 def _decode_chunk(part: Part, form: Form, chunk: range, skip_bad: bool) -> Decoded:
     inputs = np.empty((len(chunk), *form.shape), form.dtype)
     thumbnails: list[bytes] = []
+    pictures: list[Image.Image] = []
+    sizes: list[tuple[int, int]] = []
     positions: list[int] = []
     bad: list[tuple[str, str]] = []
     for position in chunk:
         try:
-            inputs[len(positions)], thumbnail = _decode_one(part.load(position), form)
+            loaded = part.load(position)
+            if not isinstance(loaded, np.ndarray):
+                sizes.append(loaded.size)  # decoding may halve it
+            inputs[len(positions)], thumbnail, picture = _decode_one(loaded, form)
         except READ_ERRORS as error:
             if not skip_bad:
                 raise _bad_sample(part, position, error) from error
             bad.append((part.places[position], reason(error)))
+            del sizes[len(pictures) :]
         else:
             positions.append(position)
             thumbnails.append(thumbnail)
-    return Decoded(inputs[: len(positions)], thumbnails, np.array(positions, np.int64), bad)
+            pictures += [] if picture is None else [picture]
+    properties = None if form.dtype != "uint8" else measure(pictures, sizes)
+    return Decoded(inputs[: len(positions)], thumbnails, properties, np.array(positions, np.int64), bad)
 
 
-def _decode_one(loaded: Image.Image | np.ndarray[Any, Any], form: Form) -> tuple[np.ndarray[Any, Any], bytes]:
+def _decode_one(
+    loaded: Image.Image | np.ndarray[Any, Any], form: Form
+) -> tuple[np.ndarray[Any, Any], bytes, Image.Image | None]:
     if isinstance(loaded, np.ndarray):
         if loaded.shape != form.shape or not np.isfinite(loaded).all():
             raise ValueError(f"a vector of shape {loaded.shape}, or not finite; allowed: finite, {form.shape}")
-        return loaded, vector_thumbnail(loaded, form.low, form.high)
+        return loaded, vector_thumbnail(loaded, form.low, form.high), None
     with loaded:
         image = decode(loaded, 2 * max(SIDE, *form.shape[1:]))
-        return fit(image, form.shape), image_thumbnail(image)
+        return fit(image, form.shape), image_thumbnail(image), shrink(image)
 
 
 def _bad_sample(part: Part, position: int, error: BaseException) -> BadSampleError:

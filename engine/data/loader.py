@@ -81,6 +81,29 @@ def load_split(
     )
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a dataset before it is read: the shape and dtype of an input, classes, samples of the splits."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    classes: int
+    train: int
+    test: int
+
+
+def dataset_shape(workspace: Workspace, name: str) -> Facts:
+    """The shape of a dataset; NotFoundError when there is none of that name."""
+    with reading(workspace.require_dataset(name)) as connection:
+        shape, dtype = fetch_one(connection, "SELECT input_shape, input_dtype FROM dataset")
+        (classes,) = fetch_one(connection, "SELECT count(*) FROM classes")
+        train, test = fetch_one(
+            connection,
+            "SELECT count(*) FILTER (split = 'train'), count(*) FILTER (split = 'test') FROM samples",
+        )
+    return Facts(tuple(int(size) for size in shape), str(dtype), int(classes), int(train), int(test))
+
+
 def epoch_batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """The positions (not ids) of one epoch's batches, int64 on the samples' device: `epoch_order`, cut at `batch_ends`."""
     order = epoch_order(len(samples), seed, epoch).to(samples.labels.device)

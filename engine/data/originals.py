@@ -1,4 +1,4 @@
-"""The images that a dataset was made from, at another size than it stores: found again, checked, and streamed.
+"""The images that a dataset was made from, at another size than it stores: found again and checked.
 
 A dataset stores small inputs. What needs more pixels reads the files themselves, which may have been moved, changed
 or lost since: an image that does not look like the stored input is not taken, and the stored input stands in for it.
@@ -12,9 +12,7 @@ import os
 import re
 import stat
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from engine.data.columns import parse_wanted
 from engine.data.dataset_file import fetch_one, read_blocks, reading
 from engine.data.images import READ_ERRORS, decode, fit, open_image
 from engine.data.parts import Part
 from engine.data.sources import open_source
+from engine.data.sources.places import open_original
 from engine.errors import SpecError, WinnowError
 from engine.store.workspace import Workspace
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-
-CHUNK = 16
-"""Samples per task of a thread."""
 
 UNLIKE = 16.0
 """Mean difference of pixel values, 0..255, from which an image is not the one that was ingested. Another version of a
@@ -41,8 +38,6 @@ JPEG decoder makes less than 2, another photograph 40 and more."""
 
 LARGEST = 1 << 29
 """Bytes of a file from which it is no image that anybody ingested."""
-
-HEARTBEAT_SECONDS = 0.25
 
 NOTHING = bytes(16)
 
@@ -78,7 +73,7 @@ class Originals:
     """The originals of a dataset's samples, images all, as 3 x side x side pixels.
 
     An original is scaled to cover the square and cropped around its center, as in ingest; gray is put in all three
-    channels. Several threads may `stream` at once; around them is one `engine.data.decoding.pillow_warnings`.
+    channels. Several threads may `read` at once; around them is one `engine.data.decoding.pillow_warnings`.
 
     known: spares reading and decoding what somebody has already
     Raises: SpecError for a dataset of vectors
@@ -105,37 +100,17 @@ class Originals:
     def __len__(self) -> int:
         return len(self.places)
 
-    def stream(self, first: int, last: int, heartbeat: Callable[[], None], ahead: int = 0) -> Iterator[list[Seen]]:
-        """The samples first .. last-1, some at a time and in order, read by a few threads that run a little ahead.
-
-        Args: heartbeat: called often, may raise to stop; ahead: how many samples to hold at least, which with 2 chunks for
-              each processor bounds the memory, whatever the range
-        """
-        workers = min(16, os.cpu_count() or 1)
-        running: deque[Future[list[Seen]]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="originals")
-        try:
-            for start, stored in self._stored(first, last):
-                running.append(pool.submit(self._see_chunk, start, stored))
-                while len(running) > max(2 * workers, ahead // CHUNK):
-                    yield _result(running.popleft(), heartbeat)
-            while running:
-                yield _result(running.popleft(), heartbeat)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _stored(self, first: int, last: int) -> Iterator[tuple[int, Pixels]]:
-        """The stored inputs of a range in chunks: (first id, (n, C, H, W))."""
+    def read(self, first: int, last: int, heartbeat: Callable[[], None]) -> list[Seen]:
+        """The samples first .. last-1, in order. heartbeat: called before each, may raise to stop."""
+        found: list[Seen] = []
         with reading(self._path) as connection:
             (begin,) = fetch_one(connection, f"SELECT max(first_id) FROM inputs WHERE first_id <= {first}")
             for start, n, data in read_blocks(connection, begin, last - begin):
                 block = np.frombuffer(data, np.uint8).reshape(n, *self.shape)
-                low, high = max(first, start), min(last, start + n)
-                for at in range(low, high, CHUNK):
-                    yield at, block[at - start : min(at + CHUNK, high) - start]
-
-    def _see_chunk(self, first: int, stored: Pixels) -> list[Seen]:
-        return [self._see(first + i, small) for i, small in enumerate(stored)]
+                for sample in range(max(first, start), min(last, start + n)):
+                    heartbeat()
+                    found.append(self._see(sample, block[sample - start]))
+        return found
 
     def _see(self, sample: int, small: Pixels) -> Seen:
         path = self.path_of(sample)
@@ -167,11 +142,9 @@ class Originals:
     def _see_in_source(self, sample: int, small: Pixels) -> Seen | None:
         """The image that the source gives, where it is no file of its own; None when the source is gone or another."""
         found = self._in_source(sample)
-        if found is None:
-            return None
-        part, position = found
         try:
-            opened = part.load(position)
+            # what was added from another source is found by its place alone
+            opened = found[0].load(found[1]) if found else open_original(self.places[sample])
             if not isinstance(opened, Image.Image):
                 return None
             with opened:
@@ -236,13 +209,18 @@ class Originals:
     def _source_places(self) -> tuple[dict[str, tuple[Part, int]], dict[str, tuple[Part, int]]]:
         """Where the samples of the training and of the test split are in the source, by place; empty if it is gone."""
         try:
-            source = open_source(self._spec["source"], int(self._spec.get("seed", 0)), self._spec.get("test"))
+            wanted = parse_wanted(self._spec.get("columns"), "none")
+            source = open_source(self._spec["source"], int(self._spec.get("seed", 0)), self._spec.get("test"), wanted)
         except (WinnowError, OSError, ValueError, KeyError):
             return {}, {}  # the stored inputs stand in, and whoever streams counts them
-        train = {place: (source.train, i) for i, place in enumerate(source.train.places)}
-        if source.test is None:
-            return train, train
-        return train, {place: (source.test, i) for i, place in enumerate(source.test.places)}
+        train = _by_place(source.train)
+        return train, train if source.test is None else _by_place(source.test)
+
+
+def _by_place(part: Part) -> dict[str, tuple[Part, int]]:
+    """The samples of a part by place, and by what version 0.1 called it: without the folder of its file."""
+    earlier = {os.path.basename(place): (part, i) for i, place in enumerate(part.places)}
+    return earlier | {place: (part, i) for i, place in enumerate(part.places)}
 
 
 def digest(content: bytes) -> bytes:
@@ -253,10 +231,3 @@ def digest(content: bytes) -> bytes:
 def _is_like(image: Image.Image, small: Pixels) -> bool:
     """Whether an image is the one whose stored input (C, H, W) is given."""
     return float(np.abs(fit(image, small.shape).astype(np.int16) - small).mean()) < UNLIKE
-
-
-def _result(running: Future[list[Seen]], heartbeat: Callable[[], None]) -> list[Seen]:
-    heartbeat()
-    while not wait([running], timeout=HEARTBEAT_SECONDS).done:
-        heartbeat()
-    return running.result()

@@ -34,12 +34,13 @@ def write_part(
     kept = []
     for block in decode_in_order(part, form, skip_bad, progress):
         skipped.extend(block.bad)
-        inputs, thumbnails, positions = block.inputs, block.thumbnails, block.positions
+        inputs, thumbnails, positions, properties = block.inputs, block.thumbnails, block.positions, block.properties
         if passes is not None:
             chosen = passes(block)
             thumbnails = [one for one, taken in zip(thumbnails, chosen, strict=True) if taken]
             inputs, positions = inputs[chosen], positions[chosen]
-        writer.append(inputs, thumbnails)
+            properties = None if properties is None else properties[chosen]
+        writer.append(inputs, thumbnails, properties)
         kept.append(positions)
     return np.concatenate(kept) if kept else np.empty(0, np.int64)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from engine.data.decoding import pillow_warnings
 from engine.data.originals import NOTHING, Known, Originals, Seen
-from engine.errors import ScoreInputError
+from engine.errors import SourceError, StorageError
 from engine.features.backbones import Backbone
 from engine.features.embedding import Embedding, embed, faster_precision
 from engine.store.documents import read_json
@@ -22,11 +23,9 @@ from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
 from engine.store.workspace import Workspace
 
-BLOCK = 256
-"""Samples whose features are written at a time."""
-
-AHEAD_BYTES = 1 << 28
-"""Pixels that are read ahead of the network at most."""
+BLOCK_BYTES = 1 << 24
+BLOCK_SAMPLES = (16, 256)
+"""Pixels that are read, computed and written at a time, and how few and how many samples that may be."""
 
 TIMED = 512
 """Images from which it pays to time a step in each precision."""
@@ -46,28 +45,33 @@ class Tasks(Protocol):
 
     def call(self, task: Any, shared: Any, item: Any, report: Callable[[float], None]) -> Any: ...
 
-    def ranges(self, n: int, multiple: int) -> list[tuple[int, int]]: ...
-
 
 @dataclass
 class Recognized:
     """Rows of other stored features of the same backbone, found by content.
 
-    contents: of this dataset's samples by id. An image is the same when its stored input is, and its original's bytes, or
+    contents: of this dataset's samples by id; precision: of the first set that has some of them, which decides for the
+    others, so that rows fit together; None where no set has any. An image is the same when its stored input is, and its original's bytes, or
     its file's path, size and time.
     """
 
     sets: Sequence[Path]
     contents: Sequence[bytes]
+    precision: str | None = field(init=False)
+    _rows: list[Rows] = field(init=False)
     _known: dict[bytes, Known] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = set(self.contents)
-        self._rows = [np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False) for folder in self.sets]
+        wanted, self._rows, self.precision = set(self.contents), [], None
         for i, folder in enumerate(self.sets):
-            index = np.load(folder / "index.npy", allow_pickle=False)
+            try:
+                self._rows.append(np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False))
+                index, precision = np.load(folder / "index.npy"), str(read_json(folder / "about.json")["precision"])
+            except (OSError, ValueError, EOFError, KeyError, TypeError, StorageError) as error:
+                raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
             for row, (content, origin, file) in enumerate(index):
                 if (own := content.tobytes()) in wanted:
+                    self.precision = self.precision or precision
                     known = Known(origin.tobytes(), (i, row))
                     for stands_for in (known.origin, file.tobytes()):
                         if stands_for != NOTHING:
@@ -79,11 +83,6 @@ class Recognized:
     def row(self, known: Known) -> Rows:
         which, row = known.row
         return np.asarray(self._rows[which][row])
-
-    @property
-    def precision(self) -> str | None:
-        """In which the others were computed: the first one decides, so that rows fit together."""
-        return next((read_json(folder / "about.json")["precision"] for folder in self.sets), None)
 
 
 def compute_rows(
@@ -101,31 +100,38 @@ def compute_rows(
     Args:    contents: of the samples by id; pieces: a folder for what is done, which outlives this process; tasks: where
              blocks are computed; originals are always read here
     Returns: the facts for about.json
-    Raises:  SpecError for a dataset of vectors; Cancelled; ScoreInputError for features that are not finite
+    Raises:  SpecError for a dataset of vectors; Cancelled; SourceError for features that are not finite
     """
     known = Recognized(workspace.feature_sets(backbone.key), contents)
     originals = Originals(workspace, dataset, backbone.side, known.find)
-    blocks = [(first, min(first + BLOCK, len(originals))) for first in range(0, len(originals), BLOCK)]
-    missing = [block for block in blocks if not _piece(pieces, block[0]).exists()]
+    blocks = _blocks(len(originals), backbone.side)
+    missing = [block for block in blocks if not _piece(pieces, block).exists()]
     embedding = _made_ready(backbone, device, known.precision, len(originals), pieces)
     shared, done = tasks.share(embedding), _Count(progress, len(originals))
-    done.add(len(originals) - sum(last - first for first, last in missing))
+    done.add(len(originals) - sum(len(block) for block in missing))
 
-    def work(some: Sequence[tuple[int, int]]) -> None:
-        for first, last in _joined_ranges(some):
-            for block, seen in _cut(originals, first, last, progress.heartbeat):
-                fresh = [s.pixels for s in seen if s.pixels is not None]
-                rows = np.empty((0, 0), np.float32)
-                if fresh:
-                    report = partial(done.within, len(seen))
-                    rows = tasks.call(embed, shared, torch.from_numpy(np.stack(fresh)), report).numpy()
-                _write_piece(_piece(pieces, block), block, seen, rows, known, contents)
-                done.add(len(seen))
+    def work(block: range) -> None:
+        seen = originals.read(block.start, block.stop, progress.heartbeat)
+        fresh = [s.pixels for s in seen if s.pixels is not None]
+        rows = np.empty((0, 0), np.float32)
+        if fresh:
+            pixels = torch.from_numpy(np.stack(fresh))
+            rows = tasks.call(embed, shared, pixels, partial(done.within, len(block))).numpy()
+        _write_piece(_piece(pieces, block), block, seen, rows, known, contents)
+        done.add(len(block))
 
-    ranges = tasks.ranges(len(missing), 1)
+    # Blocks side by side, each with one thread: many threads in one step wait for each other, the more so on a busy machine.
+    workers = torch.get_num_threads() if device.type == "cpu" else os.cpu_count() or 1
     with pillow_warnings():
-        tasks.together([partial(work, missing[a:b]) for a, b in ranges], 1, progress, None)
+        tasks.together([partial(work, block) for block in missing], workers, progress, 1)
     return {"precision": embedding.precision, "side": backbone.side, "weights": backbone.weights}
+
+
+def _blocks(count: int, side: int) -> list[range]:
+    """The samples in blocks, the same in each process that goes on with them."""
+    few, many = BLOCK_SAMPLES
+    step = max(few, min(many, BLOCK_BYTES // (3 * side**2)))
+    return [range(first, min(first + step, count)) for first in range(0, count, step)]
 
 
 class _Count:
@@ -147,7 +153,7 @@ class _Count:
 
 def _made_ready(backbone: Backbone, device: torch.device, precision: str | None, count: int, pieces: Path) -> Embedding:
     """The backbone on its device. Its precision is that of what is there already, else the quicker one."""
-    network = backbone.load().to(device, memory_format=torch.channels_last)
+    network = backbone.load().to(device).to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
     embedding, chosen = Embedding(network, mean, std, device), pieces / "precision"
     if precision is None and chosen.exists():
@@ -158,72 +164,48 @@ def _made_ready(backbone: Backbone, device: torch.device, precision: str | None,
     return replace(embedding, precision=precision)
 
 
-def _joined_ranges(blocks: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges of samples that cover these blocks, in order, neighbors in one."""
-    joined: list[tuple[int, int]] = []
-    for first, last in blocks:
-        if joined and joined[-1][1] == first:
-            joined[-1] = (joined[-1][0], last)
-        else:
-            joined.append((first, last))
-    return joined
-
-
-def _cut(
-    originals: Originals, first: int, last: int, heartbeat: Callable[[], None]
-) -> Iterator[tuple[int, list[Seen]]]:
-    """The samples of a range in blocks: (first id, what was seen of each)."""
-    ahead = min(2 * BLOCK, AHEAD_BYTES // (3 * originals.side**2))
-    waiting: list[Seen] = []
-    for seen in originals.stream(first, last, heartbeat, ahead):
-        waiting += seen
-        while len(waiting) >= BLOCK:
-            yield first, waiting[:BLOCK]
-            first, waiting = first + BLOCK, waiting[BLOCK:]
-    if waiting:
-        yield first, waiting
-
-
-def _piece(pieces: Path, first: int) -> Path:
-    return pieces / f"block-{first:09d}.safetensors"
+def _piece(pieces: Path, block: range) -> Path:
+    return pieces / f"block-{block.start:09d}.safetensors"
 
 
 def _write_piece(
-    path: Path, first: int, seen: Sequence[Seen], fresh: Rows, known: Recognized, contents: Sequence[bytes]
+    path: Path, block: range, seen: Sequence[Seen], fresh: Rows, known: Recognized, contents: Sequence[bytes]
 ) -> None:
     """Keep the features and the index of a block. fresh: the features of those that had to be computed, in order."""
     computed = iter(fresh)
     features = np.stack([next(computed) if s.known is None else known.row(s.known) for s in seen])
     if not np.isfinite(features).all():
-        raise ScoreInputError(f"the features of {path.parent.name} are not finite numbers; the weights are damaged")
-    index = b"".join(contents[first + i] + s.origin + s.file for i, s in enumerate(seen))
+        raise SourceError(
+            "the backbone gives features that are not finite numbers: its weights are damaged, or of another network"
+        )
+    index = b"".join(contents[i] + s.origin + s.file for i, s in zip(block, seen, strict=True))
     save_tensors(
         path,
         {"features": features, "index": np.frombuffer(index, np.uint8).reshape(-1, 3, 16)},
-        {"computed": len(fresh), "stand_ins": [first + i for i, s in enumerate(seen) if s.stands_in]},
+        {"computed": len(fresh), "stand_ins": [i for i, s in zip(block, seen, strict=True) if s.stands_in]},
     )
 
 
-def join_pieces(pieces: Path, target: Path, count: int, places: Sequence[str]) -> dict[str, Any]:
+def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str]) -> dict[str, Any]:
     """Put the blocks together: features.npy and index.npy in the target folder. Returns what is known of them."""
-    computed, stand_ins = 0, list[int]()
-    features: Any = None
+    count, width, computed, stand_ins = len(places), 0, 0, list[int]()
     index = np.empty((count, 3, 16), np.uint8)
-    for first in range(0, count, BLOCK):
-        found = load_tensors(_piece(pieces, first))
-        assert found is not None
-        rows, meta = found
-        if features is None:
-            shape = (count, rows["features"].shape[1])
-            features = np.lib.format.open_memmap(target / "features.npy", "w+", np.float32, shape)
-        features[first : first + BLOCK] = rows["features"]
-        index[first : first + BLOCK] = rows["index"]
-        computed += meta["computed"]
-        stand_ins += meta["stand_ins"]
-    features.flush()
+    with open(target / "features.npy", "wb") as file:  # in order: a memory map would end the process on a full disk
+        for block in _blocks(count, side):
+            found = load_tensors(_piece(pieces, block))
+            assert found is not None
+            rows, meta = found
+            if not width:
+                width = rows["features"].shape[1]
+                header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(rows["features"].tobytes())
+            index[block.start : block.stop] = rows["index"]
+            computed += meta["computed"]
+            stand_ins += meta["stand_ins"]
     np.save(target / "index.npy", index)
     return {
-        "width": features.shape[1],
+        "width": width,
         "computed": computed,
         "copied": count - computed,
         "stand_ins": len(stand_ins),

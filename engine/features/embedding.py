@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ PAYS = 1.2
 class Embedding:
     """A backbone made ready. Shared with all machines of a cluster.
 
-    network: (B, 3, S, S) -> (B, D), in channels_last; mean, std: (3, 1, 1); precision: float32, or bfloat16 for the
+    network: (B, 3, S, S) -> (B, D); mean, std: (3, 1, 1); precision: float32, or bfloat16 for the
     layers that autocast computes so, their result being float32 again
     """
 
@@ -33,6 +33,8 @@ class Embedding:
 
 def embed(embedding: Embedding, pixels: Tensor, report: Callable[[float], None]) -> Tensor:
     """The features (B, D) float32 on the CPU of images (B, 3, S, S) uint8. report: gets the share done, may raise."""
+    # a process of a cluster gets the network on the processor, its weights in the usual order
+    embedding.network.to(embedding.device).to(memory_format=torch.channels_last)
     parts, step = [], step_size(embedding.device)
     for start in range(0, len(pixels), step):
         report(start / len(pixels))
@@ -52,23 +54,27 @@ def _features(embedding: Embedding, pixels: Tensor) -> Tensor:
     images = images.contiguous(memory_format=torch.channels_last)
     # float32 first, whatever autocast is on around; and again at the end, where a head may be bfloat16
     with torch.autocast(device.type, torch.bfloat16, enabled=embedding.precision == "bfloat16"):
-        features: Tensor = embedding.network.to(device)(images)
+        features: Tensor = embedding.network(images)
     return features.float().cpu()
 
 
 def faster_precision(embedding: Embedding, side: int) -> str:
     """bfloat16 where one timed step says that it pays on this device, else float32."""
-    from dataclasses import replace
-
     device = embedding.device
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
         return "float32"
+    # of one thread, as blocks are computed; and its own time, which other work on the machine does not change
+    clock, threads = (time.thread_time if device.type == "cpu" else time.perf_counter), torch.get_num_threads()
     pixels = torch.zeros(step_size(device), 3, side, side, dtype=torch.uint8)
     seconds = {}
-    for precision in ("float32", "bfloat16"):
-        tried = replace(embedding, precision=precision)
-        _features(tried, pixels)  # the first step chooses algorithms and fills caches
-        started = time.perf_counter()
-        _features(tried, pixels)
-        seconds[precision] = time.perf_counter() - started
+    torch.set_num_threads(1)
+    try:
+        for precision in ("float32", "bfloat16"):
+            tried = replace(embedding, precision=precision)
+            _features(tried, pixels)  # the first step chooses algorithms and fills caches
+            started = clock()
+            _features(tried, pixels)
+            seconds[precision] = clock() - started
+    finally:
+        torch.set_num_threads(threads)
     return "bfloat16" if seconds["float32"] > PAYS * seconds["bfloat16"] else "float32"

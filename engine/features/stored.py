@@ -100,7 +100,7 @@ def compute_stored(
     copied; a process that was killed goes on with its blocks. Of a file, the rows are copied into the workspace.
 
     Args:    device: of the network; tasks: where blocks of images are computed, `engine.runs.cluster`
-    Returns: what a reader of a run with them should know, a sentence each
+    Returns: `notes_of` them
     Raises:  as `key_of`; SpecError for vectors and a backbone; SourceError for a file that does not fit; Cancelled
     """
     key = key_of(workspace, dataset, source, download)
@@ -117,7 +117,7 @@ def compute_stored(
                 _write_about(target, {"key": key, "dataset": dataset, "device": str(device), **about}, started)
         except BusyError:  # another run computes just these: they will be there
             time.sleep(WAIT_SECONDS)
-    return _notes(read_about(workspace, dataset, key))
+    return notes_of(workspace, dataset, key)
 
 
 def _compute(
@@ -136,7 +136,7 @@ def _compute(
     backbone = find_backbone(source, download)
     facts = compute_rows(workspace, dataset, backbone, contents, device, pieces, progress, tasks)
     places = [str(place) for (place,) in _query(path, "SELECT source FROM samples")]
-    return {**facts, "samples": len(places), **join_pieces(pieces, target, len(places), places)}
+    return {**facts, "samples": len(places), **join_pieces(pieces, target, backbone.side, places)}
 
 
 def _copy_file(workspace: Workspace, dataset: str, file: Path, target: Path) -> dict[str, Any]:
@@ -156,8 +156,11 @@ def _write_about(target: Path, facts: dict[str, Any], started: float) -> None:
 
 def read_about(workspace: Workspace, dataset: str, key: str) -> dict[str, Any]:
     """What is known of stored features: key, samples, width, seconds, of a backbone also side, precision, computed,
-    copied and stand_ins. Raises: NotFoundError when they are not stored"""
-    return read_json(_require(workspace, dataset, key) / "about.json")
+    copied and stand_ins.
+
+    Raises: NotFoundError when they are not stored
+    """
+    return dict(read_json(_require(workspace, dataset, key) / "about.json"))
 
 
 def _require(workspace: Workspace, dataset: str, key: str) -> Path:
@@ -169,7 +172,9 @@ def _require(workspace: Workspace, dataset: str, key: str) -> Path:
     return folder
 
 
-def _notes(about: dict[str, Any]) -> list[str]:
+def notes_of(workspace: Workspace, dataset: str, key: str) -> list[str]:
+    """What a reader of a run on stored features should know, a sentence each."""
+    about = read_about(workspace, dataset, key)
     if not about.get("stand_ins"):
         return []
     return [

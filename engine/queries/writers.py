@@ -7,6 +7,7 @@ the same `fetch_selected`.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +21,18 @@ import pandas as pd
 from engine.errors import NotFoundError, SpecError, WinnowError, unknown_name
 from engine.queries.connection import best_run, connected, fetch_sql
 from engine.queries.samples import population
-from engine.queries.verdicts import fetch_verdict, no_verdict
+from engine.queries.verdicts import Verdict, fetch_verdict, no_verdict
 from engine.store.atomic import write_export
 from engine.store.sql import check_condition, fetch_answer, identifier, literal
 from engine.store.workspace import Workspace
 
 Write = Callable[[pd.DataFrame, BinaryIO], None]
+
+SUSPICION_COLUMNS = ("p_wrong", "flagged", "suspicion_rank")
+"""The columns of an export that come from the run's verdict."""
+
+_NAMED = ("sample_id", "split", "label", "true_label", "class_name", "source", "action", "new_label", "note")
+"""What a condition names besides scores and SUSPICION_COLUMNS; metadata that are called so are in the view `metadata`."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +124,17 @@ def write_frame(frame: pd.DataFrame, to: Path, format: str = "") -> None:
 def fetch_selected(
     connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None, split: str = "train"
 ) -> pd.DataFrame:
-    """The samples that meet a condition, by id: the columns of `samples`, then p_wrong, flagged, suspicion_rank.
+    """The samples that meet a condition, by id: what `winnow ingest` reads back, and what the run says of them.
+
+    Columns: sample_id, split, label, true_label, class_name, true_class_name, source, p_wrong, flagged, suspicion_rank,
+    and one per name of the metadata.
 
     Args:    where: one SQL expression over those columns, one column per score of the run, and `action` (a person's
-             decision), with sub-queries over every view; "" = all; run_id: whose scores and shortlist; None = of the
-             runs that have all scores that are named the one to trust most; split: train, test, or all that were judged
-    Returns: true_label is Int64, NA where it is unknown; p_wrong (0..1), flagged (on the shortlist) and suspicion_rank
+             decision), with sub-queries over every view; "" = all. What several things are called means a column, else
+             a score, else metadata. run_id: whose scores and shortlist; None = of the runs that have all scores that
+             are named the one to trust most; split: train, test, or all that were judged (all, without a verdict)
+    Returns: true_label is Int64, NA where it is unknown; metadata are numbers where they can be written back as they
+             were; p_wrong (0..1), flagged (on the shortlist) and suspicion_rank
              (0 = the most suspicious) are NA in a run without a verdict. frame.attrs["verdict"]: the verdict of the run
     Raises:  SpecError for anything but one expression; WinnowError for a mistake in it; NotFoundError when it names
              what only a verdict gives, and the run has none
@@ -132,26 +144,31 @@ def fetch_selected(
     verdict = fetch_verdict(connection, run) if run else None
     # Of what can be named only what is: all scores of a million samples side by side take seconds.
     named = [name for name in _scores(connection, run) if name in where or "COLUMNS" in where.upper()]
-    columns = score_columns(named)
     scores = (
-        f"SELECT sample_id{columns} FROM scores WHERE run_id = $run AND score IN (SELECT unnest($named::VARCHAR[]))"
+        f"SELECT sample_id{score_columns(named)} FROM scores WHERE run_id = $run AND score IN "
+        "(SELECT unnest($named::VARCHAR[])) GROUP BY sample_id"
     )
+    metadata = _metadata_named(connection, where, [*_scores(connection, run), *_NAMED, *SUSPICION_COLUMNS])
+    further = [sql for sql, wanted in ((scores, named), (metadata, metadata)) if wanted]
+    columns = "".join(f", further_{i}.* EXCLUDE (sample_id)" for i in range(len(further)))
+    joins = "".join(f"LEFT JOIN ({sql}) AS further_{i} USING (sample_id) " for i, sql in enumerate(further))
     # Without a verdict a condition cannot name what only a verdict gives: NULL would silently drop every sample.
     suspicion = "p_wrong, coalesce(listed, false) AS flagged, rank AS suspicion_rank, " if verdict else ""
     everything = (
-        f"SELECT samples.*, s.* EXCLUDE (sample_id), {suspicion}action FROM samples "
-        f"LEFT JOIN ({scores} GROUP BY sample_id) AS s USING (sample_id) "
+        f"SELECT samples.*{columns}, {suspicion}action FROM samples {joins}"
         "LEFT JOIN (SELECT sample_id, p_wrong, listed, rank FROM shortlist WHERE run_id = $run) USING (sample_id) "
-        f"LEFT JOIN decisions USING (sample_id) WHERE {population(run or '', split)}"
+        f"LEFT JOIN decisions USING (sample_id) WHERE {_among(verdict, run, split)}"
     )
-    if not named:
-        everything = everything.replace("s.* EXCLUDE (sample_id), ", "")
-    written = ["sample_id, split, label, true_label, class_name, source", *(SUSPICION_COLUMNS if verdict else ())]
+    written = [
+        "sample_id, split, label, true_label, class_name, (SELECT class_name FROM classes WHERE classes.label = "
+        "samples.true_label) AS true_class_name, source",
+        *(SUSPICION_COLUMNS if verdict else ()),
+    ]
     try:
         kept, _ = fetch_answer(
             connection,
             f"SELECT {', '.join(written)} FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
-            {"run": run, "named": named},
+            {"run": run, **({"named": named} if named else {})},
         )
     except WinnowError as error:
         missing = re.search(r'column "?(\w+)"? not found', str(error))
@@ -162,13 +179,58 @@ def fetch_selected(
     for name in SUSPICION_COLUMNS:
         kept[name] = kept[name] if verdict else None
     types = {"true_label": "Int64", "p_wrong": "float32", "flagged": "boolean", "suspicion_rank": "Int64"}
-    kept = kept.astype(types)
+    kept = _with_metadata(connection, kept.astype(types))
     kept.attrs["verdict"] = asdict(verdict) if verdict else None
     return kept
 
 
-SUSPICION_COLUMNS = ("p_wrong", "flagged", "suspicion_rank")
-"""The columns of an export that come from the run's verdict."""
+def _among(verdict: Verdict | None, run: str | None, split: str) -> str:
+    """The samples of a split as an SQL condition. Without a verdict nothing is judged, and all are all there are."""
+    judged = population(run or "", split)
+    return "true" if split == "all" and verdict is None else judged
+
+
+def _metadata_named(connection: duckdb.DuckDBPyConnection, where: str, taken: Sequence[str]) -> str:
+    """SQL that makes one column of each name of the metadata that a condition may mean; "" when it means none."""
+    found = connection.execute(
+        "SELECT name, bool_and(number IS NOT NULL) FROM metadata GROUP BY name ORDER BY 1"
+    ).fetchall()
+    lower, used = where.lower(), {name.lower() for name in taken}
+    columns = []
+    for name, is_number in sorted(found, key=lambda row: str(row[0]) not in where):  # the one that is written so
+        written = name.lower().replace('"', '""')  # in quotes, in any case
+        if written in lower and name.lower() not in used:
+            used.add(name.lower())
+            value = "number" if is_number else "value"
+            columns.append(f", any_value({value}) FILTER (name = {literal(name)}) AS {identifier(name)}")
+    return f"SELECT sample_id{''.join(columns)} FROM metadata GROUP BY sample_id" if columns else ""
+
+
+def _with_metadata(connection: duckdb.DuckDBPyConnection, kept: pd.DataFrame) -> pd.DataFrame:
+    """Samples with one more column per name of their metadata, in alphabetical order."""
+    rows = connection.execute(
+        "SELECT name, list(sample_id) AS ids, list(value) AS texts FROM metadata WHERE sample_id IN "
+        "(SELECT unnest($ids::INTEGER[])) GROUP BY name ORDER BY name",
+        {"ids": kept["sample_id"].tolist()},
+    ).fetchall()
+    if not rows:
+        return kept
+    columns = {name: _typed(pd.Series(texts, ids, dtype=object)) for name, ids, texts in rows}
+    wide = [column.reindex(kept["sample_id"]).set_axis(kept.index) for column in columns.values()]
+    return pd.concat([kept, *(column.rename(name) for name, column in zip(columns, wide, strict=True))], axis=1)
+
+
+def _typed(texts: pd.Series) -> pd.Series:
+    """Texts as whole numbers, or as numbers, if each is written just as that number would be."""
+    values = texts.tolist()
+    try:
+        if all(len(text) < 19 and str(int(text)) == text for text in values):
+            return texts.map(int).astype("Int64")
+        if all(math.isfinite(float(text)) and repr(float(text)) == text for text in values):
+            return texts.astype(float)
+    except ValueError:
+        pass
+    return texts
 
 
 def _run_for(connection: duckdb.DuckDBPyConnection, where: str) -> str | None:
@@ -206,7 +268,8 @@ def export(
     find_writer(format or to.suffix.lstrip(".").lower())
     with connected(workspace, dataset) as connection:
         kept = fetch_selected(connection, where, run, split)
-        among = population(run or _run_for(connection, where) or "", split)
+        chosen = run or _run_for(connection, where)
+        among = _among(fetch_verdict(connection, chosen) if chosen else None, chosen, split)
         total = int(fetch_sql(connection, f"SELECT count(*) AS n FROM samples WHERE {among}")["n"][0])
     write_frame(kept, to, format)
     return len(kept), total

@@ -1,4 +1,4 @@
-"""What a run is refused for before anything is trained, and how long its scores will roughly take."""
+"""What a run is refused for before anything is trained."""
 
 from __future__ import annotations
 
@@ -10,22 +10,6 @@ from engine.runs.inputs import require_test
 from engine.scores.inputs import find_input
 from engine.scores.registry import Score, check_classes
 from engine.spec import RunSpec
-
-
-def estimate_seconds(scores: Sequence[Score], spec: RunSpec, n: int) -> dict[str, float]:
-    """Rough seconds of each score with the inputs that it is the first to read, to share out the progress by.
-
-    Those of the recorded dynamics are one entry, "dynamics".
-    """
-    out = {"dynamics": 0.05 + n * 1e-5 * sum(found.over_dynamics for found in scores)}
-    counted: set[str] = set()
-    for found in scores:
-        if not found.over_dynamics:
-            functions = {find_input(name).beside or name for name in found.all_inputs} - counted
-            counted |= functions
-            costs = [find_input(name).seconds for name in functions]
-            out[found.name] = 0.05 + n * 1e-5 + sum(seconds(spec, n) for seconds in costs if seconds)
-    return out
 
 
 def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples, test: Samples | None) -> None:

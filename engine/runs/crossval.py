@@ -64,7 +64,9 @@ class CrossValidation:
 
         def advance(k: int, fraction: float) -> None:
             fractions[k] = fraction
-            self.progress.step(first_seed + sum(fractions), networks)
+            running = [first_seed + i + 1 for i, share in enumerate(fractions) if 0 < share < 1]
+            detail = f"network {', '.join(map(str, running))} of {networks}" if running else ""
+            self.progress.step(first_seed + sum(fractions), networks, detail)
 
         def report(k: int, fraction: float) -> None:
             self.progress.heartbeat()

@@ -15,10 +15,12 @@ import torch
 from engine.data.loader import Samples, normalization
 from engine.errors import NotFoundError, SpecError
 from engine.features.seen import load_seen
-from engine.features.stored import compute_stored, is_stored, key_of
+from engine.features.stored import compute_stored, is_stored, key_of, notes_of
 from engine.features.umap_map import compute_umap
-from engine.runs.checks import check_inputs_exist, estimate_seconds
+from engine.runs.checks import check_inputs_exist
 from engine.runs.cluster import HERE, Tasks
+from engine.runs.duplicates import find_duplicates
+from engine.runs.feasible import score_seconds, stage_seconds, work_of
 from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
@@ -89,8 +91,9 @@ class _Attempt:
         self.tasks = tasks
         self.folder, self.target, self.results, self.notes = draft.folder, draft.target, draft.results, draft.notes
         self.own = load_seen(workspace, spec.dataset, "train", "", device)
-        self.score_seconds = estimate_seconds(resolve_scores(spec.scores), spec, len(self.own))
-        self.progress = Progress(self.folder, self._weights(), listener)
+        self.work = work_of(workspace, spec, device, trained is not None)
+        stages = stage_seconds(workspace, self.work, resolve_scores(spec.scores), trained is not None)
+        self.progress = Progress(self.folder, stages, listener)
         if spec.features:
             self._store_features()
         on = spec.training.trained_on if spec.training else ""
@@ -98,32 +101,16 @@ class _Attempt:
         self.test = load_test(workspace, spec.dataset, device, on)
         self.normalization = Normalization(*normalization(self.samples))
 
-    def _weights(self) -> dict[str, float]:
-        """Rough relative costs of the stages, for the fraction done."""
-        n, spec = len(self.own), self.spec
-        stored = not spec.features or is_stored(self.workspace, spec.dataset, spec.features_hash)
-        networks = 0
-        if spec.training:
-            networks = (0 if self.trained else spec.training.seeds) + spec.threshold_rounds
-        epochs = spec.training.epochs if spec.training else 0
-        return {
-            "features": 0.0 if stored else n * 6e-3,
-            "training": networks * epochs * n * 3e-5,
-            "recording": 0.0 if self.trained else n * networks * epochs * 1e-6,
-            "neighbors": n * n * 1e-8 if spec.neighbors else 0.0,
-            "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
-            "scores": sum(self.score_seconds.values()),
-        }
-
     def _store_features(self) -> None:
         """Compute the features that the run reads, where no run has."""
         spec = self.spec
         self.progress.stage("features")
-        key, source = spec.features_hash, spec.features
-        if not is_stored(self.workspace, spec.dataset, key) and key_of(self.workspace, spec.dataset, source) != key:
-            raise SpecError(f"the file of --features {source} has changed since this run was planned; run it again")
-        notes = compute_stored(self.workspace, spec.dataset, source, self.device, self.progress, self.tasks)
-        self.notes += notes
+        workspace, dataset, source, key = self.workspace, spec.dataset, spec.features, spec.features_hash
+        if not is_stored(workspace, dataset, key):
+            if key_of(workspace, dataset, source, spec.download) != key:
+                raise SpecError(f"the file of --features {source} has changed since this run was planned; run it again")
+            compute_stored(workspace, dataset, source, self.device, self.progress, self.tasks, spec.download)
+        self.notes += notes_of(workspace, dataset, key)
 
     def compute(self, scores: Sequence[Score]) -> None:
         results, target = self.results, self.target
@@ -157,8 +144,9 @@ class _Attempt:
                 self.progress.stage("map")
                 features = inputs.get("features", inputs.last)
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
+        results.write_duplicates(find_duplicates(inputs), len(self.own))
         self.progress.stage("scores")
-        inputs.progress = parts = Parts(self.progress, self.score_seconds)
+        inputs.progress = parts = Parts(self.progress, score_seconds(self.work, scores))
         mislabeled = None
         if self.samples.true_labels is not None:
             mislabeled = (self.samples.true_labels.cpu() != labels).numpy()

@@ -23,6 +23,7 @@ from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
 from engine.runs.cluster import HERE, Tasks
+from engine.runs.feasible import psi_seconds
 from engine.runs.pipeline import load_test
 from engine.runs.planning import describe_training
 from engine.runs.points import (
@@ -155,7 +156,8 @@ def run_psi(
     one = can_stack(network) and spec.training.augment == "none" and (device.type == "cuda" or bool(stacked))
     size = stack_size(network, spec.training, samples, device) if one and stacked is not False else 0
     with publishing(workspace, wanted, spec, _title(spec), device) as draft:
-        progress = Progress(draft.folder, {"psi": 1.0}, listener)
+        seconds = 0.0 if size else psi_seconds(workspace, spec, device)
+        progress = Progress(draft.folder, {"psi": seconds}, listener)
         progress.stage("psi")
         curve = _Curve(workspace, spec, samples, test, selection, draft.folder, progress, size > 0, tasks)
         curve.train(max(1, size))

@@ -132,7 +132,7 @@ def prototype_distance(features: Tensor, labels: Tensor, generator: torch.Genera
     return (1 - nearest).clamp(0.0, 2.0)
 
 
-@score(higher_means="harder", evidence="label", value_range=(0.0, math.inf), source="Xia et al. 2023 (Moderate)")
+@score(higher_means="harder", evidence="hardness", value_range=(0.0, math.inf), source="Xia et al. 2023 (Moderate)")
 def class_median_distance(features: Tensor, labels: Tensor) -> Tensor:
     """Distance of the features to the median of the given class.
 

@@ -26,7 +26,7 @@ class Input:
     checkpoints: reads the network after several epochs of the training
     test: held against the test split
     beside: the input whose function computes this one along with its own, "" for an input with its own function
-    seconds: (spec, N) -> rough seconds, for the progress bar
+    seconds: (engine.runs.work.Work) -> rough seconds of it for one network, for the time left
     check: (spec, samples), raises a WinnowError for what would fail after the training
     compute: (inputs of the run, network) -> its value; None where whoever computes the score hands it out
     """
@@ -40,7 +40,7 @@ class Input:
     checkpoints: bool = False
     test: bool = False
     beside: str = ""
-    seconds: Callable[[Any, int], float] | None = None
+    seconds: Callable[[Any], float] | None = None
     check: Callable[[Any, Any], None] | None = None
     compute: Callable[[Any, Any], Any] | None = None
 

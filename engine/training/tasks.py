@@ -140,15 +140,11 @@ def describe_position(tasks: Sequence[Task], done: Mapping[str, float]) -> str:
     running = [task for task in tasks if 0 < done[task.name] < task.training.epochs]
     if not running:
         return ""
-    words = []
-    for kind, what in (("seed", True), ("threshold round", False)):
-        numbers = [str(task.seed) for task in running if task.test == what]
-        if numbers:
-            few = numbers if len(numbers) <= 3 else [f"{numbers[0]} to {numbers[-1]}"]
-            words.append(f"{kind}{'s' if len(numbers) > 1 else ''} {', '.join(few)}")
+    names = [task.name for task in running]
+    few = ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}"
     slowest = min(running, key=lambda task: done[task.name] / task.training.epochs)
     epoch = min(slowest.training.epochs, math.ceil(done[slowest.name]))
-    return f"{' and '.join(words)}, epoch {epoch} of {slowest.training.epochs}"
+    return f"{few}: epoch {epoch} of {slowest.training.epochs}"
 
 
 def _train_task(

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import streamlit as st
 import typer
+from conftest import QUICK
+from given_verdicts import TOLD, UNTOLD, give_verdict, scored_run
 from streamlit.testing.v1 import AppTest
 
 import dashboard
@@ -23,6 +25,8 @@ from engine.cli.commands import app as command_line
 from engine.fields import options_of
 from engine.queries.connection import connected, fetch_fingerprint
 from engine.queries.writers import WRITERS, export
+from engine.runs.compute import compute
+from engine.runs.planning import plan_run
 from engine.spec import PsiSpec
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
@@ -180,7 +184,7 @@ def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspac
     assert "Mislabeled 20.0 %" in said
     assert "Input 1 × 8 × 8" in said
     assert "derived from **digits**, label noise **symmetric:0.2**" in said
-    assert f"{flagged:,} of {n:,} flagged by aum_threshold" in said
+    assert f"**aum\\_threshold** flags {flagged:,} of {n:,}" in said
     assert "precision" in said and "recall" in said
 
 
@@ -194,7 +198,7 @@ def test_the_clean_set_claims_no_detection(open_page: Open, demo_workspace: Path
 def test_the_gallery_counts_what_passes_the_filters_of_its_address(open_page: Open, demo_workspace: Path) -> None:
     total = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train'")
     n = counts(demo_workspace, "SELECT count(*) FROM samples WHERE split = 'train' AND label = 3 AND true_label <> 3")
-    app = open_page(demo_workspace, "gallery", dataset="digits-noisy", label="3", truth="wrong")
+    app = open_page(demo_workspace, "gallery", dataset="digits-noisy", label="3", truth="wrong", split="train")
     assert f"**{n:,}** of {total:,}" in text(app)
     assert [b.label for b in app.button if str(b.key).startswith("chip_")] == ["given 3", "mislabeled", "clear all"]
 
@@ -242,15 +246,93 @@ def test_the_detail_says_why_a_sample_is_flagged(open_page: Open, demo_workspace
     said = text(open_page(demo_workspace, "gallery", dataset="digits-noisy", sample=str(worst)))
     assert f"Sample {worst}" in said
     assert "the networks preferred" in said and "over the given" in said
-    assert "is below the threshold" in said and "**flagged**" in said
+    assert "is below the threshold" in said and "**aum\\_threshold flags it**" in said
     assert "Nearest neighbors (cosine of the features)" in said
 
 
-@pytest.mark.parametrize("sample", ["999999", "1500"])  # none such; one of the test split
-def test_a_sample_that_cannot_be_shown_is_said(open_page: Open, demo_workspace: Path, sample: str) -> None:
-    app = open_page(demo_workspace, "gallery", dataset="digits-noisy", sample=sample)
-    assert f"no training sample {sample}" in app.warning[0].value
+def test_a_sample_that_is_not_there_is_said(open_page: Open, demo_workspace: Path) -> None:
+    app = open_page(demo_workspace, "gallery", dataset="digits-noisy", sample="999999")
+    assert "There is no sample 999999" in app.warning[0].value
     assert not app.exception
+
+
+def test_a_sample_of_the_test_part_is_shown_without_learning_curves(open_page: Open, judged_workspace: Path) -> None:
+    rank = counts(judged_workspace, "SELECT rank FROM shortlist WHERE sample_id = 1500")
+    app = open_page(judged_workspace, "gallery", dataset="digits-noisy", sample="1500")
+    said = text(app)
+    assert "#### Sample 1500" in said and "no network was trained on it" in said
+    assert f"number {rank + 1:,} of 1,797, on the shortlist" in said and "the networks preferred" not in said
+    assert not app.exception and not app.warning and not app.get("plotly_chart")
+
+
+def test_the_gallery_opens_on_the_shortlist_and_leaves_it_when_told(open_page: Open, judged_workspace: Path) -> None:
+    app = open_page(judged_workspace, "gallery", dataset="digits-noisy")
+    assert "**350** of 1,797" in text(app) and app.query_params["list"] == "short"
+    app.button(key="chip_0").click().run()
+    assert "**1,797** of 1,797" in text(app) and app.query_params["list"] == "all"
+    app.segmented_control(key="pick_split").set_value("test").run()
+    assert "**359** of 359" in text(app)
+    # A link with a condition of its own means that one alone.
+    app = open_page(judged_workspace, "gallery", dataset="digits-noisy", least="50", split="train")
+    n = counts(judged_workspace, "SELECT count(*) FROM shortlist WHERE p_wrong >= 0.5 AND sample_id < 1438")
+    assert f"**{n:,}** of 1,438" in text(app) and "list" not in app.query_params
+    assert [b.label for b in app.button if str(b.key).startswith("chip_")] == ["wrong with 50 to 100 %"]
+
+
+def test_the_overview_says_what_to_believe(open_page: Open, judged_workspace: Path) -> None:
+    app = open_page(judged_workspace, "overview", dataset="digits-noisy")
+    said = text(app)
+    assert "### 87.5 %" in said and "A guess would agree with 12.5 %" in said
+    assert "### 20 %" in said and "95 % interval 18 to 22 %; about 359 of 1,797 samples" in said
+    assert "### 350" in said and "350 on the shortlist" in said
+    assert "The networks agree with 87.5 % of the labels. Look at the shortlist." in said.replace("\\", "")
+    assert "disagree" not in said
+
+
+def copy_with(workspace: Path, to: Path, listed: int, verdict: dict[str, object]) -> Path:
+    """A copy of a workspace whose scored run of digits-noisy has another verdict, on the training samples alone."""
+    shutil.copytree(workspace, to)
+    give_verdict(to, scored_run(to, "digits-noisy"), range(1438), listed, verdict)
+    return to
+
+
+def test_the_overview_says_so_when_the_two_estimates_disagree(
+    open_page: Open, judged_workspace: Path, tmp_path: Path
+) -> None:
+    root = copy_with(judged_workspace, tmp_path / "copy", 300, {**TOLD, "noise_joint": 0.35})
+    said = text(open_page(root, "overview", dataset="digits-noisy"))
+    assert "35 % of the labels are wrong by the held-out predictions, 19 % by how the suspicion is distributed" in said
+
+
+def test_networks_that_cannot_tell_flag_nothing_and_say_what_to_do(
+    open_page: Open, judged_workspace: Path, tmp_path: Path
+) -> None:
+    root = copy_with(judged_workspace, tmp_path / "copy", 0, UNTOLD)
+    said = text(open_page(root, "overview", dataset="digits-noisy"))
+    assert "cannot tell which labels are wrong" in said and "Train longer, or on features." in said
+    assert "Wrong labels, estimated" not in said and "Hardest to learn" in said
+    app = open_page(root, "gallery", dataset="digits-noisy")
+    assert "**1,438** of 1,438" in text(app) and "list" not in app.query_params
+    app = open_page(root, "gallery", dataset="digits-noisy", sample="5")
+    assert "cannot tell whether its label is wrong" in text(app)
+
+
+def test_a_run_without_a_verdict_says_which_command_makes_one(open_page: Open, old_workspace: Path) -> None:
+    app = open_page(old_workspace, "overview", dataset="noisy")
+    assert "This run has no verdict" in app.info[0].value and "winnow run noisy" in app.info[0].value
+    app = open_page(old_workspace, "gallery", dataset="noisy", list="short", split="test", least="50")
+    assert "**150** of 150" in text(app)
+
+
+def test_the_best_run_opens_and_is_marked(open_page: Open, judged_workspace: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(judged_workspace, root)
+    best = scored_run(root, "digits-noisy")
+    newer = compute(Workspace.open(root), plan_run(Workspace.open(root), "digits-noisy", ["el2n@2"], QUICK), "cpu")[0]
+    give_verdict(root, newer, range(1438), 10, {**TOLD, "accuracy": 0.5})
+    app = open_page(root, "overview", dataset="digits-noisy")
+    assert app.query_params["run"] == best
+    assert [option.endswith(" · best") for option in app.selectbox(key="pick_run").options] == [False, True]
 
 
 def test_trajectories_show_the_samples_of_the_address(open_page: Open, demo_workspace: Path) -> None:
@@ -278,7 +360,8 @@ def test_scores_tell_roc_auc_and_meaning(open_page: Open, demo_workspace: Path) 
 
 def test_scores_tell_the_version_of_their_formula(open_page: Open, demo_workspace: Path, tmp_path: Path) -> None:
     app = open_page(demo_workspace, "scores", dataset="digits-noisy", sort="aum")
-    assert set(app.dataframe[0].value["version"]) == {1} and "formula version" not in text(app)
+    versions = app.dataframe[0].value.set_index("score")["version"]
+    assert versions["aum"] == 1 and versions["gmm"] == 2 and "formula version" not in text(app)
     root = tmp_path / "copy"
     shutil.copytree(demo_workspace, root)
     folder = Workspace.open(root).published_dir(str(app.query_params["run"]))
@@ -289,8 +372,8 @@ def test_scores_tell_the_version_of_their_formula(open_page: Open, demo_workspac
     (folder / "manifest.json").write_text(json.dumps(manifest))
     app = open_page(root, "scores", dataset="digits-noisy", sort="aum")
     assert "formula version 2" in text(app)
-    versions = app.dataframe[0].value.set_index("score")["version"]
-    assert versions["aum"] == 2 and set(versions.drop("aum")) == {1}
+    changed = app.dataframe[0].value.set_index("score")["version"]
+    assert changed["aum"] == 2 and changed.drop("aum").equals(versions.drop("aum"))
 
 
 def test_comparisons_open_one_by_one(open_page: Open, demo_workspace: Path) -> None:
@@ -473,6 +556,17 @@ def test_a_download_is_the_file_that_the_command_writes(
     kept, total = export(Workspace.open(demo_workspace), "digits-noisy", where, to)
     assert 0 < kept < total
     assert page[f"digits-noisy-kept.{format}"]() == to.read_bytes()
+
+
+def test_the_export_opens_with_the_shortlist_dropped(open_page: Open, judged_workspace: Path, tmp_path: Path) -> None:
+    app = open_page(judged_workspace, "export", dataset="digits-noisy")
+    assert "### 1,188 of 1,438 kept" in text(app)
+    assert app.code[0].value == 'winnow export digits-noisy --where "NOT flagged" --to digits-noisy-kept.csv'
+    app.segmented_control(key="pick_split").set_value("all").run()
+    assert "### 1,447 of 1,797 kept" in text(app)
+    assert app.code[0].value.endswith('--where "NOT flagged" --split all --to digits-noisy-kept.csv')
+    kept = export(Workspace.open(judged_workspace), "digits-noisy", "NOT flagged", tmp_path / "k.csv", split="all")
+    assert kept == (1447, 1797)
 
 
 def test_a_run_that_failed_or_stopped_is_told_with_what_to_do(

@@ -113,7 +113,9 @@ def test_expected_errors_are_one_line(tmp_path, small_workspace):
 
 def test_scores_are_listed():
     rows = json.loads(winnow("scores", "--json").stdout)["scores"]
-    assert {"score", "title", "higher_means", "value_min", "value_max", "source", "cost", "version"} == set(rows[0])
+    assert {"score", "title", "higher_means", "evidence", "value_min", "value_max", "source", "cost", "version"} == set(
+        rows[0]
+    )
     el2n = next(row for row in rows if row["score"] == "el2n")
     assert el2n["higher_means"] == "harder" and el2n["value_max"] == pytest.approx(2**0.5)
     assert "area under the margin" in winnow("scores").stdout.lower()

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,14 +15,17 @@ import pytest
 import torch
 
 from engine.errors import Cancelled, ClusterError, SpecError
+from engine.features import embedding
+from engine.features.stored import compute_stored, key_of, load_stored
 from engine.queries.connection import connected
-from engine.runs.cluster import tasks_on
+from engine.runs.cluster import HERE, tasks_on
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import run_id
 from engine.store.jobs import cancel, fetch_job
 from engine.store.journal import read_journal
+from engine.store.progress import Progress
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 
@@ -134,6 +138,20 @@ def test_scores_of_folds_subsets_and_neighbors_are_those_of_one_machine(cluster,
         small_workspace.remove_run(run)
     assert found[0] == found[1]
     assert len(found[0][0]) == 4 * 200 and len(found[0][1]) == 7 * 200
+
+
+def test_features_of_a_backbone_are_those_of_one_machine(cluster, small_workspace, tmp_path, monkeypatch):
+    source, found = "efficientnet_lite0:32", []
+    key = key_of(small_workspace, "small", source)
+    progress = Progress(tmp_path, {"features": 1.0})
+    with tasks_on(f"ray:{cluster.address}", torch.device("cpu")) as tasks, monkeypatch.context() as patch:
+        patch.setattr(embedding, "_features", lambda *given: pytest.fail("computed in this process"))
+        compute_stored(small_workspace, "small", source, torch.device("cpu"), progress, tasks)
+    for _ in range(2):
+        found.append(load_stored(small_workspace, "small", key, "train"))
+        shutil.rmtree(small_workspace.root / "features")
+        compute_stored(small_workspace, "small", source, torch.device("cpu"), progress, HERE)
+    assert torch.allclose(*found, rtol=1e-4, atol=1e-4) and found[0].std() > 0.05
 
 
 def test_a_cancelled_curve_stops_soon_on_a_cluster_too(cluster, small_workspace, small_training):

@@ -10,21 +10,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from engine.data.ingest import ingest
-from engine.data.loader import load_split
+from engine.data.loader import load_split, normalization, to_float
 from engine.data.request import IngestSpec
 from engine.errors import ScoreInputError, SpecError
-from engine.runs.checks import estimate_seconds
+from engine.features.penultimate import compute_features
 from engine.runs.compute import compute
+from engine.runs.feasible import score_seconds
 from engine.runs.inputs import At, Inputs, computed, gaps, kept_epochs, needs_training, provides, required_epochs
 from engine.runs.planning import plan_run
-from engine.scores import registry
-from engine.scores.complexity import cg_partial, solve_gap
+from engine.runs.work import Work
+from engine.scores import inputs as declared_inputs
+from engine.scores.complexity import cg_partial
+from engine.scores.gap import solve_gap
+from engine.scores.gradient import checkpoint_epochs
 from engine.scores.inputs import INPUTS, find_input
 from engine.scores.registry import find_score, resolve_scores
 from engine.store.tensors import load_tensors
 from engine.store.workspace import Workspace
+from engine.training.kept import load_network
+from engine.training.speed import Speed
 
 
 def run(workspace: Workspace, scores: list[str], training: Any, **asked: Any) -> Path:
@@ -52,7 +59,12 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
     assert values(folder, "cg_partial") == expected.tolist()
     flagged = read(folder, "SELECT flagged, threshold FROM flags WHERE rule = 'cg_partial' ORDER BY sample_id")
     assert flagged == [(bool(v > 0), 0.0) for v in expected]
-    (note,) = json.loads(read(folder, "SELECT notes FROM run")[0][0])
+    note, left_out = json.loads(read(folder, "SELECT notes FROM run")[0][0])
+    share = float((expected > 0).float().mean())
+    assert (
+        left_out
+        == f"the rule cg_partial is left out of the vote: it flags {share:.0%} of the samples, more than a third"
+    )
     assert note.startswith("complexity gap of the inputs: exact, float64")
 
 
@@ -158,8 +170,8 @@ def test_a_blank_image_is_named_before_anything_starts(small_workspace, small_tr
 
 
 def test_a_declared_input_is_computed_once_with_those_beside_it(small_workspace, small_training, monkeypatch):
-    monkeypatch.setattr(registry, "INPUTS", dict(INPUTS))
-    monkeypatch.setattr(computed, "INPUTS", registry.INPUTS)
+    monkeypatch.setattr(declared_inputs, "INPUTS", dict(INPUTS))
+    monkeypatch.setattr(computed, "INPUTS", declared_inputs.INPUTS)
     calls = []
 
     @provides(cost="free", along={"halves": "(N,) half of them", "count": "how many"})
@@ -205,7 +217,28 @@ def test_a_file_stands_in_for_a_trained_network(small_workspace, small_training)
 def test_the_seconds_of_an_input_count_for_the_first_score_that_reads_it(small_workspace, small_training):
     spec = plan_run(small_workspace, "small", ["cg_forward", "cg", "consistency", "aum"], small_training(epochs=10))
     scores = [find_score(name) for name in ("cg_forward", "cg", "consistency", "aum")]
-    seconds = estimate_seconds(scores, spec, 10_000)
+    speed = Speed(start=0.01, sample=1e-4, passing=2e-5, batch_size=64, workers=4, parameters=1)
+    seconds = score_seconds(Work(spec, 10_000, 0, speed), scores)
     assert seconds["cg_forward"] == pytest.approx(20.15) and seconds["cg"] == pytest.approx(0.15)
-    assert seconds["consistency"] == pytest.approx(0.15 + 10 * 10 * 10_000 * 3e-5 / 2)
+    # Ten networks four at a time, of ten epochs of 79 steps on 5,000 samples; all samples are passed five times.
+    assert seconds["consistency"] == pytest.approx(0.15 + 3 * 10 * (79 * 0.01 + 5_000 * 1e-4) + 5 * 10_000 * 2e-5)
     assert seconds["dynamics"] == pytest.approx(0.15) and "aum" not in seconds
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_tracin_takes_the_learning_rate_with_which_an_epoch_was_trained(small_workspace, small_training, schedule):
+    training = small_training(epochs=8, seeds=1, schedule=schedule)
+    folder = run(small_workspace, ["tracin_self"], training)
+    rates = [lr for (lr,) in read(folder, "SELECT lr FROM epochs ORDER BY epoch")]
+    samples = load_split(small_workspace, "small", "train")
+    expected = torch.zeros(200)
+    for epoch in checkpoint_epochs(8):
+        network = load_network(folder, training, samples.inputs.shape[1:], 10, 0, epoch)
+        inputs = to_float(samples.inputs, *normalization(samples))
+        with torch.no_grad():
+            errors = network(inputs).softmax(1) - functional.one_hot(samples.labels, 10)
+            squares = compute_features(network, inputs).square().sum(1)
+        # After the last epoch a cosine would be at 0, and a step has dropped where the next epoch begins.
+        assert rates[epoch - 1] > 0
+        expected += rates[epoch - 1] * errors.square().sum(1) * (1 + squares)
+    assert values(folder, "tracin_self") == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-6)

@@ -14,6 +14,7 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 
 import engine
 from engine.data.loader import load_split, normalization, to_float
+from engine.errors import ScoreInputError
 from engine.integrations.lightning import WinnowCallback as LightningCallback
 from engine.integrations.transformers import WinnowCallback as TransformersCallback
 from engine.recorder import Recorder, WithIds
@@ -265,3 +266,28 @@ def test_a_missing_framework_is_named_with_the_command(monkeypatch, package, com
     with pytest.raises(ModuleNotFoundError, match=command) as error:
         importlib.import_module(f"engine.integrations.{package}")
     assert "\n" not in str(error.value)
+
+
+class Overflowing(nn.Module):
+    """A network one of whose logits is infinite."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = build_network()
+
+    def forward(self, images):
+        logits = self.network(images)
+        return logits + torch.where(torch.arange(10) == 3, -torch.inf, 0.0)
+
+
+@pytest.mark.parametrize("outputs", ["logits", "probs"])
+def test_infinite_logits_stop_a_training_that_is_recorded(small_workspace, data, outputs):
+    root = small_workspace.root
+    module, net = Module(), Net()
+    module.network, net.network = Overflowing(), Overflowing()
+    expected = "not finite, or too far apart" if outputs == "logits" else "the probs of sample"
+    with pytest.raises(ScoreInputError, match=expected):
+        fit(root, data, LightningCallback(root, "small", outputs=outputs), module)
+    with pytest.raises(ScoreInputError, match=expected):
+        train(root, data, TransformersCallback(root, "small", outputs=outputs), net)
+    assert engine.open(root)["small"].runs().empty

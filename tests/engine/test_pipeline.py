@@ -88,11 +88,11 @@ def test_metrics_agree_with_an_independent_computation(small_workspace, plan):
     compute(small_workspace, plan, "cpu")
     rows = ask(
         small_workspace,
-        "SELECT rank, label <> true_label FROM scores JOIN samples USING (sample_id) WHERE score = 'aum' ORDER BY sample_id",
+        "SELECT value, label <> true_label FROM scores JOIN samples USING (sample_id) WHERE score = 'aum' ORDER BY sample_id",
     )
-    ranks, wrong = np.array(rows).T
+    values, wrong = np.array(rows).T
     [(auc,)] = ask(small_workspace, "SELECT value FROM metrics WHERE score = 'aum' AND metric = 'roc_auc'")
-    assert auc == pytest.approx(roc_auc_score(wrong, ranks)) and auc > 0.8
+    assert auc == pytest.approx(roc_auc_score(wrong, -values)) and auc > 0.8
     flags = np.array(
         ask(small_workspace, "SELECT flagged, label <> true_label FROM flags JOIN samples USING (sample_id)"),
         dtype=bool,

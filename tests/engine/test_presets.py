@@ -32,9 +32,10 @@ def test_settings_of_the_other_papers():
         150,
         "constant",
         "train",
-        256,
+        64,
     )
     assert (lstm.model, lstm.epochs, lstm.schedule, lstm.lr, lstm.batch_size) == ("resnet32", 200, "step", 0.1, 128)
+    assert lstm.observe == "train" and lstm.weight_decay == aum.weight_decay == 1e-4
     cg, rop = find_preset("cg-cifar10").training, find_preset("rop-cifar10n").training
     assert (cg.model, cg.epochs, cg.lr, cg.weight_decay, cg.schedule) == ("resnet18", 200, 0.05, 5e-4, "cosine")
     assert (rop.model, rop.epochs, rop.lr, rop.weight_decay) == ("preact_resnet18", 10, 0.02, 5e-4)

@@ -211,6 +211,32 @@ def test_what_is_no_probability_is_refused(small_workspace, outputs, row, messag
         Recorder(small_workspace.root, "small", outputs="prob")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        [float("inf")] + [0.0] * 9,
+        [float("-inf")] + [0.0] * 9,
+        [float("inf")] * 10,
+        [3e38, -3e38] + [0.0] * 8,  # each finite, their margin not
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_no_infinity_is_recorded(small_workspace, recorder, row, dtype):
+    logits = torch.zeros(200, 10, dtype=dtype)
+    logits[7] = torch.tensor(row)
+    with pytest.raises(ScoreInputError, match="the logits of sample 7 are not finite, or too far apart"):
+        recorder.log(logits, recorder.labels, torch.arange(200))
+        recorder.end_epoch()
+
+
+def test_a_float64_logit_beyond_float32_is_refused(small_workspace, recorder):
+    logits = torch.zeros(200, 10, dtype=torch.float64)
+    logits[4, 2] = 1e300
+    with pytest.raises(ScoreInputError, match="the logits of sample 4 are not finite"):
+        recorder.log(logits, recorder.labels, torch.arange(200))
+        recorder.end_epoch()
+
+
 def test_infinite_logits_are_refused(small_workspace, recorder):
     logits = torch.zeros(200, 10)
     logits[3, 2] = float("inf")

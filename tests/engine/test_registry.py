@@ -9,11 +9,13 @@ import pytest
 import torch
 
 import engine.runs.inputs  # noqa: F401  # declares what scores read
+from engine.data.properties import PROPERTIES
 from engine.errors import ScoreInputError, SpecError
 from engine.features.neighbors import compute_neighbors
 from engine.scores import registry
 from engine.scores.inputs import INPUTS, Input, declare_input, find_input
 from engine.scores.registry import (
+    EVIDENCE,
     all_scores,
     catalog_row,
     compute_score,
@@ -21,6 +23,7 @@ from engine.scores.registry import (
     resolve_scores,
     score,
 )
+from engine.scores.rules import why_unused
 
 N, C, T, D, K, M = 40, 5, 8, 6, 7, 12
 
@@ -62,6 +65,7 @@ def make_inputs(seed: int = 0) -> dict[str, Any]:
         "heldout_probs": torch.randn(N, C, generator=generator).softmax(1),
         "incv_selected": torch.rand(N, generator=generator) < 0.5,
         "cscores": torch.rand(N, generator=generator),
+        **{name: torch.rand(N, generator=generator).double() for name in PROPERTIES},
         "detector": None,
         "generator": torch.Generator().manual_seed(seed),
     }
@@ -130,6 +134,46 @@ def test_a_score_has_a_version(monkeypatch):
     assert found.version == 3 and catalog_row(found)["version"] == 3
     with pytest.raises(TypeError, match="score twice_the_loss has version 0; allowed: 1 or more"):
         score(higher_means="harder", source="this test", version=0)(twice_the_loss)
+
+
+def test_a_score_declares_what_it_is_evidence_of(monkeypatch):
+    evidence = {name: found.evidence for name, found in all_scores().items()}
+    assert set(evidence.values()) <= set(EVIDENCE) and evidence["random"] == "none"
+    # How far a prediction wanders or is undecided, or a sample lies from the middle of its class: so do good labels.
+    hardness = {
+        "forgetting",
+        "variability",
+        "dyn_unc",
+        "dual",
+        "entropy",
+        "top2_gap",
+        "cg_fit",
+        "class_median_distance",
+    }
+    assert {name for name, kind in evidence.items() if kind == "hardness"} == hardness
+    for name in ("aum", "confident_learning", "heldout_margin", "el2n", "bmm", "gmm", "knn_vote", "cg_partial"):
+        assert evidence[name] == "label"
+    # Every rule flags labels as wrong, and its score is about labels; or it flags pictures, and has no vote on labels.
+    rules = {found.evidence for found in all_scores().values() if found.flags_above is not None}
+    assert rules == {"label", "picture"} and why_unused(0.1) == "" and why_unused(0.1, evidence="picture")
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+    def undeclared(logits: torch.Tensor) -> torch.Tensor:
+        """Of a test."""
+        return logits
+
+    score(higher_means="harder", source="this test")(undeclared)
+    assert find_score("undeclared").evidence == "hardness" and catalog_row(find_score("aum"))["evidence"] == "label"
+    with pytest.raises(TypeError, match="score undeclared is evidence of 'noise'; allowed: label, hardness, outlier"):
+        score(higher_means="harder", source="this test", evidence="noise")(undeclared)
+
+
+@pytest.mark.parametrize("name", all_scores())
+def test_evidence_of_a_label_reads_what_knows_the_label(name):
+    # The scores of one epoch's prediction alone, which never see the label, are never evidence of it.
+    found = all_scores()[name]
+    if found.evidence == "label":
+        assert not set(found.inputs) <= {"probs", "features", "similarities"}
 
 
 @pytest.mark.parametrize("name", all_scores())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from engine.queries import pruned, summaries
 from engine.queries.connection import connect, connected, fetch_sql, source_run
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
+from engine.scores.evaluation import evaluate_score, find_shares
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 
@@ -93,6 +95,52 @@ def test_the_detection_curve_counts_the_mislabeled_among_the_hardest(
         assert curve["found"][i] == pytest.approx(expected)
     metrics = summaries.fetch_evaluation(connection).set_index(["run_id", "kind", "name"])
     assert metrics.loc[(run, "score", "aum"), "recall_at_20"] == pytest.approx(curve["found"][20], abs=2 / wrong.sum())
+
+
+def test_the_detection_curve_is_that_of_the_values_with_their_ties(
+    opened: tuple[duckdb.DuckDBPyConnection, str, str],
+) -> None:
+    connection, run, _ = opened
+    rows = connection.execute(
+        "SELECT score, value, label <> true_label AS wrong, higher_means FROM scores JOIN samples USING (sample_id) "
+        "JOIN score_catalog USING (score) WHERE run_id = ? AND score IN ('forgetting', 'knn_disagreement', 'aum')",
+        [run],
+    ).df()
+    assert rows.groupby("score")["value"].nunique().min() < 30  # of hundreds of samples
+    for score, some in rows.groupby("score"):
+        suspicion = some["value"].to_numpy() * (1 if some["higher_means"].iloc[0] == "harder" else -1)
+        curve = summaries.fetch_detection_curve(connection, run, str(score))
+        expected = find_shares(suspicion, some["wrong"].to_numpy(), curve["looked_at"].to_numpy())
+        assert curve["found"].to_numpy() == pytest.approx(expected)
+
+
+def test_published_metrics_are_those_of_the_values(demo_workspace: Path) -> None:
+    with connected(Workspace.open(demo_workspace), "digits-noisy") as connection:
+        metrics = summaries.fetch_evaluation(connection)
+        rows = connection.execute(
+            "SELECT run_id, score, value, label <> true_label AS wrong, higher_means FROM scores "
+            "JOIN samples USING (sample_id) JOIN score_catalog USING (score) WHERE split = 'train'"
+        ).df()
+    metrics = metrics[metrics["kind"] == "score"].set_index(["run_id", "name"])
+    assert len(metrics) > 20
+    for (run, score), some in rows.groupby(["run_id", "score"]):
+        expected = evaluate_score(some["value"].to_numpy(), some["higher_means"].iloc[0], some["wrong"].to_numpy())
+        found = metrics.loc[(run, score)]
+        assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_rule_says_why_it_is_left_out(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
+    connection, run, _ = opened
+    rules = summaries.fetch_rules(connection, run)
+    stored = connection.execute("SELECT rule, flagged, why_unused FROM rules WHERE run_id = ?", [run]).fetchall()
+    notes = json.loads(summaries.fetch_runs(connection).set_index("run_id").loc[run, "notes"])
+    if not stored:  # of version 0.1
+        assert (rules["why_unused"] == "").all()
+    for row in rules.itertuples():
+        if stored:
+            assert (row.rule, row.flagged, row.why_unused) in stored
+            assert (f"the rule {row.rule} is left out of the vote: {row.why_unused}" in notes) == bool(row.why_unused)
+            assert row.why_unused if not 0 < row.flagged <= row.judged / 3 else True
 
 
 def test_what_a_score_cost_is_told_of_its_newest_run(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:

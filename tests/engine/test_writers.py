@@ -33,7 +33,18 @@ FRAME = pd.DataFrame(
     }
 )
 
-COLUMNS = ["sample_id", "split", "label", "true_label", "class_name", "source", "p_wrong", "flagged", "suspicion_rank"]
+COLUMNS = [
+    "sample_id",
+    "split",
+    "label",
+    "true_label",
+    "class_name",
+    "true_class_name",
+    "source",
+    "p_wrong",
+    "flagged",
+    "suspicion_rank",
+]
 
 
 @pytest.fixture(scope="module")

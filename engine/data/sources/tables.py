@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.data.columns import Chosen, as_text, is_test, metadata_texts, named_classes, true_indices
 from engine.data.parts import Part, Source, Vector, label_indices, name_classes
-from engine.data.sources.originals import open_original
+from engine.data.sources.places import open_original
 from engine.errors import SourceError
 
 

@@ -71,11 +71,11 @@ def _first_line(error: BaseException) -> str:
 
 def _torchvision_part(name: str, data: Any) -> Part:
     targets = next((t for a in ("targets", "labels", "_labels") if (t := getattr(data, a, None)) is not None), None)
-    if targets is None:
-        targets = [data[i][1] for i in range(len(data))]
     try:
+        if targets is None:
+            targets = [data[i][1] for i in range(len(data))]
         labels = np.array([int(t) for t in targets], np.int64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise SourceError(f"torchvision's {name} has no single class label per image; choose another") from error
     lock = threading.Lock()  # torchvision does not promise that its datasets may be read from several threads
 

@@ -101,7 +101,7 @@ def load_model(name: str, path: Path) -> nn.Module:
     network: nn.Module = get_model(name, weights=None, num_classes=len(heads[-1]) if heads else 1000)
     try:
         network.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SourceError(
             f"{path} does not hold the weights of {name}: {' '.join(str(error).split())[:160]}"
         ) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from engine.data.loader import Samples
 from engine.errors import SpecError
 from engine.runs.cluster import HERE, Shared, Tasks
+from engine.runs.work import Work
 from engine.scores.gradient import checkpoint_epochs
 from engine.scores.inputs import INPUTS, Input, declare_input, find_input
 from engine.scores.registry import Score, all_scores
 from engine.spec import RunSpec, TrainingSpec
-from engine.store.progress import Reporter
+from engine.store.progress import Piece, Reporter
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network
 from engine.training.loop import Normalization, evaluation_pass
@@ -46,7 +48,7 @@ def provides(
     checkpoints: bool = False,
     test: bool = False,
     along: Mapping[str, str] | None = None,
-    seconds: Callable[[RunSpec, int], float] | None = None,
+    seconds: Callable[[Work], float] | None = None,
     check: Callable[[RunSpec, Samples], None] | None = None,
 ) -> Callable[[F], F]:
     """Declare an input: a function (inputs of the run, network) -> value, under its own name.
@@ -90,8 +92,9 @@ class Inputs:
     """The inputs of one run.
 
     own: the training set with the dataset's own inputs; samples, test: the splits as the networks see them, which may be
-    by stored features; folder: where the weights are; partial: where finished pieces are kept for a run that is resumed; generator: one
-    for each purpose; tasks: where they are computed; notes: what a reader of the run should know.
+    by stored features; folder: where the weights are; partial: where finished pieces are kept for a run that is
+    resumed; generator: one for each purpose; tasks: where they are computed; notes: what a reader of the run should
+    know.
     """
 
     workspace: Workspace
@@ -163,8 +166,24 @@ class Inputs:
     def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
         """Everything a score and its rule read, in one seed, but for the recorded dynamics."""
         at, own = self._place(found, seed), {"generator": self.generator(found.name)}
-        names = [name for name in found.all_inputs if not find_input(name).dynamics]
-        return {name: own[name] if name in own else self.get(name, at) for name in names}
+        own = {name: value for name, value in own.items() if name in found.all_inputs}
+        names = [name for name in found.all_inputs if not find_input(name).dynamics and name not in own]
+        costly = [name for name in names if _key(name, at) not in self._known and find_input(name).seconds]
+        seeds = self.training.seeds if found.every_seed and at else 1
+        for i, name in enumerate(costly):
+            with self.piece(seed * len(costly) + i, seeds * len(costly)):
+                self.get(name, at)
+        return own | {name: self.get(name, at) for name in names}
+
+    @contextlib.contextmanager
+    def piece(self, index: int, count: int) -> Iterator[None]:
+        """Report what is computed in this context as one of several pieces of equal length."""
+        whole = self.progress
+        self.progress = Piece(whole, index, count)
+        try:
+            yield
+        finally:
+            self.progress = whole
 
     def seconds_of(self, found: Score, seed: int = 0) -> float:
         """What the inputs of a score took, those that it shares with others included, the training not."""
@@ -188,10 +207,13 @@ class Inputs:
 
     def passed(self, samples: Samples, at: At, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
         """function(network, batch of inputs) over all samples, in order and in evaluation mode, float32 on the CPU."""
-        parts = evaluation_pass(
+        parts = []
+        for positions, values in evaluation_pass(
             self.network(at), samples, self.normalization, function, heartbeat=self.progress.heartbeat
-        )
-        return torch.cat([values.float().cpu() for _, values in parts])
+        ):
+            parts.append(values.float().cpu())
+            self.progress.step(int(positions[-1]) + 1, len(samples))
+        return torch.cat(parts)
 
     def validation(self) -> Samples:
         """The test split; SpecError where there is none."""

@@ -13,7 +13,8 @@ from engine.data.loader import Samples, normalization, to_float
 from engine.errors import ScoreInputError, SpecError
 from engine.runs.cluster import map_tasks
 from engine.runs.inputs.computed import At, Inputs, provides
-from engine.scores.complexity import Gap, gap_bytes, solve_gap, solve_stochastic_gap, stochastic_gap_bytes
+from engine.runs.work import Work
+from engine.scores.gap import Gap, gap_bytes, solve_gap, solve_stochastic_gap, stochastic_gap_bytes
 from engine.spec import RunSpec
 from engine.training.device import available_bytes
 
@@ -31,8 +32,8 @@ def _negatives_per_positive(samples: Samples) -> int:
     return 4 if samples.inputs.ndim == 4 and samples.inputs.shape[1] == 3 else 3
 
 
-def _gap_seconds(spec: RunSpec, n: int) -> float:
-    return n**3 * 2e-11
+def _gap_seconds(work: Work) -> float:
+    return work.samples**3 * 2e-11
 
 
 def _check_memory(spec: RunSpec, samples: Samples) -> None:
@@ -72,7 +73,7 @@ def _check_inputs(spec: RunSpec, samples: Samples) -> None:
     },
 )
 def alpha(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs."""
+    """(R, N) float64 H^-1 y of the samples' own inputs (scores.gap), R runs."""
     inputs = run.own.inputs
     rows = to_float(inputs, *normalization(run.own)) if run.spec.standardize else inputs
     gap = _gap(run, rows.flatten(1), "inputs")

@@ -19,21 +19,15 @@ from engine.runs.crossval import (
 )
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.scores.heldout import estimate_consistency
-from engine.spec import RunSpec
 
 
-def _network_seconds(spec: RunSpec, n: int) -> float:
-    """Of training one network on all samples."""
-    return spec.training.epochs * n * 3e-5 if spec.training else 0.0
-
-
-@provides(heavy=True, seconds=lambda spec, n: FOLDS * _network_seconds(spec, n))
+@provides(heavy=True, seconds=lambda work: work.networks(FOLDS, 1 - 1 / FOLDS) + work.passing())
 def heldout_probs(run: Inputs, at: At) -> Tensor:
     """(N, C) softmax output of networks not trained on the sample."""
     return compute_heldout_probs(_cross_validation(run, at), run.generator("folds"))
 
 
-@provides(heavy=True, seconds=lambda spec, n: 2 * ROUNDS * _network_seconds(spec, n) / 2)
+@provides(heavy=True, seconds=lambda work: ROUNDS * (work.networks(2, 1 / 2) + work.passing()))
 def incv_selected(run: Inputs, at: At) -> Tensor:
     """(N,) bool, kept by iterative cross-validation."""
     selected, rate = compute_incv(_cross_validation(run, at), run.generator("rounds"))
@@ -44,7 +38,7 @@ def incv_selected(run: Inputs, at: At) -> Tensor:
 @provides(
     from_file="cscores",
     heavy=True,
-    seconds=lambda spec, n: 0.0 if spec.cscores else 2 * REPEATS * _network_seconds(spec, n) / 2,
+    seconds=lambda work: 0.0 if work.spec.cscores else work.networks(2 * REPEATS, 1 / 2) + REPEATS * work.passing(),
 )
 def cscores(run: Inputs, at: At) -> Tensor:
     """(N,) share of networks not trained on a sample that predict its label."""

@@ -11,8 +11,8 @@ from engine.data.loader import to_float
 from engine.features.penultimate import compute_features, head_of
 from engine.features.stored import load_stored
 from engine.runs.inputs.computed import At, Inputs, provides
+from engine.runs.work import Work
 from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
-from engine.spec import RunSpec
 from engine.store.tensors import load_tensors
 from engine.training.loop import learning_rate
 
@@ -20,25 +20,25 @@ GRADIENT_ROWS = 1024
 """Samples whose inputs are turned into floats at a time for their gradients."""
 
 
-@provides()
+@provides(seconds=Work.passing)
 def logits(run: Inputs, at: At) -> Tensor:
     """(N, C) logits of one network at one epoch."""
     return run.passed(run.samples, at, lambda network, inputs: network(inputs))
 
 
-@provides()
+@provides(seconds=Work.passing)
 def probs(run: Inputs, at: At) -> Tensor:
     """(N, C) softmax of the logits."""
     return torch.softmax(run.get("logits", at), 1)
 
 
-@provides(from_file="features")
+@provides(from_file="features", seconds=lambda work: 0.0 if work.spec.features else work.passing())
 def features(run: Inputs, at: At | None) -> Tensor:
     """(N, D) penultimate features of one network at one epoch."""
     return _stored(run, "train") if at is None else network_features(run, at)
 
 
-@provides(from_file="features", test=True)
+@provides(from_file="features", test=True, seconds=lambda work: work.passing(work.test))
 def validation_features(run: Inputs, at: At | None) -> Tensor:
     """(M, D) features of the test split in the same network."""
     samples = run.validation()
@@ -69,11 +69,7 @@ def head_bias(run: Inputs, at: At) -> Tensor:
     return torch.zeros(head.out_features) if head.bias is None else head.bias.detach().float().cpu()
 
 
-def _gradient_seconds(spec: RunSpec, n: int) -> float:
-    return spec.training.seeds * n * 1e-3 if spec.training else 0.0
-
-
-@provides(heavy=True, seconds=_gradient_seconds)
+@provides(heavy=True, seconds=Work.gradients)
 def gradient_norms(run: Inputs, at: At) -> Tensor:
     """(N,) norm of each sample's loss gradient in one network at one epoch."""
     network, samples, scale = run.network(at), run.samples, run.normalization
@@ -87,8 +83,14 @@ def gradient_norms(run: Inputs, at: At) -> Tensor:
     return torch.cat(parts)
 
 
+def _checkpoints(work: Work) -> int:
+    """Networks of the first seed that TracIn reads."""
+    return len(checkpoint_epochs(work.spec.training.epochs)) if work.spec.training else 0
+
+
 @provides(
     checkpoints=True,
+    seconds=lambda work: 2 * _checkpoints(work) * work.passing(),
     along={
         "checkpoint_squares": "(E, N) squared norms of its features at them",
         "checkpoint_rates": "(E,) learning rates with which those epochs were trained",
@@ -98,8 +100,13 @@ def checkpoint_probs(run: Inputs, at: At) -> tuple[Tensor, Tensor, Tensor]:
     """(E, N, C) softmax output of one network at some epochs."""
     places = [At(0, epoch) for epoch in checkpoint_epochs(run.training.epochs)]
     rates = [_rate_at(run, place) for place in places]
-    squares = torch.stack([features(run, place).square().sum(1) for place in places])
-    return torch.stack([run.get("probs", place) for place in places]), squares, torch.tensor(rates)
+    squares, probs = [], []
+    for i, place in enumerate(places):
+        with run.piece(2 * i, 2 * len(places)):
+            squares.append(features(run, place).square().sum(1))
+        with run.piece(2 * i + 1, 2 * len(places)):
+            probs.append(run.get("probs", place))
+    return torch.stack(probs), torch.stack(squares), torch.tensor(rates)
 
 
 def _rate_at(run: Inputs, at: At) -> float:
@@ -108,15 +115,23 @@ def _rate_at(run: Inputs, at: At) -> float:
     return learning_rate(run.training, (at.epoch - 1) / run.training.epochs)
 
 
-@provides(checkpoints=True, test=True)
+@provides(
+    checkpoints=True,
+    test=True,
+    seconds=lambda work: 2 * _checkpoints(work) * (work.passing() + work.passing(work.test)),
+)
 def validation_influence(run: Inputs, at: At) -> Tensor:
     """(N,) mean over the test split of the influence on its losses."""
     samples, total = run.validation(), torch.zeros(len(run.samples))
     truth, own = samples.labels.cpu(), run.samples.labels.cpu()
-    for epoch in checkpoint_epochs(run.training.epochs):
+    epochs = checkpoint_epochs(run.training.epochs)
+    for i, epoch in enumerate(epochs):
         place = At(0, epoch)
         if rate := _rate_at(run, place):
-            others = run.passed(samples, place, lambda network, inputs: network(inputs)).softmax(1)
-            rows = validation_features(run, place)
-            total += rate * compute_influence(run.get("probs", place), features(run, place), own, others, rows, truth)
+            with run.piece(2 * i, 2 * len(epochs)):
+                others = run.passed(samples, place, lambda network, inputs: network(inputs)).softmax(1)
+                rows = validation_features(run, place)
+            with run.piece(2 * i + 1, 2 * len(epochs)):
+                probs, ours = run.get("probs", place), features(run, place)
+            total += rate * compute_influence(probs, ours, own, others, rows, truth)
     return total

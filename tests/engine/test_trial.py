@@ -9,7 +9,7 @@ import torch
 from engine.data.loader import Samples, load_split
 from engine.errors import Cancelled, StorageError
 from engine.queries.connection import fetch_fingerprint
-from engine.runs.trial import Choice, choose_epochs, choose_network, epochs_of_whole, try_networks
+from engine.runs.trial import Choice, choose_epochs, choose_network, epochs_of_whole, shrink, try_networks
 from engine.spec import TrainingSpec
 
 CPU = torch.device("cpu")
@@ -98,6 +98,15 @@ def test_vectors_are_tried_on_themselves():
     assert found[0].accuracies["linear"] > 0.9
     assert found[1].model in ("head", "mlp") and found[1].accuracies["linear"] < 0.7 < max(found[1].accuracies.values())
     assert all(choice.features == "" for choice in found)
+
+
+def test_large_images_are_shrunk_for_the_trial():
+    """Squares of 2 x 2 pixels of one value each: their means are the image of half the side."""
+    small = torch.randint(0, 256, (2, 3, 32, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(shrink(large), small) and shrink(small) is small
+    uneven = torch.full((1, 1, 65, 33), 200, dtype=torch.uint8)
+    assert shrink(uneven).shape == (1, 1, 22, 11) and (shrink(uneven) == 200).all()
 
 
 def test_the_choice_does_not_depend_on_the_threads(samples):

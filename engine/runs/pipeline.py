@@ -92,7 +92,7 @@ class _Attempt:
         self.folder, self.target, self.results, self.notes = draft.folder, draft.target, draft.results, draft.notes
         self.own = load_seen(workspace, spec.dataset, "train", "", device)
         self.work = work_of(workspace, spec, device, trained is not None)
-        stages = stage_seconds(workspace, self.work, resolve_scores(spec.scores), trained is not None)
+        stages = stage_seconds(self.work, resolve_scores(spec.scores), trained is not None)
         self.progress = Progress(self.folder, stages, listener)
         if spec.features:
             self._store_features()

@@ -22,7 +22,7 @@ PROPERTIES = {
     "brightness_p99": "99th percentile of the pixels' brightness, 0..1",
     "sharpness": "standard deviation of the edges at 64 pixels, 0..127",
     "histogram_spread": "standard deviation of the 256 counts of the gray histogram at 64 pixels",
-    "entropy": "of the counts of values over all channels, bits: 1.6 = one color (0 in gray) .. 9.6",
+    "histogram_entropy": "of the counts of values over all channels, bits: 1.6 = one color (0 in gray) .. 9.6",
     "aspect_ratio": "shorter side / longer side, above 0 to 1",
     "resolution": "square root of width times height, pixels",
 }

@@ -19,6 +19,7 @@ from engine.features.stored import compute_stored, is_stored, key_of, notes_of
 from engine.features.umap_map import compute_umap
 from engine.runs.checks import check_inputs_exist
 from engine.runs.cluster import HERE, Tasks
+from engine.runs.duplicates import find_duplicates
 from engine.runs.feasible import score_seconds, stage_seconds, work_of
 from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
@@ -91,7 +92,7 @@ class _Attempt:
         self.folder, self.target, self.results, self.notes = draft.folder, draft.target, draft.results, draft.notes
         self.own = load_seen(workspace, spec.dataset, "train", "", device)
         self.work = work_of(workspace, spec, device, trained is not None)
-        stages = stage_seconds(workspace, self.work, resolve_scores(spec.scores), trained is not None)
+        stages = stage_seconds(self.work, resolve_scores(spec.scores), trained is not None)
         self.progress = Progress(self.folder, stages, listener)
         if spec.features:
             self._store_features()
@@ -143,6 +144,7 @@ class _Attempt:
                 self.progress.stage("map")
                 features = inputs.get("features", inputs.last)
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
+        results.write_duplicates(find_duplicates(inputs), len(self.own))
         self.progress.stage("scores")
         inputs.progress = parts = Parts(self.progress, score_seconds(self.work, scores))
         mislabeled = None

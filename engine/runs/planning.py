@@ -11,7 +11,7 @@ from typing import Any
 from engine.data.cscores import cscores_file
 from engine.data.loader import load_split
 from engine.features.stored import key_of
-from engine.queries.connection import class_sizes, fetch_fingerprint, has_test
+from engine.queries.connection import class_sizes, fetch_fingerprint, has_properties, has_test
 from engine.runs.detectors import detector_file
 from engine.runs.inputs import needs_training
 from engine.runs.inputs.gaps import has_direction
@@ -39,7 +39,8 @@ def plan_run(
     `standard` and `all` bring the neighbors, the map and the threshold rule; named scores bring the rule with `aum`.
     `standard` has the complexity gap up to KERNEL_SAMPLES samples. Both pass over scores that cannot be had: those
     that need a test split where there is none, those that read the trained network's last layer where the features
-    are another's, and those of neighbors and kernels where a class has a single sample.
+    are another's, those of neighbors and kernels where a class has a single sample, and those of pictures where nothing
+    was measured.
 
     Args: options: those of RunSpec by name, None = left open
     """
@@ -54,10 +55,12 @@ def plan_run(
         scores = [*scores, *(s.name for s in all_scores().values() if s.family == "complexity")]
     resolved = resolve_scores(scores)
     if everything:
+        pictured = {s.name for s in resolved if s.evidence == "picture"}
         single = min(sizes) < 2 or len(sizes) < 2
         passed = {s.name for s in resolved if s.needs_test} if not has_test(workspace, dataset) else set()
         passed |= {s.name for s in resolved if key and not on and s.reads_features and not s.features_suffice}
         passed |= {s.name for s in resolved if single and s.compares_classes}
+        passed |= pictured if not has_properties(workspace, dataset) else set()
         resolved = tuple(s for s in resolved if s.name not in passed or s.name in by_name)
     names = tuple(sorted(s.name for s in resolved))
     embedding = given.get("embedding", "umap" if everything else "none")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import engine.runs.inputs  # noqa: F401  # declares what scores read
+from engine.features.duplicates import Duplicates
 from engine.scores.evaluation import evaluate_rule, evaluate_score
 from engine.scores.registry import Score, catalog_row, compute_score
 from engine.scores.rules import why_unused
@@ -94,6 +95,18 @@ class Results:
             sample_id=np.arange(n, dtype=np.int32),
             neighbor_ids=pa.ListArray.from_arrays(offsets, pa.array(ids.numpy().astype(np.int32).reshape(-1))),
             similarities=pa.ListArray.from_arrays(offsets, pa.array(similarities.numpy().reshape(-1))),
+        )
+
+    def write_duplicates(self, found: Duplicates, train: int) -> None:
+        """The groups of duplicates; the first `train` samples are the training split."""
+        self._insert(
+            "duplicates",
+            group_id=found.group.astype(np.int32),
+            sample_id=found.sample.astype(np.int32),
+            split=pa.array(np.where(found.sample < train, "train", "test").tolist(), pa.string()),
+            similarity=found.similarity.astype(np.float32),
+            exact=found.exact,
+            leak=found.leak,
         )
 
     def write_embedding(self, method: str, coordinates: Tensor) -> None:
@@ -202,10 +215,12 @@ class Results:
         accuracy = self._test_accuracy()
         chance = float(torch.bincount(labels).max()) / len(labels)
         untrained = {found.rule for found in scores if not found.needs_training}
+        about = {found.name: found.evidence for found in scores}
         for rule, (score, flagged) in self._rules.items():
-            reason = why_unused(float(flagged.mean()), None if rule in untrained else accuracy, chance)
+            evidence = about.get(score, "label")
+            reason = why_unused(float(flagged.mean()), None if rule in untrained else accuracy, chance, evidence)
             self._insert_row("rules", rule=rule, score=score, flagged=int(flagged.sum()), why_unused=reason)
-            if reason:
+            if reason and evidence == "label":
                 self.notes.append(f"the rule {rule} is left out of the vote: {reason}")
             if mislabeled is not None:
                 self._write_metrics(rule, evaluate_rule(flagged, mislabeled))

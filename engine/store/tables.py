@@ -111,6 +111,14 @@ RESULT_TABLES: dict[str, Columns] = {
         "advice": "VARCHAR",
     },
     "shortlist": {"sample_id": "INTEGER", "rank": "INTEGER", "p_wrong": "FLOAT", "listed": "BOOLEAN"},
+    "duplicates": {
+        "group_id": "INTEGER",
+        "sample_id": "INTEGER",
+        "split": "VARCHAR",
+        "similarity": "FLOAT",
+        "exact": "BOOLEAN",
+        "leak": "BOOLEAN",
+    },
     "neighbor_lists": {"sample_id": "INTEGER", "neighbor_ids": "INTEGER[]", "similarities": "FLOAT[]"},
     "embedding": {"method": "VARCHAR", "sample_id": "INTEGER", "x": "FLOAT", "y": "FLOAT"},
     "psi": {

@@ -201,13 +201,14 @@ class Results:
         values = self.values
         seconds = dict.fromkeys((s.name for s in scores), 0.0)
         given = inputs or _Free(self, labels)
-        over_dynamics = [s for s in scores if s.over_dynamics]
+        # Without recorded dynamics the scores of one epoch read probabilities that somebody gave.
+        over_dynamics = [s for s in scores if s.over_dynamics and self._trajectories]
         if over_dynamics:
             progress.enter(DYNAMICS)
             self._score_dynamics(over_dynamics, n, classes, values, seconds, progress, given)
         rule_values: dict[str, Tensor] = {}
         for found in scores:
-            if not found.over_dynamics:
+            if found not in over_dynamics:
                 progress.enter(found.name)
                 values[found.name] = self._score_whole(found, given, seconds)
                 if found.flags_by:

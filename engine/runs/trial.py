@@ -27,7 +27,9 @@ from torch.nn import functional
 from engine.data.loader import Samples, load_split, normalization
 from engine.data.splits import stratified
 from engine.errors import Cancelled, StorageError
+from engine.features.sampled import features_at
 from engine.queries.connection import fetch_fingerprint
+from engine.runs.cluster import HERE
 from engine.spec import TrainingSpec
 from engine.store.atomic import write_text
 from engine.store.documents import read_json
@@ -144,6 +146,23 @@ def epochs_of_whole(epochs: int, part: int, whole: int) -> int:
     return max(FEWEST_EPOCHS, round(epochs * math.sqrt(part / whole)))
 
 
+ON_FEATURES = {"model": "head", "epochs": 4, **SETTINGS["head"]}
+"""How a run is trained where it names features and no model."""
+
+FEATURES = "efficientnet_lite0"
+"""The backbone that is tried."""
+
+
+def try_dataset(workspace: Workspace, dataset: str, device: torch.device, listener: Listener | None = None) -> Choice:
+    """`choose_network` of a dataset, with features of the backbone that ships."""
+
+    def features_of(positions: Tensor) -> Tensor:
+        heard = _Steps(listener, 1, "features")
+        return features_at(workspace, dataset, FEATURES, positions, device, heard, HERE)
+
+    return choose_network(workspace, dataset, device, listener, features=FEATURES, features_of=features_of)
+
+
 def choose_network(
     workspace: Workspace,
     dataset: str,
@@ -247,8 +266,8 @@ def _measure(samples: Samples, train: Tensor, test: Tensor, training: TrainingSp
 class _Steps:
     """Counts the steps of networks that are trained side by side, for a listener."""
 
-    def __init__(self, listener: Listener | None, whole: int) -> None:
-        self._listener, self._whole, self._done = listener, whole, 0
+    def __init__(self, listener: Listener | None, whole: int, stage: str = "trial") -> None:
+        self._listener, self._whole, self._stage, self._done = listener, whole, stage, 0
         self._began = time.monotonic()
         self._stopped = False
         self._lock = threading.Lock()
@@ -263,7 +282,9 @@ class _Steps:
     def step(self, done: float, total: float, detail: str = "") -> None:
         if self._listener:
             share = min(1.0, done / total)
-            self._listener("trial", share, (time.monotonic() - self._began) * (1 - share) / share if share else None)
+            self._listener(
+                self._stage, share, (time.monotonic() - self._began) * (1 - share) / share if share else None
+            )
 
     def heartbeat(self) -> None:
         if self._stopped:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ WIDEST = 0.4
 """Of the interval of the estimate: where it is wider, the predictions do not tell noise from their own errors."""
 
 
-def judges(scores: tuple[Score, ...] | list[Score]) -> bool:
+def judges(scores: Sequence[Score]) -> bool:
     """Whether a run of these scores has held-out predictions to judge the labels by."""
     return any("heldout_probs" in found.all_inputs for found in scores)
 
@@ -38,7 +40,7 @@ class Judged:
     aum: Tensor | None
 
 
-def write_verdict(inputs: Inputs, results: Results, scores: tuple[Score, ...] | list[Score]) -> None:
+def write_verdict(inputs: Inputs, results: Results, scores: Sequence[Score]) -> None:
     """Judge every label by the run's held-out predictions, and write the verdict, the shortlist and suggestions."""
     place = inputs.place_of(next(found for found in scores if "heldout_probs" in found.all_inputs))
     probs = [inputs.get("heldout_probs", place), inputs.get("test_heldout_probs", place)]
@@ -90,7 +92,7 @@ def rank_suspects(judged: Judged, noise: Noise) -> tuple[Tensor, Tensor]:
         n = len(judged.aum)
         ranked = mean_rank(p_wrong[:n], -judged.aum)
         p_wrong[:n], finer[:n] = along_ranking(p_wrong[:n], ranked), ranked
-    order = torch.from_numpy(_by_two(p_wrong, finer))
+    order = torch.from_numpy(np.lexsort((finer.numpy(), p_wrong.numpy())))
     suspicion = torch.empty(len(order), dtype=torch.float64)
     suspicion[order] = torch.arange(len(order), dtype=torch.float64)
     return suspicion, p_wrong
@@ -101,12 +103,6 @@ def suggest(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     confidence, winner = probs.max(1)
     at = (winner != labels).nonzero()[:, 0]
     return at, winner[at], confidence[at]
-
-
-def _by_two(first: Tensor, second: Tensor) -> object:
-    import numpy as np
-
-    return np.lexsort((second.numpy(), first.numpy()))
 
 
 def _weakness(inputs: Inputs, accuracy: float, chance: float, noise: Noise) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.data.cscores import read_cscores
 from engine.data.loader import joined
+from engine.features.own_probs import read_probs
 from engine.runs.crossval import (
     REPEATS,
     ROUNDS,
@@ -34,11 +35,15 @@ def _fold_seconds(work: Work) -> float:
 
 
 @provides(
+    from_file="probs",
     seconds=_fold_seconds,
     along={"test_heldout_probs": "(M, C) softmax output of the same kind of networks for the test split"},
 )
-def heldout_probs(run: Inputs, at: At) -> tuple[Tensor, Tensor]:
+def heldout_probs(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
     """(N, C) softmax output of networks not trained on the sample."""
+    if at is None:
+        probs = read_probs(run.workspace, run.spec.dataset, run.spec.probs, run.spec.probs_hash)
+        return probs[: len(run.own)], probs[len(run.own) :]
     everything = _cross_validation(run, at)
     if run.test is not None:
         everything = replace(everything, samples=joined(run.samples, run.test))

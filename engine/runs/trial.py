@@ -27,11 +27,13 @@ from torch.nn import functional
 from engine.data.loader import Samples, load_split, normalization
 from engine.data.splits import stratified
 from engine.errors import Cancelled, StorageError
+from engine.features.stored import compute_part
 from engine.queries.connection import fetch_fingerprint
+from engine.runs.cluster import HERE, Tasks
 from engine.spec import TrainingSpec
 from engine.store.atomic import write_text
 from engine.store.documents import read_json
-from engine.store.progress import Listener
+from engine.store.progress import Listener, Reporter
 from engine.store.workspace import Workspace
 from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, evaluation_pass, train_epochs
 from engine.training.models import build_model
@@ -72,8 +74,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """How each candidate is trained, in a trial and where the choice decides the run."""
 
-FeaturesOf = Callable[[Tensor], Tensor]
-"""Positions (M,) int64 in the training split -> their features (M, D) float32."""
+FEATURES = "efficientnet_lite0"
+"""What a head is tried on."""
+
+FeaturesOf = Callable[[Tensor, Reporter], Tensor]
+"""Ids (M,) int64 of samples, ascending, and what to report to -> their features (M, D) float32."""
 
 
 @dataclass(frozen=True)
@@ -150,22 +155,29 @@ def choose_network(
     device: torch.device,
     listener: Listener | None = None,
     *,
-    features: str,
-    features_of: FeaturesOf,
+    features: str = FEATURES,
+    tasks: Tasks = HERE,
+    features_of: FeaturesOf | None = None,
 ) -> Choice:
     """The network of a dataset's runs where none is named: kept, or measured now and kept.
 
-    Images: `head` on features against `lenet` on the images. Vectors: `linear`, `head` and `mlp` on themselves.
+    Images: `lenet` on the images against `head` on features. Vectors: `linear`, `head` and `mlp` on themselves.
 
-    Args:   features: name of the features for images; features_of: computes them for some positions, not called for vectors
-    Raises: StorageError when the kept choice is damaged or cannot be written; Cancelled when the listener raises it
+    Args:   features: as in --features, for images; tasks: where they are computed; features_of: computes them instead
+    Raises: StorageError when the kept choice is damaged or cannot be written; Cancelled when the listener raises it;
+            what computing the features raises
     """
     path, fingerprint = workspace.trial_path(dataset), fetch_fingerprint(workspace, dataset)
     if path.exists():
         kept = _read(path, fingerprint)
         if kept is not None:
             return kept
-    choice = try_networks(load_split(workspace, dataset, "train", device), features, features_of, listener)
+
+    def stored(ids: Tensor, progress: Reporter) -> Tensor:
+        return compute_part(workspace, dataset, features, ids.tolist(), device, progress, tasks)
+
+    samples = load_split(workspace, dataset, "train", device)
+    choice = try_networks(samples, features, features_of or stored, listener)
     write_text(path, json.dumps({"version": VERSION, "fingerprint": fingerprint, **asdict(choice)}, indent=1) + "\n")
     return choice
 
@@ -185,13 +197,14 @@ def try_networks(samples: Samples, features: str, features_of: FeaturesOf, liste
     test = torch.from_numpy(held)
     train = torch.from_numpy(np.setdiff1d(np.arange(len(part)), held))
     trainings = [_training(candidate.model, len(train)) for candidate in candidates]
-    steps = _Steps(listener, SEEDS * sum(t.epochs * batches_per_epoch(len(train), t.batch_size) for t in trainings))
+    whole = SEEDS * sum(t.epochs * batches_per_epoch(len(train), t.batch_size) for t in trainings)
+    steps = _Steps(listener, whole, 0.5 if images else 0.0)
     positions = torch.from_numpy(part)
     of_part = samples.subset(positions)
     seen = {"": of_part}
     if images:
         seen[""] = replace(of_part, inputs=shrink(of_part.inputs))
-        rows = features_of(positions).to(samples.inputs.device)
+        rows = features_of(of_part.sample_ids.cpu(), steps).to(samples.inputs.device)
         seen[features] = replace(of_part, inputs=rows)
     work = [
         partial(_measure, seen[candidate.features], train, test, training, seed, steps)
@@ -245,10 +258,13 @@ def _measure(samples: Samples, train: Tensor, test: Tensor, training: TrainingSp
 
 
 class _Steps:
-    """Counts the steps of networks that are trained side by side, for a listener."""
+    """Tells a listener how far a trial is: the features first, then the steps of networks trained side by side.
 
-    def __init__(self, listener: Listener | None, whole: int) -> None:
-        self._listener, self._whole, self._done = listener, whole, 0
+    features: share of the whole that the features are
+    """
+
+    def __init__(self, listener: Listener | None, whole: int, features: float) -> None:
+        self._listener, self._whole, self._features, self._taken = listener, whole, features, 0
         self._began = time.monotonic()
         self._stopped = False
         self._lock = threading.Lock()
@@ -257,13 +273,19 @@ class _Steps:
         """One step of one network."""
         self.heartbeat()
         with self._lock:
-            self._done += 1
-            self.step(self._done, self._whole)
+            self._taken += 1
+            self._tell(self._features + (1 - self._features) * self._taken / self._whole)
 
     def step(self, done: float, total: float, detail: str = "") -> None:
+        """Features of so many samples are done."""
+        self.heartbeat()
+        with self._lock:
+            self._tell(self._features * done / total)
+
+    def _tell(self, share: float) -> None:
         if self._listener:
-            share = min(1.0, done / total)
-            self._listener("trial", share, (time.monotonic() - self._began) * (1 - share) / share if share else None)
+            seconds = time.monotonic() - self._began
+            self._listener("trial", min(1.0, share), seconds * (1 - share) / share if share else None)
 
     def heartbeat(self) -> None:
         if self._stopped:

@@ -77,6 +77,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 FEATURES = "efficientnet_lite0"
 """What a head is tried on."""
 
+ON_FEATURES: dict[str, Any] = {"model": "head", "epochs": FEWEST_EPOCHS, **SETTINGS["head"]}
+"""How a run is trained where it names features and no model."""
+
 FeaturesOf = Callable[[Tensor, Reporter], Tensor]
 """Ids (M,) int64 of samples, ascending, and what to report to -> their features (M, D) float32."""
 

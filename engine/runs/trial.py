@@ -131,15 +131,15 @@ class Choice:
 def choose_epochs(accuracies: Sequence[float], held_out: int) -> int:
     """The epoch to stop at, before a network memorizes: the first whose held-out accuracy is as good as the best.
 
-    As good is within a quarter of the standard error sqrt(a (1 - a) / n) of the best accuracy a on n samples: later epochs
-    gain nothing that can be seen, and rank wrong labels worse.
+    As good is within one standard error sqrt(a (1 - a) / n) of the best accuracy a on n samples (the rule of Breiman et
+    al. 1984): what later epochs gain cannot be told from chance, and they rank wrong labels worse.
 
     Args:    accuracies: after epochs 1, 2, ..., of the predictions averaged over the epochs so far, as `aum` averages;
              held_out: n, the samples they were measured on
     Returns: 1 .. len(accuracies)
     """
     best = max(accuracies)
-    enough = best - 0.25 * math.sqrt(best * (1 - best) / held_out)
+    enough = best - math.sqrt(best * (1 - best) / held_out)
     return next(epoch for epoch, accuracy in enumerate(accuracies, 1) if accuracy >= enough)
 
 

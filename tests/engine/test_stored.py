@@ -141,13 +141,12 @@ def test_images_added_to_a_dataset_compute_only_themselves(workspace, photograph
     assert torch.equal(found[:30], before[1]) and torch.allclose(found, by_hand(places, 64), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("given", ["photographs", "../photographs", "../../x/photographs"])
+@pytest.mark.parametrize("given", ["{0}", "../{0}", "../../{1}/{0}"])
 def test_relative_places_of_earlier_versions_are_found_from_elsewhere(workspace, photographs, monkeypatch, given):
     ingest(workspace, IngestSpec(name="mine", source=str(photographs), image_size=16, test_fraction=0))
-    (photographs.parent.parent / "x").mkdir()
-    (photographs.parent.parent / "x" / "photographs").symlink_to(photographs.parent)
     with duckdb.connect(str(workspace.dataset_path("mine"))) as connection:
-        connection.execute("UPDATE samples SET source = ? || '/' || parse_filename(source)", [given])
+        folder = given.format(photographs.parent.name, photographs.parent.parent.name)
+        connection.execute("UPDATE samples SET source = ? || '/' || parse_filename(source)", [folder])
     monkeypatch.chdir("/")
     assert not any(seen.stands_in for seen in Originals(workspace, "mine", 64).read(0, 40, lambda: None))
 

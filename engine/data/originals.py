@@ -173,24 +173,15 @@ class Originals:
         if not place or re.search(r":\d+$", place):
             return None
         path = Path(place)
-        return path if path.is_absolute() else self._base(self._is_train[sample]) / path
-
-    def _base(self, train: bool) -> Path:
-        return self._bases[0 if train else 1]
+        if path.is_absolute():
+            return path
+        return next((folder / path for folder in self._folders if (folder / path).exists()), path)
 
     @cached_property
-    def _bases(self) -> tuple[Path, Path]:
-        """The folders, for training and test samples, that relative places are in: where ingest was started."""
-        return self._find_base(True), self._find_base(False)
-
-    def _find_base(self, train: bool) -> Path:
-        relative = [Path(p) for p, is_train in zip(self.places, self._is_train, strict=True) if is_train == train and p]
+    def _folders(self) -> list[Path]:
+        """Where relative places may begin: they are as ingest was given them, its working folder unknown."""
         sources = [Path(text) for text in (self._spec.get("source"), self._spec.get("test")) if text]
-        for source in sources:
-            for folder in (source, *source.parents):
-                if any((folder / path).exists() for path in relative[:1] + relative[-1:]):
-                    return folder
-        return Path()
+        return [folder for source in sources for folder in (source, *source.parents)]
 
     @cached_property
     def _spec(self) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 import torch
@@ -146,6 +148,30 @@ def test_images_that_are_added_compute_only_themselves(workspace, photographs):
     assert torch.equal(more[:40], first)
     places = [Path(place) for place in Originals(workspace, "more", 64).places]
     assert torch.allclose(more, by_hand(places, 64), rtol=1e-4, atol=1e-4)
+
+
+def test_images_added_to_a_dataset_compute_only_themselves(workspace, photographs):
+    spec = IngestSpec(name="mine", source=str(photographs), test_fraction=0.25)
+    ingest(workspace, spec)
+    before = compute(workspace, "mine"), load_stored(workspace, "mine", compute(workspace, "mine"), "train")
+    write_photographs(photographs.parent, range(46))
+    ingest(workspace, replace(spec, add=True))
+    key = compute(workspace, "mine")
+    about = read_about(workspace, "mine", key)
+    assert key == before[0] and (about["computed"], about["copied"]) == (6, 40)
+    places = [Path(place) for place in Originals(workspace, "mine", 64).places]
+    found = torch.cat([load_stored(workspace, "mine", key, split) for split in ("train", "test")])
+    assert torch.equal(found[:30], before[1]) and torch.allclose(found, by_hand(places, 64), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("given", ["{0}", "../{0}", "../../{1}/{0}"])
+def test_relative_places_of_earlier_versions_are_found_from_elsewhere(workspace, photographs, monkeypatch, given):
+    ingest(workspace, IngestSpec(name="mine", source=str(photographs), image_size=16, test_fraction=0))
+    with duckdb.connect(str(workspace.dataset_path("mine"))) as connection:
+        folder = given.format(photographs.parent.name, photographs.parent.parent.name)
+        connection.execute("UPDATE samples SET source = ? || '/' || parse_filename(source)", [folder])
+    monkeypatch.chdir("/")
+    assert not any(seen.stands_in for seen in Originals(workspace, "mine", 64).read(0, 40, lambda: None))
 
 
 def test_files_that_are_known_by_their_time_are_not_read(workspace, photographs, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.data.dataset_file import fetch_one, has_table, reading
-from engine.data.properties import PROPERTIES
+from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
 
 _SHOWN = 5

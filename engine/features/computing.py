@@ -51,8 +51,8 @@ class Recognized:
     """Rows of other stored features of the same backbone, found by content.
 
     contents: of this dataset's samples by id; precision: of the first set that has some of them, which decides for the
-    others, so that rows fit together; None where no set has any. An image is the same when its stored input is, and its original's bytes, or
-    its file's path, size and time.
+    others, so that rows fit together; None where no set has any. An image is the same when its stored input is, and its
+    original's bytes, or its file's path, size and time.
     """
 
     sets: Sequence[Path]

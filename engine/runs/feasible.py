@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 
 from engine.data.loader import dataset_shape
-from engine.features.stored import is_stored, read_about
+from engine.features.backbones import find_backbone, is_backbone
+from engine.features.embedding import Embedding, embed, faster_precision, step_size
+from engine.features.stored import is_stored, key_of, read_about
 from engine.runs.inputs import needs_training
 from engine.runs.planning import run_needs_training
 from engine.runs.points import plan_networks, training_of
@@ -18,22 +22,32 @@ from engine.runs.work import Work
 from engine.scores.inputs import find_input
 from engine.scores.registry import Score, resolve_scores
 from engine.spec import PsiSpec, RunSpec, Spec, TrainingSpec
+from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
 from engine.training.loop import epochs_before_first_drop
 from engine.training.speed import Shape, measure_speed
+from engine.training.together import train_together
 
 Scores = Sequence[Score]
 
+WIDTH = 1280
+"""Taken for the width of features that are not computed yet: heads on them take next to nothing."""
 
-FEATURE_SECONDS = 6e-3
-"""Of one image through the default backbone (two cores, bfloat16)."""
+ROW_SECONDS = 1e-5
+"""Of copying one row of a person's own features."""
 
-WIDTH = 1_280
-"""Of features that are not stored yet: that of the default backbone."""
+READ_SECONDS = 2e-3
+"""Of reading one image: a JPEG of half a megapixel on one core."""
+
+BACKBONE, HEAD = "efficientnet_lite0", "head"
+"""The features, and the head on them, that a run on color images could have instead."""
+
+SMALL = ("lenet", "cnn", "mlp")
+"""Networks that a processor trains within minutes; the first one is named instead of larger ones."""
 
 
 def work_of(workspace: Workspace, spec: RunSpec, device: torch.device, trained: bool) -> Work:
-    """A run with the measured speed of its networks, where it trains or passes any.
+    """A run with the measured speed of its networks, where it trains or passes any, and of its features.
 
     Args: trained: whether another run has trained its networks
     """
@@ -42,7 +56,47 @@ def work_of(workspace: Workspace, spec: RunSpec, device: torch.device, trained: 
     passes = bool(spec.neighbors) or any(needs_training(f, spec) and not f.over_dynamics for f in scores)
     if spec.training and run_needs_training(spec) and (passes or spec.threshold_rounds or not trained):
         speed = measure_speed(spec.training, shape, device, spec.training.seeds + spec.threshold_rounds)
-    return Work(spec, shape.samples, test, speed)
+    return Work(spec, shape.samples, test, speed, _feature_seconds(workspace, spec, shape.samples + test, device))
+
+
+def _shapes(workspace: Workspace, dataset: str, trained_on: str) -> tuple[Shape, int]:
+    """What networks read of the training set, and the samples of the test split."""
+    found = dataset_shape(workspace, dataset)
+    if not trained_on:
+        return Shape(found.shape, getattr(torch, found.dtype), found.classes, found.train), found.test
+    stored = is_stored(workspace, dataset, trained_on)
+    width = int(read_about(workspace, dataset, trained_on)["width"]) if stored else WIDTH
+    return Shape((width,), torch.float32, found.classes, found.train), found.test
+
+
+def _feature_seconds(workspace: Workspace, spec: RunSpec, images: int, device: torch.device) -> float:
+    """Rough seconds of computing the features that a run reads, 0 where they are stored."""
+    if not spec.features or is_stored(workspace, spec.dataset, spec.features_hash):
+        return 0.0
+    if not is_backbone(spec.features):
+        return images * ROW_SECONDS
+    return images * _image_seconds(spec.features, spec.download, device)
+
+
+@lru_cache(maxsize=8)
+def _image_seconds(source: str, download: bool, device: torch.device) -> float:
+    """Seconds of one image read and passed through a backbone, of one timed step of as many threads as compute them."""
+    backbone = find_backbone(source, download)
+    network = backbone.load().to(device).to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
+    embedding = Embedding(network, mean, std, device)
+    embedding = replace(embedding, precision=faster_precision(embedding, backbone.side))
+    pixels = torch.zeros(step_size(device), 3, backbone.side, backbone.side, dtype=torch.uint8)
+
+    def timed() -> float:
+        embed(embedding, pixels, lambda share: None)
+        started = time.perf_counter()
+        embed(embedding, pixels, lambda share: None)
+        return time.perf_counter() - started
+
+    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    step = sum(train_together([timed] * workers, workers, Unheard(), 1)) / workers
+    return (step / len(pixels) + READ_SECONDS) / workers
 
 
 def _neighbor_seconds(work: Work) -> float:
@@ -51,12 +105,11 @@ def _neighbor_seconds(work: Work) -> float:
     return (n * n + test * (n + test)) * 1e-8
 
 
-def stage_seconds(workspace: Workspace, work: Work, scores: Scores, trained: bool) -> dict[str, float]:
+def stage_seconds(work: Work, scores: Scores, trained: bool) -> dict[str, float]:
     """Rough seconds of each stage of a run. trained: whether another run has trained its networks."""
     spec, n = work.spec, work.samples
-    stored = not spec.features or is_stored(workspace, spec.dataset, spec.features_hash)
     return {
-        "features": 0.0 if stored else FEATURE_SECONDS * (n + work.test),
+        "features": work.features,
         "training": _training_seconds(work, trained),
         "recording": _recording_seconds(work) if not trained else 0.0,
         "neighbors": _neighbor_seconds(work) if spec.neighbors else 0.0,
@@ -118,7 +171,7 @@ def estimate_seconds(workspace: Workspace, spec: Spec, device: torch.device) -> 
     if spec.training:
         reading = [found for found in scores if needs_training(found, spec)]
         trained = find_trained(workspace, spec.fingerprint, spec.training, reading) is not None
-    return sum(stage_seconds(workspace, work_of(workspace, spec, device, trained), scores, trained).values())
+    return sum(stage_seconds(work_of(workspace, spec, device, trained), scores, trained).values())
 
 
 def psi_seconds(workspace: Workspace, spec: PsiSpec, device: torch.device) -> float:
@@ -126,46 +179,32 @@ def psi_seconds(workspace: Workspace, spec: PsiSpec, device: torch.device) -> fl
     shape, test = _shapes(workspace, spec.dataset, spec.training.trained_on)
     networks = [network for level in plan_networks(spec, shape.samples) for network in level]
     speed = measure_speed(spec.training, shape, device, len(networks))
-    each = (
-        speed.training(n - network.pruned, training_of(spec, n, n - network.pruned).epochs) + speed.passing * test
-        for n in (shape.samples,)
-        for network in networks
-    )
+    kept = [shape.samples - network.pruned for network in networks]
+    each = [speed.training(n, training_of(spec, shape.samples, n).epochs) + speed.passing * test for n in kept]
     return sum(each) / speed.workers
-
-
-def _shapes(workspace: Workspace, dataset: str, trained_on: str = "") -> tuple[Shape, int]:
-    """The shape of the training set as networks see it, and the samples of the test split."""
-    found = dataset_shape(workspace, dataset)
-    if trained_on:
-        stored = is_stored(workspace, dataset, trained_on)
-        width = int(read_about(workspace, dataset, trained_on)["width"]) if stored else WIDTH
-        return Shape((width,), torch.float32, found.classes, found.train), found.test
-    return Shape(found.shape, getattr(torch, found.dtype), found.classes, found.train), found.test
 
 
 def alternatives(workspace: Workspace, spec: Spec, device: torch.device) -> dict[str, float]:
     """Other options that would take less, with the rough seconds of each: `--precision bfloat16`, for one."""
     options: dict[str, Spec] = {}
-    if isinstance(spec, RunSpec | PsiSpec) and spec.training:
-        for words, training in _other_trainings(spec.training, _shapes(workspace, spec.dataset)[0]).items():
-            options[words] = replace(spec, training=training)
+    if not isinstance(spec, RunSpec | PsiSpec) or not spec.training:
+        return {}
+    facts = dataset_shape(workspace, spec.dataset)
+    on_images = len(facts.shape) == 3 and not spec.training.trained_on
+    if isinstance(spec, RunSpec) and on_images and not spec.features and facts.shape[0] == 3:
+        head = replace(TrainingSpec(model=HEAD), seeds=spec.training.seeds, logit_seeds=spec.training.logit_seeds)
+        key = key_of(workspace, spec.dataset, BACKBONE)
+        on = replace(head, trained_on=key)
+        options[f"--features {BACKBONE} --model {HEAD}"] = replace(
+            spec, training=on, features=BACKBONE, features_hash=key
+        )
+    small = spec.training.model in SMALL
+    if on_images and not small:
+        fewer = replace(spec.training, model=SMALL[0], model_hash="", epochs=min(8, spec.training.epochs), threads=1)
+        options[f"--model {SMALL[0]} --epochs {fewer.epochs}"] = replace(spec, training=fewer)
+    if on_images and not small and spec.training.precision == "float32":
+        options["--precision bfloat16"] = replace(spec, training=replace(spec.training, precision="bfloat16"))
     if isinstance(spec, PsiSpec) and (spec.points > 10 or spec.training.seeds > 1):
-        few = replace(spec.training, seeds=1, logit_seeds=0)
+        few = replace(spec.training, seeds=1)
         options["--points 10 --seeds 1"] = replace(spec, points=min(10, spec.points), training=few)
     return {words: estimate_seconds(workspace, other, device) for words, other in options.items()}
-
-
-def _other_trainings(training: TrainingSpec, shape: Shape) -> dict[str, TrainingSpec]:
-    if len(shape.inputs) != 3:
-        return {}
-    out = {}
-    if training.model not in ("mlp", "cnn"):
-        epochs = min(8, training.epochs)
-        threads = 1
-        out[f"--model cnn --epochs {epochs}"] = replace(
-            training, model="cnn", model_hash="", epochs=epochs, threads=threads
-        )
-    if training.precision == "float32" and training.model != "mlp":
-        out["--precision bfloat16"] = replace(training, precision="bfloat16")
-    return out

@@ -26,6 +26,7 @@ from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
 from engine.runs.publishing import Draft, find_run, publishing
 from engine.runs.reuse import Trained, adopt_networks, find_threshold_run, find_trained
+from engine.runs.verdict import judges, write_verdict
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores
 from engine.spec import RunSpec, network_key
@@ -92,7 +93,7 @@ class _Attempt:
         self.folder, self.target, self.results, self.notes = draft.folder, draft.target, draft.results, draft.notes
         self.own = load_seen(workspace, spec.dataset, "train", "", device)
         self.work = work_of(workspace, spec, device, trained is not None)
-        stages = stage_seconds(workspace, self.work, resolve_scores(spec.scores), trained is not None)
+        stages = stage_seconds(self.work, resolve_scores(spec.scores), trained is not None)
         self.progress = Progress(self.folder, stages, listener)
         if spec.features:
             self._store_features()
@@ -151,6 +152,8 @@ class _Attempt:
         if self.samples.true_labels is not None:
             mislabeled = (self.samples.true_labels.cpu() != labels).numpy()
         results.write_scores(scores, labels, self.samples.classes, mislabeled, parts, inputs)
+        if judges(scores):
+            write_verdict(inputs, results, scores)
         self.notes += results.notes
 
     def _train(self, scores: Sequence[Score]) -> None:

@@ -17,12 +17,17 @@ GRADIENT_SECONDS = 1.2e-8
 
 @dataclass(frozen=True)
 class Work:
-    """A run of N training and M test samples. speed: of its networks, None where none is trained."""
+    """A run of N training and M test samples.
+
+    speed: of its networks, None where none is trained or passed; features: seconds of computing the features that it
+    reads, 0 where they are stored
+    """
 
     spec: RunSpec
     samples: int
     test: int
     speed: Speed | None
+    features: float = 0.0
 
     def networks(self, count: int, share: float = 1.0) -> float:
         """Seconds of training so many networks, each on a share of the samples, side by side where they are."""

@@ -68,7 +68,10 @@ def fit_noise(heldout_probs: Tensor, labels: Tensor) -> Noise:
     best = profile(share)
     if profile(0.0) >= best:
         share, best = 0.0, profile(0.0)
-    within = lambda e: profile(e) >= best - LIKELY  # noqa: E731
+
+    def within(share: float) -> bool:
+        return profile(share) >= best - LIKELY
+
     low = 0.0 if within(0.0) else _edge(within, share, 0.0)
     high = most if within(most) else _edge(within, share, most)
     return Noise(share, low, high, math.exp(best_scale(share)))

@@ -209,3 +209,13 @@ class Piece:
 
     def stop(self, stopped: bool = True) -> None:
         self.progress.stop(stopped)
+
+
+class Unheard:
+    """Progress that nobody sees."""
+
+    def step(self, done: float, total: float, detail: str = "") -> None: ...
+
+    def heartbeat(self) -> None: ...
+
+    def stop(self, stopped: bool = True) -> None: ...

@@ -11,6 +11,7 @@ import torch
 
 from engine.data.loader import Samples
 from engine.spec import TrainingSpec
+from engine.store.progress import Unheard
 from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, evaluation_pass, train_epochs
 from engine.training.models import build_model
 from engine.training.together import train_together, workers_for
@@ -70,7 +71,7 @@ def measure_speed(training: TrainingSpec, shape: Shape, device: torch.device, ne
 @lru_cache(maxsize=64)
 def _measured(training: TrainingSpec, shape: Shape, device: torch.device, workers: int) -> Speed:
     work = [partial(_time_network, training, shape, device, seed) for seed in range(workers)]
-    found = train_together(work, workers, _Unheard(), training.threads)
+    found = train_together(work, workers, Unheard(), training.threads)
     start, sample, passing = (sum(times) / workers for times in zip(*(times for times, _ in found), strict=True))
     return Speed(start, sample, passing, training.batch_size, workers, found[0][1])
 
@@ -134,13 +135,3 @@ def _wait(device: torch.device) -> None:
     """Let a GPU finish what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-class _Unheard:
-    """Progress that nobody sees."""
-
-    def step(self, done: float, total: float, detail: str = "") -> None: ...
-
-    def heartbeat(self) -> None: ...
-
-    def stop(self, stopped: bool = True) -> None: ...

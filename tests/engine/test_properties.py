@@ -7,9 +7,10 @@ import pytest
 from PIL import Image, ImageFilter, ImageStat
 
 from engine.data.ingest import ingest
-from engine.data.properties import LONGEST, PROPERTIES, measure, shrink
+from engine.data.properties import LONGEST, measure, shrink
 from engine.data.request import IngestSpec
 from engine.queries.connection import connected
+from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
 
 NAMES = list(PROPERTIES)

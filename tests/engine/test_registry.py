@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import engine.runs.inputs  # noqa: F401  # declares what scores read
-from engine.data.properties import PROPERTIES
 from engine.errors import ScoreInputError, SpecError
 from engine.features.neighbors import compute_neighbors
 from engine.scores import registry
@@ -24,6 +23,7 @@ from engine.scores.registry import (
     score,
 )
 from engine.scores.rules import why_unused
+from engine.store.tables import PROPERTIES
 
 N, C, T, D, K, M = 40, 5, 8, 6, 7, 12
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from engine.data.dataset_file import has_table, reading
 from engine.data.loader import Samples
-from engine.data.properties import PROPERTIES
 from engine.errors import SpecError
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.spec import RunSpec
+from engine.store.tables import PROPERTIES
 
 _OTHERS = [name for name in PROPERTIES if name != "brightness"]
 

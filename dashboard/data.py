@@ -90,9 +90,9 @@ def datasets() -> list[str]:
 def snapshot(dataset: str) -> Snapshot:
     """What can be read of a dataset now. Raises WinnowError for an unknown one."""
     workspace = Workspace.open(workspace_root())
-    path = workspace.require_dataset(dataset)
-    runs = tuple(connection.runs_of(workspace, dataset))
-    return Snapshot(str(workspace.root), dataset, runs, (_changed(path), _changed(workspace.root / "decisions.duckdb")))
+    path, log = workspace.require_dataset(dataset), workspace.root / "decisions.duckdb"
+    stamp = (os.stat(path).st_mtime_ns, os.stat(log).st_mtime_ns if log.exists() else 0)
+    return Snapshot(str(workspace.root), dataset, tuple(connection.runs_of(workspace, dataset)), stamp)
 
 
 def published() -> tuple[str, ...]:
@@ -114,10 +114,6 @@ def latest_dataset() -> str:
     newest = [job.dataset for job in jobs() if job.state == "done" and job.kind != "psi"]
     names = datasets()
     return next((name for name in newest if name in names), names[0])
-
-
-def _changed(path: Path) -> int:
-    return os.stat(path).st_mtime_ns if path.exists() else 0
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
@@ -342,6 +338,10 @@ def sample_map(at: Snapshot, run_id: str) -> pd.DataFrame:
 
 def labels(at: Snapshot) -> pd.DataFrame:
     return _frame(_many(at, "fetch_labels"))
+
+
+def metadata(at: Snapshot, what: Literal["names", "values", "samples"], *name: str) -> pd.DataFrame:
+    return _frame(_many(at, f"fetch_metadata_{what}", *name))
 
 
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:

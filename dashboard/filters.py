@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -65,6 +66,7 @@ def filter_bar(view: View, score: str, split: str = "train", suspicion: bool = T
         )
         with st.expander("True or suggested label", expanded=bool(wanted.others)):
             _others(view, wanted)
+        _metadata(view, wanted)
     return wanted
 
 
@@ -86,6 +88,7 @@ def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.
         labels=tuple(c for c in wanted.labels if c in known),
         others=tuple(c for c in wanted.others if c in known),
         rule=wanted.rule if wanted.rule in rules else "",
+        about=wanted.about if wanted.about in set(data.metadata(view.at, "names")["name"]) else "",
     )
     if verdict is None:
         return replace(found, flagged=False, least=0, most=1, split="train")
@@ -138,6 +141,50 @@ def _others(view: View, wanted: data.Filter) -> None:
     )
 
 
+NUMBERS_FROM = 12
+"""So many different numbers are chosen by a range, fewer one by one."""
+
+
+def number_range(view: View, name: str) -> tuple[float, float] | None:
+    """The smallest and the largest number of a name of the metadata; None where it is no number or of few values."""
+    names = data.metadata(view.at, "names")
+    for row in names[names["name"] == name].to_dict("records"):
+        if row["is_number"] and row["different"] > NUMBERS_FROM:
+            return float(row["low"]), float(row["high"])
+    return None
+
+
+def _metadata(view: View, wanted: data.Filter) -> None:
+    """The filter by one name of the metadata: by a value, or by a range of numbers."""
+    names = data.metadata(view.at, "names")
+    if names.empty:
+        return
+    with st.expander("Metadata", expanded=bool(wanted.about)):
+        restricts = ("value", "from", "to", "page")
+        name = choose("Column", "about", ["", *map(str, names["name"])], "", lambda n: n or "any", resets=restricts)
+        if not name:
+            return
+        if ends := number_range(view, name):
+            _between(name, *ends, wanted)
+        else:
+            found = data.metadata(view.at, "values", name)
+            counts = dict(zip(found["value"].astype(str), found["n"], strict=True))
+            titles = {"": "any", **{value: f"{value[:60]} · {n:,}" for value, n in counts.items()}}
+            choose("Value", "value", list(titles), "", lambda value: titles[value], resets=("page",))
+
+
+def _between(name: str, low: float, high: float, wanted: data.Filter) -> None:
+    """A slider for a range of numbers; at its ends it takes it back."""
+    key = "pick_from"
+    st.session_state[key] = (max(low, min(high, wanted.at_least)), min(high, max(low, wanted.at_most)))
+
+    def changed() -> None:
+        first, last = st.session_state[key]
+        state.put(**{"from": None if first <= low else first, "to": None if last >= high else last}, page=None)
+
+    st.slider(name, low, high, key=key, on_change=changed)
+
+
 def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> None:
     """ "n of N" and a removable chip per condition."""
     chips: list[tuple[str, dict[str, object]]] = []
@@ -158,6 +205,14 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
         chips.append((f"network {wanted.agreement}", {"agrees": None}))
     if wanted.low > 0 or wanted.high < 100:
         chips.append((f"{wanted.score} {wanted.low:.0f} to {wanted.high:.0f} %", {"low": None, "high": None}))
+    if wanted.about:
+        between = (
+            f" {wanted.at_least:g} to {wanted.at_most:g}" if math.isfinite(wanted.at_least + wanted.at_most) else ""
+        )
+        if not between and (math.isfinite(wanted.at_least) or math.isfinite(wanted.at_most)):
+            between = f" from {wanted.at_least:g}" if math.isfinite(wanted.at_least) else f" to {wanted.at_most:g}"
+        text = f"{wanted.about} {wanted.value or 'given'}" if not between else f"{wanted.about}{between}"
+        chips.append((plain(text[:80]), dict.fromkeys(("about", "value", "from", "to"))))
     if wanted.region:
         chips.append(("region of the map", {"region": None}))
     with st.container(horizontal=True, vertical_alignment="center", key="chips", width="content"):

@@ -7,12 +7,15 @@ address with a dataset in it speaks for itself, one without is filled up with wh
 
 from __future__ import annotations
 
+import math
+
 import streamlit as st
 
 from dashboard.data import SUSPICION, Filter
 
 _CHOSEN = "winnow_chosen"
-_FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split")
+_FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about")
+_WITH = ("value", "from", "to")  # which restrict what "about" names
 
 
 def chosen() -> dict[str, str]:
@@ -99,7 +102,20 @@ def get_filter(score: str, split: str = "train") -> Filter:
         flagged=get("list") == "short",
         least=least / 100,
         most=most / 100,
+        about=get("about"),
+        value=get("value"),
+        at_least=(between := get_numbers("from", "to"))[0],
+        at_most=between[1],
     )
+
+
+def get_numbers(first: str, last: str) -> tuple[float, float]:
+    """A chosen range of numbers, infinite where none is chosen; a range that is none counts as none."""
+    try:
+        low, high = float(get(first) or "-inf"), float(get(last) or "inf")
+    except ValueError:
+        return -math.inf, math.inf
+    return (low, high) if low <= high else (-math.inf, math.inf)
 
 
 def _percentages(first: str, last: str) -> tuple[int, int]:
@@ -117,4 +133,4 @@ def open_on_shortlist() -> None:
 
 def clear_filter() -> None:
     """Take back every filter, the shortlist too."""
-    put(**dict.fromkeys(_FILTERS), list="all", page=None)
+    put(**dict.fromkeys((*_FILTERS, *_WITH)), list="all", page=None)

@@ -283,8 +283,10 @@ class Dataset:
         Raises: SpecError for an unknown option or value; Cancelled when somebody stopped it (`winnow cancel`)
         """
         from engine.runs.options import plan_run_from
+        from engine.training.device import pick_device
 
-        return self._compute(plan_run_from(self._workspace, self.name, options), device, cluster, progress)
+        spec = plan_run_from(self._workspace, self.name, options, pick_device(device))
+        return self._compute(spec, device, cluster, progress)
 
     def psi(
         self,

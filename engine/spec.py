@@ -157,6 +157,16 @@ class RunSpec:
         unset="chosen by a short trial",
     )
     features_hash: str = derived("")
+    probs: str = option(
+        "",
+        introduced="",
+        metavar="FILE",
+        help="Held-out probabilities of a model of your own (.npy, .csv, .parquet; N x C): the scores read them, and nothing "
+        "is trained.",
+        identity=lambda text: "",
+        unset="those of the run's networks",
+    )
+    probs_hash: str = derived("")
     download: bool = option(
         False,
         introduced=False,

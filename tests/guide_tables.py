@@ -18,6 +18,8 @@ from engine.cli.arguments import fill_help
 from engine.cli.commands import app
 from engine.data.noise import KINDS as NOISE_KINDS
 from engine.data.sources import declared_sources
+from engine.features.backbones.declared import declared_backbones
+from engine.features.own_file import SUFFIXES
 from engine.presets import PRESETS
 from engine.queries.writers import WRITERS
 from engine.scores.inputs import INPUTS
@@ -94,6 +96,12 @@ def sources() -> str:
     return table(["`--from`", "what it reads"], map(cells, declared_sources()))
 
 
+def backbones() -> str:
+    rows = [[f"`{kind.form}`", kind.what.rstrip(".")] for kind in declared_backbones().values()]
+    rows.append([", ".join(f"`FILE{suffix}`" for suffix in SUFFIXES), "Your own features, a row for each sample"])
+    return table(["`--features`", "what it is"], rows)
+
+
 def formats() -> str:
     return table(["format", "holds"], [[f"`{name}`", found.holds] for name, found in WRITERS.items()])
 
@@ -163,6 +171,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "samplers": samplers,
     "noise": noise,
     "sources": sources,
+    "backbones": backbones,
     "formats": formats,
     "presets": presets,
     "inputs": inputs,

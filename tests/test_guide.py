@@ -166,11 +166,11 @@ def test_every_command_and_option_has_help():
     assert len(ALL_COMMANDS) > 10 and silent == []
 
 
-def test_the_queries_of_the_texts_answer(demo_workspace):
+def test_the_queries_of_the_texts_answer(judged_workspace):
     queries = [words[1] for words in WINNOW.values() if words[0] == "query"]
     queries += [sql for text in TEXTS.values() for sql in blocks(text, "sql")]
     assert len(queries) > 8
-    with connected(Workspace.open(demo_workspace), "digits-noisy") as connection:
+    with connected(Workspace.open(judged_workspace), "digits-noisy") as connection:
         for sql in queries:
             assert len(fetch_sql(connection, sql)) > 0 or "similarity" in sql
 

@@ -14,12 +14,17 @@ points = data.sample_map(view.at, view.run_id)
 if points.empty:
     widgets.empty("This run has no map.", f"winnow run {view.at.dataset}")
 facts = data.dataset_facts(view.at)
+names = list(view.names)
 fixed = {"given": "given class", "true": "true class", "wrong": "mislabeled", "flagged": "flagged"}
 if not facts["known"]:
     fixed = {name: title for name, title in fixed.items() if name not in ("true", "wrong")}
 if data.verdict(view.at, view.run_id) is None:
     del fixed["flagged"]
-titles = {**fixed, **{f"score:{s}": str(s) for s in data.catalog(view.at, view.run_id)["score"]}}
+titles = {
+    **fixed,
+    **{f"about:{name}": str(name) for name in data.metadata(view.at, "names")["name"]},
+    **{f"score:{s}": str(s) for s in data.catalog(view.at, view.run_id)["score"]},
+}
 DRAWN = 100_000  # more points than this are drawn as a seeded sample; an outline still chooses among all
 
 with st.sidebar:
@@ -54,9 +59,19 @@ elif color == "wrong":
     painted, kind = points.assign(color=(points["true_label"] >= 0) & (points["true_label"] != points["label"])), "yes"
 elif color == "flagged":
     painted, kind = points.assign(color=points["flagged"]), "yes"
+elif color.startswith("about:"):
+    name = color.removeprefix("about:")
+    known = data.metadata(view.at, "samples", name).set_index("sample_id")
+    if filters.number_range(view, name):
+        painted, kind = points.assign(color=points["sample_id"].map(known["number"])).dropna(subset="color"), name
+    else:  # the rarer values are gray, as what is unknown
+        values = data.metadata(view.at, "values", name)["value"].astype(str).tolist()[: len(charts.CLASSES)]
+        codes = points["sample_id"].map(known["value"]).map({value: i for i, value in enumerate(values)})
+        names = [value[:40].replace("<", "&lt;") for value in values]
+        painted, kind = points.assign(color=codes.fillna(-1).astype(int)), "class"
 else:
-    values = data.score(view.at, view.run_id, score).set_index("sample_id")["value"]
-    painted, kind = points.assign(color=points["sample_id"].map(values)), score
+    scored = data.score(view.at, view.run_id, score).set_index("sample_id")["value"]
+    painted, kind = points.assign(color=points["sample_id"].map(scored)), score
 others = data.ids(view.at, view.run_id, filters.without_region(wanted))
 if len(others) < len(points):
     painted = painted[painted["sample_id"].isin(others)]
@@ -71,7 +86,7 @@ with left:
         st.info("No sample meets all of these conditions.", icon=":material/filter_alt_off:")
         st.stop()
     st.plotly_chart(
-        clouds.map_chart(painted, kind, view.names, wanted.region),
+        clouds.map_chart(painted, kind, names, wanted.region),
         config=charts.SELECT_BAR,
         on_select=selected,
         key=key,

@@ -162,3 +162,5 @@ with right:
         known = rule.recall == rule.recall  # NaN where no truth is known
         quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
         st.markdown(f"**{widgets.plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
+        if rule.why_unused:
+            st.caption(f"not heeded: {widgets.plain(rule.why_unused)}")

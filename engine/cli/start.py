@@ -73,10 +73,13 @@ def run(
 ) -> None:
     """Train, record the dynamics, score every sample and publish the run. The same command resumes it."""
     from engine.runs.options import plan_run_from
+    from engine.training.device import pick_device
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
-    spec = plan_run_from(at, dataset, {**words, "scores": scores, "preset": preset})
+    chosen = pick_device(device)
+    with progress_bar(dataset) as listen:
+        spec = plan_run_from(at, dataset, {**words, "scores": scores, "preset": preset}, chosen, listen, say)
     _describe_preset(preset)
     _compute(at, spec, device, cluster, json, yes)
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from engine.data.parts import TEST_NAMES, Labels
-from engine.data.properties import PROPERTIES
 from engine.errors import SourceError, SpecError, unknown_name
+from engine.store.tables import PROPERTIES
 
 ROLES = ("path", "label", "true_label", "split")
 PATH_COLUMNS = ("path", "file_name", "filename", "source")

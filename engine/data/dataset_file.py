@@ -17,12 +17,11 @@ import pyarrow as pa
 
 from engine.data.columns import as_number
 from engine.data.parts import Labels
-from engine.data.properties import PROPERTIES
 from engine.errors import StorageError
 from engine.store.contents import contents_of
 from engine.store.records import FORMAT
 from engine.store.sql import literal
-from engine.store.tables import DATASET_TABLES, create_sql
+from engine.store.tables import DATASET_TABLES, PROPERTIES, create_sql
 from engine.store.version import winnow_version
 
 BLOCK_BYTES = 1 << 16

@@ -51,6 +51,18 @@ class Samples:
         )
 
 
+def joined(first: Samples, second: Samples) -> Samples:
+    """The samples of two splits of one dataset, those of the first in front."""
+    truths = first.true_labels, second.true_labels
+    return replace(
+        first,
+        inputs=torch.cat([first.inputs, second.inputs]),
+        labels=torch.cat([first.labels, second.labels]),
+        sample_ids=torch.cat([first.sample_ids, second.sample_ids]),
+        true_labels=None if truths[0] is None or truths[1] is None else torch.cat([truths[0], truths[1]]),
+    )
+
+
 def load_split(
     workspace: Workspace, name: str, split: Literal["train", "test"], device: torch.device | str = "cpu"
 ) -> Samples:

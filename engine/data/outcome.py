@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.data.dataset_file import fetch_one, has_table, reading
+from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
 
 _SHOWN = 5
@@ -58,7 +59,7 @@ def fetch_outcome(
         added=added or 0,
         notes=notes,
         ignored=tuple((str(reason), int(count), str(first)) for reason, count, first in rows),
-        metadata=tuple(str(row[0]) for row in names),
+        metadata=tuple(str(row[0]) for row in names if row[0] not in PROPERTIES),
         known=known,
         wrong=wrong,
     )

@@ -14,19 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-Array = np.ndarray[Any, Any]
+from engine.store.tables import PROPERTIES
 
-PROPERTIES = {
-    "brightness": "brightness of the mean color, 0 = black .. 1 = white",
-    "brightness_p05": "5th percentile of the pixels' brightness, 0..1",
-    "brightness_p99": "99th percentile of the pixels' brightness, 0..1",
-    "sharpness": "standard deviation of the edges at 64 pixels, 0..127",
-    "histogram_spread": "standard deviation of the 256 counts of the gray histogram at 64 pixels",
-    "entropy": "of the counts of values over all channels, bits: 1.6 = one color (0 in gray) .. 9.6",
-    "aspect_ratio": "shorter side / longer side, above 0 to 1",
-    "resolution": "square root of width times height, pixels",
-}
-"""What is measured of each image, in this order; brightness of a pixel is sqrt(.241 R^2 + .691 G^2 + .068 B^2) / 255."""
+Array = np.ndarray[Any, Any]
 
 LONGEST = 192
 """Larger pictures are reduced by a whole factor to at most so many pixels a side before they are measured."""

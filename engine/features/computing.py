@@ -15,7 +15,7 @@ import torch
 
 from engine.data.decoding import pillow_warnings
 from engine.data.originals import NOTHING, Known, Originals, Seen
-from engine.errors import SourceError
+from engine.errors import SourceError, StorageError
 from engine.features.backbones import Backbone
 from engine.features.embedding import Embedding, embed, faster_precision
 from engine.store.documents import read_json
@@ -50,21 +50,28 @@ class Tasks(Protocol):
 class Recognized:
     """Rows of other stored features of the same backbone, found by content.
 
-    contents: of this dataset's samples by id. An image is the same when its stored input is, and its original's bytes, or
-    its file's path, size and time.
+    contents: of this dataset's samples by id; precision: of the first set that has some of them, which decides for the
+    others, so that rows fit together; None where no set has any. An image is the same when its stored input is, and its
+    original's bytes, or its file's path, size and time.
     """
 
     sets: Sequence[Path]
     contents: Sequence[bytes]
+    precision: str | None = field(init=False)
+    _rows: list[Rows] = field(init=False)
     _known: dict[bytes, Known] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = set(self.contents)
-        self._rows = [np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False) for folder in self.sets]
+        wanted, self._rows, self.precision = set(self.contents), [], None
         for i, folder in enumerate(self.sets):
-            index = np.load(folder / "index.npy", allow_pickle=False)
+            try:
+                self._rows.append(np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False))
+                index, precision = np.load(folder / "index.npy"), str(read_json(folder / "about.json")["precision"])
+            except (OSError, ValueError, EOFError, KeyError, TypeError, StorageError) as error:
+                raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
             for row, (content, origin, file) in enumerate(index):
                 if (own := content.tobytes()) in wanted:
+                    self.precision = self.precision or precision
                     known = Known(origin.tobytes(), (i, row))
                     for stands_for in (known.origin, file.tobytes()):
                         if stands_for != NOTHING:
@@ -76,11 +83,6 @@ class Recognized:
     def row(self, known: Known) -> Rows:
         which, row = known.row
         return np.asarray(self._rows[which][row])
-
-    @property
-    def precision(self) -> str | None:
-        """In which the others were computed: the first one decides, so that rows fit together."""
-        return next((read_json(folder / "about.json")["precision"] for folder in self.sets), None)
 
 
 def compute_rows(
@@ -186,24 +188,24 @@ def _write_piece(
 
 def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str]) -> dict[str, Any]:
     """Put the blocks together: features.npy and index.npy in the target folder. Returns what is known of them."""
-    count, computed, stand_ins = len(places), 0, list[int]()
-    features: Any = None
+    count, width, computed, stand_ins = len(places), 0, 0, list[int]()
     index = np.empty((count, 3, 16), np.uint8)
-    for block in _blocks(count, side):
-        found = load_tensors(_piece(pieces, block))
-        assert found is not None
-        rows, meta = found
-        if features is None:
-            shape = (count, rows["features"].shape[1])
-            features = np.lib.format.open_memmap(target / "features.npy", "w+", np.float32, shape)
-        features[block.start : block.stop] = rows["features"]
-        index[block.start : block.stop] = rows["index"]
-        computed += meta["computed"]
-        stand_ins += meta["stand_ins"]
-    features.flush()
+    with open(target / "features.npy", "wb") as file:  # in order: a memory map would end the process on a full disk
+        for block in _blocks(count, side):
+            found = load_tensors(_piece(pieces, block))
+            assert found is not None
+            rows, meta = found
+            if not width:
+                width = rows["features"].shape[1]
+                header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(rows["features"].tobytes())
+            index[block.start : block.stop] = rows["index"]
+            computed += meta["computed"]
+            stand_ins += meta["stand_ins"]
     np.save(target / "index.npy", index)
     return {
-        "width": features.shape[1],
+        "width": width,
         "computed": computed,
         "copied": count - computed,
         "stand_ins": len(stand_ins),

@@ -43,7 +43,7 @@ def own_file(text: str) -> Path:
     return path
 
 
-def read_rows(path: Path, places: Sequence[str], train: int) -> Rows:
+def read_rows(path: Path, places: Sequence[str], train: int, columns: Sequence[str] = ()) -> Rows:
     """The features of a dataset's samples, in the order of their ids.
 
     Rows are matched by a column of paths, else by a column of sample ids; a file without either has them in order. A
@@ -51,10 +51,11 @@ def read_rows(path: Path, places: Sequence[str], train: int) -> Rows:
 
     Args:    places: of each sample, its file or another name, as in the view samples; train: how many are training samples,
              which come first
+             columns: what the columns of a CSV or Parquet file may be called, in the order that is wanted
     Returns: (N, D) or (train, D) float32
     Raises:  SourceError for what is no table of finite numbers, or lacks samples
     """
-    table = _read(path)
+    table = _read(path, columns)
     rows = _checked(path, table.rows)
     if table.paths is not None:
         return rows[_places(path, table.paths, places, train)]
@@ -123,9 +124,11 @@ def _complete(path: Path, found: list[int], names: Sequence[str], train: int, hi
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> Table:
-    read = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
+def _read(path: Path, columns: Sequence[str] = ()) -> Table:
+    read = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
     try:
+        if path.suffix.lower() in (".parquet", ".csv"):
+            return _from_table(path, _read_table(path), columns)
         return read[path.suffix.lower()](path)
     except SourceError:
         raise
@@ -172,12 +175,36 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Table:
     return Table(rows, ids, None if paths is None else [str(name) for name in paths])
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_table(path: Path) -> Any:
+    """A Parquet file, or a CSV file with or without a line of names; whole numbers as floating-point ones."""
     import pyarrow as pa
+    import pyarrow.csv as pc
     import pyarrow.parquet as pq
+
+    if path.suffix.lower() == ".parquet":
+        return pq.read_table(path)
+    with open(path, encoding="utf-8-sig") as file:
+        first = file.readline().strip().split(",")
+    named = not all(_is_number(cell) for cell in first)
+    table = pc.read_csv(path, pc.ReadOptions(autogenerate_column_names=not named))
+    for i, field in enumerate(table.schema):
+        if pa.types.is_integer(field.type) and field.name not in ID_NAMES:
+            table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
+    return table
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _from_table(path: Path, table: Any, columns: Sequence[str]) -> Table:
+    import pyarrow as pa
     from pyarrow import compute
 
-    table = pq.read_table(path)
     kinds = {field.name: field.type for field in table.schema}
     is_list = {
         name: pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
@@ -185,6 +212,7 @@ def _read_parquet(path: Path) -> Table:
     }
     lists = [name for name in FEATURE_NAMES if is_list.get(name)] or [name for name in kinds if is_list[name]]
     numbers = [name for name, kind in kinds.items() if pa.types.is_floating(kind)]
+    numbers = list(columns) if columns and set(columns) <= set(numbers) else numbers
     if len(lists) == 1 or (lists and lists[0] in FEATURE_NAMES):
         column = table.column(lists[0]).combine_chunks()
         if column.null_count:

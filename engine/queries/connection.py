@@ -89,6 +89,16 @@ def has_test(workspace: Workspace, dataset: str) -> bool:
         return bool(connection.execute("SELECT count(*) > 0 FROM samples WHERE split = 'test'").fetchall()[0][0])
 
 
+def has_properties(workspace: Workspace, dataset: str) -> bool:
+    """Whether every training sample is an image that was measured at ingest; datasets of earlier versions were not."""
+    sql = (
+        "SELECT count(number) = count(*) FROM samples LEFT JOIN (FROM metadata WHERE name = 'resolution') "
+        "USING (sample_id) WHERE split = 'train'"
+    )
+    with connected(workspace, dataset, []) as connection:
+        return bool(connection.execute(sql).fetchall()[0][0])
+
+
 def class_sizes(workspace: Workspace, dataset: str) -> list[int]:
     """How many training samples each class that occurs has."""
     with connected(workspace, dataset, []) as connection:

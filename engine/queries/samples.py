@@ -39,7 +39,8 @@ class Filter:
     labels, others: the given label; the true label or, where it is unknown, a suggested one. rule: a rule that
     flags it. truth: known to be mislabeled or known to be right. agreement: whether the networks agreed with the
     given label after the last epoch (margin_last > 0). score, low, high: percentiles of the rank by that score,
-    0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y.
+    0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y. about: a name of
+    the metadata that a sample has; value: what it is, as text; at_least, at_most: what it is as a number, both inclusive.
     """
 
     labels: tuple[int, ...] = ()
@@ -55,6 +56,10 @@ class Filter:
     flagged: bool = False
     least: float = 0
     most: float = 1
+    about: str = ""
+    value: str = ""
+    at_least: float = -math.inf
+    at_most: float = math.inf
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, Split)
@@ -64,6 +69,7 @@ class Filter:
         check_choice("agreement", self.agreement, Agreement)
         check_range("low", self.low, 0, 100)
         check_range("high", self.high, self.low, 100)
+        check_range("at_most", self.at_most, self.at_least, math.inf)
         if 0 < len(self.region) < 3:
             raise SpecError(f"a region of {len(self.region)} points; allowed: 3 or more")
         if not all(math.isfinite(value) for point in self.region for value in point):
@@ -113,6 +119,12 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
             f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = {literal(wanted.score)} "
             f"AND rank BETWEEN {first} AND {last})"
         )
+    if wanted.about:
+        meant = [f"name = {literal(wanted.about)}"]
+        meant += [f"value = {literal(wanted.value)}"] if wanted.value else []
+        meant += [f"number >= {wanted.at_least!r}"] if wanted.at_least > -math.inf else []
+        meant += [f"number <= {wanted.at_most!r}"] if wanted.at_most < math.inf else []
+        parts.append(f"sample_id IN (SELECT sample_id FROM metadata WHERE {' AND '.join(meant)})")
     if wanted.region:
         parts.append(_inside(source_run(connection, "embedding", run_id), wanted.region))
     return " AND ".join(parts)
@@ -224,6 +236,27 @@ def fetch_sample(connection: duckdb.DuckDBPyConnection, sample_id: int) -> dict[
         return None
     row = frame.astype(object).where(frame.notna(), None).iloc[0]
     return {str(name): value for name, value in row.items()}
+
+
+def fetch_metadata_names(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """name, n (samples that have it), different (values), is_number, low, high (of numbers), by name."""
+    return fetch_sql(
+        connection,
+        "SELECT name, count(*) AS n, count(DISTINCT value) AS different, bool_and(number IS NOT NULL) AS is_number, "
+        "min(number) AS low, max(number) AS high FROM metadata GROUP BY name ORDER BY name",
+    )
+
+
+def fetch_metadata_values(connection: duckdb.DuckDBPyConnection, name: str, most: int = 200) -> pd.DataFrame:
+    """value, n (samples): the values of one name of the metadata, the most frequent first."""
+    sql = "SELECT value, count(*) AS n FROM metadata WHERE name = ? GROUP BY value ORDER BY n DESC, value LIMIT ?"
+    return fetch_sql(connection, sql, [name, most])
+
+
+def fetch_metadata_samples(connection: duckdb.DuckDBPyConnection, name: str) -> pd.DataFrame:
+    """sample_id, value, number of every sample that has a name of the metadata, by id."""
+    sql = "SELECT sample_id, value, number FROM metadata WHERE name = ? ORDER BY sample_id"
+    return fetch_sql(connection, sql, [name])
 
 
 def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from engine.queries.samples import population
 from engine.queries.verdicts import Verdict, fetch_verdict, no_verdict
 from engine.store.atomic import write_export
 from engine.store.sql import check_condition, fetch_answer, identifier, literal
+from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
 
 Write = Callable[[pd.DataFrame, BinaryIO], None]
@@ -207,14 +208,13 @@ def _metadata_named(connection: duckdb.DuckDBPyConnection, where: str, taken: Se
 
 
 def _with_metadata(connection: duckdb.DuckDBPyConnection, kept: pd.DataFrame) -> pd.DataFrame:
-    """Samples with one more column per name of their metadata, in alphabetical order."""
+    """Samples with one more column per name of their metadata, in alphabetical order, but for what is measured anew."""
     rows = connection.execute(
         "SELECT name, list(sample_id) AS ids, list(value) AS texts FROM metadata WHERE sample_id IN "
         "(SELECT unnest($ids::INTEGER[])) GROUP BY name ORDER BY name",
         {"ids": kept["sample_id"].tolist()},
     ).fetchall()
-    if not rows:
-        return kept
+    rows = [row for row in rows if row[0] not in PROPERTIES]
     columns = {name: _typed(pd.Series(texts, ids, dtype=object)) for name, ids, texts in rows}
     wide = [column.reindex(kept["sample_id"]).set_axis(kept.index) for column in columns.values()]
     return pd.concat([kept, *(column.rename(name) for name, column in zip(columns, wide, strict=True))], axis=1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.data.loader import Samples
 from engine.runs.cluster import HERE, Report, Tasks
 from engine.scores.heldout import draw_folds, select_incv
+from engine.scores.verdict import fit_noise, probability_wrong
 from engine.spec import TrainingSpec
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
@@ -27,6 +28,12 @@ from engine.training.together import workers_for
 
 FOLDS = 5
 """Networks behind the held-out probabilities, each trained on all folds but one."""
+
+HEAD_FOLDS, HEAD_REPEATS = 10, 2
+"""The same of a head on features, which trains in a second."""
+
+MANY = 20_000
+"""Samples from which on the folds of a head are drawn once: then nine tenths of them are enough."""
 
 REPEATS = 5
 """Times the samples are halved for the consistency score; every half trains one network and tests on the other."""
@@ -121,18 +128,40 @@ def predict_rest(samples: Samples, part: Network, report: Report) -> Tensor:
     return torch.cat([torch.softmax(logits.float(), 1).cpu() for _, logits in outputs])
 
 
-def compute_heldout_probs(how: CrossValidation, generator: torch.Generator, folds: int = FOLDS) -> Tensor:
+def folds_of(training: TrainingSpec, n: int) -> tuple[int, int, int]:
+    """How held-out probabilities of n samples are made: folds, how often they are drawn, and rounds without suspects."""
+    if not training.trained_on:
+        return min(FOLDS, n), 1, 0
+    return min(HEAD_FOLDS, n), 1 if n > MANY else HEAD_REPEATS, 1
+
+
+def compute_heldout_probs(how: CrossValidation, generator: torch.Generator) -> Tensor:
     """Predictions of networks that were not trained on the sample: K-fold cross-validation, classes spread evenly.
 
+    A head on features is trained again without the samples whose label is more likely wrong than right by the folds
+    before (`engine.scores.verdict`): wrong labels that no network learns from stand out the more. The probabilities of
+    all folds of a sample are averaged as logarithms.
+
     Returns: (N, C), rows sum to 1
-    Raises:  ScoreInputError when there are fewer samples than folds
+    Raises:  ScoreInputError when there are fewer than two samples
     """
-    fold = draw_folds(how.samples.labels.cpu(), folds, generator)
-    parts = [((fold != k).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(folds)]
-    probs = torch.empty(len(how.samples), how.samples.classes)
-    for (_, test), predicted in zip(parts, how.predict(parts, "fold"), strict=True):
-        probs[test] = predicted
-    return probs
+    labels = how.samples.labels.cpu()
+    folds, repeats, rounds = folds_of(how.training, len(labels))
+    trusted = torch.ones(len(labels), dtype=torch.bool)
+    logs: list[Tensor] = []
+    for done in range(repeats + rounds):
+        if done >= repeats:
+            probs = torch.softmax(torch.stack(logs).mean(0), 1)
+            trusted = probability_wrong(probs, labels, fit_noise(probs, labels)) <= 0.5
+        fold = draw_folds(labels, folds, generator)
+        parts = [((trusted & (fold != k)).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(folds)]
+        found = torch.empty(len(labels), how.samples.classes)
+        for (_, test), predicted in zip(
+            parts, how.predict(parts, "fold", done * folds, (repeats + rounds) * folds), strict=True
+        ):
+            found[test] = predicted
+        logs.append(found.clamp_min(1e-30).log())
+    return torch.softmax(torch.stack(logs).mean(0), 1)
 
 
 def compute_heldout_correct(

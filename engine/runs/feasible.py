@@ -99,6 +99,12 @@ def _image_seconds(source: str, download: bool, device: torch.device) -> float:
     return (step / len(pixels) + READ_SECONDS) / workers
 
 
+def _neighbor_seconds(work: Work) -> float:
+    """Of all training samples; and of the test samples among all, where features of theirs are stored."""
+    n, test = work.samples, work.test if work.spec.features else 0
+    return (n * n + test * (n + test)) * 1e-8
+
+
 def stage_seconds(work: Work, scores: Scores, trained: bool) -> dict[str, float]:
     """Rough seconds of each stage of a run. trained: whether another run has trained its networks."""
     spec, n = work.spec, work.samples
@@ -106,7 +112,7 @@ def stage_seconds(work: Work, scores: Scores, trained: bool) -> dict[str, float]
         "features": work.features,
         "training": _training_seconds(work, trained),
         "recording": _recording_seconds(work) if not trained else 0.0,
-        "neighbors": n * n * 1e-8 if spec.neighbors else 0.0,
+        "neighbors": _neighbor_seconds(work) if spec.neighbors else 0.0,
         "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
         "scores": sum(score_seconds(work, scores).values()),
     }

@@ -6,7 +6,7 @@ The command line, the pages and the Python API all plan through here, so that th
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike, fspath
 from types import NoneType, UnionType
@@ -18,10 +18,12 @@ from engine.data.request import IngestSpec
 from engine.errors import SpecError, unknown_name
 from engine.fields import options_of
 from engine.presets import curve_settings, find_preset
-from engine.runs.planning import plan_run
+from engine.runs.planning import plan_run, run_needs_training
 from engine.runs.psi import plan_psi
+from engine.runs.trial import ON_FEATURES, try_dataset
 from engine.selection.names import split_orders
 from engine.spec import LEARNING_RATE, PsiSpec, RunSpec, TrainingSpec
+from engine.store.progress import Listener
 from engine.store.workspace import Workspace
 from engine.training.models import draws_while_training
 
@@ -36,11 +38,22 @@ def plan_ingest_from(name: str, source: str | PathLike[str], options: Options) -
     return IngestSpec(name=name, source=_read("from", source, str), **_given("ingest", options, _types(IngestSpec)))
 
 
-def plan_run_from(workspace: Workspace, dataset: str, options: Options) -> RunSpec:
+def plan_run_from(
+    workspace: Workspace,
+    dataset: str,
+    options: Options,
+    device: torch.device | str = "cpu",
+    listener: Listener | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> RunSpec:
     """The spec of `winnow run DATASET` with the options that were given.
 
+    Where neither a preset, a model, features nor probabilities are, and a network is needed, a short trial chooses it,
+    once for a dataset.
+
     Args:   options: preset, scores (names separated by commas, or a sequence of them), and the options of TrainingSpec
-            and RunSpec; what is None was not given
+            and RunSpec; what is None was not given; device, listener: of the trial; say: is given its figures and its
+            choice, a sentence
     Raises: SpecError for an unknown option or name, or a value that an option cannot take
     """
     of_training = _types(TrainingSpec)
@@ -50,7 +63,18 @@ def plan_run_from(workspace: Workspace, dataset: str, options: Options) -> RunSp
     preset = find_preset(given.pop("preset")) if given.get("preset") else None
     scores = given.pop("scores", preset.scores if preset else "standard")
     typed = {name: given.pop(name) for name in of_training if name in given}
+    names = _names(scores)
     training = (asdict(preset.training) if preset else {}) | typed
+    if not preset and "model" not in typed and not given.get("probs"):
+        if given.get("features", "none") != "none":
+            training = dict(ON_FEATURES) | typed
+        elif "features" not in given and run_needs_training(
+            plan_run(workspace, dataset, names, TrainingSpec(), **given)
+        ):
+            choice = try_dataset(workspace, dataset, torch.device(device), listener)
+            say(choice.sentence)
+            training = choice.training | typed
+            given["features"] = choice.features or "none"
     if "optimizer" in typed and "lr" not in typed:
         training["lr"] = LEARNING_RATE.get(typed["optimizer"], 0.1)
     if "seeds" in training:
@@ -58,7 +82,7 @@ def plan_run_from(workspace: Workspace, dataset: str, options: Options) -> RunSp
         training["logit_seeds"] = min(logit_seeds, max(0, training["seeds"]))
     if "threads" not in typed and draws_while_training(training.get("model", TrainingSpec.model)):
         training["threads"] = torch.get_num_threads()  # it is trained alone, so the other threads would be idle
-    return plan_run(workspace, dataset, _names(scores), TrainingSpec(**training), **given)
+    return plan_run(workspace, dataset, names, TrainingSpec(**training), **given)
 
 
 def plan_psi_from(workspace: Workspace, dataset: str, options: Options) -> PsiSpec:

@@ -19,12 +19,14 @@ from engine.features.stored import compute_stored, is_stored, key_of, notes_of
 from engine.features.umap_map import compute_umap
 from engine.runs.checks import check_inputs_exist
 from engine.runs.cluster import HERE, Tasks
+from engine.runs.duplicates import find_duplicates
 from engine.runs.feasible import score_seconds, stage_seconds, work_of
 from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
 from engine.runs.publishing import Draft, find_run, publishing
 from engine.runs.reuse import Trained, adopt_networks, find_threshold_run, find_trained
+from engine.runs.verdict import judges, write_verdict
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores
 from engine.spec import RunSpec, network_key
@@ -143,12 +145,15 @@ class _Attempt:
                 self.progress.stage("map")
                 features = inputs.get("features", inputs.last)
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
+        results.write_duplicates(find_duplicates(inputs), len(self.own))
         self.progress.stage("scores")
         inputs.progress = parts = Parts(self.progress, score_seconds(self.work, scores))
         mislabeled = None
         if self.samples.true_labels is not None:
             mislabeled = (self.samples.true_labels.cpu() != labels).numpy()
         results.write_scores(scores, labels, self.samples.classes, mislabeled, parts, inputs)
+        if judges(scores):
+            write_verdict(inputs, results, scores)
         self.notes += results.notes
 
     def _train(self, scores: Sequence[Score]) -> None:

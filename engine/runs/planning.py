@@ -10,8 +10,10 @@ from typing import Any
 
 from engine.data.cscores import cscores_file
 from engine.data.loader import load_split
+from engine.errors import SpecError
+from engine.features.own_probs import probs_file
 from engine.features.stored import key_of
-from engine.queries.connection import class_sizes, fetch_fingerprint, has_test
+from engine.queries.connection import class_sizes, fetch_fingerprint, has_properties, has_test
 from engine.runs.detectors import detector_file
 from engine.runs.inputs import needs_training
 from engine.runs.inputs.gaps import has_direction
@@ -39,7 +41,8 @@ def plan_run(
     `standard` and `all` bring the neighbors, the map and the threshold rule; named scores bring the rule with `aum`.
     `standard` has the complexity gap up to KERNEL_SAMPLES samples. Both pass over scores that cannot be had: those
     that need a test split where there is none, those that read the trained network's last layer where the features
-    are another's, and those of neighbors and kernels where a class has a single sample.
+    are another's, those of neighbors and kernels where a class has a single sample, and those of pictures where nothing
+    was measured.
 
     Args: options: those of RunSpec by name, None = left open
     """
@@ -47,6 +50,7 @@ def plan_run(
     everything = bool({"all", "standard"} & set(scores))
     sizes, by_name = class_sizes(workspace, dataset), set(scores)
     features, detector, cscores = (str(given.get(name, "")) for name in ("features", "detector", "cscores"))
+    probs = str(given.get("probs", ""))
     features = "" if features == "none" else features
     key = key_of(workspace, dataset, features, bool(given.get("download", False))) if features else ""
     on = key if training.model in HEADS else ""
@@ -54,20 +58,28 @@ def plan_run(
         scores = [*scores, *(s.name for s in all_scores().values() if s.family == "complexity")]
     resolved = resolve_scores(scores)
     if everything:
+        pictured = {s.name for s in resolved if s.evidence == "picture"}
         single = min(sizes) < 2 or len(sizes) < 2
         passed = {s.name for s in resolved if s.needs_test} if not has_test(workspace, dataset) else set()
         passed |= {s.name for s in resolved if key and not on and s.reads_features and not s.features_suffice}
         passed |= {s.name for s in resolved if single and s.compares_classes}
+        if probs:  # they stand in for networks: nothing is trained
+            files = {"probs"} | ({"features"} if features else set())
+            passed |= {s.name for s in resolved if s.trains(files)}
+        passed |= pictured if not has_properties(workspace, dataset) else set()
         resolved = tuple(s for s in resolved if s.name not in passed or s.name in by_name)
     names = tuple(sorted(s.name for s in resolved))
-    embedding = given.get("embedding", "umap" if everything else "none")
+    mapped = everything and bool(features or not probs)
+    embedding = given.get("embedding", "umap" if mapped else "none")
     filled = {
         "embedding": embedding,
         "neighbors": 15 if embedding == "umap" else 0,
-        "threshold_rounds": 2 if everything or "aum" in names else 0,
+        "threshold_rounds": 2 if (everything or "aum" in names) and not probs else 0,
         **given,
         "features": features,
         "features_hash": key,
+        "probs": str(Path(probs).expanduser().resolve()) if probs else "",
+        "probs_hash": file_hash(probs_file(probs)) if probs else "",
         "detector_hash": file_hash(detector_file(workspace, detector)) if detector else "",
         "cscores": str(Path(cscores).resolve()) if cscores else "",
         "cscores_hash": file_hash(cscores_file(cscores)) if cscores else "",
@@ -75,6 +87,12 @@ def plan_run(
     }
     training = replace(training, model_hash=model_hash(training.model), trained_on=on)
     spec = RunSpec(dataset, fetch_fingerprint(workspace, dataset), names, training, **filled)
+    if probs and run_needs_training(spec):
+        trained = [s.name for s in resolved if needs_training(s, spec)] or ["--neighbors and the map"]
+        raise SpecError(
+            f"{', '.join(trained)} needs a network, for which --probs stands in; leave it out, "
+            "give --features beside it where it reads neighbors, or leave out --probs"
+        )
     return spec if run_needs_training(spec) else replace(spec, training=None)
 
 
@@ -114,6 +132,8 @@ def describe_run(spec: RunSpec) -> str:
     few = ", ".join(spec.scores) if len(spec.scores) <= 3 else ""
     if few and spec.detector:
         few += f" by {spec.detector}"
+    if spec.probs:
+        return f"probabilities of {Path(spec.probs).name}" + (f"; {few}" if few else "")
     if not spec.training:
         return few or f"{len(spec.scores)} scores"
     return describe_training(spec.training) + (f"; {few}" if few else "")

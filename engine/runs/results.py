@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import engine.runs.inputs  # noqa: F401  # declares what scores read
+from engine.features.duplicates import Duplicates
 from engine.scores.evaluation import evaluate_rule, evaluate_score
 from engine.scores.registry import Score, catalog_row, compute_score
 from engine.scores.rules import why_unused
@@ -44,12 +45,16 @@ class Given(Protocol):
 
 
 class Results:
-    """One results file while it is being written. Its dynamics are its own, or those of an attached run."""
+    """One results file while it is being written. Its dynamics are its own, or those of an attached run.
+
+    values: (N,) of the scores that are written, by name
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
         self.connection = connection
         self.seed = seed
         self.notes: list[str] = []
+        self.values: dict[str, Tensor] = {}
         self._trajectories = ""
         self._rules: dict[str, tuple[str, Array]] = {}
         connection.execute(create_sql(RESULT_TABLES))
@@ -66,7 +71,7 @@ class Results:
 
     def write_run(self, **row: Any) -> None:
         """The one row that describes this file."""
-        self._insert_row("run", **row, created_at=datetime.now(UTC).replace(tzinfo=None))
+        self.write_row("run", **row, created_at=datetime.now(UTC).replace(tzinfo=None))
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
@@ -96,6 +101,18 @@ class Results:
             similarities=pa.ListArray.from_arrays(offsets, pa.array(similarities.numpy().reshape(-1))),
         )
 
+    def write_duplicates(self, found: Duplicates, train: int) -> None:
+        """The groups of duplicates; the first `train` samples are the training split."""
+        self._insert(
+            "duplicates",
+            group_id=found.group.astype(np.int32),
+            sample_id=found.sample.astype(np.int32),
+            split=pa.array(np.where(found.sample < train, "train", "test").tolist(), pa.string()),
+            similarity=found.similarity.astype(np.float32),
+            exact=found.exact,
+            leak=found.leak,
+        )
+
     def write_embedding(self, method: str, coordinates: Tensor) -> None:
         n = len(coordinates)
         self._insert(
@@ -104,6 +121,29 @@ class Results:
             sample_id=np.arange(n, dtype=np.int32),
             x=coordinates[:, 0].numpy(),
             y=coordinates[:, 1].numpy(),
+        )
+
+    def write_shortlist(self, suspicion: Tensor, p_wrong: Tensor, listed: int) -> None:
+        """Every judged sample by its suspicion (N + M,), higher = more suspicious; the first `listed` are flagged."""
+        n = len(suspicion)
+        rank = torch.empty(n, dtype=torch.int64)
+        rank[torch.argsort(suspicion, descending=True, stable=True)] = torch.arange(n)
+        self._insert(
+            "shortlist",
+            sample_id=np.arange(n, dtype=np.int32),
+            rank=rank.numpy().astype(np.int32),
+            p_wrong=p_wrong.numpy(),
+            listed=(rank < listed).numpy(),
+        )
+
+    def write_suggestions(self, method: str, sample_ids: Tensor, proposed: Tensor, confidence: Tensor) -> None:
+        """Other labels that a method proposes for some samples, all (B,)."""
+        self._insert(
+            "suggestions",
+            sample_id=sample_ids.numpy().astype(np.int32),
+            suggested_label=proposed.numpy().astype(np.int32),
+            confidence=confidence.numpy(),
+            method=_repeat(method, len(sample_ids)),
         )
 
     def write_threshold_rule(self, member: Tensor, aum: Tensor, flagged: Tensor, alpha: Tensor) -> None:
@@ -158,16 +198,17 @@ class Results:
         the shipped detector.
         """
         n = len(labels)
-        values: dict[str, Tensor] = {}
+        values = self.values
         seconds = dict.fromkeys((s.name for s in scores), 0.0)
         given = inputs or _Free(self, labels)
-        over_dynamics = [s for s in scores if s.over_dynamics]
+        # Without recorded dynamics the scores of one epoch read probabilities that somebody gave.
+        over_dynamics = [s for s in scores if s.over_dynamics and self._trajectories]
         if over_dynamics:
             progress.enter(DYNAMICS)
             self._score_dynamics(over_dynamics, n, classes, values, seconds, progress, given)
         rule_values: dict[str, Tensor] = {}
         for found in scores:
-            if not found.over_dynamics:
+            if found not in over_dynamics:
                 progress.enter(found.name)
                 values[found.name] = self._score_whole(found, given, seconds)
                 if found.flags_by:
@@ -185,7 +226,7 @@ class Results:
                 value=values[found.name].numpy(),
                 rank=ranks.astype(np.int32),
             )
-            self._insert_row("score_catalog", **catalog_row(found), seconds=seconds[found.name])
+            self.write_row("score_catalog", **catalog_row(found), seconds=seconds[found.name])
             if mislabeled is not None:
                 self._write_metrics(
                     found.name, evaluate_score(values[found.name].numpy(), found.higher_means, mislabeled)
@@ -202,10 +243,12 @@ class Results:
         accuracy = self._test_accuracy()
         chance = float(torch.bincount(labels).max()) / len(labels)
         untrained = {found.rule for found in scores if not found.needs_training}
+        about = {found.name: found.evidence for found in scores}
         for rule, (score, flagged) in self._rules.items():
-            reason = why_unused(float(flagged.mean()), None if rule in untrained else accuracy, chance)
-            self._insert_row("rules", rule=rule, score=score, flagged=int(flagged.sum()), why_unused=reason)
-            if reason:
+            evidence = about.get(score, "label")
+            reason = why_unused(float(flagged.mean()), None if rule in untrained else accuracy, chance, evidence)
+            self.write_row("rules", rule=rule, score=score, flagged=int(flagged.sum()), why_unused=reason)
+            if reason and evidence == "label":
                 self.notes.append(f"the rule {rule} is left out of the vote: {reason}")
             if mislabeled is not None:
                 self._write_metrics(rule, evaluate_rule(flagged, mislabeled))
@@ -289,13 +332,8 @@ class Results:
         votes[torch.arange(n), labels] += 0.5  # a tie with the given label is no suggestion
         count, winner = votes.max(1)
         differs = winner != labels
-        self._insert(
-            "suggestions",
-            sample_id=(differs.nonzero()[:, 0] + first_id).numpy().astype(np.int32),
-            suggested_label=winner[differs].numpy().astype(np.int32),
-            confidence=(count[differs] / (seeds * epochs)).numpy(),
-            method=_repeat("prediction_vote", int(differs.sum())),
-        )
+        found = differs.nonzero()[:, 0] + first_id
+        self.write_suggestions("prediction_vote", found, winner[differs], count[differs] / (seeds * epochs))
 
     def _shape(self) -> tuple[int, int]:
         row = self.connection.execute(
@@ -309,9 +347,9 @@ class Results:
 
     def _write_metrics(self, name: str, metrics: Mapping[str, float]) -> None:
         for metric, value in metrics.items():
-            self._insert_row("metrics", score=name, metric=metric, value=value)
+            self.write_row("metrics", score=name, metric=metric, value=value)
 
-    def _insert_row(self, table: str, **row: Any) -> None:
+    def write_row(self, table: str, **row: Any) -> None:
         names, marks = ", ".join(row), ", ".join("?" for _ in row)
         self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
 

@@ -25,7 +25,7 @@ from engine.scores.inputs import COSTS, INPUTS, Input, find_input
 
 Direction = Literal["harder", "easier"]
 
-Evidence = Literal["label", "hardness", "outlier", "duplicate", "none"]
+Evidence = Literal["label", "hardness", "outlier", "duplicate", "picture", "none"]
 """What the suspicious end of a score is evidence of (`EVIDENCE`)."""
 
 EVIDENCE: dict[Evidence, str] = {
@@ -35,6 +35,7 @@ EVIDENCE: dict[Evidence, str] = {
     "wrong labels need not lie at its end",
     "outlier": "a sample unlike the others, whatever its label",
     "duplicate": "a sample that is there twice",
+    "picture": "how the picture looks: dark, blurred, of an odd shape",
     "none": "nothing: a baseline",
 }
 """The kinds of evidence, and what they mean."""

@@ -6,13 +6,15 @@ LARGEST_SHARE = 1 / 3
 """A rule that flags more of the samples than this does not tell the wrong labels from the others."""
 
 
-def why_unused(flagged: float, accuracy: float | None = None, chance: float = 0.0) -> str:
+def why_unused(flagged: float, accuracy: float | None = None, chance: float = 0.0, evidence: str = "label") -> str:
     """Why a rule is left out of the vote, as the end of a sentence about it; "" where it is usable.
 
     Args:    flagged: share of the samples it flags, 0..1; accuracy: share of the held-out predictions of the networks
              it reads that are right, None where it reads none or nothing was held out; chance: share of the largest
-             class
+             class; evidence: what the rule's score is evidence of
     """
+    if evidence != "label":
+        return f"it is no evidence of a wrong label, but of: {evidence}"
     if not flagged > 0:
         return "it flags nothing"
     if flagged > LARGEST_SHARE:

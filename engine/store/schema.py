@@ -8,113 +8,11 @@ one array per (sample, seed), because one sample's whole history is then one sma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class View:
-    """One view: its columns with type and meaning, and the SELECT that makes it from one attached file.
-
-    `select` may use {run_id}, the run's id as an SQL literal, and the name of a table in braces, which stands for that
-    table of the attached file with all the columns it should have. `table` is the table that must be in the file
-    for it to take part. Views with over="dataset" read the dataset file alone.
-    """
-
-    comment: str
-    columns: dict[str, tuple[str, str]]
-    table: str
-    select: str
-    over: str = "runs"
-
+from engine.store.dataset_views import DATASET_VIEWS, SAMPLE, View
 
 _RUN = ("VARCHAR", "the published run")
-_SAMPLE = ("INTEGER", "the sample; training samples count from 0")
 
-VIEWS: dict[str, View] = {
-    "dataset": View(
-        "The dataset itself, one row.",
-        {
-            "name": ("VARCHAR", "name in the workspace"),
-            "fingerprint": ("VARCHAR", "SHA-256 of inputs, labels and classes"),
-            "created_at": ("TIMESTAMP", "when it was ingested, UTC"),
-            "source": ("VARCHAR", "the source that was given at ingest (--from)"),
-            "input_shape": ("INTEGER[]", "shape of one input: C, H, W of an image or D of a vector"),
-            "input_dtype": ("VARCHAR", "uint8 or float32"),
-            "noise": ("VARCHAR", "the label noise given at ingest (--noise), or NULL"),
-            "noise_rate": (
-                "DOUBLE",
-                "realized share of training samples whose label is wrong, 0..1; NULL = unknown",
-            ),
-            "parent": ("VARCHAR", "the dataset it was derived from: same sample ids, other labels"),
-            "spec": ("JSON", "all options of the ingest"),
-            "bytes": ("BIGINT", "size of all inputs"),
-        },
-        "dataset",
-        "SELECT name, fingerprint, created_at, source, input_shape, input_dtype, noise, noise_rate, parent, spec, "
-        "bytes FROM {dataset}",
-        over="dataset",
-    ),
-    "classes": View(
-        "The classes, in label order.",
-        {"label": ("INTEGER", "0 .. C-1"), "class_name": ("VARCHAR", "name of the class")},
-        "classes",
-        "SELECT label, class_name FROM {classes}",
-        over="dataset",
-    ),
-    "skipped": View(
-        "Samples passed over at ingest with --skip-bad.",
-        {"source": ("VARCHAR", "where it is"), "reason": ("VARCHAR", "why it could not be read")},
-        "skipped",
-        "SELECT source, reason FROM {skipped}",
-        over="dataset",
-    ),
-    "samples": View(
-        "Every sample with its labels.",
-        {
-            "sample_id": _SAMPLE,
-            "split": ("VARCHAR", "train or test"),
-            "label": ("INTEGER", "the given label, maybe wrong"),
-            "true_label": ("INTEGER", "the true label; NULL where unknown"),
-            "class_name": ("VARCHAR", "name of the given label"),
-            "source": ("VARCHAR", "a path, or <source>:<index in the source>"),
-        },
-        "samples",
-        "SELECT sample_id, split, label, true_label, class_name, source "
-        "FROM {samples} LEFT JOIN {classes} USING (label)",
-        over="dataset",
-    ),
-    "images": View(
-        "A small picture of every sample.",
-        {"sample_id": _SAMPLE, "thumbnail": ("BLOB", "WebP")},
-        "thumbnails",
-        "SELECT sample_id, thumbnail FROM {thumbnails}",
-        over="dataset",
-    ),
-    "metadata": View(
-        "Further columns of the source, and properties measured of each image.",
-        {
-            "sample_id": _SAMPLE,
-            "name": ("VARCHAR", "name of the column or property"),
-            "value": ("VARCHAR", "its value as text"),
-            "number": ("DOUBLE", "its value where it is a number, else NULL"),
-        },
-        "metadata",
-        "SELECT sample_id, name, value, number FROM {metadata}",
-        over="dataset",
-    ),
-    "transition_matrix": View(
-        "The realized transition matrix of the training labels, where the truth is known.",
-        {
-            "true_label": ("INTEGER", "the true label"),
-            "label": ("INTEGER", "the given label"),
-            "count": ("BIGINT", "training samples"),
-            "share": ("DOUBLE", "of the true label's samples, 0..1"),
-        },
-        "samples",
-        "SELECT true_label, label, count(*) AS count, count(*) / sum(count(*)) OVER (PARTITION BY true_label) AS share "
-        "FROM {samples} WHERE split = 'train' AND true_label IS NOT NULL GROUP BY true_label, label",
-        over="dataset",
-    ),
+VIEWS: dict[str, View] = DATASET_VIEWS | {
     "runs": View(
         "The published runs.",
         {
@@ -155,7 +53,7 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "seed": ("INTEGER", "0 .. S-1"),
             "epoch": ("INTEGER", "1 .. T"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "p_given": ("FLOAT", "softmax probability of the given label"),
             "margin": ("FLOAT", "logit of the given label minus the largest other logit"),
             "loss": ("FLOAT", "cross-entropy against the given label, nats"),
@@ -176,7 +74,7 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "seed": ("INTEGER", "0 .. S-1"),
             "epoch": ("INTEGER", "1 .. T"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "logits": ("FLOAT[]", "C logits"),
         },
         "logit_trajectories",
@@ -189,7 +87,7 @@ VIEWS: dict[str, View] = {
         {
             "run_id": _RUN,
             "score": ("VARCHAR", "name of the score (see score_catalog)"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "value": ("FLOAT", "mean over seeds"),
             "rank": ("INTEGER", "0 = easiest; ties broken by a seeded permutation"),
         },
@@ -202,7 +100,7 @@ VIEWS: dict[str, View] = {
             "run_id": _RUN,
             "score": ("VARCHAR", "name"),
             "seed": ("INTEGER", "0 .. S-1"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "value": ("FLOAT", "the score in this seed"),
         },
         "seed_scores",
@@ -216,7 +114,7 @@ VIEWS: dict[str, View] = {
             "higher_means": ("VARCHAR", "harder or easier"),
             "evidence": (
                 "VARCHAR",
-                "what its hard end is evidence of: label, hardness, outlier, duplicate or none; only label may rank "
+                "what its hard end is evidence of: label, hardness, outlier, duplicate, picture or none; only label may rank "
                 "suspected labels; NULL in runs of version 0.1",
             ),
             "value_min": ("DOUBLE", "smallest possible value; -inf if unbounded"),
@@ -239,13 +137,13 @@ VIEWS: dict[str, View] = {
         "SELECT {run_id} AS run_id, score, seconds, version FROM {score_catalog}",
     ),
     "flags": View(
-        "Which samples a rule flags as mislabeled.",
+        "Which samples a rule flags.",
         {
             "run_id": _RUN,
             "rule": ("VARCHAR", "name of the rule"),
             "score": ("VARCHAR", "the score whose value the rule looks at"),
-            "sample_id": _SAMPLE,
-            "flagged": ("BOOLEAN", "whether the rule flags the sample as mislabeled"),
+            "sample_id": SAMPLE,
+            "flagged": ("BOOLEAN", "whether the rule flags the sample: as mislabeled, or for how its picture looks"),
             "threshold": ("FLOAT", "the threshold that its value is compared with"),
             "value": ("FLOAT", "the value that is compared; for aum_threshold the AUM in the round of that threshold"),
         },
@@ -289,7 +187,7 @@ VIEWS: dict[str, View] = {
         "Every judged sample, the most suspicious first, with its probability of a wrong label.",
         {
             "run_id": _RUN,
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "rank": ("INTEGER", "0 = the most suspicious"),
             "p_wrong": ("FLOAT", "estimated probability that the given label is wrong, 0..1; never reads the truth"),
             "listed": ("BOOLEAN", "on the shortlist: this is what flagged means"),
@@ -297,11 +195,25 @@ VIEWS: dict[str, View] = {
         "shortlist",
         "SELECT {run_id} AS run_id, sample_id, rank, p_wrong, listed FROM {shortlist}",
     ),
+    "duplicates": View(
+        "Samples that are there more than once, by groups, over the training and the test split.",
+        {
+            "run_id": _RUN,
+            "group_id": ("INTEGER", "0 .. groups - 1"),
+            "sample_id": SAMPLE,
+            "split": ("VARCHAR", "train or test"),
+            "similarity": ("FLOAT", "largest cosine to another sample of the group; 1 of an exact copy"),
+            "exact": ("BOOLEAN", "whether another sample of the group has the same pixels, as the dataset stores them"),
+            "leak": ("BOOLEAN", "whether the group has samples of both splits, so that the test part is not unseen"),
+        },
+        "duplicates",
+        "SELECT {run_id} AS run_id, group_id, sample_id, split, similarity, exact, leak FROM {duplicates}",
+    ),
     "neighbors": View(
         "The nearest training samples by cosine similarity of penultimate features.",
         {
             "run_id": _RUN,
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "rank": ("INTEGER", "0 = nearest; the sample itself is not in"),
             "neighbor_id": ("INTEGER", "sample_id of the neighbor"),
             "similarity": ("FLOAT", "cosine, -1..1"),
@@ -315,7 +227,7 @@ VIEWS: dict[str, View] = {
         {
             "run_id": _RUN,
             "method": ("VARCHAR", "umap"),
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "x": ("FLOAT", "coordinate"),
             "y": ("FLOAT", "coordinate"),
         },
@@ -348,7 +260,7 @@ VIEWS: dict[str, View] = {
         "Another label that a method proposes.",
         {
             "run_id": _RUN,
-            "sample_id": _SAMPLE,
+            "sample_id": SAMPLE,
             "suggested_label": ("INTEGER", "the proposed label, different from the given one"),
             "confidence": ("FLOAT", "0..1"),
             "method": ("VARCHAR", "name of the method that proposes it"),
@@ -375,7 +287,7 @@ VIEWS: dict[str, View] = {
 }
 
 DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
-    "sample_id": _SAMPLE,
+    "sample_id": SAMPLE,
     "action": ("VARCHAR", "keep, drop or relabel"),
     "new_label": ("INTEGER", "the label a person gave; NULL unless relabel"),
     "note": ("VARCHAR", "the note of that person"),

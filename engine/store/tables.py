@@ -48,6 +48,19 @@ N .. N+M-1. dataset.bytes: size of all inputs. samples.content: BLAKE2b of one s
 hexadecimal digits, by which decisions find their image again; files of version 0.1 have no such column. versions:
 what the dataset was before samples were added to it."""
 
+PROPERTIES = {
+    "brightness": "brightness of the mean color, 0 = black .. 1 = white",
+    "brightness_p05": "5th percentile of the pixels' brightness, 0..1",
+    "brightness_p99": "99th percentile of the pixels' brightness, 0..1",
+    "sharpness": "standard deviation of the edges at 64 pixels, 0..127",
+    "histogram_spread": "standard deviation of the 256 counts of the gray histogram at 64 pixels",
+    "histogram_entropy": "of the counts of values over all channels, bits: 1.6 = one color (0 in gray) .. 9.6",
+    "aspect_ratio": "shorter side / longer side, above 0 to 1",
+    "resolution": "square root of width times height, pixels",
+}
+"""What is measured of each image at ingest (engine.data.properties), by its name in `metadata`. The brightness of a pixel
+is sqrt(.241 R^2 + .691 G^2 + .068 B^2) / 255."""
+
 RESULT_TABLES: dict[str, Columns] = {
     "run": {
         "run_id": "VARCHAR",
@@ -111,6 +124,14 @@ RESULT_TABLES: dict[str, Columns] = {
         "advice": "VARCHAR",
     },
     "shortlist": {"sample_id": "INTEGER", "rank": "INTEGER", "p_wrong": "FLOAT", "listed": "BOOLEAN"},
+    "duplicates": {
+        "group_id": "INTEGER",
+        "sample_id": "INTEGER",
+        "split": "VARCHAR",
+        "similarity": "FLOAT",
+        "exact": "BOOLEAN",
+        "leak": "BOOLEAN",
+    },
     "neighbor_lists": {"sample_id": "INTEGER", "neighbor_ids": "INTEGER[]", "similarities": "FLOAT[]"},
     "embedding": {"method": "VARCHAR", "sample_id": "INTEGER", "x": "FLOAT", "y": "FLOAT"},
     "psi": {

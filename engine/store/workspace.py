@@ -3,6 +3,7 @@
 workspace/
   winnow.json                   the format of the workspace
   datasets/<name>.duckdb        immutable, published by ingest
+           <name>.trial.json    the network that suits it, as a trial measured
   runs/<run_id>/spec.json       its options, versions and device
                 journal.jsonl   append-only while running
                 partial/         checkpoints and growing dynamics, gone when published
@@ -83,6 +84,10 @@ class Workspace:
 
     def dataset_path(self, name: str) -> Path:
         return self.root / "datasets" / f"{name}.duckdb"
+
+    def trial_path(self, name: str) -> Path:
+        """Where the network that suits a dataset is kept: beside it, and removed with it."""
+        return self.root / "datasets" / f"{name}.trial.json"
 
     def datasets(self) -> list[str]:
         return sorted(p.stem for p in (self.root / "datasets").glob("*.duckdb") if not p.name.startswith("."))
@@ -247,8 +252,9 @@ class Workspace:
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_dataset(self, name: str) -> None:
-        """Delete a dataset file. Its runs are the caller's to remove first."""
+        """Delete a dataset file, and what was tried on it. Its runs are the caller's to remove first."""
         self.require_dataset(name).unlink()
+        remove_path(self.trial_path(name))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ from machine import print_machine
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from engine.scores.complexity import cg, gap_bytes, solve_gap
+from engine.scores.complexity import cg
+from engine.scores.gap import gap_bytes, solve_gap
 
 
 def ours(rows: Tensor, labels: Tensor) -> Tensor:

@@ -395,6 +395,21 @@ def test_an_outline_in_the_address_filters_the_map_and_the_export(open_page: Ope
     assert f"### {n:,} of" in text(open_page(demo_workspace, "export", **query))
 
 
+def test_metadata_filter_the_samples_and_color_the_map(open_page: Open, demo_workspace: Path) -> None:
+    of_training = "FROM metadata JOIN samples USING (sample_id) WHERE split = 'train' AND name = 'brightness_p99'"
+    half = counts(demo_workspace, f"SELECT CAST(1e6 * median(number) AS BIGINT) {of_training}") / 1e6
+    n = counts(demo_workspace, f"SELECT count(*) {of_training} AND number >= {half}")
+    query = {"dataset": "digits-noisy", "about": "brightness_p99", "from": str(half), "split": "train"}
+    app = open_page(demo_workspace, "gallery", **query)
+    assert f"**{n:,}** of" in text(app)
+    assert [b.label for b in app.button if str(b.key).startswith("chip_")] == [f"brightness\\_p99 from {half:g}"]
+    assert f"### {n:,} of" in text(open_page(demo_workspace, "export", **query))
+    for name in ("brightness_p99", "resolution"):  # by a range of numbers, and by the one value that there is
+        assert not open_page(demo_workspace, "embedding", **query, color=f"about:{name}").exception
+    app = open_page(demo_workspace, "gallery", dataset="digits-noisy", about="no such", value="x", **{"from": "nan"})
+    assert not app.exception and not [b for b in app.button if str(b.key).startswith("chip_")]
+
+
 def test_psi_tells_how_much_can_be_pruned(open_page: Open, demo_workspace: Path) -> None:
     app = open_page(demo_workspace, "psi", dataset="digits-noisy")
     assert "With every sample" in text(app) and "oracle" in text(app)

@@ -101,7 +101,9 @@ def test_other_folders_and_tables_with_truth_and_metadata_join(workspace: Worksp
     done = ingest(workspace, IngestSpec("d", str(folder.parent / "more" / "new.csv"), add=True))
     assert (done.train, done.test, done.known, done.wrong, done.added) == (24, 0, 4, 1, 4)
     with connected(workspace, "d") as connection:
-        rows_of = connection.execute("SELECT sample_id, value FROM metadata ORDER BY 1").fetchall()
+        rows_of = connection.execute(
+            "SELECT sample_id, value FROM metadata WHERE name = 'camera' ORDER BY 1"
+        ).fetchall()
     assert rows_of == [(20, "x20"), (21, "x21"), (22, "x22"), (23, "x23")]
 
 

@@ -91,9 +91,9 @@ def test_made_ready_it_gives_the_same_up_to_rounding(photographs, reference):
 
 def test_a_key_names_all_that_decides_the_numbers(weights, tmp_path):
     lite, other_side = find_backbone("efficientnet_lite0"), find_backbone("efficientnet_lite0:160")
-    assert lite.side == 128 and other_side.side == 160
+    assert lite.side == 160 and other_side.side == 128
     assert lite.key.startswith("efficientnet_lite0@") and lite.key != other_side.key
-    assert find_backbone("efficientnet_lite0:128").key == lite.key
+    assert find_backbone("efficientnet_lite0:160").key == lite.key
     moved = tmp_path / "elsewhere.pth"
     moved.write_bytes(weights.read_bytes())
     here, there = (find_backbone(f"torchvision:mnasnet0_5:{file}").key for file in (weights, moved))

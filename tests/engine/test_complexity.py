@@ -9,18 +9,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from engine.errors import ScoreInputError
-from engine.scores import complexity
-from engine.scores.complexity import (
-    Gap,
-    cg,
-    cg_feature,
-    cg_fit,
-    cg_forward,
-    cg_partial,
-    find_copies,
-    solve_gap,
-    solve_stochastic_gap,
-)
+from engine.scores import gap as solver
+from engine.scores.complexity import cg, cg_feature, cg_fit, cg_forward, cg_partial
+from engine.scores.gap import Gap, find_copies, solve_gap, solve_stochastic_gap
 
 PAIRS = torch.tensor([[1, 0, 0, 0], [0.5, math.sqrt(0.75), 0, 0], [0, 0, 2, 0], [0, 0, 1, math.sqrt(3)]])
 """Two pairs of rows at 60 degrees, orthogonal to each other: H is 1/2 on the diagonal and 1/6 within a pair."""
@@ -103,8 +94,8 @@ def test_one_factor_serves_several_labelings():
 def test_blocks_change_nothing(monkeypatch):
     rows, labels = digits(130)
     whole = scores(solve_gap(rows, labels))
-    monkeypatch.setattr(complexity, "BLOCK", 33)
-    monkeypatch.setattr(complexity, "COLUMNS", 29)
+    monkeypatch.setattr(solver, "BLOCK", 33)
+    monkeypatch.setattr(solver, "COLUMNS", 29)
     for name, values in scores(solve_gap(rows, labels)).items():
         assert torch.allclose(values, whole[name], rtol=1e-9), name
 

@@ -23,7 +23,8 @@ from engine.runs.inputs import At, Inputs, computed, gaps, kept_epochs, needs_tr
 from engine.runs.planning import plan_run
 from engine.runs.work import Work
 from engine.scores import inputs as declared_inputs
-from engine.scores.complexity import cg_partial, solve_gap
+from engine.scores.complexity import cg_partial
+from engine.scores.gap import solve_gap
 from engine.scores.gradient import checkpoint_epochs
 from engine.scores.inputs import INPUTS, find_input
 from engine.scores.registry import find_score, resolve_scores

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image, ImageFilter, ImageStat
 
 from engine.data.ingest import ingest
-from engine.data.properties import LONGEST, PROPERTIES, measure, shrink
+from engine.data.properties import LONGEST, measure, shrink
 from engine.data.request import IngestSpec
 from engine.queries.connection import connected
+from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
 
 NAMES = list(PROPERTIES)
@@ -45,7 +46,7 @@ def by_pillow(image):
         "brightness_p99": np.percentile(brightness, 99),
         "sharpness": math.sqrt(ImageStat.Stat(gray.filter(ImageFilter.FIND_EDGES)).var[0]),
         "histogram_spread": np.std(gray.histogram()),
-        "entropy": image.entropy(),
+        "histogram_entropy": image.entropy(),
         "aspect_ratio": min(image.size) / max(image.size),
         "resolution": math.sqrt(image.width * image.height),
     }
@@ -72,8 +73,8 @@ def test_by_hand():
     # Pillow's edges keep the border as it is: 92 of 512 pixels are white, the others black.
     assert bright["sharpness"] == pytest.approx(255 * math.sqrt(92 / 512 * 420 / 512))
     # One value in each of three channels; in gray there is one alone.
-    assert dark["entropy"] == bright["entropy"] == pytest.approx(math.log2(3))
-    assert properties(white.convert("L"))[0]["entropy"] == 0
+    assert dark["histogram_entropy"] == bright["histogram_entropy"] == pytest.approx(math.log2(3))
+    assert properties(white.convert("L"))[0]["histogram_entropy"] == 0
     assert (dark["aspect_ratio"], dark["resolution"]) == (0.5, pytest.approx(math.sqrt(512)))
     red = properties(Image.new("RGB", (4, 4), (200, 0, 0)))[0]
     assert red["brightness"] == pytest.approx(math.sqrt(0.241) * 200 / 255)
@@ -153,13 +154,13 @@ def test_a_column_of_the_same_name_is_kept_under_another(workspace, tmp_path):
     for i in range(4):
         drawn((9, 9), "RGB", i).save(tmp_path / f"{i}.png")
     rows = "".join(f"{i}.png,{'ab'[i % 2]},{i}\n" for i in range(4))
-    (tmp_path / "set.csv").write_text("path,label,entropy\n" + rows)
+    (tmp_path / "set.csv").write_text("path,label,histogram_entropy\n" + rows)
     ingest(workspace, IngestSpec("set", str(tmp_path / "set.csv"), test_fraction=0.0))
     with connected(workspace, "set", []) as connection:
         found = connection.execute(
-            "SELECT list(number ORDER BY sample_id) FROM metadata WHERE name = 'column_entropy'"
+            "SELECT list(number ORDER BY sample_id) FROM metadata WHERE name = 'column_histogram_entropy'"
         ).fetchone()
-        assert connection.execute("SELECT count(*) FROM metadata WHERE name = 'entropy'").fetchone() == (4,)
+        assert connection.execute("SELECT count(*) FROM metadata WHERE name = 'histogram_entropy'").fetchone() == (4,)
     assert found == ([0, 1, 2, 3],)
 
 

@@ -22,6 +22,8 @@ from engine.scores.registry import (
     resolve_scores,
     score,
 )
+from engine.scores.rules import why_unused
+from engine.store.tables import PROPERTIES
 
 N, C, T, D, K, M = 40, 5, 8, 6, 7, 12
 
@@ -63,6 +65,7 @@ def make_inputs(seed: int = 0) -> dict[str, Any]:
         "heldout_probs": torch.randn(N, C, generator=generator).softmax(1),
         "incv_selected": torch.rand(N, generator=generator) < 0.5,
         "cscores": torch.rand(N, generator=generator),
+        **{name: torch.rand(N, generator=generator).double() for name in PROPERTIES},
         "detector": None,
         "generator": torch.Generator().manual_seed(seed),
     }
@@ -150,8 +153,9 @@ def test_a_score_declares_what_it_is_evidence_of(monkeypatch):
     assert {name for name, kind in evidence.items() if kind == "hardness"} == hardness
     for name in ("aum", "confident_learning", "heldout_margin", "el2n", "bmm", "gmm", "knn_vote", "cg_partial"):
         assert evidence[name] == "label"
-    # Every rule flags labels as wrong, so its score is about labels.
-    assert all(found.evidence == "label" for found in all_scores().values() if found.flags_above is not None)
+    # Every rule flags labels as wrong, and its score is about labels; or it flags pictures, and has no vote on labels.
+    rules = {found.evidence for found in all_scores().values() if found.flags_above is not None}
+    assert rules == {"label", "picture"} and why_unused(0.1) == "" and why_unused(0.1, evidence="picture")
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
     def undeclared(logits: torch.Tensor) -> torch.Tensor:

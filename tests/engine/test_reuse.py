@@ -170,12 +170,17 @@ def test_a_model_of_ones_own_counts_by_its_source(small_workspace, tmp_path, mon
 COMMANDS = {
     "56f263485fea": "run digits --model cnn --epochs 3 --seeds 1 --batch-size 32 --lr 0.002 --scores el2n,aum,forgetting "
     "--neighbors 5 --threshold-rounds 0",
-    "ac11671e94f9": "run noisy --model cnn --epochs 3 --seeds 2 --batch-size 32 --lr 0.002 --scores standard --neighbors 5 "
-    "--threshold-rounds 2",
     "0c3855da6bf6": "run noisy --model cnn --epochs 3 --seeds 2 --batch-size 32 --lr 0.002 --scores el2n@2,nli",
     "bb5b9c46dbfa": "psi noisy --orders random,el2n,el2n*,oracle,ccs(nli,beta=0.1) --points 3 --seeds 1 --epochs 1",
 }
 """The commands that made runs of the fixture (the window experiment would now read a newer run with its score)."""
+
+STANDARD = (
+    "ac11671e94f9",
+    "run noisy --model cnn --epochs 3 --seeds 2 --batch-size 32 --lr 0.002 --scores standard --neighbors 5 "
+    "--threshold-rounds 2",
+)
+"""A run of the fixture among whose scores there are some with a formula that was corrected since, and its command."""
 
 
 @pytest.fixture
@@ -195,6 +200,29 @@ def test_runs_of_version_1_are_found_by_the_same_options(old):
         )
         assert done.returncode == 0 and f"run {wanted} was there already" in done.stderr, done.stderr
     assert len(old.run_ids()) == 6
+
+
+def test_corrected_formulas_of_version_1_are_computed_anew_without_training(old):
+    first, words = STANDARD
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", *words.split(), "--workspace", str(old.root)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (second,) = set(old.run_ids()) - {*COMMANDS, first} & set(re.findall(r"run (\w{12}) published", done.stderr))
+    assert "training" not in stages(old, second)
+    with connected(old, "noisy") as connection:
+        changed = fetch_sql(
+            connection,
+            f"""SELECT score, max(abs(a.value - b.value)) AS moved, any_value(version) AS version
+            FROM scores a JOIN scores b USING (score, sample_id) JOIN score_costs c USING (score)
+            WHERE a.run_id = '{first}' AND b.run_id = '{second}' AND c.run_id = '{second}' AND score <> 'random'
+            GROUP BY score""",
+        ).set_index("score")
+    assert {"gmm", "bmm", "tracin_self"} <= set(changed.index[changed["version"] > 1])
+    assert (changed.loc[["gmm", "bmm"], "moved"] > 1e-3).all()
+    assert (changed.loc[changed["version"] == 1, "moved"] < 1e-3).all()
 
 
 def test_networks_of_version_1_serve_new_runs(old):

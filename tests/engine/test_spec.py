@@ -36,7 +36,8 @@ INTRODUCED = {
     RunSpec: {
         "threshold_rounds": 2, "neighbors": 15, "embedding": "umap", "seed": 0, "complexity": "exact",
         "standardize": False, "features": "", "features_hash": "", "download": False, "detector": "", "detector_hash": "",
-        "cscores": "", "cscores_hash": "", "versions": (),
+        "cscores": "", "cscores_hash": "", "probs": "", "probs_hash": "",
+        "versions": (),
     },
     PsiSpec: {"points": 20, "steps": "epochs", "seed": 0, "class_balanced": False, "window": False, "until": 1.0},
 }  # fmt: skip

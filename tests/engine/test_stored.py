@@ -327,6 +327,10 @@ def test_damaged_or_absent_features_say_what_to_do(workspace, photographs):
     (folder / "features.npy").write_bytes((folder / "features.npy").read_bytes()[:1000])
     with pytest.raises(StorageError, match="is damaged .*remove it and run again"):
         load_stored(workspace, "mine", key, "train")
+    ingest(workspace, IngestSpec(name="other", source=str(photographs), image_size=16, test_fraction=0))
+    (folder / "about.json").write_text("[]")
+    with pytest.raises(StorageError, match="is damaged .*remove it and run again"):
+        compute(workspace, "other")
     with pytest.raises(SpecError, match="--features is 'nothing.txt'; allowed: efficientnet_lite0"):
         key_of(workspace, "mine", "nothing.txt")
 

@@ -24,6 +24,14 @@ from engine.data.sources import open_source
 from engine.data.sources.places import open_original
 from engine.errors import SourceError, SpecError, WinnowError
 from engine.queries.connection import connected
+from engine.queries.samples import (
+    Filter,
+    condition,
+    fetch_ids,
+    fetch_metadata_names,
+    fetch_metadata_samples,
+    fetch_metadata_values,
+)
 from engine.queries.writers import export, fetch_selected
 from engine.store.workspace import Workspace
 
@@ -399,3 +407,27 @@ def test_hostile_parquet_is_one_line(tmp_path: Path) -> None:
     deep = pa.table({"image": image, "label": [0, 1]}).replace_schema_metadata({"huggingface": "[" * 100_000})
     pq.write_table(deep, path)
     assert open_source(str(path), 0).classes == ("0", "1")
+
+
+def test_filters_by_metadata_are_conditions_that_an_export_takes(workspace: Workspace, images: Path) -> None:
+    rows = [[*row, str(i / 2), "it's" if i % 3 else ""] for i, row in enumerate(rows_of())]
+    table = write_csv(images.parent / "x.csv", ["path", "label", "age", "site"], rows)
+    ingest(workspace, IngestSpec("d", str(table), test_fraction=0))
+    with connected(workspace, "d") as connection:
+        names = fetch_metadata_names(connection).set_index("name")
+        assert names.loc[["age", "site"]].to_numpy().tolist()[0] == [12, 12, True, 0.0, 5.5]
+        assert fetch_metadata_values(connection, "site").to_numpy().tolist() == [["it's", 8]]
+        assert fetch_metadata_samples(connection, "age")["number"].tolist() == [i / 2 for i in range(12)]
+        cases = (
+            (Filter(about="site"), [i for i in range(12) if i % 3]),
+            (Filter(about="site", value="it's"), [i for i in range(12) if i % 3]),
+            (Filter(about="age", at_least=1.5, at_most=2.5), [3, 4, 5]),
+            (Filter(about="age", at_least=5), [10, 11]),
+            (Filter(about="'; --"), []),
+        )
+        for wanted, expected in cases:
+            where = condition(connection, "", wanted)
+            assert fetch_selected(connection, where)["sample_id"].tolist() == expected
+            assert fetch_ids(connection, "", wanted).tolist() == expected
+    with pytest.raises(SpecError, match="at_most"):
+        Filter(about="age", at_least=3, at_most=2)

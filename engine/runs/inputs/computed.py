@@ -165,7 +165,7 @@ class Inputs:
 
     def of_score(self, found: Score, seed: int = 0) -> dict[str, Any]:
         """Everything a score and its rule read, in one seed, but for the recorded dynamics."""
-        at, own = self._place(found, seed), {"generator": self.generator(found.name)}
+        at, own = self.place_of(found, seed), {"generator": self.generator(found.name)}
         own = {name: value for name, value in own.items() if name in found.all_inputs}
         names = [name for name in found.all_inputs if not find_input(name).dynamics and name not in own]
         costly = [name for name in names if _key(name, at) not in self._known and find_input(name).seconds]
@@ -187,7 +187,7 @@ class Inputs:
 
     def seconds_of(self, found: Score, seed: int = 0) -> float:
         """What the inputs of a score took, those that it shares with others included, the training not."""
-        at = self._place(found, seed)
+        at = self.place_of(found, seed)
         left = [_key(name, at) for name in found.all_inputs]
         counted: set[Key] = set()
         while left:
@@ -197,7 +197,8 @@ class Inputs:
                 left += self._read.get(key, ())
         return sum(self._seconds.get(key, 0.0) for key in counted)
 
-    def _place(self, found: Score, seed: int) -> At | None:
+    def place_of(self, found: Score, seed: int = 0) -> At | None:
+        """The network whose inputs a score reads in a seed; None where it needs none of this run's."""
         return At(seed, found.at(self.training.epochs)) if needs_training(found, self.spec) else None
 
     def network(self, at: At) -> nn.Module:

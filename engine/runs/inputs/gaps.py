@@ -14,7 +14,7 @@ from engine.errors import ScoreInputError, SpecError
 from engine.runs.cluster import map_tasks
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.runs.work import Work
-from engine.scores.complexity import Gap, gap_bytes, solve_gap, solve_stochastic_gap, stochastic_gap_bytes
+from engine.scores.gap import Gap, gap_bytes, solve_gap, solve_stochastic_gap, stochastic_gap_bytes
 from engine.spec import RunSpec
 from engine.training.device import available_bytes
 
@@ -73,7 +73,7 @@ def _check_inputs(spec: RunSpec, samples: Samples) -> None:
     },
 )
 def alpha(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, N) float64 H^-1 y of the samples' own inputs (scores.complexity), R runs."""
+    """(R, N) float64 H^-1 y of the samples' own inputs (scores.gap), R runs."""
     inputs = run.own.inputs
     rows = to_float(inputs, *normalization(run.own)) if run.spec.standardize else inputs
     gap = _gap(run, rows.flatten(1), "inputs")

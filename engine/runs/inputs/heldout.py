@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from engine.data.cscores import read_cscores
+from engine.data.loader import joined
+from engine.features.own_probs import read_probs
 from engine.runs.crossval import (
-    FOLDS,
     REPEATS,
     ROUNDS,
     CrossValidation,
     compute_heldout_correct,
     compute_heldout_probs,
     compute_incv,
+    folds_of,
 )
 from engine.runs.inputs.computed import At, Inputs, provides
+from engine.runs.work import Work
 from engine.scores.heldout import estimate_consistency
 
 
-@provides(heavy=True, seconds=lambda work: work.networks(FOLDS, 1 - 1 / FOLDS) + work.passing())
-def heldout_probs(run: Inputs, at: At) -> Tensor:
+def _fold_seconds(work: Work) -> float:
+    if not work.spec.training:
+        return 0.0
+    n = work.samples + work.test
+    folds, repeats, rounds = folds_of(work.spec.training, n)
+    share = (1 - 1 / folds) * n / work.samples
+    return work.networks((repeats + rounds) * folds, share) + (repeats + rounds) * work.passing(n)
+
+
+@provides(
+    from_file="probs",
+    seconds=_fold_seconds,
+    along={"test_heldout_probs": "(M, C) softmax output of the same kind of networks for the test split"},
+)
+def heldout_probs(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
     """(N, C) softmax output of networks not trained on the sample."""
-    return compute_heldout_probs(_cross_validation(run, at), run.generator("folds"))
+    if at is None:
+        probs = read_probs(run.workspace, run.spec.dataset, run.spec.probs, run.spec.probs_hash)
+        return probs[: len(run.own)], probs[len(run.own) :]
+    everything = _cross_validation(run, at)
+    if run.test is not None:
+        everything = replace(everything, samples=joined(run.samples, run.test))
+    probs = compute_heldout_probs(everything, run.generator("folds"))
+    return probs[: len(run.samples)], probs[len(run.samples) :]
 
 
 @provides(heavy=True, seconds=lambda work: ROUNDS * (work.networks(2, 1 / 2) + work.passing()))

@@ -16,19 +16,27 @@ from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, co
 from engine.store.tensors import load_tensors
 from engine.training.loop import learning_rate
 
+SMALLEST = 1e-30
+"""What a probability of 0 counts as where its logarithm is taken."""
+
 GRADIENT_ROWS = 1024
 """Samples whose inputs are turned into floats at a time for their gradients."""
 
 
-@provides(seconds=Work.passing)
-def logits(run: Inputs, at: At) -> Tensor:
+@provides(from_file="probs", seconds=Work.passing)
+def logits(run: Inputs, at: At | None) -> Tensor:
     """(N, C) logits of one network at one epoch."""
+    if at is None:
+        return torch.log(run.get("heldout_probs").clamp_min(SMALLEST))
     return run.passed(run.samples, at, lambda network, inputs: network(inputs))
 
 
-@provides(seconds=Work.passing)
-def probs(run: Inputs, at: At) -> Tensor:
+@provides(from_file="probs", seconds=Work.passing)
+def probs(run: Inputs, at: At | None) -> Tensor:
     """(N, C) softmax of the logits."""
+    if at is None:
+        given: Tensor = run.get("heldout_probs")
+        return given
     return torch.softmax(run.get("logits", at), 1)
 
 

@@ -1,0 +1,49 @@
+"""The duplicates of a run: which samples are there more than once, in both splits together."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from engine.errors import NotFoundError
+from engine.features.duplicates import Duplicates, Pairs, group_duplicates, near_pairs, near_threshold
+from engine.features.neighbors import search_rows
+from engine.runs.inputs import Inputs
+from engine.store.contents import fetch_contents
+
+
+def find_duplicates(run: Inputs) -> Duplicates:
+    """Exact copies among all samples; near ones too where the features are a backbone's or a person's own.
+
+    Those of a network of the run itself tell its classes apart and little else, so they make no pairs. What was found is
+    noted.
+    """
+    contents = fetch_contents(run.workspace.require_dataset(run.spec.dataset))
+    pairs: list[Pairs] = []
+    how = "exact copies alone"
+    if run.spec.features and run.spec.neighbors:
+        threshold = near_threshold(run.get("similarities"))
+        how = f"near ones from a cosine of {threshold:.3f}"
+        pairs.append(near_pairs(run.get("neighbor_ids"), run.get("similarities"), 0, threshold))
+        try:
+            pairs += _pairs_of_test(run, threshold)
+        except NotFoundError:
+            how += ", of training samples alone: the file of features has no test samples"
+    found = group_duplicates(contents, len(run.own), pairs)
+    if len(found.sample):
+        leaks = len(set(found.group[found.leak].tolist()))
+        across = f"; {leaks:,} with samples of both splits, which are leaks" if leaks else ""
+        groups, samples = int(found.group[-1]) + 1, len(found.sample)
+        run.notes.append(f"{samples:,} samples are duplicates, in {groups:,} groups ({how}){across}")
+    return found
+
+
+def _pairs_of_test(run: Inputs, threshold: float) -> list[Pairs]:
+    """The near pairs of test samples with training samples, and with each other."""
+    if run.test is None:
+        return []
+    own, tested = run.get("features"), run.get("validation_features")
+    unit = functional.normalize(torch.cat([own, tested]).to(run.device), dim=1)
+    k = min(run.spec.neighbors, len(unit) - 1)
+    ids, similarities = search_rows(unit, k, len(own), len(unit), run.progress.step)
+    return [near_pairs(ids, similarities, len(own), threshold)]

@@ -1,0 +1,157 @@
+"""The verdict of a run: which labels are suspected, how many, and how much of that to believe. No truth is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.runs.inputs import Inputs
+from engine.runs.results import Results
+from engine.scores.heldout import joint_noise
+from engine.scores.registry import Score
+from engine.scores.rules import tellable_accuracy
+from engine.scores.verdict import Noise, along_ranking, fit_noise, mean_rank, probability_wrong
+
+COMBINED = "mean rank of aum and held-out predictions"
+HELD_OUT = "held-out predictions"
+
+WIDEST = 0.4
+"""Of the interval of the estimate: where it is wider, the predictions do not tell noise from their own errors."""
+
+
+def judges(scores: Sequence[Score]) -> bool:
+    """Whether a run of these scores has held-out predictions to judge the labels by."""
+    return any("heldout_probs" in found.all_inputs for found in scores)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Labels and held-out predictions of every sample that was judged, training samples in front.
+
+    aum: of the training samples, None where the run has none
+    """
+
+    probs: Tensor
+    labels: Tensor
+    aum: Tensor | None
+
+
+def write_verdict(inputs: Inputs, results: Results, scores: Sequence[Score]) -> None:
+    """Judge every label by the run's held-out predictions, and write the verdict, the shortlist and suggestions."""
+    place = inputs.place_of(next(found for found in scores if "heldout_probs" in found.all_inputs))
+    probs = [inputs.get("heldout_probs", place), inputs.get("test_heldout_probs", place)]
+    labels = [inputs.own.labels.cpu()]
+    if len(probs[1]) and inputs.test is not None:
+        labels.append(inputs.test.labels.cpu())
+    aum = results.values.get("aum") if inputs.spec.training else None
+    judged = Judged(torch.cat(probs), torch.cat(labels), aum)
+    accuracy = float((judged.probs.argmax(1) == judged.labels).double().mean())
+    chance = float(torch.bincount(judged.labels).max()) / len(judged.labels)
+    noise = fit_noise(judged.probs, judged.labels)
+    reason, advice = _weakness(inputs, accuracy, chance, noise)
+    tells = not reason
+    suspicion, p_wrong = rank_suspects(judged, noise)
+    listed = round(noise.share * len(judged.labels)) if tells else 0
+    if tells:
+        reason, advice = _strength(p_wrong.sort(descending=True).values[:listed], noise)
+    results.write_shortlist(suspicion, p_wrong, listed)
+    results.write_suggestions("heldout_prediction", *suggest(judged.probs, judged.labels))
+    results.write_row(
+        "verdict",
+        accuracy=accuracy,
+        chance=chance,
+        noise=noise.share if tells else None,
+        noise_low=noise.low if tells else None,
+        noise_high=noise.high if tells else None,
+        noise_joint=joint_noise(judged.probs, judged.labels) if tells else None,
+        noise_mixture=noise.share if tells else None,
+        score=HELD_OUT if aum is None else COMBINED,
+        judged=len(judged.labels),
+        listed=listed,
+        reason=reason,
+        advice=advice,
+    )
+
+
+def rank_suspects(judged: Judged, noise: Noise) -> tuple[Tensor, Tensor]:
+    """The ranking of all judged samples, and its probabilities.
+
+    Where there is an aum, the training samples are ranked by the mean of their ranks by it and by their p_wrong, and take
+    the probabilities along that ranking; test samples keep their own. Samples of equal probability are ranked by it too.
+
+    Returns: suspicion (N + M,) float64, higher = more suspicious, and p_wrong (N + M,) float32, which never falls as it
+             rises
+    """
+    p_wrong = probability_wrong(judged.probs, judged.labels, noise)
+    finer = mean_rank(1 - judged.probs.gather(1, judged.labels[:, None])[:, 0])
+    if judged.aum is not None and noise.share > 0:
+        n = len(judged.aum)
+        ranked = mean_rank(p_wrong[:n], -judged.aum)
+        p_wrong[:n], finer[:n] = along_ranking(p_wrong[:n], ranked), ranked
+    order = torch.from_numpy(np.lexsort((finer.numpy(), p_wrong.numpy())))
+    suspicion = torch.empty(len(order), dtype=torch.float64)
+    suspicion[order] = torch.arange(len(order), dtype=torch.float64)
+    return suspicion, p_wrong
+
+
+def suggest(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The samples whose most probable class is not their label: positions, that class, and its probability."""
+    confidence, winner = probs.max(1)
+    at = (winner != labels).nonzero()[:, 0]
+    return at, winner[at], confidence[at]
+
+
+def _weakness(inputs: Inputs, accuracy: float, chance: float, noise: Noise) -> tuple[str, str]:
+    """Why the predictions cannot tell, and what to change; nothing where they can."""
+    needed = tellable_accuracy(chance)
+    if accuracy >= needed and noise.high - noise.low <= WIDEST:
+        return "", ""
+    if accuracy < needed:
+        reason = (
+            f"Held-out predictions agree with {accuracy:.0%} of the given labels, and the largest class alone with "
+            f"{chance:.0%}: below {needed:.0%} a network does not tell wrong labels from its own errors."
+        )
+    else:
+        reason = (
+            f"The share of wrong labels may be anything from {noise.low:.0%} to {noise.high:.0%}: the predictions do not "
+            "tell noise from their own errors."
+        )
+    return reason, _advice(inputs)
+
+
+def _advice(inputs: Inputs) -> str:
+    spec, few = inputs.spec, len(inputs.own) < 20 * inputs.own.classes
+    if few:
+        return (
+            f"Add images: {len(inputs.own):,} of {inputs.own.classes:,} classes are too few to learn the classes from, or "
+            "join classes that are alike."
+        )
+    if spec.probs:
+        return (
+            "Give probabilities of a stronger model, held out: for each sample of a model that was not trained on it."
+        )
+    if spec.features:
+        return (
+            "Give features of a network that knows such images: --features torchvision:NAME, or a file of features of your "
+            "own; or train on the images: --features none --model resnet18."
+        )
+    return "Use features of a pretrained network (--features efficientnet_lite0), or a larger model (--model resnet18)."
+
+
+def _strength(listed: Tensor, noise: Noise) -> tuple[str, str]:
+    if not len(listed):
+        return (
+            "The held-out predictions give no sign of wrong labels: where they differ from a label, their own errors explain it.",
+            "Look at the most suspicious samples all the same: a few wrong labels can hide among the hardest.",
+        )
+    expected = float(listed.double().mean())
+    reason = f"By their probabilities {expected:.0%} of the samples on the shortlist have a wrong label."
+    if noise.low <= 0:
+        return f"The share may also be zero. {reason}", "Decide each sample of the shortlist by eye."
+    if expected < 0.5:
+        return reason, "Most of the shortlist may be right: decide each sample by eye, and relabel nothing in bulk."
+    return reason, "Review the shortlist from the top; below its end wrong labels become rare."

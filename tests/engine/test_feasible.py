@@ -65,9 +65,9 @@ def test_what_scores_read_is_counted_once_and_for_every_seed(small_workspace):
 
 def test_held_out_folds_are_networks_of_their_own(small_workspace):
     done = work(small_workspace, ["confident_learning"])
-    folds = 3 * 4 * (8 * 0.01 + 800 * 1e-3)  # five, two at a time, on four fifths
+    folds = 3 * 4 * (10 * 0.01 + 960 * 1e-3)  # five, two at a time, on four fifths of both splits
     assert score_seconds(done, resolve_scores(["confident_learning"]))["confident_learning"] == pytest.approx(
-        0.06 + folds + 0.1
+        0.06 + folds + 0.12
     )
 
 
@@ -113,14 +113,17 @@ def test_a_curve_counts_every_network(small_workspace, small_training, monkeypat
 
 def test_alternatives_are_estimated(small_workspace, monkeypatch):
     def speed(training, shape, device, networks):
-        slow = {"lenet": 1e-4, "resnet18": 1e-1}[training.model]
+        slow = {"head": 1e-6, "lenet": 1e-4, "resnet18": 1e-1}[training.model]
         return replace(SPEED, sample=slow / (2 if training.precision == "bfloat16" else 1))
 
     monkeypatch.setattr(feasible, "measure_speed", speed)
+    monkeypatch.setattr(feasible, "_image_seconds", lambda *_: 0.01)
     spec = plan_run(small_workspace, "small", ["forgetting"], TrainingSpec(model="resnet18"))
     whole = estimate_seconds(small_workspace, spec, CPU)
     others = alternatives(small_workspace, spec, CPU)
-    assert list(others) == ["--model lenet --epochs 8", "--precision bfloat16"]  # the digits have one channel
+    assert list(others) == ["--features efficientnet_lite0", "--model lenet --epochs 8", "--precision bfloat16"]
+    facts = feasible.dataset_shape(small_workspace, "small")
+    assert others["--features efficientnet_lite0"] == pytest.approx(0.01 * (facts.train + facts.test), abs=1)
     assert others["--precision bfloat16"] == pytest.approx(whole / 2, rel=0.05)
     assert others["--model lenet --epochs 8"] < whole / 100
 

@@ -100,7 +100,7 @@ def suspicion_chart(bins: pd.DataFrame) -> go.Figure:
     figure.update_layout(barmode="overlay", bargap=0)
     figure.update_xaxes(range=[0, 100], tickvals=[0, 25, 50, 75, 100])
     most = float(bins[["rest", "listed"]].to_numpy().max(initial=1))
-    figure.update_yaxes(type="log", range=[np.log10(0.7), np.log10(max(most, 1)) + 0.15], nticks=5)
+    figure.update_yaxes(type="log", range=[np.log10(0.7), np.log10(max(most, 1)) + 0.15], dtick=1)
     return figure
 
 

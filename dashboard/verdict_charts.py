@@ -82,7 +82,7 @@ def suspicion_chart(bins: pd.DataFrame) -> go.Figure:
 
     Args: bins with left, right (0..1), listed, rest (samples)
     """
-    figure = new_figure(230, x="estimated probability that the label is wrong, %", y="samples", legend=True, top=34)
+    figure = new_figure(230, x="probability that the label is wrong, %", y="samples", legend=True, top=34)
     left, right = 100 * bins["left"], 100 * bins["right"]
     for column, name, tint in (("rest", "not flagged", BLUE), ("listed", "on the shortlist", VERMILION)):
         if not bins[column].sum():

@@ -25,7 +25,7 @@ from engine.data.originals import Originals
 from engine.data.request import IngestSpec
 from engine.errors import Cancelled, NotFoundError, SourceError, SpecError, StorageError
 from engine.features.backbones import find_backbone
-from engine.features.embedding import Embedding, embed
+from engine.features.embedding import embed, ready
 from engine.features.stored import compute_stored, is_stored, key_of, load_stored, notes_of, read_about
 from engine.runs.cluster import HERE
 from engine.store.progress import Progress
@@ -374,11 +374,8 @@ def test_a_bad_network_gives_no_features(workspace, photographs, tmp_path):
 
 
 def test_a_step_of_any_size_gives_the_same_features():
-    backbone = find_backbone(LITE)
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    ready = Embedding(backbone.load(), mean, std, CPU)
     pixels = torch.from_numpy(load_sample_images().images[0][:64, :64].transpose(2, 0, 1).copy()).repeat(37, 1, 1, 1)
     shares: list[float] = []
-    found = embed(ready, pixels, shares.append)
+    found = embed(ready(find_backbone(LITE), CPU), pixels, shares.append)
     assert found.shape == (37, 1280) and shares == [0.0, 16 / 37, 32 / 37]
     assert torch.allclose(found, found[:1].expand(37, -1), rtol=1e-4, atol=1e-4)

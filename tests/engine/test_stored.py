@@ -28,6 +28,8 @@ from engine.features.backbones import find_backbone
 from engine.features.embedding import embed, ready
 from engine.features.stored import compute_stored, is_stored, key_of, load_stored, notes_of, read_about
 from engine.runs.cluster import HERE
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.workspace import Workspace
 
@@ -253,13 +255,17 @@ def test_digits_are_enlarged(workspace):
     assert load_stored(workspace, "digits", key, "train").shape == (20, 1280)
 
 
-def test_vectors_take_a_file_and_no_backbone(workspace, tmp_path):
+def test_vectors_take_a_file_and_no_backbone(workspace, tmp_path, monkeypatch):
     ingest(workspace, IngestSpec(name="vectors", source="synthetic", limit=20))
     with pytest.raises(SpecError, match="network for images; dataset 'vectors' holds vectors of shape"):
         compute(workspace, "vectors")
     rows = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    key = compute(workspace, "vectors", str(tmp_path / "rows.npy"))
+    monkeypatch.chdir(tmp_path)
+    plan = plan_run(workspace, "vectors", ["near_duplicate"], TrainingSpec(), neighbors=2, features="rows.npy")
+    monkeypatch.chdir("/")
+    key = compute(workspace, "vectors", plan.features)
+    assert key == plan.features_hash
     assert torch.equal(load_stored(workspace, "vectors", key, "train"), torch.from_numpy(rows))
 
 
@@ -270,6 +276,8 @@ import torch
 from engine.features import computing
 from engine.features.stored import compute_stored
 from engine.runs.cluster import HERE
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.workspace import Workspace
 

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,20 +100,19 @@ class Originals:
     def __len__(self) -> int:
         return len(self.places)
 
-    def read(
-        self, first: int, last: int, heartbeat: Callable[[], None], only: Collection[int] | None = None
-    ) -> list[Seen]:
-        """The samples first .. last-1, in order; of them only some where those are given. heartbeat: called before each,
-        may raise to stop."""
+    def read(self, samples: Sequence[int], heartbeat: Callable[[], None]) -> list[Seen]:
+        """Some samples, ids ascending, in order. heartbeat: called before each, may raise to stop."""
         found: list[Seen] = []
+        first, last, wanted = samples[0], samples[-1] + 1, set(samples)
         with reading(self._path) as connection:
             (begin,) = fetch_one(connection, f"SELECT max(first_id) FROM inputs WHERE first_id <= {first}")
             for start, n, data in read_blocks(connection, begin, last - begin):
                 block = np.frombuffer(data, np.uint8).reshape(n, *self.shape)
                 for sample in range(max(first, start), min(last, start + n)):
-                    if only is None or sample in only:
-                        heartbeat()
-                        found.append(self._see(sample, block[sample - start]))
+                    if sample not in wanted:
+                        continue
+                    heartbeat()
+                    found.append(self._see(sample, block[sample - start]))
         return found
 
     def _see(self, sample: int, small: Pixels) -> Seen:

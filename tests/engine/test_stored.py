@@ -26,7 +26,7 @@ from engine.data.request import IngestSpec
 from engine.errors import Cancelled, NotFoundError, SourceError, SpecError, StorageError
 from engine.features.backbones import find_backbone
 from engine.features.embedding import embed, ready
-from engine.features.stored import compute_stored, is_stored, key_of, load_stored, notes_of, read_about
+from engine.features.stored import compute_part, compute_stored, is_stored, key_of, load_stored, notes_of, read_about
 from engine.runs.cluster import HERE
 from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
@@ -98,6 +98,29 @@ def test_features_come_from_the_originals_and_not_from_what_is_stored(workspace,
     about = read_about(workspace, "mine", key)
     assert (about["computed"], about["copied"], about["stand_ins"], about["precision"]) == (40, 0, 0, "float32")
     assert notes_of(workspace, "mine", key) == []
+
+
+def test_features_of_a_part_are_kept_until_all_are_computed(workspace, photographs):
+    ingest(workspace, IngestSpec(name="mine", source=str(photographs), test_fraction=0))
+    (workspace.root / "journal").mkdir()
+    progress = Progress(workspace.root / "journal", {})
+    ids = [3, 4, 11, 39]
+    part = compute_part(workspace, "mine", LITE, ids, CPU, progress, HERE)
+    places = [Path(place) for place in Originals(workspace, "mine", 64).places]
+    assert torch.allclose(part, by_hand([places[i] for i in ids], 64), rtol=1e-4, atol=1e-4)
+    key = key_of(workspace, "mine", LITE)
+    (folder,) = workspace.feature_sets(key)
+    assert not is_stored(workspace, "mine", key)
+    again = compute_part(workspace, "mine", LITE, ids, CPU, progress, HERE)
+    more = compute_part(workspace, "mine", LITE, [4, 5], CPU, progress, HERE)
+    assert torch.equal(again, part) and torch.equal(more[0], part[1]) and len(workspace.feature_sets(key)) == 2
+    compute(workspace, "mine")
+    about = read_about(workspace, "mine", key)
+    assert (about["computed"], about["copied"]) == (35, 5)
+    assert not folder.exists() and len(workspace.feature_sets(key)) == 1
+    assert torch.equal(load_stored(workspace, "mine", key, "train")[ids], part)
+    shutil.rmtree(photographs.parent)  # nothing is read again
+    assert torch.equal(compute_part(workspace, "mine", LITE, ids, CPU, progress, HERE), part)
 
 
 def test_a_relabeled_copy_has_its_features_already(workspace, photographs):
@@ -219,7 +242,7 @@ def test_a_photograph_is_turned_upright_and_a_gray_one_has_three_channels(worksp
     Image.fromarray(image).convert("L").save(tmp_path / "set" / "b" / "gray.png")
     ingest(workspace, IngestSpec(name="set", source=str(tmp_path / "set"), test_fraction=0))
     originals = Originals(workspace, "set", 64)
-    turned_pixels, upright_pixels, gray_pixels = (seen.pixels for seen in originals.read(0, 3, lambda: None))
+    turned_pixels, upright_pixels, gray_pixels = (seen.pixels for seen in originals.read(range(3), lambda: None))
     assert np.array_equal(turned_pixels, upright_pixels)
     assert np.array_equal(gray_pixels[0], gray_pixels[2])
 

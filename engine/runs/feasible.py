@@ -22,7 +22,7 @@ from engine.runs.trial import FEATURES, ON_FEATURES
 from engine.runs.work import Work
 from engine.scores.inputs import find_input
 from engine.scores.registry import Score, resolve_scores
-from engine.spec import PsiSpec, RunSpec, Spec, TrainingSpec
+from engine.spec import PsiSpec, RunSpec, Spec
 from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
 from engine.training.loop import epochs_before_first_drop

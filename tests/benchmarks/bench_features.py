@@ -117,7 +117,7 @@ def bench_reading(count: int, repeat: int, threads: int, folder: Path) -> None:
 
     def ours() -> None:
         with pillow_warnings(), ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda i: originals.read(i, min(i + 4, count), lambda: None), range(0, count, 4)))
+            list(pool.map(lambda i: originals.read(range(i, min(i + 4, count)), lambda: None), range(0, count, 4)))
 
     compare("reading JPEG files", count, repeat, {"plain Pillow loop": plain, "winnow": ours}, "plain Pillow loop")
 

@@ -52,7 +52,9 @@ def test_a_run_writes_every_table_of_what_it_was_asked(demo_workspace):
     )
     n = ask(workspace, "SELECT count(*) FROM samples WHERE split = 'train'", "digits-noisy")[0][0]
     rules = ask(workspace, "SELECT DISTINCT rule FROM flags ORDER BY 1", "digits-noisy")
-    assert rules == [(r,) for r in ("aum_threshold", "bmm", "cg_partial", "gmm", "knn_vote", "lstm_detector")]
+    labels = ("aum_threshold", "bmm", "cg_partial", "gmm", "knn_vote", "lstm_detector")
+    pictures = ("blurred", "bright", "dark", "low_information", "odd_shape", "odd_size")
+    assert rules == [(r,) for r in sorted((*labels, *pictures))]
     assert counts == {
         "dynamics": n * 2 * 6,
         "logits": n * 6,

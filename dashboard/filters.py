@@ -92,6 +92,8 @@ def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.
     )
     if verdict is None:
         return replace(found, flagged=False, least=0, most=1, split="train")
+    if not verdict.tells:
+        found = replace(found, least=0, most=1)
     return found if verdict.listed else replace(found, flagged=False)
 
 
@@ -100,12 +102,9 @@ def _suspicion(verdict: data.Verdict, train: int, split: str) -> None:
     if verdict.listed:
         titles = {"all": "all", "short": f"shortlist · {verdict.listed:,}"}
         choose("Show", "list", list(titles), "", lambda s: titles[s], segments=True, resets=("page",))
-    _range(
-        "Probability of a wrong label",
-        "least",
-        "most",
-        "estimated from predictions of networks that did not see the sample",
-    )
+    if verdict.tells:
+        how = "estimated from predictions of networks that did not see the sample"
+        _range("Probability of a wrong label", "least", "most", how)
     if verdict.judged > train:
         choose("Part", "split", ["all", "train", "test"], split, segments=True, resets=("page",))
 

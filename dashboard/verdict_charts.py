@@ -82,7 +82,7 @@ def suspicion_chart(bins: pd.DataFrame) -> go.Figure:
 
     Args: bins with left, right (0..1), listed, rest (samples)
     """
-    figure = new_figure(230, x="estimated probability that the label is wrong, %", y="samples", legend=True, top=34)
+    figure = new_figure(230, x="probability that the label is wrong, %", y="samples", legend=True, top=34)
     left, right = 100 * bins["left"], 100 * bins["right"]
     for column, name, tint in (("rest", "not flagged", BLUE), ("listed", "on the shortlist", VERMILION)):
         if not bins[column].sum():
@@ -100,7 +100,7 @@ def suspicion_chart(bins: pd.DataFrame) -> go.Figure:
     figure.update_layout(barmode="overlay", bargap=0)
     figure.update_xaxes(range=[0, 100], tickvals=[0, 25, 50, 75, 100])
     most = float(bins[["rest", "listed"]].to_numpy().max(initial=1))
-    figure.update_yaxes(type="log", range=[np.log10(0.7), np.log10(max(most, 1)) + 0.15], nticks=5)
+    figure.update_yaxes(type="log", range=[np.log10(0.7), np.log10(max(most, 1)) + 0.15], dtick=1)
     return figure
 
 

@@ -117,7 +117,7 @@ def shared_pickers() -> None:
         if len(scored):
             titles = run_titles(scored)
             best = data.best_run(at)
-            if len(titles) > 1 and best in titles:
+            if len(titles) > 1 and best in titles and data.verdict(at, best):
                 titles[best] += " · best"
             given = next((r for r in scored["run_id"] if state.get("run") and r.startswith(state.get("run"))), None)
             run_id = choose(
@@ -164,7 +164,8 @@ def choose_score(
         str(r.score): f"{r.title} · higher = {r.higher_means}" if isinstance(r.title, str) else ""
         for r in charts.rows(scores)
     }
-    if suspicion and data.verdict(view.at, view.run_id):
+    verdict = data.verdict(view.at, view.run_id) if suspicion else None
+    if verdict and verdict.tells:
         default = data.SUSPICION
         meanings = {
             default: "Estimated from predictions of networks that did not see the sample · the order of the shortlist"

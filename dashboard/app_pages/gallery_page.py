@@ -40,7 +40,7 @@ def open_sample(sample_id: int | None) -> None:
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     filters.filter_chips(view, wanted, len(ids), filters.count_all(view, wanted))
-    widgets.legend(data.dataset_facts(view.at)["known"] > 0, verdict is not None)
+    widgets.legend(data.dataset_facts(view.at)["known"] > 0, bool(verdict and verdict.tells))
     with st.container(horizontal=True, vertical_alignment="center", width="content"):
         per_page = int(
             widgets.choose("Per page", "n", ["48", "96", "200"], "96", segments=True, collapsed=True, resets=("page",))

@@ -107,7 +107,10 @@ def published(runs: pd.DataFrame) -> None:
     best = data.best_run(view.at)
     shown = found.assign(
         took=[widgets.duration(s) for s in found["seconds"]],
-        title=[f"{r.title} · best" if r.run_id == best and len(found) > 1 else r.title for r in charts.rows(found)],
+        title=[
+            f"{r.title} · best" if r.run_id == best and r.accuracy == r.accuracy and len(found) > 1 else r.title
+            for r in charts.rows(found)
+        ],
         accuracy=["" if pd.isna(x) else data.percent(x) for x in found["accuracy"]],
         noise=["" if pd.isna(x) else data.percent(x) for x in found["noise"]],
         listed=["" if pd.isna(x) else f"{int(x):,}" for x in found["listed"]],

@@ -33,6 +33,9 @@ def main() -> NoReturn:
     except WinnowError as error:
         say(f"winnow: {error}")
         sys.exit(2)
+    except MemoryError:
+        say("winnow: there is not enough memory; close other programs, raise the limit of this one, or take less data")
+        sys.exit(2)
     except (Cancelled, KeyboardInterrupt):
         say("stopped; finished work is kept: the same command, or winnow resume, continues")
         sys.exit(130)

@@ -14,6 +14,7 @@ import typer
 
 from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, Yes, report, with_options
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
+from engine.cli.verdict import has_verdict, print_verdict
 from engine.data.request import IngestSpec
 from engine.errors import WinnowError
 from engine.presets import find_preset
@@ -178,6 +179,8 @@ def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: b
         {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
         f"run {run_id} {outcome}: {job.title}",
     )
+    if isinstance(spec, RunSpec) and not json and has_verdict(workspace, spec.dataset, run_id):
+        print_verdict(workspace, spec.dataset, run_id)
 
 
 LONG_SECONDS = 60.0

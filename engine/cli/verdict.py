@@ -42,6 +42,15 @@ def verdict(
     print_verdict(at, dataset, chosen, json)
 
 
+def has_verdict(workspace: Workspace, dataset: str, run_id: str) -> bool:
+    """Whether a published run has a verdict."""
+    from engine.queries.connection import connected
+    from engine.queries.verdicts import fetch_verdict
+
+    with connected(workspace, dataset, [run_id]) as connection:
+        return fetch_verdict(connection, run_id) is not None
+
+
 def print_verdict(workspace: Workspace, dataset: str, run_id: str, json: bool = False) -> None:
     """Print the verdict of a published run on standard output; NotFoundError where it has none."""
     from engine.queries.connection import connected

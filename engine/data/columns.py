@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from typing import Any
@@ -83,10 +83,17 @@ class Chosen:
         return [*dict.fromkeys([*self.roles.values(), *self.metadata, *self.names])]
 
 
-def choose_columns(where: str, header: Sequence[str], wanted: Wanted, defaults: Mapping[str, str]) -> Chosen:
+def choose_columns(
+    where: str,
+    header: Sequence[str],
+    wanted: Wanted,
+    defaults: Mapping[str, str],
+    plain: Callable[[str], bool] = lambda column: True,
+) -> Chosen:
     """Which columns of a table are read, and as what.
 
-    Args:    where: the file, for messages; header: its columns; defaults: role -> column, found by the caller
+    Args:    where: the file, for messages; header: its columns; defaults: role -> column, found by the caller; plain:
+             whether a column can be metadata without being named
     Raises:  SourceError for a column that is not there or there twice, and for too many or too long names
     """
     for column in [*wanted.roles.values(), *(wanted.metadata or ())]:
@@ -100,8 +107,7 @@ def choose_columns(where: str, header: Sequence[str], wanted: Wanted, defaults: 
     names = tuple(c for c in ("class_name", "true_class_name") if c in header and c not in roles.values())
     left_out = {"sample_id", *names, *OF_A_RUN, *PROPERTIES} if exported else set[str]()
     others = [c for c in dict.fromkeys(header) if c not in roles.values() and c not in left_out]
-    if wanted.metadata is not None:
-        others = [column for column in others if column in wanted.metadata]
+    others = [c for c in others if (plain(c) if wanted.metadata is None else c in wanted.metadata)]
     if len(others) > MOST_COLUMNS:
         raise SourceError(
             f"{where} has {len(others):,} further columns ({', '.join(others[:3])}, ...); at most {MOST_COLUMNS} are kept "

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,20 +100,19 @@ class Originals:
     def __len__(self) -> int:
         return len(self.places)
 
-    def read(
-        self, first: int, last: int, heartbeat: Callable[[], None], only: Collection[int] | None = None
-    ) -> list[Seen]:
-        """The samples first .. last-1, in order; of them only some where those are given. heartbeat: called before each,
-        may raise to stop."""
+    def read(self, samples: Sequence[int], heartbeat: Callable[[], None]) -> list[Seen]:
+        """Some samples, ids ascending, in order. heartbeat: called before each, may raise to stop."""
         found: list[Seen] = []
+        first, last, wanted = samples[0], samples[-1] + 1, set(samples)
         with reading(self._path) as connection:
             (begin,) = fetch_one(connection, f"SELECT max(first_id) FROM inputs WHERE first_id <= {first}")
             for start, n, data in read_blocks(connection, begin, last - begin):
                 block = np.frombuffer(data, np.uint8).reshape(n, *self.shape)
                 for sample in range(max(first, start), min(last, start + n)):
-                    if only is None or sample in only:
-                        heartbeat()
-                        found.append(self._see(sample, block[sample - start]))
+                    if sample not in wanted:
+                        continue
+                    heartbeat()
+                    found.append(self._see(sample, block[sample - start]))
         return found
 
     def _see(self, sample: int, small: Pixels) -> Seen:
@@ -174,24 +173,15 @@ class Originals:
         if not place or re.search(r":\d+$", place):
             return None
         path = Path(place)
-        return path if path.is_absolute() else self._base(self._is_train[sample]) / path
-
-    def _base(self, train: bool) -> Path:
-        return self._bases[0 if train else 1]
+        if path.is_absolute():
+            return path
+        return next((folder / path for folder in self._folders if (folder / path).exists()), path)
 
     @cached_property
-    def _bases(self) -> tuple[Path, Path]:
-        """The folders, for training and test samples, that relative places are in: where ingest was started."""
-        return self._find_base(True), self._find_base(False)
-
-    def _find_base(self, train: bool) -> Path:
-        relative = [Path(p) for p, is_train in zip(self.places, self._is_train, strict=True) if is_train == train and p]
+    def _folders(self) -> list[Path]:
+        """Where relative places may begin: they are as ingest was given them, its working folder unknown."""
         sources = [Path(text) for text in (self._spec.get("source"), self._spec.get("test")) if text]
-        for source in sources:
-            for folder in (source, *source.parents):
-                if any((folder / path).exists() for path in relative[:1] + relative[-1:]):
-                    return folder
-        return Path()
+        return [folder for source in sources for folder in (source, *source.parents)]
 
     @cached_property
     def _spec(self) -> dict[str, Any]:

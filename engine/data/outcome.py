@@ -73,7 +73,7 @@ def describe(done: IngestResult, took: str) -> list[str]:
     if done.noise_rate is None and done.known:
         wrong = f", {done.wrong:,} of {done.known:,} with a known true label wrong"
     if done.existed:
-        state = "is there already"
+        state = "is there already" + ("" if done.notes else " (--add reads what is new in its source)")
     elif done.added:
         state = f"{done.added:,} added in {took}"
     else:

@@ -17,7 +17,7 @@ from engine.data.decoding import pillow_warnings
 from engine.data.originals import NOTHING, Known, Originals, Seen
 from engine.errors import SourceError, StorageError
 from engine.features.backbones import Backbone
-from engine.features.embedding import Embedding, embed, faster_precision
+from engine.features.embedding import Embedding, embed, faster_precision, ready
 from engine.store.documents import read_json
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
@@ -94,24 +94,25 @@ def compute_rows(
     pieces: Path,
     progress: Reporter,
     tasks: Tasks,
+    ids: Sequence[int],
 ) -> dict[str, Any]:
-    """Compute what is missing of a dataset's features, in pieces; `join_pieces` puts them together.
+    """Compute what is missing of the features of some samples, in pieces; `join_pieces` puts them together.
 
-    Args:    contents: of the samples by id; pieces: a folder for what is done, which outlives this process; tasks: where
-             blocks are computed; originals are always read here
+    Args:    contents: of the dataset's samples by id; ids: of those that are meant, ascending; pieces: a folder for what
+             is done, which outlives this process; tasks: where blocks are computed; originals are always read here
     Returns: the facts for about.json
     Raises:  SpecError for a dataset of vectors; Cancelled; SourceError for features that are not finite
     """
     known = Recognized(workspace.feature_sets(backbone.key), contents)
     originals = Originals(workspace, dataset, backbone.side, known.find)
-    blocks = _blocks(len(originals), backbone.side)
+    blocks = _blocks(ids, backbone.side)
     missing = [block for block in blocks if not _piece(pieces, block).exists()]
-    embedding = _made_ready(backbone, device, known.precision, len(originals), pieces)
-    shared, done = tasks.share(embedding), _Count(progress, len(originals))
-    done.add(len(originals) - sum(len(block) for block in missing))
+    embedding = _made_ready(backbone, device, known.precision, len(ids), pieces)
+    shared, done = tasks.share(embedding), _Count(progress, len(ids))
+    done.add(len(ids) - sum(len(block) for block in missing))
 
-    def work(block: range) -> None:
-        seen = originals.read(block.start, block.stop, progress.heartbeat)
+    def work(block: Sequence[int]) -> None:
+        seen = originals.read(block, progress.heartbeat)
         fresh = [s.pixels for s in seen if s.pixels is not None]
         rows = np.empty((0, 0), np.float32)
         if fresh:
@@ -127,11 +128,11 @@ def compute_rows(
     return {"precision": embedding.precision, "side": backbone.side, "weights": backbone.weights}
 
 
-def _blocks(count: int, side: int) -> list[range]:
+def _blocks(ids: Sequence[int], side: int) -> list[Sequence[int]]:
     """The samples in blocks, the same in each process that goes on with them."""
     few, many = BLOCK_SAMPLES
     step = max(few, min(many, BLOCK_BYTES // (3 * side**2)))
-    return [range(first, min(first + step, count)) for first in range(0, count, step)]
+    return [ids[first : first + step] for first in range(0, len(ids), step)]
 
 
 class _Count:
@@ -153,9 +154,7 @@ class _Count:
 
 def _made_ready(backbone: Backbone, device: torch.device, precision: str | None, count: int, pieces: Path) -> Embedding:
     """The backbone on its device. Its precision is that of what is there already, else the quicker one."""
-    network = backbone.load().to(device).to(memory_format=torch.channels_last)
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    embedding, chosen = Embedding(network, mean, std, device), pieces / "precision"
+    embedding, chosen = ready(backbone, device), pieces / "precision"
     if precision is None and chosen.exists():
         precision = chosen.read_text()
     if precision is None:
@@ -164,12 +163,12 @@ def _made_ready(backbone: Backbone, device: torch.device, precision: str | None,
     return replace(embedding, precision=precision)
 
 
-def _piece(pieces: Path, block: range) -> Path:
-    return pieces / f"block-{block.start:09d}.safetensors"
+def _piece(pieces: Path, block: Sequence[int]) -> Path:
+    return pieces / f"block-{block[0]:09d}.safetensors"
 
 
 def _write_piece(
-    path: Path, block: range, seen: Sequence[Seen], fresh: Rows, known: Recognized, contents: Sequence[bytes]
+    path: Path, block: Sequence[int], seen: Sequence[Seen], fresh: Rows, known: Recognized, contents: Sequence[bytes]
 ) -> None:
     """Keep the features and the index of a block. fresh: the features of those that had to be computed, in order."""
     computed = iter(fresh)
@@ -186,12 +185,13 @@ def _write_piece(
     )
 
 
-def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str]) -> dict[str, Any]:
-    """Put the blocks together: features.npy and index.npy in the target folder. Returns what is known of them."""
-    count, width, computed, stand_ins = len(places), 0, 0, list[int]()
+def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str], ids: Sequence[int]) -> dict[str, Any]:
+    """Put the blocks together: features.npy and index.npy in the target folder, rows as ids. Returns what is known of
+    them. places: where all samples of the dataset come from."""
+    count, at, width, computed, stand_ins = len(ids), 0, 0, 0, list[int]()
     index = np.empty((count, 3, 16), np.uint8)
     with open(target / "features.npy", "wb") as file:  # in order: a memory map would end the process on a full disk
-        for block in _blocks(count, side):
+        for block in _blocks(ids, side):
             found = load_tensors(_piece(pieces, block))
             assert found is not None
             rows, meta = found
@@ -200,7 +200,8 @@ def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str]) ->
                 header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(rows["features"].tobytes())
-            index[block.start : block.stop] = rows["index"]
+            index[at : at + len(block)] = rows["index"]
+            at += len(block)
             computed += meta["computed"]
             stand_ins += meta["stand_ins"]
     np.save(target / "index.npy", index)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,7 @@ from engine.errors import BusyError, NotFoundError, SpecError, StorageError
 from engine.features.backbones import backbone_help, find_backbone, is_backbone
 from engine.features.computing import Tasks, compute_rows, join_pieces
 from engine.features.own_file import SUFFIXES, is_own_file, own_file, read_rows
-from engine.store.atomic import file_hash
+from engine.store.atomic import file_hash, remove_path
 from engine.store.contents import fetch_contents
 from engine.store.documents import read_json
 from engine.store.progress import Reporter
@@ -54,6 +55,11 @@ def key_of(workspace: Workspace, dataset: str, source: str, download: bool = Fal
     if is_own_file(source):
         return f"file@{file_hash(own_file(source))}"
     raise SpecError(f"--features is '{source}'; allowed: {features_help()}")
+
+
+def absolute(source: str) -> str:
+    """What --features names as a run keeps it: a file by its whole path, so that the run goes on from any folder."""
+    return str(own_file(source).resolve()) if is_own_file(source) else source
 
 
 def images_of(workspace: Workspace, dataset: str) -> str:
@@ -117,7 +123,44 @@ def compute_stored(
                 _write_about(target, {"key": key, "dataset": dataset, "device": str(device), **about}, started)
         except BusyError:  # another run computes just these: they will be there
             time.sleep(WAIT_SECONDS)
+    for part in workspace.feature_sets(f"{key}-{images_of(workspace, dataset)}"):
+        remove_path(part)
     return notes_of(workspace, dataset, key)
+
+
+def compute_part(
+    workspace: Workspace,
+    dataset: str,
+    source: str,
+    ids: Sequence[int],
+    device: torch.device,
+    progress: Reporter,
+    tasks: Tasks,
+    download: bool = False,
+) -> Tensor:
+    """The features of some samples, ids ascending, (M, D) float32 on the CPU: of the stored ones, or computed now.
+
+    What is computed is kept, as features of a part, until `compute_stored` has copied it: no image is computed twice.
+
+    Raises: as `compute_stored`; StorageError when what is stored is damaged
+    """
+    key = key_of(workspace, dataset, source, download)
+    if is_own_file(source):
+        compute_stored(workspace, dataset, source, device, progress, tasks)
+    if is_stored(workspace, dataset, key):
+        return _read_rows(_folder(workspace, dataset, key), ids)
+    which = hashlib.sha256(np.asarray(ids, "<i8").tobytes()).hexdigest()[:8]
+    name = f"{key}-{images_of(workspace, dataset)}-{which}"
+    while not workspace.features_dir(name).is_dir():
+        progress.heartbeat()
+        try:
+            with workspace.building_features(name) as (pieces, target):
+                started = time.monotonic()
+                about = _compute(workspace, dataset, source, download, device, pieces, target, progress, tasks, ids)
+                _write_about(target, {"key": key, "dataset": dataset, "device": str(device), **about}, started)
+        except BusyError:  # another process computes just these: they will be there
+            time.sleep(WAIT_SECONDS)
+    return _read_rows(workspace.features_dir(name), range(len(ids)))
 
 
 def _compute(
@@ -130,13 +173,16 @@ def _compute(
     target: Path,
     progress: Reporter,
     tasks: Tasks,
+    ids: Sequence[int] | None = None,
 ) -> dict[str, Any]:
+    """Compute the features of some samples, of all where ids is None. Returns the facts for about.json."""
     path = workspace.require_dataset(dataset)
     contents = [bytes.fromhex(content) for content in fetch_contents(path)]
     backbone = find_backbone(source, download)
-    facts = compute_rows(workspace, dataset, backbone, contents, device, pieces, progress, tasks)
+    ids = range(len(contents)) if ids is None else [int(i) for i in ids]
+    facts = compute_rows(workspace, dataset, backbone, contents, device, pieces, progress, tasks, ids)
     places = [str(place) for (place,) in _query(path, "SELECT source FROM samples")]
-    return {**facts, "samples": len(places), **join_pieces(pieces, target, backbone.side, places)}
+    return {**facts, "samples": len(ids), **join_pieces(pieces, target, backbone.side, places, ids)}
 
 
 def _copy_file(workspace: Workspace, dataset: str, file: Path, target: Path) -> dict[str, Any]:
@@ -196,13 +242,18 @@ def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["tr
         )
     if not count:
         raise NotFoundError(f"dataset '{dataset}' has no {split} samples; ingest it with --test or --test-fraction")
+    return _read_rows(folder, range(first, first + count))
+
+
+def _read_rows(folder: Path, rows: Sequence[int]) -> Tensor:
+    """Some rows, ascending, of stored features: (M, D) float32."""
     try:
-        rows = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
-        if first >= len(rows):
-            raise NotFoundError(f"the file of the features {key} has no rows of the {split} samples; add them to it")
-        found = np.array(rows[first : first + count])
-        if found.dtype != np.float32 or found.ndim != 2 or len(found) != count:
-            raise ValueError(f"{found.dtype} of shape {found.shape} for {count} samples")
-    except (OSError, ValueError, EOFError) as error:
+        stored = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+        if rows and rows[0] >= len(stored):
+            raise NotFoundError(f"the features in {folder} have no rows of these samples; add them to their file")
+        found = np.array(stored[slice(rows.start, rows.stop) if isinstance(rows, range) else np.asarray(rows)])
+        if found.dtype != np.float32 or found.ndim != 2 or len(found) != len(rows):
+            raise ValueError(f"{found.dtype} of shape {found.shape} for {len(rows)} samples")
+    except (OSError, ValueError, IndexError, EOFError) as error:
         raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
     return torch.from_numpy(found)

@@ -199,7 +199,7 @@ def fetch_cards(
 ) -> pd.DataFrame:
     """What a thumbnail shows, in the order of ids: sample_id, split, label, true_label, suggested_label, value (of the
     score), p_wrong, flagged (on the shortlist), action (a person's decision), thumbnail (WebP bytes). NA where unknown;
-    flagged is false for every sample of a run without a shortlist."""
+    p_wrong also where the run's networks cannot tell; flagged is false for every sample of a run without a shortlist."""
     return fetch_sql(
         connection,
         """SELECT sample_id, split, label, true_label, suggested_label, value, p_wrong,
@@ -209,7 +209,8 @@ def fetch_cards(
         LEFT JOIN (SELECT sample_id, arg_max(suggested_label, confidence) AS suggested_label FROM suggestions
             WHERE run_id = $proposed AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
         LEFT JOIN (SELECT sample_id, value FROM scores WHERE run_id = $run AND score = $score) USING (sample_id)
-        LEFT JOIN (SELECT sample_id, p_wrong, listed FROM shortlist WHERE run_id = $run) USING (sample_id)
+        LEFT JOIN (SELECT sample_id, if((SELECT any_value(noise) FROM verdict WHERE run_id = $run) IS NULL, NULL, p_wrong)
+            AS p_wrong, listed FROM shortlist WHERE run_id = $run) USING (sample_id)
         LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id) ORDER BY place""",
         {
             "ids": [int(i) for i in ids],

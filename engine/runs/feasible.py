@@ -11,17 +11,18 @@ import torch
 
 from engine.data.loader import dataset_shape
 from engine.features.backbones import find_backbone, is_backbone
-from engine.features.embedding import Embedding, embed, faster_precision, step_size
+from engine.features.embedding import embed, faster_precision, ready, step_size
 from engine.features.stored import is_stored, key_of, read_about
 from engine.runs.inputs import needs_training
 from engine.runs.planning import run_needs_training
 from engine.runs.points import plan_networks, training_of
 from engine.runs.publishing import find_run
 from engine.runs.reuse import find_trained
+from engine.runs.trial import FEATURES, ON_FEATURES
 from engine.runs.work import Work
 from engine.scores.inputs import find_input
 from engine.scores.registry import Score, resolve_scores
-from engine.spec import PsiSpec, RunSpec, Spec, TrainingSpec
+from engine.spec import PsiSpec, RunSpec, Spec
 from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
 from engine.training.loop import epochs_before_first_drop
@@ -38,9 +39,6 @@ ROW_SECONDS = 1e-5
 
 READ_SECONDS = 2e-3
 """Of reading one image: a JPEG of half a megapixel on one core."""
-
-BACKBONE, HEAD = "efficientnet_lite0", "head"
-"""The features, and the head on them, that a run on color images could have instead."""
 
 SMALL = ("lenet", "cnn", "mlp")
 """Networks that a processor trains within minutes; the first one is named instead of larger ones."""
@@ -82,11 +80,9 @@ def _feature_seconds(workspace: Workspace, spec: RunSpec, images: int, device: t
 def _image_seconds(source: str, download: bool, device: torch.device) -> float:
     """Seconds of one image read and passed through a backbone, of one timed step of as many threads as compute them."""
     backbone = find_backbone(source, download)
-    network = backbone.load().to(device).to(memory_format=torch.channels_last)
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    embedding = Embedding(network, mean, std, device)
+    embedding = ready(backbone, device)
     embedding = replace(embedding, precision=faster_precision(embedding, backbone.side))
-    pixels = torch.zeros(step_size(device), 3, backbone.side, backbone.side, dtype=torch.uint8)
+    pixels = torch.zeros(step_size(device, backbone.side), 3, backbone.side, backbone.side, dtype=torch.uint8)
 
     def timed() -> float:
         embed(embedding, pixels, lambda share: None)
@@ -113,6 +109,7 @@ def stage_seconds(work: Work, scores: Scores, trained: bool) -> dict[str, float]
         "training": _training_seconds(work, trained),
         "recording": _recording_seconds(work) if not trained else 0.0,
         "neighbors": _neighbor_seconds(work) if spec.neighbors else 0.0,
+        "duplicates": (n + work.test) * 1e-5 + n * work.test * 1e-8,
         "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
         "scores": sum(score_seconds(work, scores).values()),
     }
@@ -191,13 +188,10 @@ def alternatives(workspace: Workspace, spec: Spec, device: torch.device) -> dict
         return {}
     facts = dataset_shape(workspace, spec.dataset)
     on_images = len(facts.shape) == 3 and not spec.training.trained_on
-    if isinstance(spec, RunSpec) and on_images and not spec.features and facts.shape[0] == 3:
-        head = replace(TrainingSpec(model=HEAD), seeds=spec.training.seeds, logit_seeds=spec.training.logit_seeds)
-        key = key_of(workspace, spec.dataset, BACKBONE)
-        on = replace(head, trained_on=key)
-        options[f"--features {BACKBONE} --model {HEAD}"] = replace(
-            spec, training=on, features=BACKBONE, features_hash=key
-        )
+    if isinstance(spec, RunSpec) and on_images and not spec.features:
+        key = key_of(workspace, spec.dataset, FEATURES)
+        head = replace(spec.training, precision="float32", model_hash="", **ON_FEATURES, threads=1, trained_on=key)
+        options[f"--features {FEATURES}"] = replace(spec, training=head, features=FEATURES, features_hash=key)
     small = spec.training.model in SMALL
     if on_images and not small:
         fewer = replace(spec.training, model=SMALL[0], model_hash="", epochs=min(8, spec.training.epochs), threads=1)

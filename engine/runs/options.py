@@ -20,7 +20,7 @@ from engine.fields import options_of
 from engine.presets import curve_settings, find_preset
 from engine.runs.planning import plan_run, run_needs_training
 from engine.runs.psi import plan_psi
-from engine.runs.trial import ON_FEATURES, try_dataset
+from engine.runs.trial import ON_FEATURES, choose_network
 from engine.selection.names import split_orders
 from engine.spec import LEARNING_RATE, PsiSpec, RunSpec, TrainingSpec
 from engine.store.progress import Listener
@@ -71,7 +71,7 @@ def plan_run_from(
         elif "features" not in given and run_needs_training(
             plan_run(workspace, dataset, names, TrainingSpec(), **given)
         ):
-            choice = try_dataset(workspace, dataset, torch.device(device), listener)
+            choice = choose_network(workspace, dataset, torch.device(device), listener)
             say(choice.sentence)
             training = choice.training | typed
             given["features"] = choice.features or "none"

@@ -145,6 +145,7 @@ class _Attempt:
                 self.progress.stage("map")
                 features = inputs.get("features", inputs.last)
                 results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
+        self.progress.stage("duplicates")
         results.write_duplicates(find_duplicates(inputs), len(self.own))
         self.progress.stage("scores")
         inputs.progress = parts = Parts(self.progress, score_seconds(self.work, scores))
@@ -153,6 +154,7 @@ class _Attempt:
             mislabeled = (self.samples.true_labels.cpu() != labels).numpy()
         results.write_scores(scores, labels, self.samples.classes, mislabeled, parts, inputs)
         if judges(scores):
+            parts.enter("verdict")
             write_verdict(inputs, results, scores)
         self.notes += results.notes
 

@@ -27,13 +27,13 @@ from torch.nn import functional
 from engine.data.loader import Samples, load_split, normalization
 from engine.data.splits import stratified
 from engine.errors import Cancelled, StorageError
-from engine.features.sampled import features_at
+from engine.features.stored import compute_part
 from engine.queries.connection import fetch_fingerprint
-from engine.runs.cluster import HERE
+from engine.runs.cluster import HERE, Tasks
 from engine.spec import TrainingSpec
 from engine.store.atomic import write_text
 from engine.store.documents import read_json
-from engine.store.progress import Listener
+from engine.store.progress import Listener, Reporter
 from engine.store.workspace import Workspace
 from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, evaluation_pass, train_epochs
 from engine.training.models import build_model
@@ -74,8 +74,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """How each candidate is trained, in a trial and where the choice decides the run."""
 
-FeaturesOf = Callable[[Tensor], Tensor]
-"""Positions (M,) int64 in the training split -> their features (M, D) float32."""
+FEATURES = "efficientnet_lite0"
+"""What a head is tried on."""
+
+ON_FEATURES: dict[str, Any] = {"model": "head", "epochs": FEWEST_EPOCHS, **SETTINGS["head"]}
+"""How a run is trained where it names features and no model."""
+
+FeaturesOf = Callable[[Tensor, Reporter], Tensor]
+"""Ids (M,) int64 of samples, ascending, and what to report to -> their features (M, D) float32."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +131,15 @@ class Choice:
 def choose_epochs(accuracies: Sequence[float], held_out: int) -> int:
     """The epoch to stop at, before a network memorizes: the first whose held-out accuracy is as good as the best.
 
-    As good is within a quarter of the standard error sqrt(a (1 - a) / n) of the best accuracy a on n samples: later epochs
-    gain nothing that can be seen, and rank wrong labels worse.
+    As good is within one standard error sqrt(a (1 - a) / n) of the best accuracy a on n samples (the rule of Breiman et
+    al. 1984): what later epochs gain cannot be told from chance, and they rank wrong labels worse.
 
     Args:    accuracies: after epochs 1, 2, ..., of the predictions averaged over the epochs so far, as `aum` averages;
              held_out: n, the samples they were measured on
     Returns: 1 .. len(accuracies)
     """
     best = max(accuracies)
-    enough = best - 0.25 * math.sqrt(best * (1 - best) / held_out)
+    enough = best - math.sqrt(best * (1 - best) / held_out)
     return next(epoch for epoch, accuracy in enumerate(accuracies, 1) if accuracy >= enough)
 
 
@@ -146,45 +152,35 @@ def epochs_of_whole(epochs: int, part: int, whole: int) -> int:
     return max(FEWEST_EPOCHS, round(epochs * math.sqrt(part / whole)))
 
 
-ON_FEATURES = {"model": "head", "epochs": 4, **SETTINGS["head"]}
-"""How a run is trained where it names features and no model."""
-
-FEATURES = "efficientnet_lite0"
-"""The backbone that is tried."""
-
-
-def try_dataset(workspace: Workspace, dataset: str, device: torch.device, listener: Listener | None = None) -> Choice:
-    """`choose_network` of a dataset, with features of the backbone that ships."""
-
-    def features_of(positions: Tensor) -> Tensor:
-        heard = _Steps(listener, 1, "features")
-        return features_at(workspace, dataset, FEATURES, positions, device, heard, HERE)
-
-    return choose_network(workspace, dataset, device, listener, features=FEATURES, features_of=features_of)
-
-
 def choose_network(
     workspace: Workspace,
     dataset: str,
     device: torch.device,
     listener: Listener | None = None,
     *,
-    features: str,
-    features_of: FeaturesOf,
+    features: str = FEATURES,
+    tasks: Tasks = HERE,
+    features_of: FeaturesOf | None = None,
 ) -> Choice:
     """The network of a dataset's runs where none is named: kept, or measured now and kept.
 
-    Images: `head` on features against `lenet` on the images. Vectors: `linear`, `head` and `mlp` on themselves.
+    Images: `lenet` on the images against `head` on features. Vectors: `linear`, `head` and `mlp` on themselves.
 
-    Args:   features: name of the features for images; features_of: computes them for some positions, not called for vectors
-    Raises: StorageError when the kept choice is damaged or cannot be written; Cancelled when the listener raises it
+    Args:   features: as in --features, for images; tasks: where they are computed; features_of: computes them instead
+    Raises: StorageError when the kept choice is damaged or cannot be written; Cancelled when the listener raises it;
+            what computing the features raises
     """
     path, fingerprint = workspace.trial_path(dataset), fetch_fingerprint(workspace, dataset)
     if path.exists():
         kept = _read(path, fingerprint)
         if kept is not None:
             return kept
-    choice = try_networks(load_split(workspace, dataset, "train", device), features, features_of, listener)
+
+    def stored(ids: Tensor, progress: Reporter) -> Tensor:
+        return compute_part(workspace, dataset, features, ids.tolist(), device, progress, tasks)
+
+    samples = load_split(workspace, dataset, "train", device)
+    choice = try_networks(samples, features, features_of or stored, listener)
     write_text(path, json.dumps({"version": VERSION, "fingerprint": fingerprint, **asdict(choice)}, indent=1) + "\n")
     return choice
 
@@ -204,13 +200,14 @@ def try_networks(samples: Samples, features: str, features_of: FeaturesOf, liste
     test = torch.from_numpy(held)
     train = torch.from_numpy(np.setdiff1d(np.arange(len(part)), held))
     trainings = [_training(candidate.model, len(train)) for candidate in candidates]
-    steps = _Steps(listener, SEEDS * sum(t.epochs * batches_per_epoch(len(train), t.batch_size) for t in trainings))
+    whole = SEEDS * sum(t.epochs * batches_per_epoch(len(train), t.batch_size) for t in trainings)
+    steps = _Steps(listener, whole, 0.5 if images else 0.0)
     positions = torch.from_numpy(part)
     of_part = samples.subset(positions)
     seen = {"": of_part}
     if images:
         seen[""] = replace(of_part, inputs=shrink(of_part.inputs))
-        rows = features_of(positions).to(samples.inputs.device)
+        rows = features_of(of_part.sample_ids.cpu(), steps).to(samples.inputs.device)
         seen[features] = replace(of_part, inputs=rows)
     work = [
         partial(_measure, seen[candidate.features], train, test, training, seed, steps)
@@ -264,10 +261,13 @@ def _measure(samples: Samples, train: Tensor, test: Tensor, training: TrainingSp
 
 
 class _Steps:
-    """Counts the steps of networks that are trained side by side, for a listener."""
+    """Tells a listener how far a trial is: the features first, then the steps of networks trained side by side.
 
-    def __init__(self, listener: Listener | None, whole: int, stage: str = "trial") -> None:
-        self._listener, self._whole, self._stage, self._done = listener, whole, stage, 0
+    features: share of the whole that the features are
+    """
+
+    def __init__(self, listener: Listener | None, whole: int, features: float) -> None:
+        self._listener, self._whole, self._features, self._taken = listener, whole, features, 0
         self._began = time.monotonic()
         self._stopped = False
         self._lock = threading.Lock()
@@ -276,15 +276,19 @@ class _Steps:
         """One step of one network."""
         self.heartbeat()
         with self._lock:
-            self._done += 1
-            self.step(self._done, self._whole)
+            self._taken += 1
+            self._tell(self._features + (1 - self._features) * self._taken / self._whole)
 
     def step(self, done: float, total: float, detail: str = "") -> None:
+        """Features of so many samples are done."""
+        self.heartbeat()
+        with self._lock:
+            self._tell(self._features * done / total)
+
+    def _tell(self, share: float) -> None:
         if self._listener:
-            share = min(1.0, done / total)
-            self._listener(
-                self._stage, share, (time.monotonic() - self._began) * (1 - share) / share if share else None
-            )
+            seconds = time.monotonic() - self._began
+            self._listener("trial", min(1.0, share), seconds * (1 - share) / share if share else None)
 
     def heartbeat(self) -> None:
         if self._stopped:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from engine.runs.inputs import Inputs
 from engine.runs.results import Results
-from engine.scores.heldout import joint_noise
 from engine.scores.registry import Score
 from engine.scores.rules import tellable_accuracy
-from engine.scores.verdict import Noise, along_ranking, fit_noise, mean_rank, probability_wrong
+from engine.scores.verdict import Noise, along_ranking, fit_noise, mean_rank, noise_of_joint, probability_wrong
 
 COMBINED = "mean rank of aum and held-out predictions"
 HELD_OUT = "held-out predictions"
@@ -67,7 +66,7 @@ def write_verdict(inputs: Inputs, results: Results, scores: Sequence[Score]) -> 
         noise=noise.share if tells else None,
         noise_low=noise.low if tells else None,
         noise_high=noise.high if tells else None,
-        noise_joint=joint_noise(judged.probs, judged.labels) if tells else None,
+        noise_joint=noise_of_joint(judged.probs, judged.labels, noise) if tells else None,
         noise_mixture=noise.share if tells else None,
         score=HELD_OUT if aum is None else COMBINED,
         judged=len(judged.labels),

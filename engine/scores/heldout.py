@@ -161,12 +161,17 @@ def count_confident_joint(heldout_probs: Tensor, labels: Tensor) -> Tensor:
              classes while its most probable class stays below its own: it counts it there all the same.
     """
     classes = heldout_probs.shape[1]
-    confident = _confident_probs(heldout_probs, labels)
-    value, winner = confident.max(1)
-    cells = (labels * classes + winner)[value > 0]
+    winner = confident_class(heldout_probs, labels)
+    cells = (labels * classes + winner)[winner >= 0]
     joint = torch.bincount(cells, minlength=classes * classes).view(classes, classes)
     joint.diagonal().clamp_min_(1)
     return joint
+
+
+def confident_class(heldout_probs: Tensor, labels: Tensor) -> Tensor:
+    """The most probable class among those that a sample is confidently of, p_ij >= t_j; -1 where there is none. (N,) int64."""
+    value, winner = _confident_probs(heldout_probs, labels).max(1)
+    return torch.where(value > 0, winner, -1)
 
 
 def estimate_joint(heldout_probs: Tensor, labels: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ScoreInputError
+from engine.scores.heldout import confident_class
 from engine.scores.registry import check_rows
 
 LIKELY = 1.92
@@ -23,6 +24,9 @@ within the interval."""
 
 MOST_NOISE = 0.95
 """Of the estimate, as a share of (C - 1) / C: beyond it labels say nothing."""
+
+FITTED_VALUES = 1 << 21
+"""Probabilities that the fit reads: of more samples it takes every second, third, ... one, and the interval is wider."""
 
 SMALLEST = 1e-30
 
@@ -51,6 +55,8 @@ def fit_noise(heldout_probs: Tensor, labels: Tensor) -> Noise:
     """
     _check(heldout_probs, labels)
     n, classes = heldout_probs.shape
+    every = max(1, math.ceil(n * classes / FITTED_VALUES))
+    heldout_probs, labels = heldout_probs[::every], labels[::every]
     logs = heldout_probs.double().clamp_min(SMALLEST).log()
     most = MOST_NOISE * (classes - 1) / classes
 
@@ -92,6 +98,31 @@ def probability_wrong(heldout_probs: Tensor, labels: Tensor, noise: Noise) -> Te
     return (wrong / _given_label(q, noise.share, classes)).float()
 
 
+def noise_of_joint(heldout_probs: Tensor, labels: Tensor, noise: Noise) -> float:
+    """The share of wrong labels by the confident joint, less the errors of the predictions themselves, 0..1.
+
+    The joint counts a sample off its diagonal where the class it is confidently of is not its label. Of a share e of
+    wrong labels that is expected (1 - e) a + e b of the samples: a = mean of 1 - q_c where all labels are right, and
+    b = mean of 1 - (1 - q_c) / (C - 1) where all are wrong, over the samples that are confidently of a class c.
+
+    Args:   as `fit_noise`, whose scale makes q of the predictions
+    Source: Northcutt et al. 2021, eq. 1, by moments: on photographs that a network tells apart two times of three,
+            the joint as it is has three times as many as there are wrong
+    """
+    _check(heldout_probs, labels)
+    classes = heldout_probs.shape[1]
+    winner = confident_class(heldout_probs, labels)
+    sure = winner >= 0
+    q = torch.softmax(heldout_probs.double().clamp_min(SMALLEST).log() * noise.scale, 1)
+    of_winner = q.gather(1, winner.clamp_min(0)[:, None])[:, 0]
+    if classes < 2 or not bool(sure.any()):
+        return 0.0
+    seen = float((sure & (winner != labels)).double().mean())
+    right = float(((1 - of_winner) * sure).mean())
+    wrong = float(((1 - (1 - of_winner) / (classes - 1)) * sure).mean())
+    return min(1.0, max(0.0, (seen - right) / (wrong - right))) if wrong > right else 0.0
+
+
 def along_ranking(p_wrong: Tensor, suspicion: Tensor) -> Tensor:
     """Probabilities that rise with another ranking of the same samples, and mean the same: isotonic regression.
 
@@ -100,7 +131,8 @@ def along_ranking(p_wrong: Tensor, suspicion: Tensor) -> Tensor:
     """
     from sklearn.isotonic import IsotonicRegression  # a second to import
 
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(suspicion.double().numpy(), p_wrong.numpy())
+    rising = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    fitted = rising.fit_transform(suspicion.double().numpy(), p_wrong.double().numpy())
     return torch.from_numpy(np.asarray(fitted, np.float32))
 
 

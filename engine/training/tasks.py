@@ -7,7 +7,6 @@ the spill holds beyond the checkpoint is overwritten on resume. A finished netwo
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,13 +120,18 @@ def train_tasks(
     total = sum(task.training.epochs for task in tasks)
     done = {task.name: float(_epochs_done(folder, task)) for task in tasks}
     progress.resumed(sum(done.values()) / total)
+    running: dict[str, Task] = {}
 
     def report(name: str, epochs: float) -> None:
         done[name] = epochs
-        progress.step(sum(done.values()), total, describe_position(tasks, done))
+        progress.step(sum(done.values()), total, describe_position(list(running.values()), done))
 
     def train(task: Task) -> list[dict[str, Any]]:
-        return _train_task(folder, task, samples, test, normalization, report, checkpoint_seconds)
+        running[task.name] = task
+        rows = _train_task(folder, task, samples, test, normalization, report, checkpoint_seconds)
+        del running[task.name]
+        report(task.name, task.training.epochs)
+        return rows
 
     training = tasks[0].training
     workers = workers_for(training.model, len(tasks), samples.inputs.device, training.threads)
@@ -135,16 +139,15 @@ def train_tasks(
     return [row for task, of_task in zip(tasks, rows, strict=True) if task.test for row in of_task]
 
 
-def describe_position(tasks: Sequence[Task], done: Mapping[str, float]) -> str:
-    """Which networks are being trained, by the epochs that are done of each, and in which epoch the first of them is."""
-    running = [task for task in tasks if 0 < done[task.name] < task.training.epochs]
+def describe_position(running: Sequence[Task], done: Mapping[str, float]) -> str:
+    """Which networks are being trained and in which epoch the first of them is. done: epochs of each, by name."""
     if not running:
         return ""
     names = [task.name for task in running]
     few = ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]}"
-    slowest = min(running, key=lambda task: done[task.name] / task.training.epochs)
-    epoch = min(slowest.training.epochs, math.ceil(done[slowest.name]))
-    return f"{few}: epoch {epoch} of {slowest.training.epochs}"
+    last = min(running, key=lambda task: done[task.name])
+    epoch = min(last.training.epochs, int(done[last.name]) + 1)
+    return f"{few}: epoch {epoch} of {last.training.epochs}"
 
 
 def _train_task(
@@ -170,7 +173,11 @@ def _train_task(
     if first:
         _restore(network, optimizer, tensors)
     batches = batches_per_epoch(len(task.labels), training.batch_size)
-    seen = itertools.count(first * batches)
+    begun, seen = first, itertools.count()
+
+    def heartbeat() -> None:
+        report(task.name, begun + min(1.0, next(seen) / batches))
+
     last_checkpoint = time.monotonic()
     for epoch, seconds in train_epochs(
         network,
@@ -181,8 +188,9 @@ def _train_task(
         task.seed,
         first_epoch=first,
         recorder=recorder,
-        heartbeat=lambda: report(task.name, min(training.epochs, next(seen) / batches)),
+        heartbeat=heartbeat,
     ):
+        begun, seen = epoch + 1, itertools.count()
         row: dict[str, Any] = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
         if task.test:
             row["test_accuracy"] = compute_accuracy(network, test, normalization) if test else None

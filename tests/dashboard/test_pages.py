@@ -24,6 +24,7 @@ from dashboard.navigation import all_pages
 from engine.cli.commands import app as command_line
 from engine.fields import options_of
 from engine.queries.connection import connected, fetch_fingerprint
+from engine.queries.samples import fetch_cards
 from engine.queries.writers import WRITERS, export
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
@@ -313,12 +314,19 @@ def test_networks_that_cannot_tell_flag_nothing_and_say_what_to_do(
     assert "Wrong labels, estimated" not in said and "Hardest to learn" in said
     app = open_page(root, "gallery", dataset="digits-noisy")
     assert "**1,438** of 1,438" in text(app) and "list" not in app.query_params
+    assert "probability of a wrong label" not in app.selectbox(key="pick_sort").options
+    with connected(Workspace.open(root), "digits-noisy") as connection:
+        cards = fetch_cards(connection, scored_run(root, "digits-noisy"), [5, 6])
+    assert (
+        cards["p_wrong"].isna().all() and not cards["flagged"].any()
+    )  # nothing on an image that looks like a judgment
     app = open_page(root, "gallery", dataset="digits-noisy", sample="5")
     assert "cannot tell whether its label is wrong" in text(app)
 
 
 def test_a_run_without_a_verdict_says_which_command_makes_one(open_page: Open, old_workspace: Path) -> None:
     app = open_page(old_workspace, "overview", dataset="noisy")
+    assert not any("best" in option for option in app.selectbox(key="pick_run").options)
     assert "This run has no verdict" in app.info[0].value and "winnow run noisy" in app.info[0].value
     app = open_page(old_workspace, "gallery", dataset="noisy", list="short", split="test", least="50")
     assert "**150** of 150" in text(app)

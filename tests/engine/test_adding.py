@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import engine
 from engine.data import decoding
 from engine.data.ingest import ingest
 from engine.data.outcome import describe
@@ -87,6 +88,14 @@ def test_new_images_join_without_the_old_ones_being_read(
     assert again.existed and again.added == 0 and "nothing is new in" in again.notes[0]
     assert again.fingerprint == done.fingerprint != first.fingerprint
     assert ingest(workspace, IngestSpec("d", str(folder))).existed  # the plain command finds it
+
+
+def test_the_python_interface_adds_too(workspace: Workspace, folder: Path) -> None:
+    opened = engine.open(workspace.root)
+    for count in (20, 21):
+        dataset = opened.ingest("d", folder, add=True, test_fraction=0, progress=False)
+        assert len(dataset.samples()) == count
+        draw(folder / "b" / "new.png", 99)
 
 
 def test_other_folders_and_tables_with_truth_and_metadata_join(workspace: Workspace, folder: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_declared_input_is_computed_once_with_those_beside_it(small_workspace,
     samples = load_split(small_workspace, "small", "train")
     spec = plan_run(small_workspace, "small", ["random"], small_training(), neighbors=0, embedding="none")
     nothing = Path("/nowhere")
-    inputs = Inputs(small_workspace, spec, samples, None, None, nothing, nothing, None, None)  # type: ignore[arg-type]
+    inputs = Inputs(small_workspace, spec, samples, samples, None, None, nothing, nothing, None, None)  # type: ignore[arg-type]
     assert inputs.get("halves")[3] == 1.5 and inputs.get("count") == 200
     assert torch.equal(inputs.get("places"), torch.arange(200)) and calls == [None]
     with pytest.raises(TypeError, match="input p_given is not computed for a run"):

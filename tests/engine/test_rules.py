@@ -24,6 +24,10 @@ def test_a_rule_that_says_nothing_is_left_out(flagged, accuracy, chance, reason)
     assert reason in found and bool(reason) == bool(found)
 
 
+def test_a_rule_about_something_else_is_left_out():
+    assert "no evidence of a wrong label, but of: picture" in why_unused(0.05, 0.9, 0.1, "picture")
+
+
 def test_what_a_network_needs_is_always_possible():
     for chance in (0.01, 0.1, 1 / 3, 0.5, 0.99):
         assert chance < tellable_accuracy(chance) < 1

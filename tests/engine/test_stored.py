@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 import torch
@@ -23,9 +25,11 @@ from engine.data.originals import Originals
 from engine.data.request import IngestSpec
 from engine.errors import Cancelled, NotFoundError, SourceError, SpecError, StorageError
 from engine.features.backbones import find_backbone
-from engine.features.embedding import Embedding, embed
-from engine.features.stored import compute_stored, is_stored, key_of, load_stored, notes_of, read_about
+from engine.features.embedding import embed, ready
+from engine.features.stored import compute_part, compute_stored, is_stored, key_of, load_stored, notes_of, read_about
 from engine.runs.cluster import HERE
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.workspace import Workspace
 
@@ -96,6 +100,29 @@ def test_features_come_from_the_originals_and_not_from_what_is_stored(workspace,
     assert notes_of(workspace, "mine", key) == []
 
 
+def test_features_of_a_part_are_kept_until_all_are_computed(workspace, photographs):
+    ingest(workspace, IngestSpec(name="mine", source=str(photographs), test_fraction=0))
+    (workspace.root / "journal").mkdir()
+    progress = Progress(workspace.root / "journal", {})
+    ids = [3, 4, 11, 39]
+    part = compute_part(workspace, "mine", LITE, ids, CPU, progress, HERE)
+    places = [Path(place) for place in Originals(workspace, "mine", 64).places]
+    assert torch.allclose(part, by_hand([places[i] for i in ids], 64), rtol=1e-4, atol=1e-4)
+    key = key_of(workspace, "mine", LITE)
+    (folder,) = workspace.feature_sets(key)
+    assert not is_stored(workspace, "mine", key)
+    again = compute_part(workspace, "mine", LITE, ids, CPU, progress, HERE)
+    more = compute_part(workspace, "mine", LITE, [4, 5], CPU, progress, HERE)
+    assert torch.equal(again, part) and torch.equal(more[0], part[1]) and len(workspace.feature_sets(key)) == 2
+    compute(workspace, "mine")
+    about = read_about(workspace, "mine", key)
+    assert (about["computed"], about["copied"]) == (35, 5)
+    assert not folder.exists() and len(workspace.feature_sets(key)) == 1
+    assert torch.equal(load_stored(workspace, "mine", key, "train")[ids], part)
+    shutil.rmtree(photographs.parent)  # nothing is read again
+    assert torch.equal(compute_part(workspace, "mine", LITE, ids, CPU, progress, HERE), part)
+
+
 def test_a_relabeled_copy_has_its_features_already(workspace, photographs):
     ingest(workspace, IngestSpec(name="mine", source=str(photographs)))
     key = compute(workspace, "mine")
@@ -123,6 +150,30 @@ def test_images_that_are_added_compute_only_themselves(workspace, photographs):
     assert torch.equal(more[:40], first)
     places = [Path(place) for place in Originals(workspace, "more", 64).places]
     assert torch.allclose(more, by_hand(places, 64), rtol=1e-4, atol=1e-4)
+
+
+def test_images_added_to_a_dataset_compute_only_themselves(workspace, photographs):
+    spec = IngestSpec(name="mine", source=str(photographs), test_fraction=0.25)
+    ingest(workspace, spec)
+    before = compute(workspace, "mine"), load_stored(workspace, "mine", compute(workspace, "mine"), "train")
+    write_photographs(photographs.parent, range(46))
+    ingest(workspace, replace(spec, add=True))
+    key = compute(workspace, "mine")
+    about = read_about(workspace, "mine", key)
+    assert key == before[0] and (about["computed"], about["copied"]) == (6, 40)
+    places = [Path(place) for place in Originals(workspace, "mine", 64).places]
+    found = torch.cat([load_stored(workspace, "mine", key, split) for split in ("train", "test")])
+    assert torch.equal(found[:30], before[1]) and torch.allclose(found, by_hand(places, 64), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("given", ["{0}", "../{0}", "../../{1}/{0}"])
+def test_relative_places_of_earlier_versions_are_found_from_elsewhere(workspace, photographs, monkeypatch, given):
+    ingest(workspace, IngestSpec(name="mine", source=str(photographs), image_size=16, test_fraction=0))
+    with duckdb.connect(str(workspace.dataset_path("mine"))) as connection:
+        folder = given.format(photographs.parent.name, photographs.parent.parent.name)
+        connection.execute("UPDATE samples SET source = ? || '/' || parse_filename(source)", [folder])
+    monkeypatch.chdir("/")
+    assert not any(seen.stands_in for seen in Originals(workspace, "mine", 64).read(range(40), lambda: None))
 
 
 def test_files_that_are_known_by_their_time_are_not_read(workspace, photographs, monkeypatch):
@@ -191,7 +242,7 @@ def test_a_photograph_is_turned_upright_and_a_gray_one_has_three_channels(worksp
     Image.fromarray(image).convert("L").save(tmp_path / "set" / "b" / "gray.png")
     ingest(workspace, IngestSpec(name="set", source=str(tmp_path / "set"), test_fraction=0))
     originals = Originals(workspace, "set", 64)
-    turned_pixels, upright_pixels, gray_pixels = (seen.pixels for seen in originals.read(0, 3, lambda: None))
+    turned_pixels, upright_pixels, gray_pixels = (seen.pixels for seen in originals.read(range(3), lambda: None))
     assert np.array_equal(turned_pixels, upright_pixels)
     assert np.array_equal(gray_pixels[0], gray_pixels[2])
 
@@ -227,13 +278,17 @@ def test_digits_are_enlarged(workspace):
     assert load_stored(workspace, "digits", key, "train").shape == (20, 1280)
 
 
-def test_vectors_take_a_file_and_no_backbone(workspace, tmp_path):
+def test_vectors_take_a_file_and_no_backbone(workspace, tmp_path, monkeypatch):
     ingest(workspace, IngestSpec(name="vectors", source="synthetic", limit=20))
     with pytest.raises(SpecError, match="network for images; dataset 'vectors' holds vectors of shape"):
         compute(workspace, "vectors")
     rows = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    key = compute(workspace, "vectors", str(tmp_path / "rows.npy"))
+    monkeypatch.chdir(tmp_path)
+    plan = plan_run(workspace, "vectors", ["near_duplicate"], TrainingSpec(), neighbors=2, features="rows.npy")
+    monkeypatch.chdir("/")
+    key = compute(workspace, "vectors", plan.features)
+    assert key == plan.features_hash
     assert torch.equal(load_stored(workspace, "vectors", key, "train"), torch.from_numpy(rows))
 
 
@@ -244,6 +299,8 @@ import torch
 from engine.features import computing
 from engine.features.stored import compute_stored
 from engine.runs.cluster import HERE
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.workspace import Workspace
 
@@ -348,11 +405,8 @@ def test_a_bad_network_gives_no_features(workspace, photographs, tmp_path):
 
 
 def test_a_step_of_any_size_gives_the_same_features():
-    backbone = find_backbone(LITE)
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    ready = Embedding(backbone.load(), mean, std, CPU)
     pixels = torch.from_numpy(load_sample_images().images[0][:64, :64].transpose(2, 0, 1).copy()).repeat(37, 1, 1, 1)
     shares: list[float] = []
-    found = embed(ready, pixels, shares.append)
+    found = embed(ready(find_backbone(LITE), CPU), pixels, shares.append)
     assert found.shape == (37, 1280) and shares == [0.0, 16 / 37, 32 / 37]
     assert torch.allclose(found, found[:1].expand(37, -1), rtol=1e-4, atol=1e-4)

@@ -234,6 +234,23 @@ def test_parquet_keeps_plain_columns_as_metadata(images: Path) -> None:
     }
 
 
+def test_parquet_columns_under_other_names_may_hold_images_or_paths(images: Path) -> None:
+    data = [(images / f"{i:02}.png").read_bytes() for i in range(4)]
+    columns = {
+        "photo": data,
+        "file": [f"images/{i:02}.png" for i in range(4)],
+        "kind": ["a", "b"] * 2,
+        "box": [[1]] * 4,
+    }
+    pq.write_table(pa.table(columns), images.parent / "x.parquet")
+    for path, others in (("photo", {"file"}), ("file", set())):
+        wanted = parse_wanted(f"path={path},label=kind", "all")
+        train = open_source(str(images.parent / "x.parquet"), 0, wanted=wanted).train
+        assert np.asarray(train.load(3)).max() == 3 and set(train.metadata) == others
+    with pytest.raises(SourceError, match="unknown column 'fotos'; did you mean 'photo'"):
+        open_source(str(images.parent / "x.parquet"), 0, wanted=parse_wanted("path=fotos,label=kind", "all"))
+
+
 # There and back --------------------------------------------------------------------------------------------
 
 

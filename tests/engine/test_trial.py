@@ -20,18 +20,18 @@ def telling(samples, strength=4.0):
     truth = samples.true_labels
     generator = torch.Generator().manual_seed(0)
 
-    def features_of(positions):
-        rows = torch.nn.functional.one_hot(truth[positions], samples.classes).float() * strength
+    def features_of(ids, progress):
+        rows = torch.nn.functional.one_hot(truth[ids], samples.classes).float() * strength
         return rows + torch.randn(rows.shape, generator=generator)
 
     return features_of
 
 
-def noise(positions):
-    return torch.randn(len(positions), 20, generator=torch.Generator().manual_seed(0))
+def noise(ids, progress):
+    return torch.randn(len(ids), 20, generator=torch.Generator().manual_seed(0))
 
 
-def never(positions):
+def never(ids, progress):
     raise AssertionError("features were computed")
 
 
@@ -49,11 +49,11 @@ def samples(small_workspace):
 
 
 def test_the_epoch_before_memorizing():
-    # best .80 on 400: a standard error of .02, a quarter of it .005, so .795 is as good and .79 is not
-    assert choose_epochs([0.60, 0.79, 0.796, 0.80, 0.78], 400) == 3
-    assert choose_epochs([0.60, 0.79, 0.794, 0.80, 0.78], 400) == 4
+    # best .80 on 400: a standard error of .02, so .781 is as good and .779 is not
+    assert choose_epochs([0.60, 0.77, 0.781, 0.80, 0.78], 400) == 3
+    assert choose_epochs([0.60, 0.77, 0.779, 0.80, 0.78], 400) == 4
     # the figures of a head on 2,000 photographs with 8 % wrong labels: its ranking is best after 3 to 5 epochs
-    assert choose_epochs([0.629, 0.654, 0.666, 0.669, 0.667, 0.669, 0.669, 0.668, 0.666, 0.669], 1000) == 3
+    assert choose_epochs([0.638, 0.656, 0.668, 0.675, 0.679, 0.683, 0.683, 0.685, 0.688, 0.682], 500) == 3
     # one that never gets better than at first, one that does to the end, and perfect ones
     assert choose_epochs([0.5, 0.5, 0.4], 100) == 1
     assert choose_epochs([0.1, 0.2, 0.9], 100) == 3
@@ -173,7 +173,7 @@ def test_a_choice_that_is_none_is_refused(small_workspace, text):
 def test_a_trial_tells_how_far_it_is_and_can_be_stopped(small_workspace, samples):
     shares = []
     try_networks(samples, "made", noise, lambda stage, share, left: shares.append(share))
-    assert shares == sorted(shares) and 0 < shares[0] < 0.1 and 0.9 < shares[-1] <= 1
+    assert shares == sorted(shares) and 0.5 < shares[0] < 0.6 and 0.9 < shares[-1] <= 1
 
     def stop(stage, share, left):
         if share > 0.5:

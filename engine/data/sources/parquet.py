@@ -112,16 +112,16 @@ def _read_files(paths: Sequence[Path], wanted: Wanted, splits_by_column: bool = 
     features = _features(files[0])
     defaults = column_defaults(header)
     image = _find_column(where, header, "image", IMAGE_COLUMNS, features)
-    if image is not None and "path" not in wanted.roles:
+    if given_path := wanted.roles.get("path"):  # a column of paths, or else of images
+        is_image = given_path in header and not _is_plain(files[0].schema_arrow, given_path)
+        image = given_path if is_image else None
+    elif image is not None:
         defaults["path"] = image
     if label := _find_column(where, header, "label", LABEL_COLUMNS, features):
         defaults["label"] = label
     if not splits_by_column:
         del defaults["split"]
-    plain = [name for name in header if name in defaults.values() or _is_plain(files[0].schema_arrow, name)]
-    if wanted.metadata is not None or wanted.roles:
-        plain = header
-    chosen = choose_columns(where, plain, wanted, defaults)
+    chosen = choose_columns(where, header, wanted, defaults, lambda column: _is_plain(files[0].schema_arrow, column))
     for role, allowed, kind in (("path", IMAGE_COLUMNS, "Image"), ("label", LABEL_COLUMNS, "ClassLabel")):
         if role not in chosen.roles:
             raise SourceError(

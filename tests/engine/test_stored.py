@@ -173,7 +173,7 @@ def test_relative_places_of_earlier_versions_are_found_from_elsewhere(workspace,
         folder = given.format(photographs.parent.name, photographs.parent.parent.name)
         connection.execute("UPDATE samples SET source = ? || '/' || parse_filename(source)", [folder])
     monkeypatch.chdir("/")
-    assert not any(seen.stands_in for seen in Originals(workspace, "mine", 64).read(0, 40, lambda: None))
+    assert not any(seen.stands_in for seen in Originals(workspace, "mine", 64).read(range(40), lambda: None))
 
 
 def test_files_that_are_known_by_their_time_are_not_read(workspace, photographs, monkeypatch):

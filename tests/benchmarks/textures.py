@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,16 +238,30 @@ def write_textures(out: Path, n: int, flip: float, seed: int, size: int, suffix:
     """Write the pictures and the truth beside them. Returns how many are in the wrong folder."""
     given, true = draw_labels(n, flip, seed)
     names = list(CLASSES)
-    out.parent.mkdir(parents=True, exist_ok=True)
+
+    def draw(i: int) -> Image.Image:
+        return draw_texture(names[true[i]], np.random.default_rng([seed, i]), size)
+
+    return write_folder(out, names, given, true, draw, suffix)
+
+
+def write_folder(
+    out: Path, names: Sequence[str], given: Array, true: Array, draw: Callable[[int], Image.Image], suffix: str = "png"
+) -> int:
+    """Write OUT/<given class>/<number> of every picture, and OUT.csv with path,label,true_label.
+
+    Args:    names: of the classes; given, true: (N,) class of each picture; draw: the picture of a number
+    Returns: how many are in the wrong folder
+    """
     for name in names:
         (out / name).mkdir(parents=True)
     with open(f"{out}.csv", "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "label", "true_label"])
-        for i in range(n):
-            path = out / names[given[i]] / f"{i:05d}.{suffix}"
-            draw_texture(names[true[i]], np.random.default_rng([seed, i]), size).save(path, quality=88)
-            rows.writerow([path, names[given[i]], names[true[i]]])
+        for i, (label, truth) in enumerate(zip(given, true, strict=True)):
+            path = out / names[label] / f"{i:05d}.{suffix}"
+            draw(i).save(path, quality=88)
+            rows.writerow([path, names[label], names[truth]])
     return int((given != true).sum())
 
 

@@ -178,7 +178,7 @@ class RunSpec:
         introduced="",
         help="Noise detector of the score lstm_detector.",
         identity=lambda text: "",
-        unset="digits, which ships",
+        unset="digits+textures, which ships",
     )
     detector_hash: str = derived("")
     cscores: str = option(

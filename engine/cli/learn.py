@@ -103,7 +103,7 @@ def list_(workspace: Root = None, json: Json = False) -> None:
 def explain(
     dataset: Dataset,
     sample: Annotated[int, typer.Argument(help="A training sample's id.")],
-    name: Annotated[str, typer.Option("--detector", help="Whose judgment.")] = "digits",
+    name: Annotated[str, typer.Option("--detector", help="Whose judgment.")] = "digits+textures",
     run: Run = None,
     workspace: Root = None,
     json: Json = False,

@@ -1,7 +1,7 @@
 """Noise detectors as files: train one on a run, keep it in the workspace, apply it to other runs, list them.
 
 A detector is one safetensors file, its tensors and a JSON record of where it came from; nothing is pickled. The
-one that ships with the package is called `digits`.
+one that ships with the package is called `digits+textures`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from engine.errors import NotFoundError, SpecError, StorageError, unknown_name
 from engine.queries.connection import connected, source_run
 from engine.scores.evaluation import evaluate_detection
 from engine.scores.lstm import (
+    SHIPPED,
     Detector,
     detector_of,
     explain_detection,
@@ -29,7 +30,6 @@ from engine.scores.lstm import (
 from engine.store.tensors import load_tensors, save_tensors
 from engine.store.workspace import Workspace
 
-SHIPPED = "digits"
 SHIPPED_FILE = Path(scores.__file__).parent / "detectors" / f"{SHIPPED}.safetensors"
 
 
@@ -57,7 +57,7 @@ def train_on_run(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise SpecError(f"detector name {name!r}; allowed: up to 64 letters, digits, '-' and '_'")
-    if name == SHIPPED or _path(workspace, name).exists():
+    if _path(workspace, name).exists():
         raise SpecError(f"there is a detector '{name}' already; choose another name")
     p_given, ids = read_sequences(workspace, dataset, run_id)
     mislabeled = read_mislabeled(workspace, dataset, ids)

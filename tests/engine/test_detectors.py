@@ -20,6 +20,7 @@ from engine.runs.detectors import (
 )
 from engine.runs.planning import plan_run
 from engine.scores.evaluation import evaluate_detection
+from engine.scores.lstm import SHIPPED
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 
@@ -51,20 +52,20 @@ def test_a_detector_is_trained_kept_listed_and_applied(noisy):
     workspace, run_id = noisy
     record = train_on_run(workspace, "noisy", run_id, "mine", epochs=3, lr=0.01)
     assert (record["epochs"], record["run_id"], record["dataset"]) == (5, run_id, "noisy")
-    assert [r["name"] for r in list_detectors(workspace)] == ["digits", "mine"]
+    assert [r["name"] for r in list_detectors(workspace)] == [SHIPPED, "mine"]
     assert list_detectors(workspace)[1] == record
     found = apply_to_run(workspace, "noisy", run_id, "mine")
     assert found["metrics"]["roc_auc"] > 0.8
     assert found["values"].shape == found["sample_ids"].shape
-    tuned = train_on_run(workspace, "noisy", run_id, "tuned", start="digits", epochs=1)
-    assert tuned["start"] == "digits" and tuned["epochs"] == 20
+    tuned = train_on_run(workspace, "noisy", run_id, "tuned", start=SHIPPED, epochs=1)
+    assert tuned["start"] == SHIPPED and tuned["epochs"] == 20
     with pytest.raises(SpecError, match="there is a detector 'mine' already"):
         train_on_run(workspace, "noisy", run_id, "mine")
 
 
 def test_applying_the_shipped_detector_is_the_score(noisy):
     workspace, run_id = noisy
-    found = apply_to_run(workspace, "noisy", run_id, "digits")
+    found = apply_to_run(workspace, "noisy", run_id, SHIPPED)
     with connected(workspace, "noisy") as connection:
         rows = fetch_sql(connection, "SELECT value FROM scores WHERE score = 'lstm_detector' ORDER BY sample_id")
         metrics = fetch_evaluation(connection)
@@ -76,8 +77,13 @@ def test_applying_the_shipped_detector_is_the_score(noisy):
 
 
 def test_the_shipped_detector_says_where_it_is_from(noisy):
-    _, record = load_detector(noisy[0], "digits")
-    assert "digits" in record["dataset"] and record["noise"] == "symmetric:0.3" and record["metrics"]
+    _, record = load_detector(noisy[0], SHIPPED)
+    assert (
+        "digits" in record["dataset"]
+        and "textures" in record["dataset"]
+        and record["noise"].startswith("symmetric:")
+        and record["metrics"]
+    )
 
 
 def test_an_explanation_has_a_number_for_every_epoch(noisy):
@@ -90,14 +96,14 @@ def test_an_explanation_has_a_number_for_every_epoch(noisy):
 
 def test_messages(noisy):
     workspace, run_id = noisy
-    with pytest.raises(NotFoundError, match="unknown detector 'digit'; did you mean 'digits'"):
-        apply_to_run(workspace, "noisy", run_id, "digit")
+    with pytest.raises(NotFoundError, match=r"unknown detector 'digits\+texture'; did you mean 'digits\+textures'"):
+        apply_to_run(workspace, "noisy", run_id, "digits+texture")
     with pytest.raises(SpecError, match="detector name '../x'; allowed"):
         train_on_run(workspace, "noisy", run_id, "../x")
-    with pytest.raises(SpecError, match="there is a detector 'digits' already"):
-        train_on_run(workspace, "noisy", run_id, "digits")
+    with pytest.raises(SpecError, match=r"detector name 'digits\+textures'; allowed"):
+        train_on_run(workspace, "noisy", run_id, SHIPPED)
     with pytest.raises(NotFoundError, match="run nothing of 'noisy' has no dynamics"):
-        apply_to_run(workspace, "noisy", "nothing", "digits")
+        apply_to_run(workspace, "noisy", "nothing", SHIPPED)
     (workspace.root / "detectors").mkdir(exist_ok=True)
     (workspace.root / "detectors" / "torn.safetensors").write_bytes(b"torn")
     with pytest.raises(StorageError, match="torn.safetensors is damaged"):

@@ -185,7 +185,9 @@ def _read_table(path: Path) -> Any:
         return pq.read_table(path)
     with open(path, encoding="utf-8-sig") as file:
         first = file.readline().strip().split(",")
-    named = not all(_is_number(cell) for cell in first)
+    # A line of numbers may be names too: of classes that are called 0, 1, 2, or pandas' names of columns without any.
+    numbered = len(first) > 2 and sorted(first) == sorted(map(str, range(len(first))))
+    named = numbered or not all(_is_number(cell) for cell in first)
     table = pc.read_csv(path, pc.ReadOptions(autogenerate_column_names=not named))
     for i, field in enumerate(table.schema):
         if pa.types.is_integer(field.type) and field.name not in ID_NAMES:

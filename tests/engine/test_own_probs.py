@@ -121,6 +121,13 @@ def test_certain_predictions_may_be_written_as_whole_numbers(given: Given, tmp_p
     assert np.array_equal(given.read(tmp_path / "sure.npy"), sure)
 
 
+def test_a_line_of_names_may_be_of_numbers(given: Given, tmp_path: Path) -> None:
+    # What pandas writes of an array without names; and of a table whose columns were sorted.
+    pd.DataFrame(given.probs).to_csv(tmp_path / "pandas.csv", index=False)
+    assert (tmp_path / "pandas.csv").read_text().startswith("0,1,2\n")
+    assert given.read(tmp_path / "pandas.csv") == pytest.approx(given.probs, abs=1e-6)
+
+
 def test_rounded_rows_are_scaled_to_add_up_to_one(given: Given, tmp_path: Path) -> None:
     rounded = given.probs.round(2)
     np.savetxt(tmp_path / "rounded.csv", rounded, delimiter=",", fmt="%.2f")

@@ -17,7 +17,7 @@ from engine.data.decoding import pillow_warnings
 from engine.data.originals import NOTHING, Known, Originals, Seen
 from engine.errors import SourceError, StorageError
 from engine.features.backbones import Backbone
-from engine.features.embedding import Embedding, embed, faster_precision
+from engine.features.embedding import Embedding, embed, faster_precision, ready
 from engine.store.documents import read_json
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
@@ -154,9 +154,7 @@ class _Count:
 
 def _made_ready(backbone: Backbone, device: torch.device, precision: str | None, count: int, pieces: Path) -> Embedding:
     """The backbone on its device. Its precision is that of what is there already, else the quicker one."""
-    network = backbone.load().to(device).to(memory_format=torch.channels_last)
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    embedding, chosen = Embedding(network, mean, std, device), pieces / "precision"
+    embedding, chosen = ready(backbone, device), pieces / "precision"
     if precision is None and chosen.exists():
         precision = chosen.read_text()
     if precision is None:

@@ -9,8 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-STEP = {"cpu": 16, "cuda": 256}
-"""Images per step: on a processor as many as stay in its cache, which is half as fast again as 64."""
+from engine.features.backbones import Backbone
+
+STEP_PIXELS = 16 * 128**2
+"""Pixels per step of a processor: as many as stay in its cache, which is half as fast again as four times as many."""
+
+STEP_GPU = 256
+"""Images per step of a GPU."""
 
 PAYS = 1.2
 """How many times faster bfloat16 has to be in one timed step to be used."""
@@ -31,20 +36,27 @@ class Embedding:
     precision: str = "float32"
 
 
+def ready(backbone: Backbone, device: torch.device) -> Embedding:
+    """A backbone with its weights, on a device, in float32."""
+    network = backbone.load().to(device).to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
+    return Embedding(network, mean, std, device)
+
+
 def embed(embedding: Embedding, pixels: Tensor, report: Callable[[float], None]) -> Tensor:
     """The features (B, D) float32 on the CPU of images (B, 3, S, S) uint8. report: gets the share done, may raise."""
     # a process of a cluster gets the network on the processor, its weights in the usual order
     embedding.network.to(embedding.device).to(memory_format=torch.channels_last)
-    parts, step = [], step_size(embedding.device)
+    parts, step = [], step_size(embedding.device, pixels.shape[-1])
     for start in range(0, len(pixels), step):
         report(start / len(pixels))
         parts.append(_features(embedding, pixels[start : start + step]))
     return torch.cat(parts)
 
 
-def step_size(device: torch.device) -> int:
-    """Images per step on a device."""
-    return STEP.get(device.type, STEP["cuda"])
+def step_size(device: torch.device, side: int) -> int:
+    """Images per step on a device; few of them enough that a run stops soon when it is to."""
+    return max(1, min(16, STEP_PIXELS // side**2)) if device.type == "cpu" else STEP_GPU
 
 
 @torch.inference_mode()
@@ -65,7 +77,7 @@ def faster_precision(embedding: Embedding, side: int) -> str:
         return "float32"
     # of one thread, as blocks are computed; and its own time, which other work on the machine does not change
     clock, threads = (time.thread_time if device.type == "cpu" else time.perf_counter), torch.get_num_threads()
-    pixels = torch.zeros(step_size(device), 3, side, side, dtype=torch.uint8)
+    pixels = torch.zeros(step_size(device, side), 3, side, side, dtype=torch.uint8)
     seconds = {}
     torch.set_num_threads(1)
     try:

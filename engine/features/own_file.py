@@ -193,6 +193,12 @@ def _read_table(path: Path) -> Any:
     return table
 
 
+def _is_numeric(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -212,7 +218,8 @@ def _from_table(path: Path, table: Any, columns: Sequence[str]) -> Table:
     }
     lists = [name for name in FEATURE_NAMES if is_list.get(name)] or [name for name in kinds if is_list[name]]
     numbers = [name for name, kind in kinds.items() if pa.types.is_floating(kind)]
-    numbers = list(columns) if columns and set(columns) <= set(numbers) else numbers
+    if columns and all(name in kinds and _is_numeric(kinds[name]) for name in columns):
+        numbers = list(columns)
     if len(lists) == 1 or (lists and lists[0] in FEATURE_NAMES):
         column = table.column(lists[0]).combine_chunks()
         if column.null_count:

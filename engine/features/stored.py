@@ -57,6 +57,11 @@ def key_of(workspace: Workspace, dataset: str, source: str, download: bool = Fal
     raise SpecError(f"--features is '{source}'; allowed: {features_help()}")
 
 
+def absolute(source: str) -> str:
+    """What --features names as a run keeps it: a file by its whole path, so that the run goes on from any folder."""
+    return str(own_file(source).resolve()) if is_own_file(source) else source
+
+
 def images_of(workspace: Workspace, dataset: str) -> str:
     """12 hexadecimal digits of a dataset's images, in order, and of where they came from."""
     path = workspace.require_dataset(dataset)

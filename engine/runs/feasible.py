@@ -11,7 +11,7 @@ import torch
 
 from engine.data.loader import dataset_shape
 from engine.features.backbones import find_backbone, is_backbone
-from engine.features.embedding import Embedding, embed, faster_precision, step_size
+from engine.features.embedding import embed, faster_precision, ready, step_size
 from engine.features.stored import is_stored, key_of, read_about
 from engine.runs.inputs import needs_training
 from engine.runs.planning import run_needs_training
@@ -80,11 +80,9 @@ def _feature_seconds(workspace: Workspace, spec: RunSpec, images: int, device: t
 def _image_seconds(source: str, download: bool, device: torch.device) -> float:
     """Seconds of one image read and passed through a backbone, of one timed step of as many threads as compute them."""
     backbone = find_backbone(source, download)
-    network = backbone.load().to(device).to(memory_format=torch.channels_last)
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    embedding = Embedding(network, mean, std, device)
+    embedding = ready(backbone, device)
     embedding = replace(embedding, precision=faster_precision(embedding, backbone.side))
-    pixels = torch.zeros(step_size(device), 3, backbone.side, backbone.side, dtype=torch.uint8)
+    pixels = torch.zeros(step_size(device, backbone.side), 3, backbone.side, backbone.side, dtype=torch.uint8)
 
     def timed() -> float:
         embed(embedding, pixels, lambda share: None)

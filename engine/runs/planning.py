@@ -12,7 +12,7 @@ from engine.data.cscores import cscores_file
 from engine.data.loader import load_split
 from engine.errors import SpecError
 from engine.features.own_probs import probs_file
-from engine.features.stored import key_of
+from engine.features.stored import absolute, key_of
 from engine.queries.connection import class_sizes, fetch_fingerprint, has_properties, has_test
 from engine.runs.detectors import detector_file
 from engine.runs.inputs import needs_training
@@ -51,7 +51,7 @@ def plan_run(
     sizes, by_name = class_sizes(workspace, dataset), set(scores)
     features, detector, cscores = (str(given.get(name, "")) for name in ("features", "detector", "cscores"))
     probs = str(given.get("probs", ""))
-    features = "" if features == "none" else features
+    features = "" if features == "none" else absolute(features)
     key = key_of(workspace, dataset, features, bool(given.get("download", False))) if features else ""
     on = key if training.model in HEADS else ""
     if "standard" in scores and _kernel_is_cheap(workspace, dataset, sum(sizes), given.get("standardize", False)):

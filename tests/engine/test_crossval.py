@@ -61,9 +61,9 @@ def test_heldout_probabilities_are_of_networks_that_did_not_see_the_label(tmp_pa
 
 def test_epochs_are_those_asked(tmp_path):
     steps = Steps()
-    compute_heldout_probs(how(_samples(), tmp_path, 3, steps), torch.Generator().manual_seed(0), folds=2)
-    # Two networks, three epochs of ceil(40 / 16) batches, and one evaluation pass of one batch.
-    assert steps.pulses == 2 * (3 * 3 + 1)
+    compute_heldout_probs(how(_samples(), tmp_path, 3, steps), torch.Generator().manual_seed(0))
+    # Five networks, three epochs of 64 / 16 batches, and one evaluation pass of one batch.
+    assert steps.pulses == 5 * (3 * 4 + 1)
     assert max(steps.reports) == 1.0
 
 

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+import typer
 
+from engine.cli import start
 from engine.cli.console import rough
 from engine.errors import SpecError
 from engine.runs import feasible
@@ -146,3 +148,54 @@ def test_where_the_training_is():
 )
 def test_estimates_are_round(seconds, text):
     assert rough(seconds) == text
+
+
+class Terminal:
+    """Standard input and error of a person, who answers as given."""
+
+    is_terminal = True
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    def isatty(self):
+        return True
+
+    def confirm(self, text, err):
+        self.asked.append(text)
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("seconds", "yes", "answer", "said"),
+    [
+        (30.0, False, None, ""),
+        (120.0, False, None, "about 2 min on this processor"),
+        (900.0, False, None, "about 15 min on this processor; with --seeds 1 3 min"),
+        (32_400.0, True, None, "about 9 h on this processor; with --seeds 1 3 min; with --epochs 8 5 h"),
+        (32_400.0, False, True, "about 9 h on this processor; with --seeds 1 3 min; with --epochs 8 5 h"),
+    ],
+)
+def test_what_takes_long_says_so_and_over_an_hour_is_confirmed(monkeypatch, seconds, yes, answer, said):
+    person, lines = Terminal(answer), []
+    monkeypatch.setattr(feasible, "estimate_seconds", lambda *_: seconds)
+    monkeypatch.setattr(feasible, "alternatives", lambda *_: {"--seeds 1": 180.0, "--epochs 8": 18_000.0})
+    monkeypatch.setattr(start, "say", lines.append)
+    monkeypatch.setattr(start, "messages", person)
+    monkeypatch.setattr(start.sys, "stdin", person)
+    monkeypatch.setattr(start.typer, "confirm", person.confirm)
+    start._announce(None, None, "cpu", yes)
+    assert "".join(lines) == said and len(person.asked) == (answer is not None)
+
+
+def test_nothing_is_started_that_was_not_confirmed(monkeypatch):
+    monkeypatch.setattr(feasible, "estimate_seconds", lambda *_: 4_000.0)
+    monkeypatch.setattr(feasible, "alternatives", lambda *_: {})
+    person = Terminal(False)
+    monkeypatch.setattr(start, "messages", person)
+    monkeypatch.setattr(start, "say", lambda line: None)
+    monkeypatch.setattr(start.sys, "stdin", person)
+    monkeypatch.setattr(start.typer, "confirm", person.confirm)
+    with pytest.raises(typer.Exit) as stopped:
+        start._announce(None, None, "cpu", False)
+    assert stopped.value.exit_code == 1

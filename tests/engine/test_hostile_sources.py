@@ -159,3 +159,27 @@ def test_idx_files_that_hold_nothing_or_too_much(tmp_path: Path) -> None:
     assert "says that it is 20 x 0 x 0, so it holds nothing" in refused(str(tmp_path))
     write((20, 2000, 2000), bytes(80_000_000))
     assert "unpacks to more than 100 times its size" in refused(str(tmp_path))
+
+
+def test_what_the_command_line_says(workspace: Workspace, folder: Path) -> None:
+    """The first line has the counts and what was decided about them, the last one the next command."""
+    (folder / "cat" / "notes.txt").write_text("")
+    command = [
+        sys.executable,
+        "-m",
+        "engine.cli",
+        "ingest",
+        "d",
+        "--from",
+        "images",
+        "--workspace",
+        str(workspace.root),
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=folder.parent, check=True).stderr
+    first, left_out, last = [line for line in said.splitlines() if line.strip()]
+    assert first.startswith(
+        "dataset d: 10 training and 2 test samples of 2 classes; the test samples are 20% of each class"
+    )
+    assert "held out because the source has no test part (--test-fraction 0 keeps all for training)" in first
+    assert left_out == f"left out: 1 x not an image file (first: {folder / 'cat' / 'notes.txt'})"
+    assert last == f"next: winnow run d --workspace {workspace.root}"

@@ -52,7 +52,7 @@ def test_a_run_writes_every_table_of_what_it_was_asked(demo_workspace):
     )
     n = ask(workspace, "SELECT count(*) FROM samples WHERE split = 'train'", "digits-noisy")[0][0]
     rules = ask(workspace, "SELECT DISTINCT rule FROM flags ORDER BY 1", "digits-noisy")
-    labels = ("aum_threshold", "bmm", "cg_partial", "gmm", "knn_vote", "lstm_detector")
+    labels = ("aum_threshold", "bmm", "cg_partial", "confident_joint", "gmm", "knn_vote", "lstm_detector")
     pictures = ("blurred", "bright", "dark", "low_information", "odd_shape", "odd_size")
     assert rules == [(r,) for r in sorted((*labels, *pictures))]
     assert counts == {
@@ -132,7 +132,7 @@ def test_scores_that_read_no_dynamics_train_nothing(small_workspace, small_train
     assert plan.training is None
     compute(small_workspace, plan, "cpu")
     stages = [e["stage"] for e in read_journal(small_workspace.run_dir(run_id(plan))) if e["event"] == "stage"]
-    assert stages == ["scores"]
+    assert stages == ["duplicates", "scores"]
     assert ask(small_workspace, "SELECT count(*) FROM dynamics") == [(0,)]
 
 

@@ -63,6 +63,7 @@ def make_inputs(seed: int = 0) -> dict[str, Any]:
         "checkpoint_rates": torch.tensor([0.1, 0.1, 0.01, 0.0]),
         "validation_influence": torch.randn(N, generator=generator),
         "heldout_probs": torch.randn(N, C, generator=generator).softmax(1),
+        "test_heldout_probs": torch.randn(M, C, generator=generator).softmax(1),
         "incv_selected": torch.rand(N, generator=generator) < 0.5,
         "cscores": torch.rand(N, generator=generator),
         **{name: torch.rand(N, generator=generator).double() for name in PROPERTIES},
@@ -261,8 +262,6 @@ def test_scores_are_resolved_once_each():
         "cg_feature",
         "grand",
         "incv",
-        "confident_learning",
-        "heldout_margin",
         "consistency",
     }
     assert set(all_scores()) - {s.name for s in resolve_scores(["standard"])} == heavy

@@ -25,9 +25,11 @@ from engine.data.originals import Originals
 from engine.data.request import IngestSpec
 from engine.errors import Cancelled, NotFoundError, SourceError, SpecError, StorageError
 from engine.features.backbones import find_backbone
-from engine.features.embedding import Embedding, embed
+from engine.features.embedding import embed, ready
 from engine.features.stored import compute_part, compute_stored, is_stored, key_of, load_stored, notes_of, read_about
 from engine.runs.cluster import HERE
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.workspace import Workspace
 
@@ -171,7 +173,7 @@ def test_relative_places_of_earlier_versions_are_found_from_elsewhere(workspace,
         folder = given.format(photographs.parent.name, photographs.parent.parent.name)
         connection.execute("UPDATE samples SET source = ? || '/' || parse_filename(source)", [folder])
     monkeypatch.chdir("/")
-    assert not any(seen.stands_in for seen in Originals(workspace, "mine", 64).read(0, 40, lambda: None))
+    assert not any(seen.stands_in for seen in Originals(workspace, "mine", 64).read(range(40), lambda: None))
 
 
 def test_files_that_are_known_by_their_time_are_not_read(workspace, photographs, monkeypatch):
@@ -276,13 +278,17 @@ def test_digits_are_enlarged(workspace):
     assert load_stored(workspace, "digits", key, "train").shape == (20, 1280)
 
 
-def test_vectors_take_a_file_and_no_backbone(workspace, tmp_path):
+def test_vectors_take_a_file_and_no_backbone(workspace, tmp_path, monkeypatch):
     ingest(workspace, IngestSpec(name="vectors", source="synthetic", limit=20))
     with pytest.raises(SpecError, match="network for images; dataset 'vectors' holds vectors of shape"):
         compute(workspace, "vectors")
     rows = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    key = compute(workspace, "vectors", str(tmp_path / "rows.npy"))
+    monkeypatch.chdir(tmp_path)
+    plan = plan_run(workspace, "vectors", ["near_duplicate"], TrainingSpec(), neighbors=2, features="rows.npy")
+    monkeypatch.chdir("/")
+    key = compute(workspace, "vectors", plan.features)
+    assert key == plan.features_hash
     assert torch.equal(load_stored(workspace, "vectors", key, "train"), torch.from_numpy(rows))
 
 
@@ -293,6 +299,8 @@ import torch
 from engine.features import computing
 from engine.features.stored import compute_stored
 from engine.runs.cluster import HERE
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.workspace import Workspace
 
@@ -397,11 +405,8 @@ def test_a_bad_network_gives_no_features(workspace, photographs, tmp_path):
 
 
 def test_a_step_of_any_size_gives_the_same_features():
-    backbone = find_backbone(LITE)
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    ready = Embedding(backbone.load(), mean, std, CPU)
     pixels = torch.from_numpy(load_sample_images().images[0][:64, :64].transpose(2, 0, 1).copy()).repeat(37, 1, 1, 1)
     shares: list[float] = []
-    found = embed(ready, pixels, shares.append)
+    found = embed(ready(find_backbone(LITE), CPU), pixels, shares.append)
     assert found.shape == (37, 1280) and shares == [0.0, 16 / 37, 32 / 37]
     assert torch.allclose(found, found[:1].expand(37, -1), rtol=1e-4, atol=1e-4)

@@ -3,12 +3,12 @@
 >>> import engine
 >>> workspace = engine.open("winnow-workspace", create=True)
 >>> digits = workspace.ingest("digits", from_="digits", noise="symmetric:0.2", limit=200, progress=False)
->>> run = digits.run(scores="aum,el2n@2", epochs=2, seeds=1, progress=False)
+>>> run = digits.run(model="mlp", scores="aum,confident_learning", epochs=2, seeds=1, progress=False)
 >>> frame = digits.samples().merge(run.flags()).merge(run.scores())
 >>> list(frame.columns)[:6]
 ['sample_id', 'split', 'label', 'true_label', 'class_name', 'source']
 >>> list(frame.columns)[6:]
-['flagged', 'flagged_aum_threshold', 'aum', 'el2n@2']
+['flagged', 'flagged_aum_threshold', 'flagged_confident_joint', 'aum', 'confident_learning']
 >>> kept, total = digits.export("curated.csv", where="NOT flagged")
 >>> (len(frame), kept + int(frame.flagged.sum()), total)
 (200, 200, 200)

@@ -175,6 +175,10 @@ def latest_run(connection: duckdb.DuckDBPyConnection, view: str, score: str = ""
     return str(found["run_id"][0]) if len(found) else None
 
 
+SUGGESTED = "arg_max(suggested_label, 2 * CAST(method = 'heldout_prediction' AS INTEGER) + confidence)"
+"""Of the rows of `suggestions` of one sample and run, the label to show: of networks that did not train on it, if any."""
+
+
 def source_run(connection: duckdb.DuckDBPyConnection, view: str, run_id: str) -> str:
     """The run to read a view from: run_id when it has rows there, else the run whose dynamics it reads."""
     if connection.execute(f'SELECT 1 FROM "{view}" WHERE run_id = ? LIMIT 1', [run_id]).fetchone():

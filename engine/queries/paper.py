@@ -126,7 +126,7 @@ def fetch_relabeling(connection: duckdb.DuckDBPyConnection, run_id: str, bins: i
     return fetch_sql(
         connection,
         """WITH proposed AS (SELECT sample_id, arg_max(suggested_label, confidence) AS suggested_label FROM suggestions
-            WHERE run_id = $source GROUP BY sample_id),
+            WHERE run_id = $source AND method = 'prediction_vote' GROUP BY sample_id),
         known AS (SELECT value, true_label = label AS was, true_label = coalesce(suggested_label, label) AS becomes
             FROM scores JOIN samples USING (sample_id) LEFT JOIN proposed USING (sample_id)
             WHERE run_id = $run AND score = 'nli' AND true_label IS NOT NULL),

@@ -17,7 +17,7 @@ import pandas as pd
 
 from engine.errors import SpecError, unknown_name
 from engine.fields import check_choice, check_range
-from engine.queries.connection import fetch_sql, source_run
+from engine.queries.connection import SUGGESTED, fetch_sql, source_run
 from engine.store.sql import literal
 
 Truth = Literal["", "wrong", "right"]
@@ -97,7 +97,7 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
         proposed = literal(source_run(connection, "suggestions", run_id))
         parts.append(
             f"(true_label IN {_tuple(wanted.others)} OR true_label IS NULL AND sample_id IN (SELECT sample_id "
-            f"FROM suggestions WHERE run_id = {proposed} AND suggested_label IN {_tuple(wanted.others)}))"
+            f"FROM suggestions WHERE run_id = {proposed} GROUP BY sample_id HAVING {SUGGESTED} IN {_tuple(wanted.others)}))"
         )
     if wanted.truth:
         parts.append("label <> true_label" if wanted.truth == "wrong" else "label = true_label")
@@ -202,11 +202,11 @@ def fetch_cards(
     p_wrong also where the run's networks cannot tell; flagged is false for every sample of a run without a shortlist."""
     return fetch_sql(
         connection,
-        """SELECT sample_id, split, label, true_label, suggested_label, value, p_wrong,
+        f"""SELECT sample_id, split, label, true_label, suggested_label, value, p_wrong,
         coalesce(listed, false) AS flagged, action, thumbnail
         FROM (SELECT unnest($ids::INTEGER[]) AS sample_id, unnest(range(len($ids::INTEGER[]))) AS place)
         JOIN samples USING (sample_id) LEFT JOIN images USING (sample_id)
-        LEFT JOIN (SELECT sample_id, arg_max(suggested_label, confidence) AS suggested_label FROM suggestions
+        LEFT JOIN (SELECT sample_id, {SUGGESTED} AS suggested_label FROM suggestions
             WHERE run_id = $proposed AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
         LEFT JOIN (SELECT sample_id, value FROM scores WHERE run_id = $run AND score = $score) USING (sample_id)
         LEFT JOIN (SELECT sample_id, if((SELECT any_value(noise) FROM verdict WHERE run_id = $run) IS NULL, NULL, p_wrong)

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from engine.queries.connection import fetch_sql, source_run
+from engine.queries.connection import SUGGESTED, fetch_sql, source_run
 
 APART = 0.03
 """Two estimates of the share of wrong labels that differ by more than this, and by more than the interval is wide,
@@ -110,9 +110,9 @@ def fetch_worst(connection: duckdb.DuckDBPyConnection, run_id: str, most: int = 
     """The most suspicious samples of the shortlist: sample_id, split, p_wrong, class_name (given), suggested, source."""
     return fetch_sql(
         connection,
-        """WITH worst AS (SELECT sample_id, rank, p_wrong FROM shortlist
+        f"""WITH worst AS (SELECT sample_id, rank, p_wrong FROM shortlist
             WHERE run_id = $run AND listed ORDER BY rank LIMIT $most),
-        proposed AS (SELECT sample_id, arg_max(suggested_label, confidence) AS label FROM suggestions
+        proposed AS (SELECT sample_id, {SUGGESTED} AS label FROM suggestions
             WHERE run_id = $proposed AND sample_id IN (SELECT sample_id FROM worst) GROUP BY sample_id)
         SELECT sample_id, split, p_wrong, samples.class_name, classes.class_name AS suggested, source
         FROM worst JOIN samples USING (sample_id) LEFT JOIN proposed USING (sample_id)

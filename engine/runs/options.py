@@ -63,18 +63,21 @@ def plan_run_from(
     preset = find_preset(given.pop("preset")) if given.get("preset") else None
     scores = given.pop("scores", preset.scores if preset else "standard")
     typed = {name: given.pop(name) for name in of_training if name in given}
-    names = _names(scores)
-    training = (asdict(preset.training) if preset else {}) | typed
-    if not preset and "model" not in typed and not given.get("probs"):
-        if given.get("features", "none") != "none":
-            training = dict(ON_FEATURES) | typed
-        elif "features" not in given and run_needs_training(
-            plan_run(workspace, dataset, names, TrainingSpec(), **given)
-        ):
-            choice = choose_network(workspace, dataset, torch.device(device), listener)
-            say(choice.sentence)
-            training = choice.training | typed
-            given["features"] = choice.features or "none"
+    names, open_network = _names(scores), not preset and "model" not in typed and not given.get("probs")
+    on_features = open_network and given.get("features", "none") != "none"
+    settings = asdict(preset.training) if preset else ON_FEATURES if on_features else {}
+    spec = plan_run(workspace, dataset, names, _training(settings, typed), **given)
+    if not open_network or "features" in given or not run_needs_training(spec):
+        return spec
+    choice = choose_network(workspace, dataset, torch.device(device), listener)
+    say(choice.sentence)
+    given["features"] = choice.features or "none"
+    return plan_run(workspace, dataset, names, _training(choice.training, typed), **given)
+
+
+def _training(settings: Options, typed: Options) -> TrainingSpec:
+    """Settings of a preset or of a trial, and the options that were typed, which take precedence."""
+    training = {**settings, **typed}
     if "optimizer" in typed and "lr" not in typed:
         training["lr"] = LEARNING_RATE.get(typed["optimizer"], 0.1)
     if "seeds" in training:
@@ -82,7 +85,7 @@ def plan_run_from(
         training["logit_seeds"] = min(logit_seeds, max(0, training["seeds"]))
     if "threads" not in typed and draws_while_training(training.get("model", TrainingSpec.model)):
         training["threads"] = torch.get_num_threads()  # it is trained alone, so the other threads would be idle
-    return plan_run(workspace, dataset, names, TrainingSpec(**training), **given)
+    return TrainingSpec(**training)
 
 
 def plan_psi_from(workspace: Workspace, dataset: str, options: Options) -> PsiSpec:

@@ -22,6 +22,7 @@ from engine.queries.writers import (
     formats_help,
     write_frame,
 )
+from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
 
 FRAME = pd.DataFrame(
@@ -50,9 +51,8 @@ COLUMNS = [
 
 def columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """The columns of an export of everything."""
-    return COLUMNS + [
-        name for (name,) in connection.execute("SELECT DISTINCT name FROM metadata ORDER BY 1").fetchall()
-    ]
+    names = connection.execute("SELECT DISTINCT name FROM metadata ORDER BY 1").fetchall()
+    return COLUMNS + [name for (name,) in names if name not in PROPERTIES]
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ class Case:
 def read_truth(path: Path) -> dict[tuple[str, str], tuple[str, str]]:
     """The label and the true label of each file, by the names of its folder and itself."""
     with open(path, newline="", encoding="utf-8") as file:
-        return {Path(row["path"]).parts[-2:]: (row["label"], row["true_label"]) for row in csv.DictReader(file)}  # type: ignore[misc]
+        return {Path(row["path"]).parts[-2:]: (row["label"], row["true_label"]) for row in csv.DictReader(file)}
 
 
 def winnow(words: list[str], log: Path) -> tuple[float, float]:
@@ -85,7 +85,7 @@ def find_wrong(workspace: Workspace, truth: Path | None) -> Array:
         return np.array([bool(wrong) for _, _, wrong in rows])
     labels, out = read_truth(truth), []
     for source, name, _ in rows:
-        given, true = labels[Path(source).parts[-2:]]  # type: ignore[index]
+        given, true = labels[Path(source).parts[-2:]]
         if given != name:
             raise SystemExit(f"{source} is in the class {name}, but {truth} says {given}")
         out.append(given != true)

@@ -124,7 +124,7 @@ def mean_row(rows: Sequence[Measured]) -> dict[str, Any]:
     for name, first in rows[0].items():
         values = [row.get(name) for row in rows]
         numbers = all(isinstance(value, int | float) for value in values)
-        out[name] = float(np.mean(values)) if numbers else first if isinstance(first, str) else None  # type: ignore[arg-type]
+        out[name] = float(np.mean(values)) if numbers else first if isinstance(first, str) else None
     return out
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from given_verdicts import TOLD, give_verdict, scored_run
+from given_verdicts import QUICK, TOLD, give_verdict, scored_run
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
@@ -22,8 +22,6 @@ from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
-
-QUICK = TrainingSpec(epochs=6, seeds=2, batch_size=128, lr=1e-3)
 
 
 @pytest.fixture(scope="session")

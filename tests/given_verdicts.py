@@ -12,7 +12,11 @@ import numpy as np
 import pandas as pd
 
 from engine.queries.connection import connected
+from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
+
+QUICK = TrainingSpec(epochs=6, seeds=2, batch_size=128, lr=1e-3)
+"""Of the runs of the shared workspaces."""
 
 TOLD = {
     "accuracy": 0.875, "chance": 0.125, "noise": 0.2, "noise_low": 0.18, "noise_high": 0.22, "noise_joint": 0.21,

@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.data.loader import Samples
 from engine.runs.cluster import HERE, Report, Tasks
 from engine.scores.heldout import draw_folds, select_incv
-from engine.scores.verdict import fit_noise, probability_wrong
+from engine.scores.verdict import SMALLEST, fit_noise, probability_wrong
 from engine.spec import TrainingSpec
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
@@ -138,30 +138,48 @@ def folds_of(training: TrainingSpec, n: int) -> tuple[int, int, int]:
 def compute_heldout_probs(how: CrossValidation, generator: torch.Generator) -> Tensor:
     """Predictions of networks that were not trained on the sample: K-fold cross-validation, classes spread evenly.
 
-    A head on features is trained again without the samples whose label is more likely wrong than right by the folds
-    before (`engine.scores.verdict`): wrong labels that no network learns from stand out the more. The probabilities of
-    all folds of a sample are averaged as logarithms.
+    Where folds are drawn more than once, the probabilities of a sample are averaged as logarithms.
 
     Returns: (N, C), rows sum to 1
     Raises:  ScoreInputError when there are fewer than two samples
     """
-    labels = how.samples.labels.cpu()
-    folds, repeats, rounds = folds_of(how.training, len(labels))
-    trusted = torch.ones(len(labels), dtype=torch.bool)
-    logs: list[Tensor] = []
-    for done in range(repeats + rounds):
-        if done >= repeats:
-            probs = torch.softmax(torch.stack(logs).mean(0), 1)
-            trusted = probability_wrong(probs, labels, fit_noise(probs, labels)) <= 0.5
-        fold = draw_folds(labels, folds, generator)
-        parts = [((trusted & (fold != k)).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(folds)]
-        found = torch.empty(len(labels), how.samples.classes)
-        for (_, test), predicted in zip(
-            parts, how.predict(parts, "fold", done * folds, (repeats + rounds) * folds), strict=True
-        ):
-            found[test] = predicted
-        logs.append(found.clamp_min(1e-30).log())
+    n = len(how.samples)
+    _, repeats, rounds = folds_of(how.training, n)
+    everyone = torch.ones(n, dtype=torch.bool)
+    logs = [_predict_folds(how, generator, everyone, done, repeats + rounds) for done in range(repeats)]
     return torch.softmax(torch.stack(logs).mean(0), 1)
+
+
+def refine_heldout_probs(how: CrossValidation, generator: torch.Generator, probs: Tensor) -> Tensor:
+    """The same with further folds, of networks that are not trained on samples whose label is more likely wrong than right.
+
+    Wrong labels that no network learns from stand out the more; their share is underestimated then, so it is estimated
+    from the probabilities before. Only heads on features are trained again: they take a second.
+
+    Args:    probs (N, C) as `compute_heldout_probs` gave them, from the same samples
+    Returns: (N, C), the logarithms averaged over all folds of a sample
+    """
+    labels = how.samples.labels.cpu()
+    _, repeats, rounds = folds_of(how.training, len(labels))
+    trusted = probability_wrong(probs, labels, fit_noise(probs, labels)) <= 0.5
+    logs = [repeats * probs.clamp_min(SMALLEST).log()]
+    logs += [_predict_folds(how, generator, trusted, repeats + done, repeats + rounds) for done in range(rounds)]
+    return torch.softmax(torch.stack(logs).sum(0) / (repeats + rounds), 1)
+
+
+def _predict_folds(how: CrossValidation, generator: torch.Generator, trusted: Tensor, done: int, rounds: int) -> Tensor:
+    """Log probabilities (N, C) of networks trained on the trusted samples of all folds but the sample's own.
+
+    done: of so many rounds
+    """
+    labels = how.samples.labels.cpu()
+    folds = folds_of(how.training, len(labels))[0]
+    fold = draw_folds(labels, folds, generator)
+    parts = [((trusted & (fold != k)).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(folds)]
+    found = torch.empty(len(labels), how.samples.classes)
+    for (_, test), predicted in zip(parts, how.predict(parts, "fold", done * folds, rounds * folds), strict=True):
+        found[test] = predicted
+    return found.clamp_min(SMALLEST).log()
 
 
 def compute_heldout_correct(

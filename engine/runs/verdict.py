@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from engine.data.loader import load_split
+from engine.features.neighbors import search_rows
 from engine.runs.inputs import Inputs
 from engine.runs.results import Results
 from engine.scores.registry import Score
 from engine.scores.rules import tellable_accuracy
-from engine.scores.verdict import Noise, along_ranking, fit_noise, mean_rank, noise_of_joint, probability_wrong
+from engine.scores.verdict import (
+    Noise,
+    along_ranking,
+    fit_noise,
+    mean_rank,
+    noise_of_joint,
+    probability_wrong,
+    rescale,
+    with_neighbors,
+)
 
-COMBINED = "mean rank of aum and held-out predictions"
+WITH_AUM = "mean rank of aum and held-out predictions"
+WITH_NEIGHBORS = "held-out predictions and neighbors"
 HELD_OUT = "held-out predictions"
+
+NEIGHBORS = 15
+"""Of each sample among all that are judged, on stored features."""
 
 WIDEST = 0.4
 """Of the interval of the estimate: where it is wider, the predictions do not tell noise from their own errors."""
@@ -27,38 +42,31 @@ def judges(scores: Sequence[Score]) -> bool:
     return any("heldout_probs" in found.all_inputs for found in scores)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """Labels and held-out predictions of every sample that was judged, training samples in front.
-
-    aum: of the training samples, None where the run has none
-    """
-
-    probs: Tensor
-    labels: Tensor
-    aum: Tensor | None
-
-
 def write_verdict(inputs: Inputs, results: Results, scores: Sequence[Score]) -> None:
-    """Judge every label by the run's held-out predictions, and write the verdict, the shortlist and suggestions."""
+    """Judge every label by the run's held-out predictions, and write the verdict, the shortlist and suggestions.
+
+    The share of wrong labels is that of plain cross-validation. The ranking reads more: on stored features networks that
+    were not trained on suspects, and the neighbors; for networks of images the aum of the training samples.
+    """
     place = inputs.place_of(next(found for found in scores if "heldout_probs" in found.all_inputs))
-    probs = [inputs.get("heldout_probs", place), inputs.get("test_heldout_probs", place)]
-    labels = [inputs.own.labels.cpu()]
-    if len(probs[1]) and inputs.test is not None:
-        labels.append(inputs.test.labels.cpu())
-    aum = results.values.get("aum") if inputs.spec.training else None
-    judged = Judged(torch.cat(probs), torch.cat(labels), aum)
-    accuracy = float((judged.probs.argmax(1) == judged.labels).double().mean())
-    chance = float(torch.bincount(judged.labels).max()) / len(judged.labels)
-    noise = fit_noise(judged.probs, judged.labels)
+    names = ("heldout_probs", "test_heldout_probs", "refined_probs")
+    own, tested, refined = (inputs.get(name, place) for name in names)
+    probs, labels = torch.cat([own, tested]), _labels(inputs, len(tested))
+    accuracy = float((probs.argmax(1) == labels).double().mean())
+    chance = float(torch.bincount(labels).max()) / len(labels)
+    noise = fit_noise(probs, labels)
     reason, advice = _weakness(inputs, accuracy, chance, noise)
-    tells = not reason
-    suspicion, p_wrong = rank_suspects(judged, noise)
-    listed = round(noise.share * len(judged.labels)) if tells else 0
+    tells, score, aum = not reason, HELD_OUT, None
+    if inputs.spec.training and inputs.spec.training.trained_on and len(labels) > NEIGHBORS:
+        refined, score = _with_neighbors(inputs, refined, labels), WITH_NEIGHBORS
+    elif inputs.spec.training and "aum" in results.values:
+        aum, score = results.values["aum"], WITH_AUM
+    suspicion, p_wrong = rank_suspects(refined, labels, rescale(noise, refined, labels), aum)
+    listed = round(noise.share * len(labels)) if tells else 0
     if tells:
         reason, advice = _strength(p_wrong.sort(descending=True).values[:listed], noise)
     results.write_shortlist(suspicion, p_wrong, listed)
-    results.write_suggestions("heldout_prediction", *suggest(judged.probs, judged.labels))
+    results.write_suggestions("heldout_prediction", *suggest(refined, labels))
     results.write_row(
         "verdict",
         accuracy=accuracy,
@@ -66,30 +74,50 @@ def write_verdict(inputs: Inputs, results: Results, scores: Sequence[Score]) -> 
         noise=noise.share if tells else None,
         noise_low=noise.low if tells else None,
         noise_high=noise.high if tells else None,
-        noise_joint=noise_of_joint(judged.probs, judged.labels, noise) if tells else None,
+        noise_joint=noise_of_joint(probs, labels, noise) if tells else None,
         noise_mixture=noise.share if tells else None,
-        score=HELD_OUT if aum is None else COMBINED,
-        judged=len(judged.labels),
+        score=score,
+        judged=len(labels),
         listed=listed,
         reason=reason,
         advice=advice,
     )
 
 
-def rank_suspects(judged: Judged, noise: Noise) -> tuple[Tensor, Tensor]:
+def _labels(inputs: Inputs, tested: int) -> Tensor:
+    """The labels of all samples that were judged: the training samples, and the test samples where they were too."""
+    parts = [inputs.own.labels.cpu()]
+    if tested:
+        found = inputs.test or load_split(inputs.workspace, inputs.spec.dataset, "test")
+        parts.append(found.labels.cpu())
+    return torch.cat(parts)
+
+
+def _with_neighbors(inputs: Inputs, probs: Tensor, labels: Tensor) -> Tensor:
+    """The predictions, and the vote of the nearest of all samples by cosine of the standardized features."""
+    parts = [inputs.samples.inputs, *([inputs.test.inputs] if inputs.test else [])]
+    scale = inputs.normalization
+    unit = functional.normalize((torch.cat(parts) - scale.mean) / scale.std, dim=1)
+    ids, similarities = search_rows(unit, NEIGHBORS, 0, len(unit), lambda done, total: inputs.progress.heartbeat())
+    return with_neighbors(probs, ids.cpu(), similarities.cpu(), labels)
+
+
+def rank_suspects(probs: Tensor, labels: Tensor, noise: Noise, aum: Tensor | None) -> tuple[Tensor, Tensor]:
     """The ranking of all judged samples, and its probabilities.
 
     Where there is an aum, the training samples are ranked by the mean of their ranks by it and by their p_wrong, and take
     the probabilities along that ranking; test samples keep their own. Samples of equal probability are ranked by it too.
 
+    Args:    probs (N + M, C), labels (N + M,), the training samples in front; noise: on the scale of probs; aum (N,) or
+             None
     Returns: suspicion (N + M,) float64, higher = more suspicious, and p_wrong (N + M,) float32, which never falls as it
              rises
     """
-    p_wrong = probability_wrong(judged.probs, judged.labels, noise)
-    finer = mean_rank(1 - judged.probs.gather(1, judged.labels[:, None])[:, 0])
-    if judged.aum is not None and noise.share > 0:
-        n = len(judged.aum)
-        ranked = mean_rank(p_wrong[:n], -judged.aum)
+    p_wrong = probability_wrong(probs, labels, noise)
+    finer = mean_rank(1 - probs.gather(1, labels[:, None])[:, 0])
+    if aum is not None and noise.share > 0:
+        n = len(aum)
+        ranked = mean_rank(p_wrong[:n], -aum)
         p_wrong[:n], finer[:n] = along_ranking(p_wrong[:n], ranked), ranked
     order = torch.from_numpy(np.lexsort((finer.numpy(), p_wrong.numpy())))
     suspicion = torch.empty(len(order), dtype=torch.float64)

@@ -172,7 +172,7 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
             "noise_low": ("DOUBLE", "lower end of its 95 % interval"),
             "noise_high": ("DOUBLE", "upper end of its 95 % interval"),
             "noise_joint": ("DOUBLE", "the share by the joint of given and held-out labels"),
-            "noise_mixture": ("DOUBLE", "the share by the mixture of the suspicions"),
+            "noise_mixture": ("DOUBLE", "the share by the likelihood of the labels, of which the interval is"),
             "score": ("VARCHAR", "what the shortlist is ranked by"),
             "judged": ("INTEGER", "samples that were judged, training and test"),
             "listed": ("INTEGER", "samples on the shortlist"),

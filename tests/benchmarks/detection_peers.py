@@ -22,7 +22,7 @@ import torch
 from engine.data.loader import Samples, joined, load_split, normalization
 from engine.errors import NotFoundError
 from engine.features.seen import load_seen
-from engine.runs.crossval import CrossValidation, compute_heldout_probs
+from engine.runs.crossval import CrossValidation, compute_heldout_probs, refine_heldout_probs
 from engine.spec import RunSpec, spec_hash
 from engine.store.workspace import Workspace
 from engine.training.loop import Normalization
@@ -69,7 +69,7 @@ def load_given(workspace: Workspace, spec: RunSpec) -> Given:
         how = CrossValidation(everything, training, training.epochs, scale, Path(folder), Quiet())
         # as engine.runs.results draws the folds of a run
         generator = torch.Generator().manual_seed(int(spec_hash([spec.seed, "folds"]), 16))
-        probs = compute_heldout_probs(how, generator)
+        probs = refine_heldout_probs(how, generator, compute_heldout_probs(how, generator))
     inputs = everything.inputs.flatten(1).float().numpy()
     return Given(inputs, everything.labels.numpy(), probs.numpy())
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import streamlit as st
 import typer
-from conftest import QUICK
-from given_verdicts import TOLD, UNTOLD, give_verdict, scored_run
+from given_verdicts import QUICK, TOLD, UNTOLD, give_verdict, scored_run
 from streamlit.testing.v1 import AppTest
 
 import dashboard

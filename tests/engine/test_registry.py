@@ -64,6 +64,7 @@ def make_inputs(seed: int = 0) -> dict[str, Any]:
         "validation_influence": torch.randn(N, generator=generator),
         "heldout_probs": torch.randn(N, C, generator=generator).softmax(1),
         "test_heldout_probs": torch.randn(M, C, generator=generator).softmax(1),
+        "refined_probs": torch.randn(N + M, C, generator=generator).softmax(1),
         "incv_selected": torch.rand(N, generator=generator) < 0.5,
         "cscores": torch.rand(N, generator=generator),
         **{name: torch.rand(N, generator=generator).double() for name in PROPERTIES},

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import ScoreInputError
-from engine.runs.verdict import Judged, rank_suspects, suggest
+from engine.runs.verdict import rank_suspects, suggest
 from engine.scores.verdict import Noise, along_ranking, fit_noise, mean_rank, noise_of_joint, probability_wrong
 
 
@@ -191,11 +191,11 @@ def test_the_mean_rank_shares_the_rank_of_ties() -> None:
 def test_the_ranking_never_contradicts_the_probabilities(with_aum: bool, share: float) -> None:
     logs, labels, _ = simulate(600, 5, 0.15, seed=3)
     aum = logs[torch.arange(600), labels] + torch.randn(600, generator=torch.Generator().manual_seed(1))
-    judged = Judged(logs.exp(), labels, aum[:450] if with_aum else None)  # the last 150 are test samples
-    suspicion, p_wrong = rank_suspects(judged, Noise(share, 0, 1, 1.0))
+    # the last 150 are test samples
+    suspicion, p_wrong = rank_suspects(logs.exp(), labels, Noise(share, 0, 1, 1.0), aum[:450] if with_aum else None)
     assert sorted(suspicion.tolist()) == list(range(600))  # no two share a place
     assert bool((p_wrong[suspicion.argsort()].diff() >= 0).all())
-    own = probability_wrong(judged.probs, labels, Noise(share, 0, 1, 1.0))
+    own = probability_wrong(logs.exp(), labels, Noise(share, 0, 1, 1.0))
     assert torch.equal(p_wrong[450:], own[450:])
     assert float(p_wrong.mean()) == pytest.approx(float(own.mean()), abs=1e-5)
     if not with_aum:

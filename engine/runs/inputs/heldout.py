@@ -19,6 +19,7 @@ from engine.runs.crossval import (
     compute_heldout_probs,
     compute_incv,
     folds_of,
+    refine_heldout_probs,
 )
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.runs.work import Work
@@ -37,18 +38,22 @@ def _fold_seconds(work: Work) -> float:
 @provides(
     from_file="probs",
     seconds=_fold_seconds,
-    along={"test_heldout_probs": "(M, C) softmax output of the same kind of networks for the test split"},
+    along={
+        "test_heldout_probs": "(M, C) softmax output of the same kind of networks for the test split",
+        "refined_probs": "(N + M, C) the same of both splits, with networks that were not trained on suspects either",
+    },
 )
-def heldout_probs(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
+def heldout_probs(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
     """(N, C) softmax output of networks not trained on the sample."""
     if at is None:
         probs = read_probs(run.workspace, run.spec.dataset, run.spec.probs, run.spec.probs_hash)
-        return probs[: len(run.own)], probs[len(run.own) :]
+        return probs[: len(run.own)], probs[len(run.own) :], probs
     everything = _cross_validation(run, at)
     if run.test is not None:
         everything = replace(everything, samples=joined(run.samples, run.test))
-    probs = compute_heldout_probs(everything, run.generator("folds"))
-    return probs[: len(run.samples)], probs[len(run.samples) :]
+    generator, n = run.generator("folds"), len(run.samples)
+    probs = compute_heldout_probs(everything, generator)
+    return probs[:n], probs[n:], refine_heldout_probs(everything, generator, probs)
 
 
 @provides(heavy=True, seconds=lambda work: ROUNDS * (work.networks(2, 1 / 2) + work.passing()))

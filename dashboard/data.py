@@ -140,8 +140,8 @@ def _many(at: Snapshot, name: str, *given: Any) -> Any:
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
     function = next(
         f
-        for rooms in (connection, summaries, samples, verdicts, pruned, paper, writers)
-        if (f := getattr(rooms, name, None))
+        for module in (connection, summaries, samples, verdicts, pruned, paper, writers)
+        if (f := getattr(module, name, None))
     )
     return function(_connection(at).cursor(), *given)
 

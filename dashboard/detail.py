@@ -82,12 +82,12 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             chips(card, view.names)
             judged = data.suspect(view.at, view.run_id, sample_id)
             flags = data.sample_flags(view.at, view.run_id, sample_id)
-            told = suspicion(judged, data.verdict(view.at, view.run_id))
+            text = suspicion(judged, data.verdict(view.at, view.run_id))
             if sample["split"] == "test":
-                told += (
+                text += (
                     "It is of the test part: no network was trained on it, so it has no learning curves and no scores."
                 )
-            st.markdown(told + why(view.names[label], view.names, dynamics, flags, scores))
+            st.markdown(text + why(view.names[label], view.names, dynamics, flags, scores))
             st.caption(str(sample["source"]))
     if len(dynamics):
         seed = int(dynamics["seed"].min())

@@ -27,12 +27,12 @@ def draw_verdict(view: View, facts: dict[str, Any]) -> None:
         return
     with st.container(border=True, key="verdict"):
         if verdict.tells:
-            _told(view, verdict, facts["noise_rate"])
+            _with_estimate(view, verdict, facts["noise_rate"])
         else:
-            _untold(verdict)
+            _without_estimate(verdict)
 
 
-def _told(view: View, verdict: data.Verdict, known: float | None) -> None:
+def _with_estimate(view: View, verdict: data.Verdict, known: float | None) -> None:
     accuracy, noise, listed = st.columns([3, 4, 5], gap="large")
     with accuracy:
         _number("Held-out accuracy", "–" if verdict.accuracy is None else percent(verdict.accuracy))
@@ -57,7 +57,7 @@ def _told(view: View, verdict: data.Verdict, known: float | None) -> None:
     st.markdown(" ".join(plain(text) for text in (verdict.reason, verdict.advice) if text))
 
 
-def _untold(verdict: data.Verdict) -> None:
+def _without_estimate(verdict: data.Verdict) -> None:
     """No number of wrong labels, and nothing that looks like one: the networks are too weak for it."""
     left, right = st.columns([3, 9], gap="large")
     with left:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from given_verdicts import QUICK, TOLD, give_verdict, scored_run
+from given_verdicts import QUICK, JUDGED, give_verdict, scored_run
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
@@ -60,7 +60,7 @@ def judged_workspace(demo_workspace: Path, tmp_path_factory: pytest.TempPathFact
     with connected(Workspace.open(root), "digits-noisy") as connection:
         rows = connection.execute("SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC").fetchall()
     hardest = [i for (i,) in rows]
-    give_verdict(root, run_id, [*hardest[:250], *range(len(hardest), 1797), *hardest[250:]], 350, TOLD)
+    give_verdict(root, run_id, [*hardest[:250], *range(len(hardest), 1797), *hardest[250:]], 350, JUDGED)
     return root
 
 

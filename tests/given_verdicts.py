@@ -18,12 +18,12 @@ from engine.store.workspace import Workspace
 QUICK = TrainingSpec(epochs=6, seeds=2, batch_size=128, lr=1e-3)
 """Of the runs of the shared workspaces."""
 
-TOLD = {
+JUDGED = {
     "accuracy": 0.875, "chance": 0.125, "noise": 0.2, "noise_low": 0.18, "noise_high": 0.22, "noise_joint": 0.21,
     "noise_mixture": 0.19, "score": "aum", "reason": "The networks agree with 87.5 % of the labels.",
     "advice": "Look at the shortlist.",
 }  # fmt: skip
-UNTOLD = {
+TOO_WEAK = {
     "accuracy": 0.13, "chance": 0.125, "noise": None, "noise_low": None, "noise_high": None, "noise_joint": 0.5,
     "noise_mixture": 0.0, "score": "aum", "reason": "The networks are hardly better than a guess.",
     "advice": "Train longer, or on features.",

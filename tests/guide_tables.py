@@ -113,7 +113,7 @@ def presets() -> str:
         differs = [found.changes or "nothing known", found.unknown or "nothing"]
         return [f"`{found.name}`", found.source, training, found.noise or "none", *differs]
 
-    head = ["preset", "paper", "training", "label noise", "differs from the paper", "not said by the paper"]
+    head = ["preset", "paper", "training", "label noise", "differs from the paper", "left open by the paper"]
     return table(head, map(cells, PRESETS.values()))
 
 

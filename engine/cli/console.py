@@ -62,7 +62,7 @@ def duration(seconds: float | None) -> str:
 
 
 def rough(seconds: float) -> str:
-    """Seconds as an estimate is said: 40 s, 15 min, 1.5 h, 9 h, 12 days."""
+    """Seconds as an estimate is shown: 40 s, 15 min, 1.5 h, 9 h, 12 days."""
     for size, unit, last in ((1, "s", 90), (60, "min", 90 * 60), (3600, "h", 72 * 3600)):
         if seconds < last:
             value = seconds / size

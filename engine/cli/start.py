@@ -207,8 +207,8 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
         others = alternatives(workspace, spec, chosen).items()
         words += [f"with {options} {rough(less)}" for options, less in others if 0 < less < 0.8 * seconds]
     say("; ".join(words))
-    asked = seconds > CONFIRM_SECONDS and not yes and sys.stdin.isatty() and messages.is_terminal
-    if asked and not typer.confirm("Start it?", err=True):
+    confirm = seconds > CONFIRM_SECONDS and not yes and sys.stdin.isatty() and messages.is_terminal
+    if confirm and not typer.confirm("Start it?", err=True):
         say("nothing was started")
         raise typer.Exit(1)
 

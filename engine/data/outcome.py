@@ -1,4 +1,4 @@
-"""What came of an ingest, and how a person is told."""
+"""What came of an ingest, as lines for a person."""
 
 from __future__ import annotations
 

@@ -128,8 +128,8 @@ def solve_subset(unit: Tensor, subset: Subset, report: Callable[[float], None]) 
              copy with this label; and the ridge
     """
     report(0.0)
-    count, asked = len(subset.positive), len(subset.positive) + len(subset.contested)
-    signs = torch.full((asked + len(subset.others), 1), -1.0, dtype=torch.float64, device=unit.device)
+    count, own = len(subset.positive), len(subset.positive) + len(subset.contested)
+    signs = torch.full((own + len(subset.others), 1), -1.0, dtype=torch.float64, device=unit.device)
     signs[:count] = 1
     rows = unit[torch.cat([subset.positive, subset.contested, subset.others])]
     for ridge in RIDGES:
@@ -138,8 +138,8 @@ def solve_subset(unit: Tensor, subset: Subset, report: Callable[[float], None]) 
             break
     else:
         raise ScoreInputError(f"the kernel of {len(rows)} rows is singular even with a ridge of {RIDGES[-1]:g}")
-    diagonal = _inverse_diagonal(factor, lambda done: None)[:asked]
-    alpha, kernel_labels = _solve(factor, signs)[:asked, 0], kernel_labels[:asked, 0]
+    diagonal = _inverse_diagonal(factor, lambda done: None)[:own]
+    alpha, kernel_labels = _solve(factor, signs)[:own, 0], kernel_labels[:own, 0]
     alpha[count:] += 2 * diagonal[count:]
     kernel_labels[count:] += 1
     return torch.stack([alpha, diagonal, kernel_labels]).cpu(), ridge

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import streamlit as st
 import typer
-from given_verdicts import QUICK, TOLD, UNTOLD, give_verdict, scored_run
+from given_verdicts import QUICK, JUDGED, TOO_WEAK, give_verdict, scored_run
 from streamlit.testing.v1 import AppTest
 
 import dashboard
@@ -299,7 +299,7 @@ def copy_with(workspace: Path, to: Path, listed: int, verdict: dict[str, object]
 def test_the_overview_says_so_when_the_two_estimates_disagree(
     open_page: Open, judged_workspace: Path, tmp_path: Path
 ) -> None:
-    root = copy_with(judged_workspace, tmp_path / "copy", 300, {**TOLD, "noise_joint": 0.35})
+    root = copy_with(judged_workspace, tmp_path / "copy", 300, {**JUDGED, "noise_joint": 0.35})
     said = text(open_page(root, "overview", dataset="digits-noisy"))
     assert "35 % of the labels are wrong by the held-out predictions, 19 % by how the suspicion is distributed" in said
 
@@ -307,7 +307,7 @@ def test_the_overview_says_so_when_the_two_estimates_disagree(
 def test_networks_that_cannot_tell_flag_nothing_and_say_what_to_do(
     open_page: Open, judged_workspace: Path, tmp_path: Path
 ) -> None:
-    root = copy_with(judged_workspace, tmp_path / "copy", 0, UNTOLD)
+    root = copy_with(judged_workspace, tmp_path / "copy", 0, TOO_WEAK)
     said = text(open_page(root, "overview", dataset="digits-noisy"))
     assert "cannot tell which labels are wrong" in said and "Train longer, or on features." in said
     assert "Wrong labels, estimated" not in said and "Hardest to learn" in said
@@ -336,7 +336,7 @@ def test_the_best_run_opens_and_is_marked(open_page: Open, judged_workspace: Pat
     shutil.copytree(judged_workspace, root)
     best = scored_run(root, "digits-noisy")
     newer = compute(Workspace.open(root), plan_run(Workspace.open(root), "digits-noisy", ["el2n@2"], QUICK), "cpu")[0]
-    give_verdict(root, newer, range(1438), 10, {**TOLD, "accuracy": 0.5})
+    give_verdict(root, newer, range(1438), 10, {**JUDGED, "accuracy": 0.5})
     app = open_page(root, "overview", dataset="digits-noisy")
     assert app.query_params["run"] == best
     assert [option.endswith(" · best") for option in app.selectbox(key="pick_run").options] == [False, True]

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from given_verdicts import TOLD, UNTOLD
+from given_verdicts import JUDGED, TOO_WEAK
 
 from dashboard.data import Verdict
 from dashboard.detail import suspicion
 from dashboard.verdict import noise_words
 from dashboard.verdict_charts import accuracy_bar, noise_bar, suspicion_chart
 
-VERDICT = Verdict(run_id="abc", judged=1000, listed=200, **TOLD)  # type: ignore[arg-type]
-CANNOT = Verdict(run_id="abc", judged=1000, listed=0, **UNTOLD)  # type: ignore[arg-type]
+VERDICT = Verdict(run_id="abc", judged=1000, listed=200, **JUDGED)  # type: ignore[arg-type]
+CANNOT = Verdict(run_id="abc", judged=1000, listed=0, **TOO_WEAK)  # type: ignore[arg-type]
 
 
 def test_the_accuracy_is_a_bar_with_a_mark_at_a_guess() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from given_verdicts import TOLD, UNTOLD, give_verdict, scored_run
+from given_verdicts import JUDGED, TOO_WEAK, give_verdict, scored_run
 from typer.testing import CliRunner
 
 import engine
@@ -31,7 +31,7 @@ from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.store.workspace import Workspace
 
-VERDICT = Verdict(run_id="abc", judged=3000, listed=243, **{**TOLD, "noise": 0.081, "noise_low": 0.069})  # type: ignore[arg-type]
+VERDICT = Verdict(run_id="abc", judged=3000, listed=243, **{**JUDGED, "noise": 0.081, "noise_low": 0.069})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +61,15 @@ def test_the_verdict_in_words() -> None:
         "Held-out predictions agree with 87.5 % of the given labels; guessing the largest class: 12.5 %.",
         "About 8.1 % of the labels look wrong (95 % interval: 6.9 to 22 %): 243 of 3,000.",
         "The 243 most suspicious samples are on the shortlist, ranked by aum.",
-        TOLD["reason"],
-        TOLD["advice"],
+        JUDGED["reason"],
+        JUDGED["advice"],
     ]
 
 
 def test_networks_that_cannot_tell_say_so_and_name_no_number() -> None:
-    told = Verdict(run_id="abc", judged=3000, listed=0, **UNTOLD).sentences()  # type: ignore[arg-type]
+    told = Verdict(run_id="abc", judged=3000, listed=0, **TOO_WEAK).sentences()  # type: ignore[arg-type]
     assert told[1] == "The networks cannot tell which labels are wrong, so no sample is flagged."
-    assert told[-1] == UNTOLD["advice"] and not any("look wrong" in sentence for sentence in told)
+    assert told[-1] == TOO_WEAK["advice"] and not any("look wrong" in sentence for sentence in told)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def two_runs(scored_workspace, small_training) -> tuple[Workspace, str, str]:
     plan = plan_run(scored_workspace, "small", ["confidence"], small_training(lr=3e-3))
     newer, _ = compute(scored_workspace, plan, "cpu")
     for run_id in (older, newer):
-        give_verdict(scored_workspace.root, run_id, range(200), 20, TOLD)
+        give_verdict(scored_workspace.root, run_id, range(200), 20, JUDGED)
     return scored_workspace, older, newer
 
 
@@ -186,16 +186,16 @@ def best(workspace: Workspace, **given) -> str | None:
 def test_the_run_with_the_highest_accuracy_is_trusted_most_and_the_newest_of_equals(two_runs) -> None:
     workspace, older, newer = two_runs
     assert best(workspace) == newer  # the same accuracy
-    give_verdict(workspace.root, older, range(200), 20, {**TOLD, "accuracy": 0.9})
+    give_verdict(workspace.root, older, range(200), 20, {**JUDGED, "accuracy": 0.9})
     assert best(workspace) == older
     assert best(workspace, scores=["confidence"]) == newer and best(workspace, scores=["confidence", "el2n@2"]) is None
     with connected(workspace, "small") as connection:
         assert latest_run(connection, "scores") == newer
-    give_verdict(workspace.root, older, range(200), 20, {**TOLD, "accuracy": None})
+    give_verdict(workspace.root, older, range(200), 20, {**JUDGED, "accuracy": None})
     assert best(workspace) == newer
     # An export reads the run whose scores it names.
     dataset = engine.open(workspace.root)["small"]
-    give_verdict(workspace.root, older, range(200), 200, {**TOLD, "accuracy": 0.95})
+    give_verdict(workspace.root, older, range(200), 200, {**JUDGED, "accuracy": 0.95})
     to = workspace.root / "kept.csv"
     assert dataset.export(to, "flagged") == (200, 200)
     assert dataset.export(to, "flagged AND confidence >= 0") == (20, 200)

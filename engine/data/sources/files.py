@@ -41,7 +41,7 @@ def csv_of_paths(named: Named) -> Source:
 
 
 def column_defaults(header: Sequence[str]) -> dict[str, str]:
-    """The columns that have a role without being asked for."""
+    """The columns that have a role without an option that names them."""
     found = {role: role for role in ("label", "true_label", "split")}
     return {"path": next((name for name in PATH_COLUMNS if name in header), "path"), **found}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from given_verdicts import QUICK, JUDGED, give_verdict, scored_run
+from given_verdicts import JUDGED, QUICK, give_verdict, scored_run
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import streamlit as st
 import typer
-from given_verdicts import QUICK, JUDGED, TOO_WEAK, give_verdict, scored_run
+from given_verdicts import JUDGED, QUICK, TOO_WEAK, give_verdict, scored_run
 from streamlit.testing.v1 import AppTest
 
 import dashboard

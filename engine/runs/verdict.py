@@ -139,12 +139,12 @@ def _weakness(inputs: Inputs, accuracy: float, chance: float, noise: Noise) -> t
         return "", ""
     if accuracy < needed:
         reason = (
-            f"Held-out predictions agree with {accuracy:.0%} of the given labels, and the largest class alone with "
-            f"{chance:.0%}: below {needed:.0%} a network does not tell wrong labels from its own errors."
+            f"Held-out predictions agree with {100 * accuracy:.0f} % of the given labels, and the largest class alone with "
+            f"{100 * chance:.0f} %: below {100 * needed:.0f} % a network does not tell wrong labels from its own errors."
         )
     else:
         reason = (
-            f"The share of wrong labels may be anything from {noise.low:.0%} to {noise.high:.0%}: the predictions do not "
+            f"The share of wrong labels may be anything from {100 * noise.low:.0f} % to {100 * noise.high:.0f} %: the predictions do not "
             "tell noise from their own errors."
         )
     return reason, _advice(inputs)
@@ -176,7 +176,7 @@ def _strength(listed: Tensor, noise: Noise) -> tuple[str, str]:
             "Look at the most suspicious samples all the same: a few wrong labels can hide among the hardest.",
         )
     expected = float(listed.double().mean())
-    reason = f"By their probabilities {expected:.0%} of the samples on the shortlist have a wrong label."
+    reason = f"By their probabilities {100 * expected:.0f} % of the samples on the shortlist have a wrong label."
     if noise.low <= 0:
         return f"The share may also be zero. {reason}", "Decide each sample of the shortlist by eye."
     if expected < 0.5:

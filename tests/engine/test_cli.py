@@ -126,6 +126,8 @@ def test_a_run_in_another_process_can_be_watched_cancelled_and_resumed(small_wor
     words = [
         "run",
         "small",
+        "--model",
+        "mlp",
         "--scores",
         "aum",
         "--epochs",
@@ -141,7 +143,9 @@ def test_a_run_in_another_process_can_be_watched_cancelled_and_resumed(small_wor
     try:
         deadline = time.monotonic() + 60
         jobs = []
-        while time.monotonic() < deadline and not (jobs and jobs[0]["state"] == "running" and jobs[0]["fraction"] > 0):
+        while time.monotonic() < deadline and not (
+            jobs and jobs[0]["state"] == "running" and "seed0" in jobs[0]["stage"]
+        ):
             jobs = json.loads(winnow("runs", "--json", workspace=w).stdout)["runs"]
         assert jobs[0]["state"] == "running" and "seed0" in jobs[0]["stage"]
         run = jobs[0]["run_id"]
@@ -191,7 +195,7 @@ def test_scores_are_evaluated_chosen_by_and_learned_from(small_workspace, tmp_pa
     applied = json.loads(winnow("detector", "apply", "mine", "small", "--json", workspace=w).stdout)
     assert applied["existed"] is False and 0 <= applied["metrics"]["roc_auc"] <= 1
     listed = json.loads(winnow("detector", "list", "--json", workspace=w).stdout)["detectors"]
-    assert [row["name"] for row in listed] == ["digits", "mine"]
+    assert [row["name"] for row in listed] == ["digits+textures", "mine"]
     explained = json.loads(winnow("detector", "explain", "small", 3, "--json", workspace=w).stdout)
     assert len(explained["epochs"]) == 3
     refused(winnow("detector", "apply", "mien", "small", workspace=w), "did you mean 'mine'")

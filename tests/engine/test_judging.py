@@ -21,7 +21,15 @@ from engine.data.request import IngestSpec
 from engine.queries.connection import connected, fetch_sql
 from engine.runs.cluster import HERE, Report, Shared
 from engine.runs.compute import compute
-from engine.runs.crossval import HEAD_FOLDS, HEAD_REPEATS, CrossValidation, Network, compute_heldout_probs, folds_of
+from engine.runs.crossval import (
+    HEAD_FOLDS,
+    HEAD_REPEATS,
+    CrossValidation,
+    Network,
+    compute_heldout_probs,
+    folds_of,
+    refine_heldout_probs,
+)
 from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.progress import Reporter
@@ -76,6 +84,8 @@ def test_each_sample_is_predicted_once_in_a_round_by_a_network_that_did_not_see_
         samples, training, 2, Normalization(*normalization(samples)), tmp_path / "partial", Quiet(), noted
     )
     probs = compute_heldout_probs(how, torch.Generator().manual_seed(0))
+    if trained_on:
+        probs = refine_heldout_probs(how, torch.Generator().manual_seed(1), probs)
     assert torch.allclose(probs.sum(1), torch.ones(120), atol=1e-5)
     folds, repeats, rounds = folds_of(training, 120)
     assert (folds, repeats) == ((HEAD_FOLDS, HEAD_REPEATS) if trained_on else (5, 1))

@@ -101,7 +101,7 @@ def test_relabeling_counts_every_sample_once(opened: Opened) -> None:
     votes = ask(
         connection,
         "SELECT avg((coalesce(suggested_label, label) = true_label)::INT) AS right FROM samples "
-        "LEFT JOIN (FROM suggestions WHERE run_id = ?) USING (sample_id) WHERE split = 'train'",
+        "LEFT JOIN (FROM suggestions WHERE run_id = ? AND method = 'prediction_vote') USING (sample_id) WHERE split = 'train'",
         run,
     )["right"][0]
     assert (found["accuracy"] * found["n"]).sum() / found["n"].sum() == pytest.approx(votes)

@@ -62,18 +62,18 @@ def test_a_network_stopped_and_resumed_is_the_unbroken_one(samples, tmp_path, sm
     def train_in(name, stop_at):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        beats = itertools.count()
+        reports = itertools.count()
 
         class Stopping(Progress):
-            def heartbeat(self):
-                if next(beats) == stop_at:
+            def step(self, *reported):
+                if next(reports) == stop_at:
                     raise Cancelled()
 
         progress = Stopping(folder, {"training": 1.0})
         return train_tasks(folder, tasks, samples, None, scale, progress, checkpoint_seconds=0.0)
 
     with pytest.raises(Cancelled):
-        train_in("broken", stop_at=14)  # 4 steps an epoch, two heartbeats each: in the second
+        train_in("broken", stop_at=6)  # 4 steps an epoch, a report each: in the second
     assert 0 < load_tensors(checkpoint_path(tmp_path / "broken", tasks[0]))[1]["epochs"] < 4
     train_in("broken", stop_at=-1)
     train_in("whole", stop_at=-1)

@@ -144,8 +144,8 @@ def _weakness(inputs: Inputs, accuracy: float, chance: float, noise: Noise) -> t
         )
     else:
         reason = (
-            f"The share of wrong labels may be anything from {100 * noise.low:.0f} % to {100 * noise.high:.0f} %: the predictions do not "
-            "tell noise from their own errors."
+            f"The share of wrong labels may be anything from {100 * noise.low:.0f} % to {100 * noise.high:.0f} %: the "
+            "predictions do not tell noise from their own errors."
         )
     return reason, _advice(inputs)
 

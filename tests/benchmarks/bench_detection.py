@@ -131,11 +131,10 @@ def measure(case: Case, title: str, run_options: list[str], peers: bool, python:
     }
     if peers:
         given = load_given(workspace, spec)
-        accuracy = float((given.probs.argmax(1) == given.labels).mean())
-        out["reproduced"] = abs(accuracy - (verdict.accuracy or 0)) < 1e-6
+        out["reproduced"] = abs(given.accuracy - (verdict.accuracy or 0)) < 1e-6
         if not out["reproduced"]:
             print(
-                f"note: the predictions computed once more agree with {accuracy:.4f}, the run's with {verdict.accuracy}"
+                f"note: the predictions computed once more agree with {given.accuracy:.4f}, the run's with {verdict.accuracy}"
             )
         out["cleanlab"], found = find_with_peers(given, python)
         found = {"Winnow": (suspicion, listed), **found}

@@ -39,12 +39,14 @@ CUT_SHARE, CUT_LEVEL = 0.01, 0.05
 class Given:
     """What every peer is given, in the order of the sample ids, training samples in front.
 
-    inputs: (N, D) float32, features or flattened pixels; labels (N,) int64; probs: (N, C) held out, the run's own way
+    inputs: (N, D) float32, features or flattened pixels; labels (N,) int64; probs: (N, C) held out, those that the run
+    ranks by; accuracy: how often plain cross-validation agrees with the labels, as the run's verdict has it
     """
 
     inputs: Array
     labels: Array
     probs: Array
+    accuracy: float
 
 
 class Quiet:
@@ -69,9 +71,11 @@ def load_given(workspace: Workspace, spec: RunSpec) -> Given:
         how = CrossValidation(everything, training, training.epochs, scale, Path(folder), Quiet())
         # as engine.runs.results draws the folds of a run
         generator = torch.Generator().manual_seed(int(spec_hash([spec.seed, "folds"]), 16))
-        probs = refine_heldout_probs(how, generator, compute_heldout_probs(how, generator))
+        plain = compute_heldout_probs(how, generator)
+        probs = refine_heldout_probs(how, generator, plain)
     inputs = everything.inputs.flatten(1).float().numpy()
-    return Given(inputs, everything.labels.numpy(), probs.numpy())
+    accuracy = float((plain.argmax(1) == everything.labels).double().mean())
+    return Given(inputs, everything.labels.numpy(), probs.numpy(), accuracy)
 
 
 def _with_test(workspace: Workspace, dataset: str, trained_on: str, own: Samples) -> Samples:

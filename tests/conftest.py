@@ -24,6 +24,14 @@ from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home for what Winnow keeps of its user outside every workspace, empty at first; child processes inherit it."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ |= {"XDG_CONFIG_HOME": str(home / "config"), "XDG_CACHE_HOME": str(home / "cache")}
+    return home
+
+
 @pytest.fixture(scope="session")
 def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's two datasets with a run each and a psi-curve on the noisy one, of fewer epochs, seeds and points."""

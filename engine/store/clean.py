@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +150,7 @@ def _places(workspace: Workspace, left: dict[Path, str]) -> Iterator[Place]:
         yield path.with_name(f".{name}.lock"), partial(_given, [path], "of an ingest that was killed")
     for part in ("datasets", "detectors", ""):
         yield None, partial(_temporary, workspace.root / part)
-    yield None, partial(_logs, workspace.root / "jobs")
+    yield None, partial(_logs, _entries(workspace.root / "jobs", left))
 
 
 def _entries(folder: Path, left: dict[Path, str]) -> list[Path]:
@@ -214,8 +214,8 @@ def _temporary(folder: Path) -> Iterator[Leftover]:
     yield from _given([path for path in found if _is_old(path)], "of a process that was killed")
 
 
-def _logs(folder: Path) -> Iterator[Leftover]:
-    found = [path for path in _listed(folder) if path.suffix == ".log"]
+def _logs(files: Sequence[Path]) -> Iterator[Leftover]:
+    found = [path for path in files if path.suffix == ".log"]
     yield from _given([path for path in found if _is_old(path)], "the output of a command, a week old")
 
 
@@ -299,7 +299,13 @@ def _copied_from(workspace: Workspace, folder: Path, key: str) -> bool:
     except (OSError, ValueError, EOFError, IndexError):  # nothing can be copied from it
         return False
     for path in _dataset_paths(workspace):
-        if not workspace.features_dir(f"{key}-{images_of(path)}").is_dir():
-            if any(bytes.fromhex(content) in contents for content in fetch_contents(path)):
-                return True
+        images = images_of(path)
+        if not workspace.features_dir(f"{key}-{images}").is_dir() and not contents.isdisjoint(_contents(path, images)):
+            return True
     return False
+
+
+@lru_cache(maxsize=8)
+def _contents(path: Path, images: str) -> frozenset[bytes]:
+    """The contents of a dataset's samples. images: what it holds, so that it is read again when that has changed."""
+    return frozenset(bytes.fromhex(content) for content in fetch_contents(path))

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import typer
 
-from engine.cli import manage
+from engine.cli import manage, start
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
-from engine.errors import Cancelled
+from engine.errors import Cancelled, SpecError
 from engine.features.stored import compute_stored, is_stored, key_of
 from engine.queries.connection import connected
 from engine.runs.cluster import HERE
@@ -223,6 +223,9 @@ def test_a_run_on_data_that_was_replaced_cannot_be_resumed(small_workspace, smal
     )
     small_workspace.remove_dataset("small")
     ingest(small_workspace, IngestSpec(name="small", source="digits", limit=150))
+    with pytest.raises(SpecError, match="was computed on other data"):
+        start.resume(wanted, device="cpu", workspace=small_workspace.root)
+    assert not small_workspace.is_published(wanted)
     clean_all(small_workspace)
     assert not (small_workspace.run_dir(wanted) / "partial").exists()
     assert (small_workspace.run_dir(wanted) / "spec.json").exists()  # `winnow remove` alone removes a run

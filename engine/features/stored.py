@@ -30,8 +30,9 @@ from engine.features.computing import Tasks, compute_rows, join_pieces
 from engine.features.own_file import SUFFIXES, is_own_file, own_file, read_rows
 from engine.store.atomic import file_hash, remove_path
 from engine.store.contents import fetch_contents, images_of
-from engine.store.documents import read_json
+from engine.store.documents import number, read_json
 from engine.store.progress import Reporter
+from engine.store.verified import checked_file
 from engine.store.version import winnow_version
 from engine.store.workspace import Workspace
 
@@ -190,7 +191,8 @@ def read_about(workspace: Workspace, dataset: str, key: str) -> dict[str, Any]:
 
     Raises: NotFoundError when they are not stored
     """
-    return dict(read_json(_require(workspace, dataset, key) / "about.json"))
+    about = read_json(checked_file(_require(workspace, dataset, key), "about.json"))
+    return about if isinstance(about, dict) else {}
 
 
 def _require(workspace: Workspace, dataset: str, key: str) -> Path:
@@ -205,11 +207,12 @@ def _require(workspace: Workspace, dataset: str, key: str) -> Path:
 def notes_of(workspace: Workspace, dataset: str, key: str) -> list[str]:
     """What a reader of a run on stored features should know, a sentence each."""
     about = read_about(workspace, dataset, key)
-    if not about.get("stand_ins"):
+    examples = about.get("examples")
+    if not number(about.get("stand_ins")) or not isinstance(examples, list) or not examples:
         return []
     return [
-        f"the originals of {about['stand_ins']:,} of {about['samples']:,} images are gone or have changed, such as "
-        f"{about['examples'][0]}; their features come from the small images that the dataset stores"
+        f"the originals of {number(about['stand_ins']):,.0f} of {number(about.get('samples')):,.0f} images are gone or have "
+        f"changed, such as {examples[0]}; their features come from the small images that the dataset stores"
     ]
 
 
@@ -232,12 +235,12 @@ def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["tr
 def _read_rows(folder: Path, rows: Sequence[int]) -> Tensor:
     """Some rows, ascending, of stored features: (M, D) float32."""
     try:
-        stored = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+        stored = np.load(checked_file(folder, "features.npy"), mmap_mode="r", allow_pickle=False)
         if rows and rows[0] >= len(stored):
             raise NotFoundError(f"the features in {folder} have no rows of these samples; add them to their file")
         found = np.array(stored[slice(rows.start, rows.stop) if isinstance(rows, range) else np.asarray(rows)])
         if found.dtype != np.float32 or found.ndim != 2 or len(found) != len(rows):
             raise ValueError(f"{found.dtype} of shape {found.shape} for {len(rows)} samples")
-    except (OSError, ValueError, IndexError, EOFError) as error:
+    except (OSError, ValueError, IndexError, EOFError, StorageError) as error:
         raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
     return torch.from_numpy(found)

@@ -115,7 +115,7 @@ def undo(workspace: Workspace, dataset: str) -> int | None:
         latest = _one(
             connection,
             "SELECT max(batch) FROM log WHERE dataset = ? AND action <> 'undo' "
-            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = ? AND action = 'undo')",
+            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = ? AND action = 'undo' AND new_label IS NOT NULL)",
             [dataset, dataset],
         )
         if latest is None:
@@ -150,7 +150,7 @@ def fetch_decisions_log(workspace: Workspace, dataset: str) -> pd.DataFrame:
         added = ", ".join(c if c in columns else f"CAST(NULL AS {t}) AS {c}" for c, t in _ADDED.items())
         return connection.execute(
             f"SELECT {', '.join(_COLUMNS)}, {added} FROM log WHERE dataset = $d AND action <> 'undo' "
-            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo') ORDER BY batch",
+            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo' AND new_label IS NOT NULL) ORDER BY batch",
             {"d": dataset},
         ).df()
 
@@ -173,6 +173,10 @@ def _attached(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
         label = moved["new_class"].map({name: label for label, name in enumerate(facts.classes)})
         moved = moved.assign(new_label=label)[(moved["action"] != "relabel") | label.notna()]
     found = pd.concat([part for part in (rows[same], moved) if len(part)] or [rows[same]])
+    # What no version writes is passed over: the log may be somebody else's.
+    has_label = found["new_label"].between(0, len(facts.classes) - 1).fillna(False).astype(bool)
+    is_sample = found["sample_id"].between(0, facts.samples - 1).fillna(False).astype(bool)
+    found = found[is_sample & found["action"].isin(get_args(Action)) & (has_label == found["action"].eq("relabel"))]
     latest = found.sort_values("batch", kind="stable").drop_duplicates("sample_id", keep="last")
     shown = latest.sort_values("sample_id")[_SHOWN].astype({"sample_id": "int32", "new_label": "Int32"})
     return shown.reset_index(drop=True)
@@ -247,10 +251,9 @@ def _log_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
     if not held:
         return set()
     if not held <= {("table", "log"), ("sequence", "batch_ids")} or ("table", "log") not in held:
-        other = min(held - {("table", "log"), ("sequence", "batch_ids")}, default=("table", "nothing"))
-        raise StorageError(
-            f"{path} is not a log of decisions (it holds the {other[0]} {other[1]!r}); move it away, and winnow starts a new one"
-        )
+        others = sorted(held - {("table", "log"), ("sequence", "batch_ids")})
+        about = f"it holds the {others[0][0]} {others[0][1]!r}" if others else "it holds no log"
+        raise StorageError(f"{path} is not a log of decisions ({about}); move it away, and winnow starts a new one")
     rows = connection.execute(
         "SELECT column_name, data_type, column_default IS NOT NULL OR is_generated FROM duckdb_columns() "
         "WHERE table_name = 'log' AND NOT internal"
@@ -277,6 +280,9 @@ def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], 
         try:
             with storage_errors("decisions", path.parent), _open(path, read_only) as connection:
                 return work(connection)
+        except (duckdb.DataError, duckdb.ProgrammingError, duckdb.InternalError, duckdb.NotSupportedError) as error:
+            reason = str(error).splitlines()[0]
+            raise StorageError(f"{path} is damaged ({reason}); move it away, and winnow starts a new one") from error
         except BusyError:
             if time.monotonic() > deadline:
                 raise
@@ -286,9 +292,13 @@ def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], 
 def _open(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(str(path), read_only=read_only, config=CLOSED)
-    except (duckdb.IOException, duckdb.ConnectionException) as error:
+    except duckdb.Error as error:
         # Within one process DuckDB refuses a reader beside a writer with a ConnectionException.
-        if "lock" in str(error).lower() or isinstance(error, duckdb.ConnectionException):
+        if (
+            isinstance(error, duckdb.IOException)
+            and "lock" in str(error).lower()
+            or isinstance(error, duckdb.ConnectionException)
+        ):
             raise BusyError("decisions are being written by another process; try again") from error
         reason = str(error).splitlines()[0]
         raise StorageError(f"{path} cannot be read: {reason}; move it away, and winnow starts a new one") from error

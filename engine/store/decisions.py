@@ -150,7 +150,8 @@ def fetch_decisions_log(workspace: Workspace, dataset: str) -> pd.DataFrame:
         added = ", ".join(c if c in columns else f"CAST(NULL AS {t}) AS {c}" for c, t in _ADDED.items())
         return connection.execute(
             f"SELECT {', '.join(_COLUMNS)}, {added} FROM log WHERE dataset = $d AND action <> 'undo' "
-            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo' AND new_label IS NOT NULL) ORDER BY batch",
+            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo' AND new_label IS NOT NULL) "
+            "ORDER BY batch",
             {"d": dataset},
         ).df()
 

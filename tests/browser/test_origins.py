@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route
-from test_dashboard import at, settle, visit
+from test_dashboard import at, visit
 
 from engine.store.workspace import Workspace
 

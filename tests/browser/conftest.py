@@ -31,8 +31,8 @@ def browser() -> Iterator[Browser]:
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
     if found is None:
-        if os.environ.get("WINNOW_REQUIRE_BROWSER") == "1":
-            pytest.fail("no Chromium found, and WINNOW_REQUIRE_BROWSER=1 asks for one: apt-get install chromium")
+        if os.environ.get("WINNOW_REQUIRE_TOOLS") == "1":
+            pytest.fail("no Chromium found, and WINNOW_REQUIRE_TOOLS=1 asks for one: apt-get install chromium")
         pytest.skip("no Chromium found (apt-get install chromium)")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=found, args=FLAGS)

@@ -16,7 +16,7 @@ from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, R
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
 from engine.cli.verdict import has_verdict, print_verdict
 from engine.data.request import IngestSpec
-from engine.errors import WinnowError
+from engine.errors import SpecError, WinnowError
 from engine.presets import find_preset
 from engine.spec import PsiSpec, RunSpec, TrainingSpec
 from engine.store.workspace import Workspace
@@ -136,7 +136,10 @@ def resume(
     from engine.spec import spec_from_json
 
     at = Workspace.open(workspace)
-    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, cluster, json, yes)
+    record = at.read_record(at.require_run(run))
+    if problem := at.outdated(record):  # its networks would go on learning from other samples
+        raise SpecError(problem)
+    _compute(at, spec_from_json(record.spec), device, cluster, json, yes)
 
 
 @app.command()

@@ -19,6 +19,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -152,7 +153,10 @@ def tasks_on(cluster: str, device: torch.device, threads: int = 1) -> Iterator[T
     _check_answers(address)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray about its own future
-        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+        # Ray puts the current folder of this process before all else that a worker imports: an engine.py there would run.
+        places = ray.job_config.JobConfig(_py_driver_sys_path=[place for place in reversed(sys.path) if place])
+        with contextlib.chdir(Path(__file__).parents[2]):
+            ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR, job_config=places)
     try:
         yield RayTasks(device, threads)
     finally:
@@ -175,7 +179,7 @@ def _check_answers(address: str) -> None:
             ) from error
     # In a process of its own: Ray waits a minute for a cluster that is not there, and cannot be interrupted.
     try:
-        probe = [sys.executable, "-c", _PROBE, address or "auto"]
+        probe = [sys.executable, "-P", "-c", _PROBE, address or "auto"]
         done = subprocess.run(probe, capture_output=True, text=True, timeout=ANSWER_SECONDS)
         problem = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode else None
     except subprocess.TimeoutExpired:

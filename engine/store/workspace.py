@@ -103,11 +103,16 @@ class Workspace:
     def building_dataset(self, name: str) -> Iterator[Path]:
         """A temporary path to write a dataset to; published under its name when the block ends well."""
         final = self.dataset_path(name)
-        with exclusive(final.with_name(f".{name}.lock"), f"dataset '{name}' is being ingested"):
-            for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
-                stale.unlink(missing_ok=True)
-            with replacing(final, f"dataset '{name}'") as temp:
-                yield temp
+        lock = final.with_name(f".{name}.lock")
+        with exclusive(lock, f"dataset '{name}' is being ingested"):
+            try:
+                for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
+                    stale.unlink(missing_ok=True)
+                with replacing(final, f"dataset '{name}'") as temp:
+                    yield temp
+            finally:
+                with contextlib.suppress(OSError):  # Windows removes no file that is open
+                    lock.unlink()  # while it is held: who waits for it finds it gone, and makes another
 
     # Runs -------------------------------------------------------------------------------------------------
 

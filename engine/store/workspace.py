@@ -112,10 +112,14 @@ class Workspace:
         lock = final.with_name(f".{name}.lock")
         refuse_links(lock, "remove it and run the same command again")
         with exclusive(lock, f"dataset '{name}' is being ingested"):
-            for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
-                stale.unlink(missing_ok=True)
-            with replacing(final, f"dataset '{name}'") as temp:
-                yield temp
+            try:
+                for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
+                    stale.unlink(missing_ok=True)
+                with replacing(final, f"dataset '{name}'") as temp:
+                    yield temp
+            finally:
+                with contextlib.suppress(OSError):  # Windows removes no file that is open
+                    lock.unlink()  # while it is held: who waits for it finds it gone, and makes another
 
     # Runs -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from PIL import Image
 from engine.data.images import open_image
 from engine.data.parts import Vector
 from engine.data.sources.kinds import Rows, declared_sources
+from engine.errors import SourceError
 
 _ROW = re.compile(r"(.+):(\d{1,9})", re.DOTALL)
 
@@ -22,7 +23,10 @@ def open_original(place: str) -> Image.Image | Vector:
     Raises: READ_ERRORS of engine.data.images when it is not there any more, or not readable
     """
     match = _ROW.fullmatch(place)
-    rows = _rows(match[1]) if match and not Path(place).exists() else None
+    try:
+        rows = _rows(match[1]) if match and not Path(place).exists() else None
+    except SourceError as error:  # of the file that holds it: for whoever opens one image, a reason like any other
+        raise ValueError(str(error)) from error
     return rows(int(match[2])) if match and rows else open_image(Path(place))
 
 

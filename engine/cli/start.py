@@ -12,7 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, Yes, report, with_options
+from engine.cli.arguments import (
+    Cluster,
+    Dataset,
+    DeclaredHelp,
+    Device,
+    Json,
+    Root,
+    RunId,
+    TrustModel,
+    Yes,
+    report,
+    with_options,
+)
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
 from engine.cli.verdict import has_verdict, print_verdict
 from engine.data.request import IngestSpec
@@ -65,6 +77,7 @@ def run(
             "after epoch 5. (default: standard)"
         ),
     ] = None,
+    trust_model: TrustModel = False,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -80,7 +93,8 @@ def run(
     at.require_dataset(dataset)
     chosen = pick_device(device)
     with progress_bar(dataset) as listen:
-        spec = plan_run_from(at, dataset, {**words, "scores": scores, "preset": preset}, chosen, listen, say)
+        given = {**words, "scores": scores, "preset": preset, "trust_model": trust_model}
+        spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
     _compute(at, spec, device, cluster, json, yes)
 
@@ -102,6 +116,7 @@ def psi(
         str | None, typer.Option(metavar="RULE", help="End at twice what a rule flags, such as aum_threshold.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="A paper's settings; explicit options take precedence.")] = None,
+    trust_model: TrustModel = False,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -114,7 +129,8 @@ def psi(
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
-    given = {"orders": orders, "seeds": seeds, "epochs": epochs, "around": around, "preset": preset}
+    given: dict[str, Any] = {"orders": orders, "seeds": seeds, "epochs": epochs, "around": around, "preset": preset}
+    given["trust_model"] = trust_model
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
     _compute(at, spec, device, cluster, json, yes)
@@ -123,6 +139,7 @@ def psi(
 @app.command()
 def resume(
     run: RunId,
+    trust_model: TrustModel = False,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -131,9 +148,13 @@ def resume(
 ) -> None:
     """Continue a run that was canceled, interrupted or failed."""
     from engine.spec import spec_from_json
+    from engine.training.own_models import allow_trusted
 
     at = Workspace.open(workspace)
-    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, cluster, json, yes)
+    spec = spec_from_json(at.read_spec(at.require_run(run))["spec"])
+    if isinstance(spec, RunSpec | PsiSpec) and spec.training:
+        allow_trusted(at, spec.training.model, trust_model)
+    _compute(at, spec, device, cluster, json, yes)
 
 
 @app.command()

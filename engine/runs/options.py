@@ -26,6 +26,7 @@ from engine.spec import LEARNING_RATE, PsiSpec, RunSpec, TrainingSpec
 from engine.store.progress import Listener
 from engine.store.workspace import Workspace
 from engine.training.models import draws_while_training
+from engine.training.own_models import allow_named, allow_trusted
 
 Options = Mapping[str, Any]
 
@@ -51,15 +52,16 @@ def plan_run_from(
     Where neither a preset, a model, features nor probabilities are, and a network is needed, a short trial chooses it,
     once for a dataset.
 
-    Args:   options: preset, scores (names separated by commas, or a sequence of them), and the options of TrainingSpec
-            and RunSpec; what is None was not given; device, listener: of the trial; say: is given its figures and its
+    Args:   options: preset, scores (names separated by commas, or a sequence of them), trust_model, and the options of
+            TrainingSpec and RunSpec; what is None was not given; device, listener: of the trial; say: is given its figures and its
             choice, a sentence
     Raises: SpecError for an unknown option or name, or a value that an option cannot take
     """
     of_training = _types(TrainingSpec)
-    allowed = {"preset": str, "scores": Sequence[str], **of_training, **_types(RunSpec)}
+    allowed = {"preset": str, "scores": Sequence[str], **of_training, **_types(RunSpec), "trust_model": bool}
     given = _given("run", options, allowed, ("device", "cluster"))
     workspace.require_dataset(dataset)
+    allow_named(workspace, given.get("model", ""), given.pop("trust_model", False))
     preset = find_preset(given.pop("preset")) if given.get("preset") else None
     scores = given.pop("scores", preset.scores if preset else "standard")
     typed = {name: given.pop(name) for name in of_training if name in given}
@@ -91,17 +93,21 @@ def _training(settings: Options, typed: Options) -> TrainingSpec:
 def plan_psi_from(workspace: Workspace, dataset: str, options: Options) -> PsiSpec:
     """The spec of `winnow psi DATASET` with the options that were given.
 
-    Args:   options: those of PsiSpec, and preset, orders (one text or a sequence of names), seeds, epochs and around
+    Args:   options: those of PsiSpec, and preset, orders (one text or a sequence of names), seeds, epochs, around and
+            trust_model
     Raises: SpecError for an unknown option, preset or order, or a value that an option cannot take
     """
-    others = {"preset": str, "orders": Sequence[str], "seeds": int, "epochs": int, "around": str}
+    others = {"preset": str, "orders": Sequence[str], "seeds": int, "epochs": int, "around": str, "trust_model": bool}
     given = _given("psi", options, {**_types(PsiSpec), **others}, ("device", "cluster"))
     workspace.require_dataset(dataset)
     if "orders" in given:
         given["orders"] = split_orders(",".join(_names(given["orders"])))
     curve = {name: given.pop(name) for name in ("orders", "points", "seeds", "steps") if name in given}
     settings = curve_settings(given.pop("preset", None) or None, given.get("window", False), **curve)
-    return plan_psi(workspace, dataset, **given, **settings)
+    trust = given.pop("trust_model", False)
+    spec = plan_psi(workspace, dataset, **given, **settings)
+    allow_trusted(workspace, spec.training.model, trust)  # the model is that of the scores' run
+    return spec
 
 
 def _types(spec: type[Any]) -> dict[str, Any]:

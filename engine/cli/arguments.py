@@ -34,6 +34,12 @@ TrustModel = Annotated[
         "--trust-model", help="Remember the source of the model PACKAGE.MODULE:FACTORY as trusted in this workspace."
     ),
 ]
+OriginalsIn = Annotated[
+    str | None,
+    typer.Option(
+        "--originals", metavar="FOLDER", help="Where the images lie that the dataset was made from; read them there."
+    ),
+]
 Dataset = Annotated[str, typer.Argument(help="Name of a dataset (winnow ingest makes one).")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or its first digits (winnow runs lists them).")]
 Run = Annotated[

@@ -18,6 +18,7 @@ from engine.cli.arguments import (
     DeclaredHelp,
     Device,
     Json,
+    OriginalsIn,
     Root,
     RunId,
     TrustModel,
@@ -78,6 +79,7 @@ def run(
         ),
     ] = None,
     trust_model: TrustModel = False,
+    originals: OriginalsIn = None,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -93,7 +95,8 @@ def run(
     at.require_dataset(dataset)
     chosen = pick_device(device)
     with progress_bar(dataset) as listen:
-        given = {**words, "scores": scores, "preset": preset, "trust_model": trust_model}
+        given: dict[str, Any] = {**words, "scores": scores, "preset": preset, "trust_model": trust_model}
+        given["originals"] = originals
         spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
     _compute(at, spec, device, cluster, json, yes)
@@ -140,6 +143,7 @@ def psi(
 def resume(
     run: RunId,
     trust_model: TrustModel = False,
+    originals: OriginalsIn = None,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -147,11 +151,15 @@ def resume(
     json: Json = False,
 ) -> None:
     """Continue a run that was canceled, interrupted or failed."""
+    from engine.runs.named_files import as_stored
     from engine.spec import spec_from_json
+    from engine.store.trust import named_folders, trust_roots
     from engine.training.own_models import allow_trusted
 
     at = Workspace.open(workspace)
-    spec = spec_from_json(at.read_spec(at.require_run(run))["spec"])
+    wanted = at.require_run(run)
+    trust_roots(at, named_folders(originals))
+    spec = as_stored(at, spec_from_json(at.read_spec(wanted)["spec"]))
     if isinstance(spec, RunSpec | PsiSpec) and spec.training:
         allow_trusted(at, spec.training.model, trust_model)
     _compute(at, spec, device, cluster, json, yes)
@@ -200,8 +208,21 @@ def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: b
         {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
         f"run {run_id} {outcome}: {job.title}",
     )
+    _say_notes(workspace, spec)
     if isinstance(spec, RunSpec) and not json and has_verdict(workspace, spec.dataset, run_id):
         print_verdict(workspace, spec.dataset, run_id)
+
+
+def _say_notes(workspace: Workspace, spec: Any) -> None:
+    """Say for which images the stored ones stand in."""
+    from engine.features.stored import notes_of
+    from engine.store.trust import fetch_trust
+
+    if isinstance(spec, RunSpec) and spec.features:
+        for note in notes_of(workspace, spec.dataset, spec.features_hash):
+            say(note)
+        if problem := fetch_trust(workspace).problem:
+            say(problem)
 
 
 LONG_SECONDS = 60.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -88,6 +89,8 @@ def is_stored(workspace: Workspace, dataset: str, key: str) -> bool:
 
 
 def _folder(workspace: Workspace, dataset: str, key: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+@[0-9a-f]{12}", key):  # a spec's, in which somebody may have written a path
+        raise SpecError(f"there are no features of the key {key!r}; remove the run that names them")
     return workspace.features_dir(f"{key}-{images_of(workspace, dataset)}")
 
 
@@ -220,13 +223,26 @@ def _require(workspace: Workspace, dataset: str, key: str) -> Path:
 
 def notes_of(workspace: Workspace, dataset: str, key: str) -> list[str]:
     """What a reader of a run on stored features should know, a sentence each."""
-    about = read_about(workspace, dataset, key)
-    if not about.get("stand_ins"):
-        return []
-    return [
-        f"the originals of {about['stand_ins']:,} of {about['samples']:,} images are gone or have changed, such as "
-        f"{about['examples'][0]}; their features come from the small images that the dataset stores"
-    ]
+    about, notes = read_about(workspace, dataset, key), []
+    if about.get("stand_ins"):
+        notes.append(
+            f"the originals of {about['stand_ins']:,} of {about['samples']:,} images are gone or have changed, such as "
+            f"{about['examples'][0]}; their features come from the small images that the dataset stores"
+        )
+    if about.get("outside"):
+        notes.append(
+            f"the originals of {about['outside']:,} of {about['samples']:,} images, such as "
+            f"{about['outside_examples'][0]}, lie in no folder that you ingested from in this workspace; their features come "
+            "from the small images that the dataset stores. To read them: remove this run, and run again with --originals "
+            "FOLDER"
+        )
+    return notes
+
+
+def forget_stand_ins(workspace: Workspace, dataset: str, key: str) -> None:
+    """Remove stored features for which originals were not read that may be read now; a run computes them again."""
+    if key and is_stored(workspace, dataset, key) and read_about(workspace, dataset, key).get("outside"):
+        remove_path(_folder(workspace, dataset, key))
 
 
 def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["train", "test"]) -> Tensor:

@@ -30,7 +30,7 @@ from typing import Any
 import filelock
 import platformdirs
 
-from engine.errors import BusyError, StorageError
+from engine.errors import BusyError, SpecError, StorageError
 from engine.store.atomic import replacing, storage_errors
 from engine.store.documents import read_json
 from engine.store.workspace import Workspace
@@ -53,6 +53,13 @@ class Roots:
         """Whether a file, or what it links to, lies below one of them."""
         found = os.path.realpath(path)
         return any(found == root or found.startswith(os.path.join(root, "")) for root in self._resolved)
+
+    def require(self, path: Path) -> Path:
+        """The path, if it may be read; ValueError, a reason in a few words, if not."""
+        if os.path.isfile(path) and not self.cover(path):  # what is no file is refused by whoever opens it
+            folder = os.path.dirname(os.path.realpath(path))
+            raise ValueError(f"it lies in {folder}, outside of what was named (--originals {folder} reads it)")
+        return path
 
     def __add__(self, others: Iterable[Path]) -> Roots:
         return Roots((*self.paths, *others))
@@ -86,9 +93,10 @@ def trust_file() -> Path:
 
 def fetch_trust(workspace: Workspace) -> Trust:
     """What this user trusts in a workspace; nothing, with the reason, where the file cannot be believed."""
-    key = _key(workspace)
-    named = _named.get(key, Trust())
+    named = Trust()
     try:
+        key = _key(workspace)
+        named = _named.get(key, named)
         kept = _entry(_read().get(key, {}))
     except StorageError as error:
         return replace(named, problem=f"{error}; until then nothing is trusted")
@@ -101,18 +109,33 @@ def trust_roots(workspace: Workspace, roots: Iterable[Path]) -> str:
     Returns: why it could not be kept for later commands, one line, or ""
     """
     wanted = tuple(Path(os.path.realpath(root)) for root in roots)
-    key = _key(workspace)
-    before = _named.get(key, Trust())
-    _named[key] = replace(before, roots=before.roots + (path for path in wanted if path not in before.roots.paths))
-    found = fetch_trust(workspace)
-    if not found.problem and set(wanted) <= set(_entry(_read().get(key, {})).roots.paths):
+    if not wanted:
         return ""
     try:
+        key = _key(workspace)
+    except StorageError as error:
+        return str(error)
+    before = _named.get(key, Trust())
+    _named[key] = replace(before, roots=before.roots + (path for path in wanted if path not in before.roots.paths))
+    try:
+        if set(wanted) <= set(_entry(_read().get(key, {})).roots.paths):
+            return ""
         with _changing(workspace, key) as entry:
             entry["roots"] = sorted({*entry["roots"], *map(str, wanted)})
     except (StorageError, BusyError) as error:
-        return f"{error}; later commands need --originals {wanted[0]}" if wanted else ""
+        return f"{error}; later commands that read the originals need --originals {wanted[0]}"
     return ""
+
+
+def named_folders(text: str | None) -> tuple[Path, ...]:
+    """The folders that --originals names; SpecError when one is not there."""
+    folders = [Path(part).expanduser() for part in (text or "").split(os.pathsep) if part]
+    for folder in folders:
+        if not folder.is_dir():
+            raise SpecError(
+                f"--originals is {folder}; allowed: an existing folder of images, several separated by '{os.pathsep}'"
+            )
+    return tuple(Path(os.path.abspath(folder)) for folder in folders)
 
 
 def trust_model(workspace: Workspace, name: str, model: TrustedModel) -> None:
@@ -126,7 +149,10 @@ def trust_model(workspace: Workspace, name: str, model: TrustedModel) -> None:
 
 def _key(workspace: Workspace) -> str:
     """What stands for a workspace: see the module's docstring."""
-    found = os.lstat(workspace.root / "winnow.json")
+    try:
+        found = os.lstat(workspace.root / "winnow.json")
+    except OSError as error:
+        raise StorageError(f"{workspace.root} has no winnow.json") from error
     return f"{found.st_ino}-{found.st_ctime_ns}"
 
 

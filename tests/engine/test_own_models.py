@@ -30,7 +30,7 @@ def make(shape, classes):
 
 SEVERAL = """
 import json, sys
-from engine.cli.commands import main
+from engine.cli.__main__ import main
 for words in json.loads(sys.argv[1]):
     sys.argv = ["winnow", *words]
     try:

@@ -31,6 +31,9 @@ from engine.store.workspace import Workspace, exclusive, is_locked
 
 State = Literal["running", "done", "failed", "cancelled", "interrupted", "unreadable"]
 
+ONLY_TRUSTED = "WINNOW_ONLY_TRUSTED"
+"""Set for the commands that a page starts: what they name comes from specs, and nobody typed it."""
+
 _TAIL_BYTES = 1 << 14
 _KEPT_OUTPUTS = 20
 
@@ -198,6 +201,7 @@ def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, ONLY_TRUSTED: "1"},
             )
     # Somebody must wait for a child that ends, or the system keeps its entry for as long as this process lives.
     threading.Thread(target=process.wait, daemon=True).start()

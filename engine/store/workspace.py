@@ -95,8 +95,9 @@ class Workspace:
         return self.root / "datasets" / f"{name}.trial.json"
 
     def datasets(self) -> list[str]:
+        """All datasets. A file whose name no dataset can have, such as one that a shell or a page would read, is none."""
         found = (p.stem for p in (self.root / "datasets").glob("*.duckdb"))
-        return sorted(name for name in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name))
+        return sorted(name for name in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name))
 
     def require_dataset(self, name: str) -> Path:
         """The path of a dataset; NotFoundError, with the nearest name, when there is none."""

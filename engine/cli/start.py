@@ -16,12 +16,15 @@ from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, R
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
 from engine.cli.verdict import has_verdict, print_verdict
 from engine.data.request import IngestSpec
-from engine.errors import WinnowError
+from engine.errors import SpecError, WinnowError
 from engine.presets import find_preset
 from engine.spec import PsiSpec, RunSpec, TrainingSpec
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
+
+Port = Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")]
+NoToken = Annotated[bool, typer.Option("--no-token", help="Serve every user of this machine, without a token.")]
 
 
 @app.command(cls=DeclaredHelp)
@@ -133,22 +136,27 @@ def resume(
     from engine.spec import spec_from_json
 
     at = Workspace.open(workspace)
-    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, cluster, json, yes)
+    record = at.read_record(at.require_run(run))
+    if problem := at.outdated(record):  # its networks would go on learning from other samples
+        raise SpecError(problem)
+    _compute(at, spec_from_json(record.spec), device, cluster, json, yes)
 
 
 @app.command()
 def dashboard(
-    port: Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")] = None,
+    port: Port = None,
+    no_token: NoToken = False,
     workspace: Root = None,
 ) -> None:
     """Open the workspace in a browser, on this machine only. Ctrl-C stops it."""
-    _serve(Workspace.open(workspace), port)
+    _serve(Workspace.open(workspace), port, no_token)
 
 
 @app.command()
 def demo(
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Compute, but do not start the dashboard.")] = False,
-    port: Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")] = None,
+    port: Port = None,
+    no_token: NoToken = False,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -160,7 +168,7 @@ def demo(
     if json:
         print_json(done)
     if not no_serve:
-        _serve(at, port)
+        _serve(at, port, no_token)
 
 
 def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: bool, yes: bool) -> None:
@@ -213,18 +221,23 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _serve(workspace: Workspace, port: int | None) -> None:
+def _serve(workspace: Workspace, port: int | None, no_token: bool) -> None:
     """Serve until Ctrl-C or SIGTERM, in a process of its own: the engine never imports the dashboard."""
     root = str(workspace.root.resolve())
     # -P: a streamlit.py or an engine.py in the current folder is not what is meant.
-    command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root]
+    command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root, "--attached"]
     command += [] if port is None else ["--port", str(port)]
+    command += ["--no-token"] if no_token else []
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = signal.getsignal(signal.SIGINT)
     try:
-        with subprocess.Popen(command) as process:
+        # The server ends when its input does, however this process ends. A session of its own: Ctrl-C reaches it once,
+        # through this process, however often it is pressed.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
             try:
                 process.wait()
             except KeyboardInterrupt:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=10)
@@ -232,6 +245,7 @@ def _serve(workspace: Workspace, port: int | None) -> None:
                 return
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupted)
     if process.returncode == 2:
         raise typer.Exit(2)  # its own line says why
     if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT):

@@ -16,7 +16,6 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ from engine.features.backbones import backbone_help, find_backbone, is_backbone
 from engine.features.computing import Tasks, compute_rows, join_pieces
 from engine.features.own_file import SUFFIXES, is_own_file, own_file, read_rows
 from engine.store.atomic import file_hash, remove_path
-from engine.store.contents import fetch_contents
+from engine.store.contents import fetch_contents, images_of
 from engine.store.documents import read_json
 from engine.store.progress import Reporter
 from engine.store.version import winnow_version
@@ -62,21 +61,6 @@ def absolute(source: str) -> str:
     return str(own_file(source).resolve()) if is_own_file(source) else source
 
 
-def images_of(workspace: Workspace, dataset: str) -> str:
-    """12 hexadecimal digits of a dataset's images, in order, and of where they came from."""
-    path = workspace.require_dataset(dataset)
-    found = path.stat()
-    return _images_of(path, found.st_mtime_ns, found.st_size)
-
-
-@lru_cache(maxsize=64)
-def _images_of(path: Path, changed: int, size: int) -> str:
-    found = hashlib.sha256()
-    for content, (place,) in zip(fetch_contents(path), _query(path, "SELECT source FROM samples"), strict=True):
-        found.update(f"{content}\0{place}\0".encode())
-    return found.hexdigest()[:12]
-
-
 def _query(path: Path, sql: str) -> list[tuple[Any, ...]]:
     with reading(path) as connection:
         return connection.execute(f"{sql} ORDER BY sample_id").fetchall()
@@ -88,7 +72,7 @@ def is_stored(workspace: Workspace, dataset: str, key: str) -> bool:
 
 
 def _folder(workspace: Workspace, dataset: str, key: str) -> Path:
-    return workspace.features_dir(f"{key}-{images_of(workspace, dataset)}")
+    return workspace.features_dir(f"{key}-{images_of(workspace.require_dataset(dataset))}")
 
 
 def compute_stored(
@@ -110,7 +94,7 @@ def compute_stored(
     Raises:  as `key_of`; SpecError for vectors and a backbone; SourceError for a file that does not fit; Cancelled
     """
     key = key_of(workspace, dataset, source, download)
-    name = f"{key}-{images_of(workspace, dataset)}"
+    name = f"{key}-{images_of(workspace.require_dataset(dataset))}"
     while not workspace.features_dir(name).is_dir():
         progress.heartbeat()
         try:
@@ -123,7 +107,7 @@ def compute_stored(
                 _write_about(target, {"key": key, "dataset": dataset, "device": str(device), **about}, started)
         except BusyError:  # another run computes just these: they will be there
             time.sleep(WAIT_SECONDS)
-    for part in workspace.feature_sets(f"{key}-{images_of(workspace, dataset)}"):
+    for part in workspace.feature_sets(f"{key}-{images_of(workspace.require_dataset(dataset))}"):
         remove_path(part)
     return notes_of(workspace, dataset, key)
 
@@ -150,7 +134,7 @@ def compute_part(
     if is_stored(workspace, dataset, key):
         return _read_rows(_folder(workspace, dataset, key), ids)
     which = hashlib.sha256(np.asarray(ids, "<i8").tobytes()).hexdigest()[:8]
-    name = f"{key}-{images_of(workspace, dataset)}-{which}"
+    name = f"{key}-{images_of(workspace.require_dataset(dataset))}-{which}"
     while not workspace.features_dir(name).is_dir():
         progress.heartbeat()
         try:

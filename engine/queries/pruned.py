@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from engine.queries.connection import fetch_sql, source_run
+from engine.store.attached import open_walled
 from engine.store.journal import read_journal
 from engine.store.schema import VIEWS
 from engine.store.tables import DERIVED, RESULT_TABLES, complete_select
@@ -132,7 +133,7 @@ def fetch_psi_journal(workspace: Workspace, run_id: str) -> pd.DataFrame:
 
 def fetch_orders(names: Iterable[str]) -> pd.DataFrame:
     """The parts of the names of orders: order, score, reversed, sampler, options (JSON), as in the view `psi`."""
-    with duckdb.connect() as connection:
+    with open_walled([]) as connection:
         source = '(SELECT unnest($names::VARCHAR[]) AS "order")'
         columns = {name: RESULT_TABLES["psi"][name] for name in ("order", *DERIVED["psi"])}
         return fetch_sql(connection, complete_select("psi", ["order"], columns, source), {"names": list(names)})

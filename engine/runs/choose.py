@@ -21,6 +21,7 @@ from engine.selection.names import Order, parse_order, scoreless
 from engine.selection.samplers import find_sampler, select
 from engine.spec import RunSpec, spec_from_json, spec_hash
 from engine.store.tensors import load_tensors
+from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network
 from engine.training.loop import Normalization, evaluation_pass
@@ -169,10 +170,11 @@ class Selection:
 
     def _features(self, order: Order) -> Tensor:
         assert self.trained is not None
-        path = self.trained.folder / "features.safetensors"
-        found = load_tensors(path)
-        if found is None:
-            raise StorageError(f"{path} is missing; remove that run (winnow remove) and run it again")
+        try:
+            found = load_tensors(checked_file(self.trained.folder, "features.safetensors"))
+        except StorageError as error:
+            raise StorageError(f"{error}; remove that run (winnow remove) and run it again") from error
+        assert found is not None
         return torch.from_numpy(found[0]["features"]).float()
 
     def _probs(self, order: Order) -> Tensor:

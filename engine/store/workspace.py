@@ -35,6 +35,7 @@ from engine.spec import Spec, spec_from_json
 from engine.store.atomic import publish_folder, remove_path, replacing, sha256_of, storage_errors, write_text
 from engine.store.documents import read_json
 from engine.store.records import FORMAT, RunRecord, dataset_facts, load_record
+from engine.store.verified import remember
 
 DEFAULT_ROOT = "winnow-workspace"
 
@@ -268,6 +269,8 @@ def _building_folder(temp: Path, final: Path, what: str) -> Iterator[Path]:
             manifest = {p.name: {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in sorted(temp.iterdir())}
             (temp / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": manifest}, indent=1) + "\n")
             publish_folder(temp, final)
+            for name, about in manifest.items():
+                remember(final / name, str(about["sha256"]))
     finally:
         shutil.rmtree(temp, ignore_errors=True)
 

@@ -10,8 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,11 +42,10 @@ def browser() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def serving(root: Path, elsewhere: Path) -> Iterator[str]:
-    """The address of a dashboard over a workspace, started in a directory without any configuration."""
+    """The address that a dashboard over a workspace prints, started in a directory without any configuration."""
     with socket.socket() as probe:  # not serve.free_port: two suites at once would both be given the first free one
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    url = f"http://localhost:{port}"
     python_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "dashboard", "--workspace", str(root), "--port", str(port)],
@@ -58,15 +55,10 @@ def serving(root: Path, elsewhere: Path) -> Iterator[str]:
         stderr=subprocess.STDOUT,
     )
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, "the dashboard did not start"
-                time.sleep(0.1)
-        yield url
+        assert process.stdout is not None
+        printed = next((line for line in process.stdout if line.startswith(b"dashboard at ")), b"").decode()
+        assert printed.endswith(" (Ctrl-C stops it)\n"), "the dashboard did not start"
+        yield printed.split()[2]
     finally:
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)

@@ -30,7 +30,7 @@ class Named:
     @cached_property
     def path(self) -> Path:
         """The text as an absolute path, a leading ~ expanded: samples are found again from any folder."""
-        return Path(os.path.abspath(Path(self.text).expanduser()))
+        return Path(os.path.abspath(os.path.expanduser(self.text)))
 
     def is_file(self, *suffixes: str) -> bool:
         """Whether it is a file with one of these suffixes, in any case."""

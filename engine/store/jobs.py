@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import Cancelled, SpecError, StorageError, WinnowError
+from engine.errors import Cancelled, NotFoundError, SpecError, StorageError, WinnowError
 from engine.spec import spec_from_json
 from engine.store.atomic import storage_errors
 from engine.store.decisions import carry_over
@@ -112,6 +112,9 @@ def _spec_problem(record: RunRecord) -> str:
 def fetch_jobs(workspace: Workspace, dataset: str | None = None) -> list[Job]:
     """All runs, or those of one dataset, the latest first; broken ones are last, and of no dataset."""
     jobs = [fetch_job(workspace, run_id) for run_id in workspace.run_ids()]
+    jobs = [
+        job for job in jobs if job.state != "unreadable" or workspace.run_dir(job.run_id).exists()
+    ]  # removed just now
     chosen = [job for job in jobs if dataset is None or job.dataset == dataset]
     return sorted(chosen, key=lambda job: job.started_at, reverse=True)
 
@@ -144,7 +147,8 @@ def discard_dataset(workspace: Workspace, name: str) -> list[str]:
     carry_over(workspace)
     found = [job.run_id for job in fetch_jobs(workspace, name)]
     for run_id in found:
-        workspace.remove_run(run_id)
+        with contextlib.suppress(NotFoundError):  # another process is at the same
+            workspace.remove_run(run_id)
     workspace.remove_dataset(name)
     return found
 
@@ -240,6 +244,7 @@ def computing(
     folder = workspace.start_run(run_id, content)
     with exclusive(folder / "lock", f"run {run_id} is being computed by another process (winnow status {run_id})"):
         (folder / "cancel").unlink(missing_ok=True)
+        workspace.start_run(run_id, content)  # again: until it was locked, another process could remove it
         append_journal(folder, "started", pid=os.getpid(), host=socket.gethostname())
         try:
             yield folder

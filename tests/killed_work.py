@@ -10,12 +10,14 @@ from pathlib import Path
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
+from engine.errors import WinnowError
+from engine.queries.connection import connected
 from engine.queries.writers import export
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
-from engine.store.decisions import decide, undo
+from engine.store.decisions import decide, fetch_decisions_log, undo
 from engine.store.jobs import discard_dataset, fetch_jobs
 from engine.store.workspace import Workspace
 
@@ -41,6 +43,40 @@ def work(kind: str, root: Path, last_step: int = 0) -> None:
     sys.addaudithook(count)
     WORK[kind](Workspace.open(root), root.parent / "told")
     (root.parent / "steps").write_text(str(steps))
+
+
+def attempt(kind: str, root: Path, out: Path, *given: int) -> None:
+    """Do some work, and append to a file "ok" or the expected error that ended it, in one line."""
+    workspace, said = Workspace.open(root), "ok"
+    try:
+        MANY[kind](workspace, *given) if kind in MANY else WORK[kind](workspace, root.parent / "told")
+    except WinnowError as error:
+        said = f"{type(error).__name__}: {error}"
+    with open(out, "ab", buffering=0) as file:
+        file.write(f"{said}\n".encode())
+
+
+def _decide_each(workspace: Workspace, first: int, count: int) -> None:
+    for i in range(count):
+        decide(workspace, "small", [first + i], "drop")
+
+
+def _undo_often(workspace: Workspace, count: int) -> None:
+    for _ in range(count):
+        undo(workspace, "small")
+
+
+def _read_often(workspace: Workspace, count: int) -> None:
+    """What a page does, again and again."""
+    for _ in range(count):
+        fetch_jobs(workspace)
+        fetch_decisions_log(workspace, "small")
+        with connected(workspace, "small") as connection:
+            for view in ("samples", "scores", "dynamics", "decisions"):
+                connection.execute(f"SELECT * FROM {view}").fetchall()
+
+
+MANY = {"decide each": _decide_each, "undo often": _undo_often, "read often": _read_often}
 
 
 def _ingest(workspace: Workspace, told: Path) -> None:

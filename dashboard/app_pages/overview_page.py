@@ -50,7 +50,7 @@ def live() -> None:
             )
         else:
             reason = f": {widgets.plain(job.message)}" if job.message else ""
-            ago = widgets.duration(time.time() - job.updated_at)
+            ago = widgets.duration(max(0.0, time.time() - job.updated_at))
             st.warning(
                 f"{title} · {job.state} {ago} ago{reason}. Go on with `winnow resume {job.run_id}`",
                 icon=":material/pause:",

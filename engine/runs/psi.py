@@ -135,7 +135,7 @@ def run_psi(
              run is stopped
     """
     wanted = find_run(workspace, spec)
-    if workspace.is_published(wanted):
+    if workspace.is_complete(wanted):
         return wanted, True
     on = spec.training.trained_on
     samples = load_seen(workspace, spec.dataset, "train", on, device)

@@ -177,7 +177,10 @@ class Started:
         """Why it ended without a result: the last line it wrote; "" when it ended well or was stopped."""
         if self.process.poll() in (None, 0, 130):
             return ""
-        lines = [line for line in self.output.read_text(errors="replace").splitlines() if line.strip()]
+        text = ""
+        with contextlib.suppress(FileNotFoundError):  # it may be deleted, as old: clocks are set back
+            text = self.output.read_text(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
         return lines[-1].removeprefix("winnow: ") if lines else f"it ended with code {self.process.returncode}"
 
 
@@ -207,14 +210,14 @@ def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
 
 
 def seconds_spent(folder: Path) -> float:
-    """Time all attempts at a run have taken so far, from its journal."""
+    """Time all attempts at a run have taken so far, from its journal; a clock that was set back takes nothing away."""
     spent, started, last = 0.0, None, 0.0
     for event in read_journal(folder):
         if event["event"] == "started":
-            spent += last - started if started is not None else 0.0
+            spent += max(0.0, last - started) if started is not None else 0.0
             started = event["at"]
         last = event["at"]
-    return spent + (time.time() - started if started is not None else 0.0)
+    return spent + (max(0.0, time.time() - started) if started is not None else 0.0)
 
 
 @contextlib.contextmanager

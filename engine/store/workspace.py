@@ -215,7 +215,13 @@ class Workspace:
             folder / ".publishing", self.published_dir(run_id), f"the results of run {run_id}"
         ) as temp:
             yield temp
-        remove_path(folder / "partial")
+        self.is_complete(run_id)
+
+    def is_complete(self, run_id: str) -> bool:
+        """Whether a run is published; then what it needed only while it was computed is removed, if a kill left it."""
+        if self.is_published(run_id):
+            remove_path(self.run_dir(run_id) / "partial")
+        return self.is_published(run_id)
 
     # Features ---------------------------------------------------------------------------------------------
 
@@ -260,14 +266,19 @@ class Workspace:
         ):
             # Half of a folder would be found by the next run of the same spec, and taken for its work.
             os.rename(folder, folder.with_name(f".{run_id}.{os.getpid()}-{threading.get_ident()}.removing"))
-        for gone in folder.parent.glob(".*.removing"):
-            shutil.rmtree(gone, ignore_errors=True)
+        self._delete_removed()
+
+    def _delete_removed(self) -> None:
+        """Delete the folders of runs that are removed, by this process or one that was killed."""
+        for gone in (self.root / "runs").glob(".*.removing"):
+            remove_path(gone)
 
     def remove_dataset(self, name: str) -> None:
         """Delete a dataset file, and what was tried on it. Its runs are the caller's to remove first."""
         path = self.require_dataset(name)
         remove_path(self.trial_path(name))  # first: another dataset of that name would be trained as it says
         path.unlink(missing_ok=True)
+        self._delete_removed()
 
 
 @contextlib.contextmanager

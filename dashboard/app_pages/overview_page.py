@@ -49,7 +49,7 @@ def live() -> None:
             st.progress(min(1.0, job.fraction), text=f"{title} · {plain(job.stage)} · {100 * job.fraction:.0f} %{left}")
         else:
             reason = f": {plain(job.message)}" if job.message else ""
-            ago = widgets.duration(time.time() - job.updated_at)
+            ago = widgets.duration(max(0.0, time.time() - job.updated_at))
             st.warning(
                 f"{title} · {job.state} {ago} ago{reason}. Go on with `winnow resume {job.run_id}`",
                 icon=":material/pause:",

@@ -139,7 +139,7 @@ def run_psi(
              run is stopped
     """
     wanted = find_run(workspace, spec)
-    if workspace.is_published(wanted):
+    if workspace.is_complete(wanted):
         return wanted, True
     allow_trusted(workspace, spec.training.model)
     on = spec.training.trained_on

@@ -38,7 +38,9 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
 def check(app: AppTest, case: str, page: str) -> None:
     """No traceback, no secret; where the dataset or the workspace cannot be read, one line that says so."""
     assert not app.exception, (case, page, [e.value for e in app.exception])
-    shown = " ".join(str(e.value) for kind in ("markdown", "caption", "code", "error", "warning") for e in app.get(kind))
+    shown = " ".join(
+        str(e.value) for kind in ("markdown", "caption", "code", "error", "warning") for e in app.get(kind)
+    )
     assert SECRET not in shown
     if case in ENDS_ALL | ENDS_DATASET:
         assert len(app.error) >= 1, (case, page)
@@ -74,9 +76,7 @@ def test_every_page_of_every_tampered_workspace(
     assert tampered.secret_beside(root).read_text() == SECRET
 
 
-def test_a_run_that_is_set_aside_is_named_on_the_overview(
-    open_page: Open, old_workspace: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_is_set_aside_is_named_on_the_overview(open_page: Open, old_workspace: Path, tmp_path: Path) -> None:
     root = shutil.copytree(old_workspace, tmp_path / "sent" / "w")
     CASES["16 scores, view over a file"](root)
     app = open_page(root, "overview", dataset=DATASET)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.arguments import Json, Root, RunId, report
-from engine.cli.console import duration, messages, print_json, print_table, say, size
+from engine.cli.console import duration, messages, print_json, print_table, say
+from engine.store.usage import Usage, measure, size
 from engine.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from engine.store.clean import Found
-    from engine.store.usage import Usage
 
 app = typer.Typer()
 
@@ -28,7 +28,6 @@ def runs(
 ) -> None:
     """List all runs, the latest first, with the bytes that each takes."""
     from engine.store.jobs import fetch_jobs
-    from engine.store.usage import measure
 
     at = Workspace.open(workspace)
     if dataset:
@@ -144,7 +143,6 @@ def clean(
     read; so do the checkpoints of a run that winnow resume can continue.
     """
     from engine.store.clean import find_leftovers, remove_leftovers
-    from engine.store.usage import measure
 
     at = Workspace.open(workspace)
     used, found = measure(at), find_leftovers(at)

@@ -185,14 +185,18 @@ def _write_piece(
     save_tensors(
         path,
         {"features": features, "index": np.frombuffer(index, np.uint8).reshape(-1, 3, 16)},
-        {"computed": len(fresh), "stand_ins": [i for i, s in zip(block, seen, strict=True) if s.stands_in]},
+        {
+            "computed": len(fresh),
+            "stand_ins": [i for i, s in zip(block, seen, strict=True) if s.stands_in and not s.outside],
+            "outside": [i for i, s in zip(block, seen, strict=True) if s.outside],
+        },
     )
 
 
 def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str], ids: Sequence[int]) -> dict[str, Any]:
     """Put the blocks together: features.npy and index.npy in the target folder, rows as ids. Returns what is known of
     them. places: where all samples of the dataset come from."""
-    count, at, width, computed, stand_ins = len(ids), 0, 0, 0, list[int]()
+    count, at, width, computed, stand_ins, outside = len(ids), 0, 0, 0, list[int](), list[int]()
     index = np.empty((count, 3, 16), np.uint8)
     with open(target / "features.npy", "wb") as file:  # in order: a memory map would end the process on a full disk
         for block in _blocks(ids, side):
@@ -208,6 +212,7 @@ def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str], id
             at += len(block)
             computed += meta["computed"]
             stand_ins += meta["stand_ins"]
+            outside += meta.get("outside", [])
     np.save(target / "index.npy", index)
     return {
         "width": width,
@@ -215,4 +220,6 @@ def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str], id
         "copied": count - computed,
         "stand_ins": len(stand_ins),
         "examples": [places[i] for i in stand_ins[:EXAMPLES]],
+        "outside": len(outside),
+        "outside_examples": [places[i] for i in outside[:EXAMPLES]],
     }

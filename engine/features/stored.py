@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -73,6 +74,8 @@ def is_stored(workspace: Workspace, dataset: str, key: str) -> bool:
 
 
 def _folder(workspace: Workspace, dataset: str, key: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+@[0-9a-f]{12}", key):  # a spec's, in which somebody may have written a path
+        raise SpecError(f"there are no features of the key {key!r}; remove the run that names them")
     return workspace.features_dir(f"{key}-{images_of(workspace.require_dataset(dataset))}")
 
 
@@ -206,14 +209,31 @@ def _require(workspace: Workspace, dataset: str, key: str) -> Path:
 
 def notes_of(workspace: Workspace, dataset: str, key: str) -> list[str]:
     """What a reader of a run on stored features should know, a sentence each."""
-    about = read_about(workspace, dataset, key)
-    examples = about.get("examples")
-    if not number(about.get("stand_ins")) or not isinstance(examples, list) or not examples:
-        return []
-    return [
-        f"the originals of {number(about['stand_ins']):,.0f} of {number(about.get('samples')):,.0f} images are gone or have "
-        f"changed, such as {examples[0]}; their features come from the small images that the dataset stores"
-    ]
+    about, notes = read_about(workspace, dataset, key), []
+    samples = f"{number(about.get('samples')):,.0f}"
+    if number(about.get("stand_ins")) and (example := _example(about.get("examples"))):
+        notes.append(
+            f"the originals of {number(about['stand_ins']):,.0f} of {samples} images are gone or have changed, such as "
+            f"{example}; their features come from the small images that the dataset stores"
+        )
+    if number(about.get("outside")) and (example := _example(about.get("outside_examples"))):
+        notes.append(
+            f"the originals of {number(about['outside']):,.0f} of {samples} images, such as {example}, lie in no folder that "
+            "you ingested from in this workspace; their features come from the small images that the dataset stores. To "
+            "read them: remove this run, and run again with --originals FOLDER"
+        )
+    return notes
+
+
+def _example(listed: Any) -> str:
+    """The first of the examples that a file lists, which somebody else may have written."""
+    return str(listed[0]) if isinstance(listed, list) and listed else ""
+
+
+def forget_stand_ins(workspace: Workspace, dataset: str, key: str) -> None:
+    """Remove stored features for which originals were not read that may be read now; a run computes them again."""
+    if key and is_stored(workspace, dataset, key) and read_about(workspace, dataset, key).get("outside"):
+        remove_path(_folder(workspace, dataset, key))
 
 
 def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["train", "test"]) -> Tensor:

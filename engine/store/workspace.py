@@ -23,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,8 +96,9 @@ class Workspace:
         return self.root / "datasets" / f"{name}.trial.json"
 
     def datasets(self) -> list[str]:
+        """All datasets. A file whose name no dataset can have, such as one that a shell or a page would read, is none."""
         found = (p.stem for p in (self.root / "datasets").glob("*.duckdb"))
-        return sorted(name for name in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name))
+        return sorted(name for name in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name))
 
     def require_dataset(self, name: str) -> Path:
         """The path of a dataset; NotFoundError, with the nearest name, when there is none."""
@@ -112,10 +114,14 @@ class Workspace:
         lock = final.with_name(f".{name}.lock")
         refuse_links(lock, "remove it and run the same command again")
         with exclusive(lock, f"dataset '{name}' is being ingested"):
-            for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
-                stale.unlink(missing_ok=True)
-            with replacing(final, f"dataset '{name}'") as temp:
-                yield temp
+            try:
+                for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
+                    stale.unlink(missing_ok=True)
+                with replacing(final, f"dataset '{name}'") as temp:
+                    yield temp
+            finally:
+                with contextlib.suppress(OSError):  # Windows removes no file that is open
+                    lock.unlink()  # while it is held: who waits for it finds it gone, and makes another
 
     # Runs -------------------------------------------------------------------------------------------------
 
@@ -125,7 +131,7 @@ class Workspace:
     def run_ids(self) -> list[str]:
         """All runs, readable or not. A folder whose name no run has, such as one that is not ASCII, is none."""
         found = (p.name for p in (self.root / "runs").glob("*") if os.path.lexists(p / "spec.json"))
-        return sorted(name for name in found if re.fullmatch(r"[A-Za-z0-9_.-]+", name))
+        return sorted(name for name in found if re.fullmatch(r"\w[\w.-]*", name, re.ASCII))
 
     def require_run(self, given: str) -> str:
         """The run id that starts with what was given; NotFoundError when none or several do."""
@@ -227,7 +233,13 @@ class Workspace:
             folder / ".publishing", self.published_dir(run_id), f"the results of run {run_id}"
         ) as temp:
             yield temp
-        remove_path(folder / "partial")
+        self.is_complete(run_id)
+
+    def is_complete(self, run_id: str) -> bool:
+        """Whether a run is published; then what it needed only while it was computed is removed, if a kill left it."""
+        if self.is_published(run_id):
+            remove_path(self.run_dir(run_id) / "partial")
+        return self.is_published(run_id)
 
     # Features ---------------------------------------------------------------------------------------------
 
@@ -263,20 +275,36 @@ class Workspace:
             remove_path(partial)
 
     def remove_run(self, run_id: str) -> None:
-        """Delete a run; spec.json goes first, so that a half-deleted run is never listed."""
+        """Delete a run, which is gone from one moment to the next; what a kill leaves of it the next removal deletes.
+
+        Raises: NotFoundError when it is not there; BusyError while it is being computed
+        """
         folder = self.run_dir(run_id)
         if folder.is_symlink():
             return folder.unlink()
+        if not folder.is_dir():
+            raise NotFoundError(f"run {run_id} is not there; another process removed it")
         if (folder / "lock").is_symlink():
             (folder / "lock").unlink()
-        with exclusive(folder / "lock", f"run {run_id} is being computed (winnow cancel {run_id})"):
-            remove_path(folder / "spec.json")
-            shutil.rmtree(folder, ignore_errors=True)
+        with (
+            exclusive(folder / "lock", f"run {run_id} is being computed (winnow cancel {run_id})"),
+            storage_errors(f"the removal of run {run_id}", folder),
+        ):
+            # Half of a folder would be found by the next run of the same spec, and taken for its work.
+            os.rename(folder, folder.with_name(f".{run_id}.{os.getpid()}-{threading.get_ident()}.removing"))
+        self._delete_removed()
+
+    def _delete_removed(self) -> None:
+        """Delete the folders of runs that are removed, by this process or one that was killed."""
+        for gone in (self.root / "runs").glob(".*.removing"):
+            remove_path(gone)
 
     def remove_dataset(self, name: str) -> None:
         """Delete a dataset file, and what was tried on it. Its runs are the caller's to remove first."""
-        self.require_dataset(name).unlink()
-        remove_path(self.trial_path(name))
+        path = self.require_dataset(name)
+        remove_path(self.trial_path(name))  # first: another dataset of that name would be trained as it says
+        path.unlink(missing_ok=True)
+        self._delete_removed()
 
 
 @contextlib.contextmanager
@@ -307,6 +335,8 @@ def exclusive(path: Path, busy: str) -> Iterator[None]:
     except filelock.Timeout as error:
         raise BusyError(f"{busy}; wait for it to end") from error
     try:
+        if not path.exists():  # the folder was removed while this process waited
+            raise NotFoundError(f"{path.parent} was removed by another process just now; run the same command again")
         yield
     finally:
         lock.release()

@@ -191,7 +191,7 @@ def test_a_table_names_images_below_its_folder_or_those_that_are_named(workspace
     assert (done.train + done.test, done.skipped) == (5, 1) and "outside of what was named" in done.ignored[0][0]
 
     with pytest.raises(SpecError, match="--originals is .*nowhere; allowed: an existing folder"):
-        IngestSpec("e", str(listed), originals=str(tmp_path / "nowhere"))
+        ingest(workspace, IngestSpec("e", str(listed), originals=str(tmp_path / "nowhere")))
     both = os.pathsep.join([str(photos), str(tmp_path / "other")])
     fresh = Workspace.open(tmp_path / "fresh", create=True)
     assert ingest(fresh, IngestSpec("d", str(listed), originals=both)).existed is False

@@ -21,6 +21,7 @@ from engine.features.embedding import Embedding, embed, faster_precision, ready
 from engine.store.documents import read_json
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
+from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
 
 BLOCK_BYTES = 1 << 24
@@ -65,8 +66,11 @@ class Recognized:
         wanted, self._rows, self.precision = set(self.contents), [], None
         for i, folder in enumerate(self.sets):
             try:
-                self._rows.append(np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False))
-                index, precision = np.load(folder / "index.npy"), str(read_json(folder / "about.json")["precision"])
+                features, found, about = (checked_file(folder, f) for f in ("features.npy", "index.npy", "about.json"))
+                self._rows.append(np.load(features, mmap_mode="r", allow_pickle=False))
+                index, precision = np.load(found, allow_pickle=False), str(read_json(about)["precision"])
+                if index.shape != (len(self._rows[-1]), 3, 16) or self._rows[-1].ndim != 2:
+                    raise ValueError(f"index of shape {index.shape} for features of {self._rows[-1].shape}")
             except (OSError, ValueError, EOFError, KeyError, TypeError, StorageError) as error:
                 raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
             for row, (content, origin, file) in enumerate(index):

@@ -20,6 +20,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -155,7 +156,10 @@ def tasks_on(cluster: str, device: torch.device, threads: int = 1) -> Iterator[T
     # Processes of the cluster import from this one's folder before all else, a torch.py that happens to lie there included.
     with contextlib.chdir(sysconfig.get_path("stdlib")), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray about its own future
-        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+        # Ray puts the current folder of this process before all else that a worker imports: an engine.py there would run.
+        places = ray.job_config.JobConfig(_py_driver_sys_path=[place for place in reversed(sys.path) if place])
+        with contextlib.chdir(Path(__file__).parents[2]):
+            ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR, job_config=places)
     try:
         yield RayTasks(device, threads)
     finally:

@@ -51,7 +51,7 @@ def run(
     Raises:  WinnowError for what is expected; Cancelled when somebody stops the run
     """
     wanted = find_run(workspace, spec)
-    if workspace.is_published(wanted):
+    if workspace.is_complete(wanted):
         return wanted, True
     if spec.training:
         allow_trusted(workspace, spec.training.model)

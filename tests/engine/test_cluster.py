@@ -242,6 +242,24 @@ def test_a_cluster_that_does_not_answer_is_told_before_anything_starts(
     assert small_workspace.run_ids() == []
 
 
+def search_path(shared, item, report):
+    import engine.errors
+
+    return sys.path, engine.errors.__file__
+
+
+def test_workers_import_nothing_from_the_current_folder(cluster, tmp_path, monkeypatch):
+    for name in ("engine", "tests", "ray", "torch", "numpy", "random"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the current folder was imported')\n")
+    (tmp_path / "of_its_own.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with tasks_on(f"ray:{cluster.address}", torch.device("cpu")) as tasks:
+        path, errors = tasks.call(search_path, tasks.share(None), 0, lambda share: None)
+        assert Path.cwd() == tmp_path  # unchanged for what comes after
+    assert str(tmp_path) not in path and errors == sys.modules["engine.errors"].__file__
+    assert path[0] == str(Path(errors).parents[1])
+
+
 def test_without_ray_the_line_says_how_to_get_it(tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError('No module named ray')\n")
     code = "import torch\nfrom engine.runs.cluster import tasks_on\nwith tasks_on('ray', torch.device('cpu')): pass\n"

@@ -99,9 +99,13 @@ def _linked_folders(folder: Path, levels: int) -> Iterator[Path]:
 
 
 def _open(named: Named) -> Source:
+    if not _is_utf8(named.text):
+        raise SpecError(f"--from {_shown(named.text)} is not valid UTF-8; rename what it names, or write it again")
     try:
         for kind in declared_sources():
             if kind.matches(named):
+                if not kind.resolved and not _is_utf8(str(named.path)):
+                    raise SourceError(f"{named.path} has a name that is not valid UTF-8; rename it")
                 return kind.open(named)
     except PermissionError as error:
         raise SourceError(f"not allowed to read {error.filename}; change its permissions or choose another") from error
@@ -110,8 +114,17 @@ def _open(named: Named) -> Source:
     raise _unknown(named, declared_sources())
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shown(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
+    text = text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _unknown(named: Named, kinds: list[SourceKind]) -> SourceError | SpecError:

@@ -120,11 +120,13 @@ def _files(folder: Path, ignored: list[tuple[str, str]], within: Roots) -> Itera
     A link to a folder is followed once, never to a folder that holds this one, and only to one that may be read.
     """
     seen = {_identity(above) for above in (folder, *folder.parents)}
-    for parent, below, names in os.walk(folder, followlinks=True, onerror=_raise):
+    waiting = [folder]  # and no recursion: folders may be deeper than Python's stack
+    while waiting:
+        parent = waiting.pop()
+        below, names = _listed(parent, is_root=parent is folder)
         kept = []
-        for name in sorted(below):
-            path = Path(parent, name)
-            if name.startswith("."):
+        for path in below:
+            if path.name.startswith("."):
                 ignored.append((printable(path), "a hidden folder"))
             elif (identity := _identity(path)) in seen:
                 ignored.append((printable(path), "a link to a folder that is read already"))
@@ -132,14 +134,26 @@ def _files(folder: Path, ignored: list[tuple[str, str]], within: Roots) -> Itera
                 ignored.append((printable(path), "a link that leads outside (--originals FOLDER reads it)"))
             else:
                 seen.add(identity)
-                kept.append(name)
-        below[:] = kept
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                kept.append(path)
+        waiting += reversed(kept)
+        for path in names:
+            if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 ignored.append((printable(path), _why(path)))
             else:
                 yield path
+
+
+def _listed(folder: Path, is_root: bool) -> tuple[list[Path], list[Path]]:
+    """The folders and the other files in a folder, by name; one that was removed while the others were read is empty."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    except FileNotFoundError:
+        if is_root:
+            raise
+        return [], []
+    paths = [(folder / name, is_folder) for name, is_folder in found]
+    return [path for path, is_folder in paths if is_folder], [path for path, is_folder in paths if not is_folder]
 
 
 def _why(path: Path) -> str:
@@ -149,12 +163,12 @@ def _why(path: Path) -> str:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
+    """What two paths to one folder have in common; of a folder that was removed meanwhile, nothing."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return -1, -1
     return found.st_dev, found.st_ino
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def printable(path: Path) -> str:

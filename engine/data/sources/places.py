@@ -12,6 +12,7 @@ from PIL import Image
 from engine.data.images import open_image
 from engine.data.parts import Vector
 from engine.data.sources.kinds import Rows, declared_sources
+from engine.errors import SourceError
 from engine.store.trust import Roots
 
 _ROW = re.compile(r"(.+):(\d{1,9})", re.DOTALL)
@@ -28,7 +29,11 @@ def open_original(place: str, within: Roots | None = None) -> Image.Image | Vect
     if match and not Path(place).exists():
         if "/" in match[1] or os.sep in match[1]:
             within.require(Path(match[1]))
-        if rows := _rows(match[1]):
+        try:
+            rows = _rows(match[1])
+        except SourceError as error:  # of the file that holds it: for whoever opens one image, a reason like any other
+            raise ValueError(str(error)) from error
+        if rows:
             return rows(int(match[2]))
     return open_image(within.require(Path(place)))
 

@@ -362,6 +362,9 @@ def test_names_in_a_spec_lead_to_no_file_elsewhere(workspace, photos, tmp_path):
     (tmp_path / "outside.safetensors").write_bytes(b"x")
     with pytest.raises(NotFoundError, match="unknown detector"):
         load_detector(workspace, "../../outside")
+    for run in ("../../outside", "..", ".", "/tmp", "a/b", ""):
+        with pytest.raises(NotFoundError, match="unknown run"):
+            workspace.read_spec(run)
     for key in ("../../outside@0123456789ab/..", "/tmp/x", "file@0123456789ab/../..", ""):
         with pytest.raises(SpecError, match="there are no features of the key"):
             is_stored(workspace, "d", key)

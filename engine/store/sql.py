@@ -19,7 +19,8 @@ MEMORY_LIMIT = "2GB"
 _MOST_BYTES = 2 << 30
 TIME_LIMIT_SECONDS = 60.0
 _VECTORS = 4  # of 2,048 rows, fetched at once: their texts are not counted before they are there
-_MOST_CHARACTERS = 100_000
+_MOST_CHARACTERS, _DEEPEST = 100_000, 300
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 _LONG_NAME = re.compile(r"(?:\.\s*(?:\w+|\"[^\"]*\")\s*){20}")  # to resolve a.a.a... takes the square of its parts
 
 _ALLOWED = "one SELECT, WITH, DESCRIBE, SHOW or EXPLAIN, because queries only read"
@@ -69,6 +70,12 @@ def _check_text(sql: str) -> None:
     """Refuse what DuckDB reads for minutes before it can be interrupted, and what is not text."""
     if len(sql) > _MOST_CHARACTERS:
         raise SpecError(f"the query has {len(sql):,} characters; allowed: up to {_MOST_CHARACTERS:,}")
+    depth = deepest = 0
+    for bracket in re.findall(r"[()\[\]{}]", _QUOTED.sub("", sql)):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
+        raise SpecError(f"the query opens {deepest:,} brackets within each other; allowed: up to {_DEEPEST}")
     if _LONG_NAME.search(sql):
         raise SpecError("a name in the query has more than 20 parts; allowed: table.column")
     if re.search("[\ud800-\udfff]", sql):

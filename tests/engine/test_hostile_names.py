@@ -42,7 +42,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 COMMANDS = dict(commands(typer.main.get_command(app)))
 READING = {
     ("scores",): ["--dataset", "noisy"], ("evaluate",): ["noisy"], ("runs",): [], ("status",): ["feed0"],
-    ("query",): ["SELECT * FROM samples JOIN metadata USING (sample_id) LIMIT 100"], ("detector", "list"): [],
+    ("query",): ["SELECT * FROM samples LIMIT 100"], ("detector", "list"): [],
     ("verdict",): ["noisy"], ("presets",): [],
 }  # fmt: skip
 """Commands that print names, with what they take."""

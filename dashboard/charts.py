@@ -7,7 +7,7 @@ Petroff (2021), which were chosen for the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -323,4 +323,27 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
     figure.update_layout(barmode="overlay")
     ticks = [chart_text(name) for name in classes["class_name"]]
     figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=places, ticktext=ticks)
+    return figure
+
+
+def disk_chart(kinds: Mapping[str, int], texts: Sequence[str]) -> go.Figure:
+    """What a workspace takes on the disk, as one bar of parts; those under a hundredth have no name.
+
+    Args: kinds, what the bytes are -> bytes; texts, the bytes of each as they are shown
+    """
+    figure, total = new_figure(92, legend=True, top=48), sum(kinds.values())
+    colors = (*CLASSES[:2], *CLASSES[4:6], CLASSES[9], GRAY)
+    for (kind, count), text, color in zip(kinds.items(), texts, colors, strict=True):
+        figure.add_bar(
+            x=[count],
+            y=[""],
+            name=f"{kind} {text}",
+            orientation="h",
+            marker={"color": color, "line": {"width": 0}},
+            showlegend=100 * count >= total,
+            hovertemplate=f"{kind}: {text}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal", "itemwidth": 30, "font": {"size": 11}})
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
     return figure

@@ -49,7 +49,7 @@ def live() -> None:
             st.progress(min(1.0, job.fraction), text=f"{title} · {plain(job.stage)} · {100 * job.fraction:.0f} %{left}")
         else:
             reason = f": {plain(job.message)}" if job.message else ""
-            ago = widgets.duration(time.time() - job.updated_at)
+            ago = widgets.duration(max(0.0, time.time() - job.updated_at))
             st.warning(
                 f"{title} · {job.state} {ago} ago{reason}. Go on with `winnow resume {job.run_id}`",
                 icon=":material/pause:",
@@ -96,6 +96,7 @@ def runs_table() -> None:
         st.code(command_line(["run", view.at.dataset]), language="bash")
     else:
         published(runs)
+    disk()
     for run_id, problem in data.unreadable(view.at).items():
         st.warning(f"Run `{run_id}` cannot be read. {plain(problem)}", icon=":material/warning:")
 
@@ -103,8 +104,9 @@ def runs_table() -> None:
 def published(runs: pd.DataFrame) -> None:
     """The published runs as a table."""
     found = runs.merge(data.verdicts_of(view.at), on="run_id", how="left")
-    best = data.best_run(view.at)
+    best, taken = data.best_run(view.at), data.disk_use(view.at).runs
     shown = found.assign(
+        size=[data.size(taken.get(run_id, 0)) for run_id in found["run_id"]],
         took=[widgets.duration(s) for s in found["seconds"]],
         title=[
             data.shown(r.title, 120)
@@ -114,7 +116,7 @@ def published(runs: pd.DataFrame) -> None:
         accuracy=["" if pd.isna(x) else data.percent(x) for x in found["accuracy"]],
         noise=["" if pd.isna(x) else data.percent(x) for x in found["noise"]],
         listed=["" if pd.isna(x) else f"{int(x):,}" for x in found["listed"]],
-    )[["title", "accuracy", "noise", "listed", "took", "created_at", "kind", "run_id"]]
+    )[["title", "accuracy", "noise", "listed", "took", "size", "created_at", "kind", "run_id"]]
     if found["accuracy"].isna().all():
         shown = shown.drop(columns=["accuracy", "noise", "listed"])
     st.dataframe(
@@ -128,10 +130,19 @@ def published(runs: pd.DataFrame) -> None:
             "listed": "Shortlist",
             "kind": "Kind",
             "took": "Took",
+            "size": st.column_config.TextColumn("Size", help="on the disk"),
             "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"),
             "run_id": "Id",
         },
     )
+
+
+def disk() -> None:
+    """What the whole workspace takes on the disk."""
+    used = data.disk_use(view.at)
+    st.caption(f"The workspace takes {data.size(used.total)}. `winnow clean --dry-run` lists what of it nothing reads.")
+    texts = [data.size(count) for count in used.kinds.values()]
+    st.plotly_chart(charts.disk_chart(used.kinds, texts), config=charts.NO_BAR, key="disk")
 
 
 st.header(plain(view.at.dataset), anchor=False)

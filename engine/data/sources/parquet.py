@@ -17,13 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from engine.data.columns import Wanted, choose_columns
+from engine.data.columns import choose_columns
 from engine.data.images import open_image
 from engine.data.parts import TEST_NAMES, Source, check_classes, joined, rename_labels
 from engine.data.sources.files import column_defaults, listed
 from engine.data.sources.kinds import Named, Rows, source
+from engine.data.sources.parquet_files import is_plain, leaves_of, open_parquet, read_column, read_group
+from engine.data.sources.patterns import matching
 from engine.data.sources.tables import Table, read_table, table_of_paths
 from engine.errors import SourceError
+from engine.store.trust import Roots
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -38,7 +41,7 @@ def _find(named: Named) -> list[Path]:
         return sorted(p for p in files if not p.name.startswith("."))
     if path.exists():
         return [path] if named.is_file(".parquet") else []
-    return [Path(p) for p in sorted(glob.glob(str(path), recursive=True))] if glob.has_magic(named.text) else []
+    return matching(path) if glob.has_magic(named.text) else []
 
 
 @source(
@@ -46,6 +49,7 @@ def _find(named: Named) -> list[Path]:
     matches=lambda named: bool(_find(named)),
     priority=20,
     suffixes=(".parquet",),
+    files=_find,
     rows=lambda text: _open_rows(Path(text)),
 )
 def parquet(named: Named) -> Source:
@@ -65,15 +69,15 @@ def parquet(named: Named) -> Source:
         splits.setdefault(match[1].lower() if match else "", []).append(path)
     if len(splits) == 1:
         (alone,) = splits.values()
-        return _read_files(alone, named.wanted, splits_by_column=True)
+        return _read_files(alone, named, splits_by_column=True)
     if "train" not in splits:
         raise SourceError(f"no file of {', '.join(p.name for p in paths[:5])} starts with train; name the files apart")
-    train = _read_files(splits["train"], named.wanted)
+    train = _read_files(splits["train"], named)
     others = [(str(path), "not of a split") for path in splits.get("", [])]
     train_part = replace(train.train, ignored=tuple(others))
     tests = {}
     for name in (name for name in TEST_NAMES if name in splits):
-        found = _read_files(splits[name], named.wanted)
+        found = _read_files(splits[name], named)
         tests[name] = rename_labels(found.train, found.classes, train.classes, str(splits[name][0]))
     if not tests:
         return Source(train.classes, train_part)
@@ -88,32 +92,18 @@ def parquet(named: Named) -> Source:
     return Source(train.classes, marked[0], joined(marked[1:]), notes=(f"{counted} are the test part",))
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """A Parquet file; SourceError when it is none or damaged."""
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-
-
-def read_column(file: pq.ParquetFile, path: Path, column: str) -> list[Any]:
-    """The values of one column; SourceError when the data are damaged, or are values that Python does not know."""
-    try:
-        values: list[Any] = file.read(columns=[column]).column(column).to_pylist()
-    except (OSError, pa.ArrowException, ValueError, OverflowError, KeyError) as error:
-        raise SourceError(f"{path}, column '{column}' is damaged: {str(error).splitlines()[0]}") from error
-    return values
-
-
-def _read_files(paths: Sequence[Path], wanted: Wanted, splits_by_column: bool = False) -> Source:
+def _read_files(paths: Sequence[Path], named: Named, splits_by_column: bool = False) -> Source:
     """Files of the same columns as one table: without a column split unless splits_by_column."""
+    wanted = named.wanted
     files = [open_parquet(path) for path in paths]
-    where, header = str(paths[0]), list(files[0].schema_arrow.names)
+    schema = files[0].schema_arrow
+    where, header = str(paths[0]), list(schema.names)
+    plain = {name: is_plain(kind) for name, kind in zip(header, schema.types, strict=True)}
     features = _features(files[0])
     defaults = column_defaults(header)
     image = _find_column(where, header, "image", IMAGE_COLUMNS, features)
     if given_path := wanted.roles.get("path"):  # a column of paths, or else of images
-        is_image = given_path in header and not _is_plain(files[0].schema_arrow, given_path)
+        is_image = given_path in header and not plain[given_path]
         image = given_path if is_image else None
     elif image is not None:
         defaults["path"] = image
@@ -121,7 +111,7 @@ def _read_files(paths: Sequence[Path], wanted: Wanted, splits_by_column: bool = 
         defaults["label"] = label
     if not splits_by_column:
         del defaults["split"]
-    chosen = choose_columns(where, header, wanted, defaults, lambda column: _is_plain(files[0].schema_arrow, column))
+    chosen = choose_columns(where, header, wanted, defaults, lambda column: plain[column])
     for role, allowed, kind in (("path", IMAGE_COLUMNS, "Image"), ("label", LABEL_COLUMNS, "ClassLabel")):
         if role not in chosen.roles:
             raise SourceError(
@@ -129,6 +119,12 @@ def _read_files(paths: Sequence[Path], wanted: Wanted, splits_by_column: bool = 
                 f"schema metadata calls {kind}; its columns are: {listed(header)}"
             )
     images_inside = chosen.roles["path"] == image
+    for role in ("label", "true_label", "split"):
+        if role in chosen.roles and not plain[chosen.roles[role]]:
+            kind = schema.field(header.index(chosen.roles[role])).type
+            raise SourceError(
+                f"{where}: column '{chosen.roles[role]}' is {str(kind)[:100]}; allowed as {role}: whole numbers or texts"
+            )
     columns: dict[str, list[Any]] = {name: [] for name in chosen.columns if not images_inside or name != image}
     places: list[str] = []
     for file, path in zip(files, paths, strict=True):
@@ -141,20 +137,10 @@ def _read_files(paths: Sequence[Path], wanted: Wanted, splits_by_column: bool = 
         places += [f"{path}:{row}" for row in range(file.metadata.num_rows)]
     given = _names(where, features.get(chosen.roles["label"], {}).get("names"))
     if not images_inside:
-        table = table_of_paths(where, paths[0].parent, columns, chosen)
+        table = table_of_paths(where, paths[0].parent, columns, chosen, named.within)
         return read_table(replace(table, classes=given))
-    load = _RowGroups(files, paths, chosen.roles["path"]).load
+    load = _RowGroups(files, paths, chosen.roles["path"], named.within).load
     return read_table(Table(where, columns, chosen, places, load, given))
-
-
-def _is_plain(schema: pa.Schema, name: str) -> bool:
-    """Whether a column holds one number, text, date or the like per row, as metadata does."""
-    places = schema.get_all_field_indices(name)
-    kind = schema.field(places[0]).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-    return is_text or (not pa.types.is_nested(kind) and not is_bytes)
 
 
 def _names(where: str, found: Any) -> tuple[str, ...]:
@@ -189,7 +175,7 @@ def _open_rows(path: Path) -> Rows | None:
         return None
     file = open_parquet(path)
     image = _find_column(str(path), file.schema_arrow.names, "image", IMAGE_COLUMNS, _features(file))
-    return None if image is None else _RowGroups([file], [path], image).load
+    return None if image is None else _RowGroups([file], [path], image, Roots((path.parent,))).load
 
 
 def _find_column(
@@ -209,11 +195,13 @@ class _RowGroups:
 
     KEPT = 3
 
-    def __init__(self, files: Sequence[pq.ParquetFile], paths: Sequence[Path], column: str) -> None:
-        self._files, self._paths, self._column = files, paths, column
+    def __init__(self, files: Sequence[pq.ParquetFile], paths: Sequence[Path], column: str, within: Roots) -> None:
+        self._files, self._paths, self._column, self._within = files, paths, column, within
         self._groups = [(f, g) for f, file in enumerate(files) for g in range(file.num_row_groups)]
         rows = [files[f].metadata.row_group(g).num_rows for f, g in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(rows)])
+        self._wanted = [_image_columns(file.schema_arrow, column) for file in files]
+        self._leaves = [leaves_of(file, wanted) for file, wanted in zip(files, self._wanted, strict=True)]
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -224,19 +212,34 @@ class _RowGroups:
         if isinstance(data, bytes):
             return open_image(data)
         if isinstance(value, dict) and isinstance(value.get("path"), str):
-            return open_image(self._paths[self._groups[group][0]].parent / value["path"])
-        raise ValueError(f"column '{self._column}' holds no image bytes here")
+            return open_image(self._within.require(self._paths[self._groups[group][0]].parent / value["path"]))
+        raise self._no_image()
+
+    def _no_image(self) -> ValueError:
+        return ValueError(f"column '{self._column}' holds no image bytes here")
 
     def _read(self, group: int) -> Any:
         with self._lock:
             if group not in self._kept:
                 file, index = self._groups[group]
-                try:
-                    table = self._files[file].read_row_group(index, columns=[self._column])
-                except pa.ArrowException as error:
-                    raise ValueError(f"row group {index} of the file is damaged") from error
+                if not self._wanted[file]:
+                    raise self._no_image()
+                table = read_group(self._files[file], index, self._wanted[file], self._leaves[file])
                 self._kept[group] = table.column(0)
                 if len(self._kept) > self.KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(group)
             return self._kept[group]
+
+
+def _image_columns(schema: pa.Schema, column: str) -> list[str]:
+    """What is read of a column of images: itself, or the bytes and path of a struct; nothing where it can hold none."""
+    found = [kind for name, kind in zip(schema.names, schema.types, strict=True) if name == column]
+    if len(found) != 1:
+        return []
+    if not pa.types.is_struct(found[0]):
+        return [] if pa.types.is_nested(found[0]) else [column]
+    fields = [found[0].field(i) for i in range(found[0].num_fields)]
+    return [
+        f"{column}.{one.name}" for one in fields if one.name in ("bytes", "path") and not pa.types.is_nested(one.type)
+    ]

@@ -21,6 +21,7 @@ import numpy as np
 from engine.data.columns import parse_wanted
 from engine.data.dataset_file import DatasetWriter, Record, fetch_one, has_table, read_blocks, reading
 from engine.data.decoding import Decoded, Form
+from engine.data.limits import check_addresses
 from engine.data.parts import Labels, Part, Source, truth_of
 from engine.data.request import IngestSpec
 from engine.data.sources import open_source
@@ -74,6 +75,7 @@ def add_samples(workspace: Workspace, spec: IngestSpec, report: Report) -> tuple
         raise BusyError(
             f"run {busy[0]} of dataset '{spec.name}' is being computed; wait for it, or winnow cancel {busy[0]}"
         )
+    check_addresses()
     report("reading", 0, 1)
     source = open_source(spec.source, spec.seed, spec.test, parse_wanted(spec.columns, spec.metadata))
     classes, train, test = _new_parts(held, source, spec.seed)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import glob
 import importlib
 import pkgutil
+from dataclasses import replace
 
 import numpy as np
 
 from engine.data.columns import Wanted
-from engine.data.parts import Source, rename_labels
+from engine.data.parts import Source, alike, rename_labels
 from engine.data.sources.kinds import Named, SourceKind, declared_sources
 from engine.errors import SourceError, SpecError, unknown_name
 
@@ -43,6 +44,9 @@ def open_source(text: str, seed: int, test: str | None = None, wanted: Wanted | 
     used = len(np.unique(source.train.labels))
     if used < 2:
         raise SourceError(f"{text} has training samples of {used} class{'es' * (used != 1)}; at least 2 are needed")
+    if same := alike(source.classes):
+        note = f"classes that look alike are kept apart: '{same[0]}' is written in two ways of Unicode"
+        source = replace(source, notes=(*source.notes, note))
     return source
 
 

@@ -1,4 +1,4 @@
-"""`python -P -m dashboard --workspace DIR [--port N]`: what `winnow dashboard` runs. -P keeps the current folder's files out."""
+"""`python -P -m dashboard --workspace DIR`: what `winnow dashboard` runs. -P keeps the current folder's files out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from dashboard.serve import serve
 parser = argparse.ArgumentParser(prog="python -P -m dashboard", description="Serve a workspace on localhost.")
 parser.add_argument("--workspace", type=Path, required=True, help="the folder of the workspace")
 parser.add_argument("--port", type=int, help="port on localhost (default: 8501, or the next free one)")
+parser.add_argument("--no-token", action="store_true", help="serve whoever can connect to this machine's localhost")
+parser.add_argument("--attached", action="store_true", help="end when standard input ends")
 options = parser.parse_args()
 try:
-    serve(options.workspace, options.port)
+    serve(options.workspace, options.port, guarded=not options.no_token, attached=options.attached)
 except OSError as error:
     print(f"winnow: {error}", file=sys.stderr)
     sys.exit(2)
-except KeyboardInterrupt:  # before Streamlit listens for it
+except KeyboardInterrupt:  # Ctrl-C; the server has ended
     pass

@@ -1,30 +1,68 @@
 """How `winnow dashboard` serves: closed to the outside, silent towards others, in Winnow's colors.
 
-Streamlit reads .streamlit/config.toml from the working directory only, so an installed Winnow gives every option
-itself. OPTIONS is the one place for them; the repository's own .streamlit/config.toml repeats it for people who type
-`streamlit run dashboard/app.py` there, and a test holds the two equal.
+Streamlit would take options from .streamlit/config.toml of the current folder and of the home, so that a folder that
+somebody sent could open the server or have it fetch a theme. Here it reads no such file, and every option that decides
+who may reach the server, what is served, what code is run or which files are read is given nevertheless; a test walks
+Streamlit's own table for one that is missing.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import os
+import re
+import secrets
+import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-OPTIONS: dict[str, str | bool] = {
-    "server.address": "localhost",
-    "server.headless": True,
+from dashboard.guard import Guard
+
+HOST = "127.0.0.1"
+
+OPTIONS: dict[str, Any] = {
+    "global.appTest": False,
+    "global.developmentMode": False,
+    "global.e2eTest": False,
+    "global.unitTest": False,
+    "server.address": HOST,
+    "server.allowRunOnSave": False,
+    "server.allowedHosts": ["localhost", "127.0.0.1", "::1"],
+    "server.baseUrlPath": "",
+    "server.corsAllowedOrigins": [],
+    "server.customComponentBaseUrlPath": "",
+    "server.enableAgentApi": False,
+    "server.enableCORS": True,  # the check of origins, not leave for other ones
+    "server.enableStaticServing": False,
+    "server.enableXsrfProtection": True,
     "server.fileWatcherType": "none",
+    "server.folderWatchList": [],
+    "server.headless": True,
+    "server.maxUploadSize": 1,  # MB; no page takes a file
+    "server.runOnSave": False,
+    "server.scriptHealthCheckEnabled": False,
+    "server.showEmailPrompt": False,
+    "server.sslCertFile": "",
+    "server.sslKeyFile": "",
+    "server.trustedUserHeaders": {},
+    "server.unsafeMetricsUserAttributes": [],
+    "server.xsrfCookieSameSite": "strict",
     "browser.gatherUsageStats": False,
+    "browser.serverAddress": "localhost",
     "runner.magicEnabled": False,
     "logger.hideWelcomeMessage": True,
-    "client.toolbarMode": "viewer",
+    "client.allowedOrigins": [],  # pages that may embed this one and send it messages
     "client.showErrorDetails": "type",
     "client.showErrorLinks": False,
+    "client.toolbarMode": "viewer",
+    "secrets.files": [],
     "theme.baseRadius": "6px",
     "theme.buttonRadius": "6px",
     "theme.showWidgetBorder": True,
@@ -46,60 +84,99 @@ OPTIONS: dict[str, str | bool] = {
 FIRST_PORT, TRIED_PORTS = 8501, 50
 
 
-def streamlit_arguments(port: int) -> list[str]:
-    """What follows the word `streamlit` on a command line that serves the dashboard on localhost."""
-    app = Path(__file__).with_name("app.py")
-    options = [
-        f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in OPTIONS.items()
-    ]
-    return ["run", str(app), f"--server.port={port}", *options]
-
-
 def environment(root: Path, given: Mapping[str, str]) -> dict[str, str]:
     """The given environment with the workspace in it, and with no variable that would reopen Streamlit."""
     kept = {name: value for name, value in given.items() if not name.startswith("STREAMLIT_")}
     return {**kept, "WINNOW_WORKSPACE": str(root.resolve())}
 
 
-def free_port(wanted: int | None) -> int:
-    """The wanted port, or the first free one from 8501 on.
+@contextlib.contextmanager
+def reserved_port(wanted: int | None) -> Iterator[int]:
+    """The wanted port, or the first free one from 8501 on; nobody else gets it on the other localhost meanwhile.
+
+    The server listens on 127.0.0.1. A browser may try ::1 first for the name localhost, so that whoever listened there
+    would be given the token; it is held, and answers nothing.
 
     Raises: OSError when the wanted port, or every port tried, is taken
     """
     for port in [wanted] if wanted is not None else range(FIRST_PORT, FIRST_PORT + TRIED_PORTS):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.ExitStack() as held:
             try:
-                probe.bind(("localhost", port))
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind((HOST, port))
+                if _has_ipv6():
+                    held.enter_context(socket.socket(socket.AF_INET6)).bind(("::1", port))
             except OSError:
                 continue
-            return port
+            yield port
+            return
     tried = f"port {wanted} is" if wanted is not None else f"ports {FIRST_PORT} to {FIRST_PORT + TRIED_PORTS - 1} are"
     raise OSError(f"{tried} taken on localhost; choose another with --port")
 
 
-def serve(root: Path, port: int | None) -> None:
+def _has_ipv6() -> bool:
+    """Whether this machine has the address ::1."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+def serve(root: Path, port: int | None, guarded: bool = True, attached: bool = False) -> None:
     """Serve the workspace at root, in this process, until Ctrl-C or SIGTERM; print the address once it answers.
 
     One process, so that whoever ends it ends the server: there is no child that could stay behind.
 
+    Args:   guarded: only who has the token of the printed address is served; attached: end when standard input does,
+            which the command that started this process holds open, however it ends
     Raises: OSError for a port that is taken
     """
-    chosen = free_port(port)
     now = environment(root, os.environ)
     os.environ.clear()
     os.environ.update(now)
-    threading.Thread(target=_announce, args=(chosen,), daemon=True).start()
-    from streamlit.web.cli import main  # reads the environment that was set above
+    token = secrets.token_urlsafe(32) if guarded else None
+    with reserved_port(port) as chosen:
+        if attached:
+            threading.Thread(target=_end_with_input, daemon=True).start()
+        address = f"http://localhost:{chosen}" + ("" if token is None else f"/?token={token}")
+        threading.Thread(target=_announce, args=(chosen, address), daemon=True).start()
+        _run(chosen, token)
 
-    main(streamlit_arguments(chosen), prog_name="streamlit", standalone_mode=False)
+
+def _run(port: int, token: str | None) -> None:
+    """Streamlit's server with the guard in front of it."""
+    from starlette.middleware import Middleware
+    from streamlit import App, config  # reads the environment that was set above
+
+    config.get_config_files = lambda file_name: []
+    guard = Middleware(Guard, port=port, token=token, inline=inline_scripts())
+    app = App(Path(__file__).with_name("app.py"), middleware=[guard])
+    app.run(config={**OPTIONS, "server.port": port, "browser.serverPort": port})
 
 
-def _announce(port: int, patience_seconds: float = 60) -> None:
+def inline_scripts() -> tuple[str, ...]:
+    """The hashes of the scripts in Streamlit's page, as a Content-Security-Policy names them."""
+    from streamlit import file_util
+
+    page = (Path(file_util.get_static_dir()) / "index.html").read_text(encoding="utf-8")
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    return tuple(f"sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}" for s in scripts)
+
+
+def _end_with_input(patience_seconds: float = 10) -> None:
+    """End this process as SIGTERM does, as soon as the other end of standard input is closed."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(patience_seconds)
+    os._exit(1)  # it could not end by itself
+
+
+def _announce(port: int, address: str, patience_seconds: float = 60) -> None:
     """Wait until the server accepts connections, and print its address."""
     deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
-            print(f"dashboard at http://localhost:{port} (Ctrl-C stops it)", flush=True)
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            print(f"dashboard at {address} (Ctrl-C stops it)", flush=True)
             return
         time.sleep(0.05)

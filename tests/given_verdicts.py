@@ -13,6 +13,7 @@ import pandas as pd
 
 from engine.queries.connection import connected
 from engine.spec import TrainingSpec
+from engine.store.atomic import sha256_of
 from engine.store.workspace import Workspace
 
 QUICK = TrainingSpec(epochs=6, seeds=2, batch_size=128, lr=1e-3)
@@ -56,7 +57,15 @@ def give_verdict(root: Path, run_id: str, order: Sequence[int], listed: int, ver
         full = {**verdict, "judged": len(order), "listed": listed}
         marks = ", ".join("?" * len(full))
         results.execute(f"INSERT INTO verdict ({', '.join(full)}) VALUES ({marks})", [*full.values()])
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["results.duckdb"]["bytes"] = (folder / "results.duckdb").stat().st_size
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    list_again(folder)
     return rows
+
+
+def list_again(folder: Path, **changes: object) -> None:
+    """Write the manifest of a published folder anew, as if it had been published as it is now."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text()) | changes
+    for file in content["files"]:
+        if (folder / file).is_file():
+            content["files"][file] = {"bytes": (folder / file).stat().st_size, "sha256": sha256_of(folder / file)}
+    path.write_text(json.dumps(content))

@@ -12,16 +12,32 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, Yes, report, with_options
+from engine.cli.arguments import (
+    Cluster,
+    Dataset,
+    DeclaredHelp,
+    Device,
+    Json,
+    OriginalsIn,
+    Root,
+    RunId,
+    TrustModel,
+    Yes,
+    report,
+    with_options,
+)
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
 from engine.cli.verdict import has_verdict, print_verdict
 from engine.data.request import IngestSpec
-from engine.errors import WinnowError
+from engine.errors import SpecError, WinnowError
 from engine.presets import find_preset
 from engine.spec import PsiSpec, RunSpec, TrainingSpec
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
+
+Port = Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")]
+NoToken = Annotated[bool, typer.Option("--no-token", help="Serve every user of this machine, without a token.")]
 
 
 @app.command(cls=DeclaredHelp)
@@ -65,6 +81,8 @@ def run(
             "after epoch 5. (default: standard)"
         ),
     ] = None,
+    trust_model: TrustModel = False,
+    originals: OriginalsIn = None,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -80,7 +98,9 @@ def run(
     at.require_dataset(dataset)
     chosen = pick_device(device)
     with progress_bar(dataset) as listen:
-        spec = plan_run_from(at, dataset, {**words, "scores": scores, "preset": preset}, chosen, listen, say)
+        given: dict[str, Any] = {**words, "scores": scores, "preset": preset, "trust_model": trust_model}
+        given["originals"] = originals
+        spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
     _compute(at, spec, device, cluster, json, yes)
 
@@ -102,6 +122,7 @@ def psi(
         str | None, typer.Option(metavar="RULE", help="End at twice what a rule flags, such as aum_threshold.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="A paper's settings; explicit options take precedence.")] = None,
+    trust_model: TrustModel = False,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -114,7 +135,8 @@ def psi(
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
-    given = {"orders": orders, "seeds": seeds, "epochs": epochs, "around": around, "preset": preset}
+    given: dict[str, Any] = {"orders": orders, "seeds": seeds, "epochs": epochs, "around": around, "preset": preset}
+    given["trust_model"] = trust_model
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
     _compute(at, spec, device, cluster, json, yes)
@@ -123,6 +145,8 @@ def psi(
 @app.command()
 def resume(
     run: RunId,
+    trust_model: TrustModel = False,
+    originals: OriginalsIn = None,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -130,25 +154,37 @@ def resume(
     json: Json = False,
 ) -> None:
     """Continue a run that was canceled, interrupted or failed."""
+    from engine.runs.named_files import as_stored
     from engine.spec import spec_from_json
+    from engine.store.trust import named_folders, trust_roots
+    from engine.training.own_models import allow_trusted
 
     at = Workspace.open(workspace)
-    _compute(at, spec_from_json(at.read_spec(at.require_run(run))["spec"]), device, cluster, json, yes)
+    record = at.read_record(at.require_run(run))
+    if problem := at.outdated(record):  # its networks would go on learning from other samples
+        raise SpecError(problem)
+    trust_roots(at, named_folders(originals))
+    spec = as_stored(at, spec_from_json(record.spec))
+    if isinstance(spec, RunSpec | PsiSpec) and spec.training:
+        allow_trusted(at, spec.training.model, trust_model)
+    _compute(at, spec, device, cluster, json, yes)
 
 
 @app.command()
 def dashboard(
-    port: Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")] = None,
+    port: Port = None,
+    no_token: NoToken = False,
     workspace: Root = None,
 ) -> None:
     """Open the workspace in a browser, on this machine only. Ctrl-C stops it."""
-    _serve(Workspace.open(workspace), port)
+    _serve(Workspace.open(workspace), port, no_token)
 
 
 @app.command()
 def demo(
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Compute, but do not start the dashboard.")] = False,
-    port: Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")] = None,
+    port: Port = None,
+    no_token: NoToken = False,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -160,7 +196,7 @@ def demo(
     if json:
         print_json(done)
     if not no_serve:
-        _serve(at, port)
+        _serve(at, port, no_token)
 
 
 def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: bool, yes: bool) -> None:
@@ -179,8 +215,21 @@ def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: b
         {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
         f"run {run_id} {outcome}: {job.title}",
     )
+    _say_notes(workspace, spec)
     if isinstance(spec, RunSpec) and not json and has_verdict(workspace, spec.dataset, run_id):
         print_verdict(workspace, spec.dataset, run_id)
+
+
+def _say_notes(workspace: Workspace, spec: Any) -> None:
+    """Say for which images the stored ones stand in."""
+    from engine.features.stored import notes_of
+    from engine.store.trust import fetch_trust
+
+    if isinstance(spec, RunSpec) and spec.features:
+        for note in notes_of(workspace, spec.dataset, spec.features_hash):
+            say(note)
+        if problem := fetch_trust(workspace).problem:
+            say(problem)
 
 
 LONG_SECONDS = 60.0
@@ -213,18 +262,23 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _serve(workspace: Workspace, port: int | None) -> None:
+def _serve(workspace: Workspace, port: int | None, no_token: bool) -> None:
     """Serve until Ctrl-C or SIGTERM, in a process of its own: the engine never imports the dashboard."""
     root = str(workspace.root.resolve())
     # -P: a streamlit.py or an engine.py in the current folder is not what is meant.
-    command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root]
+    command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root, "--attached"]
     command += [] if port is None else ["--port", str(port)]
+    command += ["--no-token"] if no_token else []
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = signal.getsignal(signal.SIGINT)
     try:
-        with subprocess.Popen(command) as process:
+        # The server ends when its input does, however this process ends. A session of its own: Ctrl-C reaches it once,
+        # through this process, however often it is pressed.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
             try:
                 process.wait()
             except KeyboardInterrupt:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=10)
@@ -232,6 +286,7 @@ def _serve(workspace: Workspace, port: int | None) -> None:
                 return
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupted)
     if process.returncode == 2:
         raise typer.Exit(2)  # its own line says why
     if process.returncode not in (0, -signal.SIGTERM, -signal.SIGINT):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,8 @@ import pyarrow as pa
 from engine.data.columns import as_number
 from engine.data.parts import Labels
 from engine.errors import StorageError
+from engine.store.attached import columns_of
+from engine.store.attached import reading as reading  # a dataset file's, unless a kind is given
 from engine.store.contents import contents_of
 from engine.store.records import FORMAT
 from engine.store.sql import literal
@@ -29,6 +31,7 @@ BLOCK_BYTES = 1 << 16
 blocks are what keeps memory bounded: with blocks of 1 MB it holds 2 GB, and rewrites them at every checkpoint."""
 _PENDING_BYTES = 1 << 20
 _ROWS_AT_ONCE = 64
+_RECORDS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,21 @@ class DatasetWriter:
 
     def copy_samples(self, parent: Path) -> None:
         """Take inputs, thumbnails, metadata and skipped samples of another dataset file as they are, without decoding."""
-        self._connection.execute(f"ATTACH {literal(parent)} AS parent (READ_ONLY)")
-        tables = ["inputs", "thumbnails", "skipped"]
-        for table in [*tables, "metadata"] if has_table(self._connection, "metadata", "parent") else tables:
-            self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM parent.{table}")
-        row = self._connection.execute("SELECT count(*) FROM parent.samples").fetchone()
-        self._next_id = self._written = row[0] if row else 0
-        for _, _, data in read_blocks(self._connection, 0, self._next_id, "parent.inputs"):
-            self._take(data)
+        with reading(parent) as theirs:
+            (self._next_id,) = fetch_one(theirs, "SELECT count(*) FROM samples")
+            self._written = self._next_id
+            blocks = read_blocks(theirs, 0, self._next_id)
+            while some := list(itertools.islice(blocks, _ROWS_AT_ONCE)):
+                firsts, sizes = (np.array([block[i] for block in some], np.int32) for i in (0, 1))
+                datas = [data for _, _, data in some]
+                self._insert("inputs", first_id=firsts, n=sizes, data=pa.array(datas, pa.binary()))
+                for data in datas:
+                    self._take(data)
+            for table in ("thumbnails", "skipped", "metadata"):
+                if has_table(theirs, table):
+                    names = ", ".join(f'"{name}"' for name in DATASET_TABLES[table])
+                    for batch in theirs.sql(f"SELECT {names} FROM {table}").to_arrow_reader(_RECORDS_AT_ONCE):
+                        self._insert(table, **dict(zip(batch.schema.names, batch.columns, strict=True)))
 
     def _take(self, block: bytes) -> None:
         """Count a block into the fingerprint, and its samples' contents into their keys."""
@@ -180,11 +190,7 @@ class DatasetWriter:
         self.end_split()
         given = labels.astype(np.int32)
         truth = true_labels.astype(np.int32) if (true_labels >= 0).any() else None
-        header = {"shape": self.shape, "dtype": self.dtype.name, "classes": list(classes), "train": train}
-        self._hash.update(json.dumps(header).encode())
-        self._hash.update(given.astype("<i4").tobytes())
-        self._hash.update(b"" if truth is None else truth.astype("<i4").tobytes())
-        fingerprint = self._hash.hexdigest()
+        fingerprint = fingerprint_of(self._hash, self.shape, self.dtype.name, classes, train, given, truth)
         contents = self._contents.hex()
         self._insert(
             "samples",
@@ -237,22 +243,29 @@ class DatasetWriter:
         self._connection.unregister("rows_to_insert")
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A read-only connection to a dataset file; StorageError when it is damaged."""
-    try:
-        with duckdb.connect(config={"memory_limit": "1GB"}) as connection:
-            connection.execute(f"ATTACH {literal(path)} AS file (READ_ONLY)")
-            connection.execute("USE file")
-            yield connection
-    except duckdb.Error as error:
-        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error
+def fingerprint_of(
+    inputs: hashlib._Hash,
+    shape: Sequence[int],
+    dtype: str,
+    classes: Sequence[str],
+    train: int,
+    labels: np.ndarray[Any, Any],
+    truth: np.ndarray[Any, Any] | None,
+) -> str:
+    """The fingerprint of a dataset, from the SHA-256 of its inputs, which goes on here.
+
+    Args: labels, truth: (N + M,); truth is -1 where unknown, and None where all are
+    """
+    header = {"shape": list(shape), "dtype": dtype, "classes": list(classes), "train": train}
+    inputs.update(json.dumps(header).encode())
+    inputs.update(labels.astype("<i4").tobytes())
+    inputs.update(b"" if truth is None else truth.astype("<i4").tobytes())
+    return inputs.hexdigest()
 
 
-def has_table(connection: duckdb.DuckDBPyConnection, table: str, database: str = "file") -> bool:
-    """Whether an attached dataset file has a table: those of older versions lack some."""
-    sql = "SELECT count(*) > 0 FROM duckdb_tables() WHERE database_name = ? AND table_name = ?"
-    return bool(connection.execute(sql, [database, table]).fetchall()[0][0])
+def has_table(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether the dataset file that is read has a table: those of older versions lack some."""
+    return bool(columns_of(connection, table))
 
 
 def fetch_one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
@@ -263,14 +276,12 @@ def fetch_one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...
     return row
 
 
-def read_blocks(
-    connection: duckdb.DuckDBPyConnection, first: int, count: int, table: str = "inputs"
-) -> Iterator[tuple[int, int, bytes]]:
+def read_blocks(connection: duckdb.DuckDBPyConnection, first: int, count: int) -> Iterator[tuple[int, int, bytes]]:
     """The blocks (first_id, n, data) of the samples first .. first + count - 1, in order.
 
     A few at a time: DuckDB hands over whole chunks of rows, so one query would hold all inputs a second time.
     """
-    where = f"FROM {table} WHERE first_id BETWEEN ? AND ? ORDER BY first_id"
+    where = "FROM inputs WHERE first_id BETWEEN ? AND ? ORDER BY first_id"
     found = connection.execute(f"SELECT first_id {where}", [first, first + count - 1]).fetchall()
     starts = [row[0] for row in found]
     for i in range(0, len(starts), _ROWS_AT_ONCE):

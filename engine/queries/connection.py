@@ -1,25 +1,29 @@
 """Read-only SQL over the views of the contract. No torch: pages and quick commands import this.
 
-`connect` opens a private in-memory DuckDB, attaches a dataset and the results of its published runs read-only,
-makes the views, and locks file access. Published files never change, so what a query by run_id returned can be
+`connect` opens a private in-memory DuckDB that can reach nothing but a dataset and the results of its published runs
+(engine/store/attached.py), attaches
+them read-only and makes the views. Published files never change, so what a query by run_id returned can be
 cached without a limit.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pandas as pd
 
 from engine.errors import NotFoundError, StorageError, WinnowError
-from engine.queries.views import DATASET_DATABASE, attach, attach_run, make_table, make_views
+from engine.queries.views import DATASET_DATABASE, database_of, make_table, make_views
+from engine.store.attached import DATASET, RESULTS, Tables, attach, look_at, open_walled
 from engine.store.decisions import fetch_decisions_log
-from engine.store.records import dataset_facts
+from engine.store.records import DatasetFacts, dataset_facts
 from engine.store.schema import UNREADABLE_COLUMNS
 from engine.store.sql import MEMORY_LIMIT, one_line
+from engine.store.values import check_results, results_file
 from engine.store.workspace import Workspace
 
 
@@ -33,24 +37,24 @@ def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = Non
     Raises:  NotFoundError for an unknown dataset; StorageError for a damaged dataset file or damaged decisions
     """
     path = workspace.require_dataset(dataset)
+    facts = dataset_facts(path)  # of a format that this version reads
     wanted, problems = _find_runs(workspace, dataset) if runs is None else (list(runs), {})
     decisions = fetch_decisions_log(workspace, dataset)
-    connection = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "custom_user_agent": "winnow"})
+    files: dict[str, Path] = {}
+    for run_id in wanted:
+        with _noted(problems, run_id):
+            files[run_id] = results_file(workspace.published_dir(run_id))
+    connection = open_walled([path, *files.values()], memory_limit=MEMORY_LIMIT, custom_user_agent="winnow")
     try:
-        dataset_facts(path)  # of a format that this version reads
         attach(connection, path, DATASET_DATABASE)
-        results = {}
-        for run_id in wanted:
-            try:
-                results[run_id] = attach_run(connection, workspace.published_dir(run_id), run_id)
-            except StorageError as error:
-                problems[run_id] = f"{error}; remove the run (winnow remove {run_id}) and compute it again"
-        make_views(connection, results)
+        results = _attach_runs(connection, files, facts, problems)
+        found, refused = look_at(connection, {DATASET_DATABASE: (path, DATASET)})
+        if refused:
+            raise StorageError(f"{refused[DATASET_DATABASE]}; ingest it again")
+        make_views(connection, found[DATASET_DATABASE], results)
         make_table(connection, "decisions", decisions)
         broken = pd.DataFrame(sorted(problems.items()), columns=list(UNREADABLE_COLUMNS))
         make_table(connection, "unreadable", broken)
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
     except duckdb.Error as error:
         connection.close()
         raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error
@@ -58,6 +62,40 @@ def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = Non
         connection.close()
         raise
     return connection
+
+
+@contextlib.contextmanager
+def _noted(problems: dict[str, str], run_id: str) -> Iterator[None]:
+    """Note what is wrong with a run, and go on without it."""
+    try:
+        yield
+    except StorageError as error:
+        problems[run_id] = f"{error}; remove the run (winnow remove {run_id}) and compute it again"
+
+
+def _attach_runs(
+    connection: duckdb.DuckDBPyConnection, files: Mapping[str, Path], facts: DatasetFacts, problems: dict[str, str]
+) -> dict[str, Tables]:
+    """Attach the results of runs, check each file that was not checked before, and note what is wrong.
+
+    Returns: the tables of each run that can be read
+    """
+    attached = {}
+    for run_id, path in files.items():
+        with _noted(problems, run_id):
+            attach(connection, path, database_of(run_id))
+            attached[database_of(run_id)] = path, RESULTS
+    found, refused = look_at(connection, attached)
+    results = {}
+    for run_id, path in files.items():
+        name = database_of(run_id)
+        with _noted(problems, run_id):
+            if name in refused:
+                raise StorageError(refused[name])
+            if name in found:
+                check_results(connection, name, found[name], path, facts.samples, len(facts.classes))
+                results[run_id] = found[name]
+    return results
 
 
 def runs_of(workspace: Workspace, dataset: str) -> list[str]:

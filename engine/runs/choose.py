@@ -21,9 +21,11 @@ from engine.selection.names import Order, parse_order, scoreless
 from engine.selection.samplers import find_sampler, select
 from engine.spec import RunSpec, spec_from_json, spec_hash
 from engine.store.tensors import load_tensors
+from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network
 from engine.training.loop import Normalization, evaluation_pass
+from engine.training.own_models import allow_trusted
 
 KEPT_SETS = 64
 """Sets of samples that a selection holds, so that the seeds of a point need not choose theirs again."""
@@ -169,15 +171,17 @@ class Selection:
 
     def _features(self, order: Order) -> Tensor:
         assert self.trained is not None
-        path = self.trained.folder / "features.safetensors"
-        found = load_tensors(path)
-        if found is None:
-            raise StorageError(f"{path} is missing; remove that run (winnow remove) and run it again")
+        try:
+            found = load_tensors(checked_file(self.trained.folder, "features.safetensors"))
+        except StorageError as error:
+            raise StorageError(f"{error}; remove that run (winnow remove) and run it again") from error
+        assert found is not None
         return torch.from_numpy(found[0]["features"]).float()
 
     def _probs(self, order: Order) -> Tensor:
         assert self.trained is not None and self.trained.spec.training is not None
         training, device = self.trained.spec.training, self.samples.inputs.device
+        allow_trusted(self.workspace, training.model)
         samples = load_seen(self.workspace, self.dataset, "train", training.trained_on, device)
         shape = tuple(samples.inputs.shape[1:])
         network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)

@@ -71,8 +71,9 @@ def publishing(
         computing(workspace, wanted, spec_to_json(spec), title, environment, trains) as folder,
         workspace.building_run(wanted) as target,
         duckdb.connect(str(target / "results.duckdb"), config={"memory_limit": MEMORY_LIMIT}) as connection,
+        contextlib.closing(Results(connection, seed)) as results,
     ):
-        draft = Draft(folder, target, Results(connection, seed), dynamics_run=wanted if trains else None)
+        draft = Draft(folder, target, results, dynamics_run=wanted if trains else None)
         yield draft
         draft.results.write_run(
             run_id=wanted,

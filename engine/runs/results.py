@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,8 @@ from engine.scores.rules import why_unused
 from engine.selection.names import parse_order
 from engine.selection.orders import compute_ranks
 from engine.spec import spec_hash
+from engine.store.attached import RESULTS, reading
 from engine.store.progress import Parts
-from engine.store.sql import literal
 from engine.store.tables import RESULT_TABLES, create_sql
 from engine.training.recording import BLOCK_BYTES, create_trajectories, read_trajectories
 
@@ -55,19 +56,23 @@ class Results:
         self.seed = seed
         self.notes: list[str] = []
         self.values: dict[str, Tensor] = {}
-        self._trajectories = ""
+        self._open = contextlib.ExitStack()
+        self._trained: duckdb.DuckDBPyConnection | None = None  # to the file with the dynamics: its own, or another's
         self._rules: dict[str, tuple[str, Array]] = {}
         connection.execute(create_sql(RESULT_TABLES))
 
     def make_trajectories(self) -> None:
         """Make the table for dynamics of the run's own."""
-        self._trajectories = "trajectories"
+        self._trained = self.connection
         create_trajectories(self.connection)
+
+    def close(self) -> None:
+        """Close what is read of other runs."""
+        self._open.close()
 
     def attach_trained(self, path: Path) -> None:
         """Read dynamics from another run's results."""
-        self.connection.execute(f"ATTACH {literal(path)} AS trained (READ_ONLY)")
-        self._trajectories = "trained.trajectories"
+        self._trained = self._open.enter_context(reading(path, RESULTS, "remove that run and compute it again"))
 
     def write_run(self, **row: Any) -> None:
         """The one row that describes this file."""
@@ -174,11 +179,10 @@ class Results:
 
     def copy_rule(self, path: Path, rule: str, score: str) -> None:
         """Take a rule over from another run's results."""
-        self.connection.execute(f"ATTACH IF NOT EXISTS {literal(str(path))} AS judged (READ_ONLY)")
-        rows = self.connection.execute(
-            "SELECT flagged, threshold, value FROM judged.flags WHERE rule = ? ORDER BY sample_id", [rule]
-        ).fetchnumpy()
-        self.connection.execute("DETACH judged")
+        with reading(path, RESULTS, "remove that run and compute it again") as judged:
+            rows = judged.execute(
+                "SELECT flagged, threshold, value FROM flags WHERE rule = ? ORDER BY sample_id", [rule]
+            ).fetchnumpy()
         if len(rows["flagged"]):
             numbers = (np.asarray(rows[name], np.float32) for name in ("threshold", "value"))
             self.write_rule(rule, score, np.asarray(rows["flagged"], bool), *numbers)
@@ -202,7 +206,7 @@ class Results:
         seconds = dict.fromkeys((s.name for s in scores), 0.0)
         given = inputs or _Free(self, labels)
         # Without recorded dynamics the scores of one epoch read probabilities that somebody gave.
-        over_dynamics = [s for s in scores if s.over_dynamics and self._trajectories]
+        over_dynamics = [s for s in scores if s.over_dynamics and self._trained]
         if over_dynamics:
             progress.enter(DYNAMICS)
             self._score_dynamics(over_dynamics, n, classes, values, seconds, progress, given)
@@ -255,9 +259,8 @@ class Results:
 
     def _test_accuracy(self) -> float | None:
         """Mean accuracy of the networks on the test split after their last epoch; None where there is none."""
-        at = "trained.epochs" if self._trajectories.startswith("trained.") else "epochs"
-        sql = f"SELECT avg(test_accuracy) FROM {at} WHERE epoch = (SELECT max(epoch) FROM {at})"
-        row = self.connection.execute(sql).fetchone()
+        sql = "SELECT avg(test_accuracy) FROM epochs WHERE epoch = (SELECT max(epoch) FROM epochs)"
+        row = (self._trained or self.connection).execute(sql).fetchone()
         return None if row is None or row[0] is None else float(row[0])
 
     def _score_dynamics(
@@ -279,7 +282,7 @@ class Results:
         step = max(1, BLOCK_BYTES // (4 * len(columns) * seeds * epochs))
         for start in range(0, n, step):
             stop = min(start + step, n)
-            block = read_trajectories(self.connection, self._trajectories, sorted(columns), start, stop)
+            block = read_trajectories(self._dynamics, "trajectories", sorted(columns), start, stop)
             for found in scores:
                 started = time.perf_counter()
                 for s in range(seeds):
@@ -298,7 +301,7 @@ class Results:
 
     def _score_whole(self, found: Score, given: Given, seconds: dict[str, float]) -> Tensor:
         """A score over all samples at once, of the first seed's network or as the mean over all."""
-        seeds, epochs = self._shape() if found.needs_training and self._trajectories else (1, 0)
+        seeds, epochs = self._shape() if found.needs_training and self._trained else (1, 0)
         per_seed = []
         for seed in range(seeds if found.every_seed else 1):
             inputs = given.of_score(found, seed)
@@ -336,10 +339,15 @@ class Results:
         self.write_suggestions("prediction_vote", found, winner[differs], count[differs] / (seeds * epochs))
 
     def _shape(self) -> tuple[int, int]:
-        row = self.connection.execute(
-            f"SELECT count(*), any_value(len(margin)) FROM {self._trajectories} WHERE sample_id = 0"
+        row = self._dynamics.execute(
+            "SELECT count(*), any_value(len(margin)) FROM trajectories WHERE sample_id = 0"
         ).fetchall()[0]
         return int(row[0]), int(row[1])
+
+    @property
+    def _dynamics(self) -> duckdb.DuckDBPyConnection:
+        assert self._trained is not None
+        return self._trained
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for every purpose, from the run's seed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from engine.errors import StorageError, WinnowError
 from engine.runs.inputs import required_epochs
 from engine.scores.registry import Score
 from engine.spec import RunSpec, TrainingSpec, network_key
-from engine.store.sql import literal
+from engine.store.attached import RESULTS, reading
 from engine.store.tensors import load_tensors, save_tensors
+from engine.store.values import RESULTS_FILE
+from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
 from engine.training.kept import weights_file
 from engine.training.recording import Spill, recorded_columns
@@ -53,7 +55,7 @@ def find_trained(
     files = {weights_file(epoch, training.epochs) for epoch in required_epochs(scores, training)}
     for found in _trained_alike(workspace, fingerprint, training):
         same = (found.training.seeds, found.training.logit_seeds) == (training.seeds, training.logit_seeds)
-        if found.published and same and all((found.folder / name).exists() for name in files):
+        if found.published and same and _is_whole(found.folder, (RESULTS_FILE, *files)):
             return found
     return None
 
@@ -62,7 +64,8 @@ def find_threshold_run(workspace: Workspace, spec: RunSpec) -> Trained | None:
     """A published run that has judged the same threshold samples by networks of the same training, or None."""
     assert spec.training is not None
     for found in _trained_alike(workspace, spec.fingerprint, spec.training):
-        if found.published and (found.spec.threshold_rounds, found.spec.seed) == (spec.threshold_rounds, spec.seed):
+        same = (found.spec.threshold_rounds, found.spec.seed) == (spec.threshold_rounds, spec.seed)
+        if found.published and same and _is_whole(found.folder, (RESULTS_FILE,)):
             return found
     return None
 
@@ -104,6 +107,16 @@ def _trained_alike(workspace: Workspace, fingerprint: str, training: TrainingSpe
     return sorted(alike, key=lambda found: not found.published)
 
 
+def _is_whole(folder: Path, names: Iterable[str]) -> bool:
+    """Whether a published folder holds these files as they were published; where not, they are computed anew."""
+    try:
+        for name in names:
+            checked_file(folder, name)
+    except StorageError:
+        return False
+    return True
+
+
 def _adopt(found: Trained, folder: Path, task: Task) -> bool:
     """Take one network over, its final weights last: their presence means that it is finished."""
     if task.test and (
@@ -122,12 +135,11 @@ def _adopt(found: Trained, folder: Path, task: Task) -> bool:
         return True
     weights = {}
     for epoch in (*task.keep_epochs, task.training.epochs):
-        stored = load_tensors(found.folder / weights_file(epoch, task.training.epochs), f"{task.name}.")
+        stored = load_tensors(checked_file(found.folder, weights_file(epoch, task.training.epochs)), f"{task.name}.")
         if not stored or not stored[0]:
             return False
         weights[epoch] = {name.removeprefix(f"{task.name}."): values for name, values in stored[0].items()}
-    with duckdb.connect(config={"memory_limit": "1GB"}) as connection:
-        connection.execute(f"ATTACH {literal(found.folder / 'results.duckdb')} AS other (READ_ONLY)")
+    with reading(checked_file(found.folder, RESULTS_FILE), RESULTS) as connection:
         rows = _epoch_rows(connection, task.seed)
         if len(rows) != task.training.epochs or not _write_spill(connection, mine, task):
             return False
@@ -148,15 +160,13 @@ def _link(source: Path, target: Path) -> None:
 
 def _epoch_rows(connection: duckdb.DuckDBPyConnection, seed: int) -> list[dict[str, Any]]:
     names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
-    rows = connection.execute(
-        f"SELECT {', '.join(names)} FROM other.epochs WHERE seed = ? ORDER BY epoch", [seed]
-    ).fetchall()
+    rows = connection.execute(f"SELECT {', '.join(names)} FROM epochs WHERE seed = ? ORDER BY epoch", [seed]).fetchall()
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _write_spill(connection: duckdb.DuckDBPyConnection, spill: Spill, task: Task) -> bool:
     """The recorded dynamics of a published seed as the file that training would have left; False where it lacks some."""
-    there = {row[0] for row in connection.execute("SELECT column_name FROM (DESCRIBE other.trajectories)").fetchall()}
+    there = {row[0] for row in connection.execute("SELECT column_name FROM (DESCRIBE trajectories)").fetchall()}
     names = list(recorded_columns())
     if not set(names) <= there:
         return False
@@ -168,13 +178,13 @@ def _write_spill(connection: duckdb.DuckDBPyConnection, spill: Spill, task: Task
     for start in range(0, n, ROWS):
         stop = min(start + ROWS, n)
         where = f"WHERE seed = {task.seed} AND sample_id BETWEEN {start} AND {stop - 1} ORDER BY sample_id"
-        block = connection.sql(f"SELECT {quoted} FROM other.trajectories {where}").to_arrow_table()
+        block = connection.sql(f"SELECT {quoted} FROM trajectories {where}").to_arrow_table()
         if block.num_rows != stop - start:
             raise StorageError(f"seed {task.seed} lacks samples between {start} and {stop - 1}")
         for name in names:
             columns[name][:, start:stop] = _rows(block.column(name), stop - start).T
         if logits is not None:
-            block = connection.sql(f"SELECT logits FROM other.logit_trajectories {where}").to_arrow_table()
+            block = connection.sql(f"SELECT logits FROM logit_trajectories {where}").to_arrow_table()
             if block.num_rows != stop - start:
                 return False
             values = _rows(block.column("logits"), stop - start).reshape(stop - start, epochs, -1)

@@ -6,18 +6,16 @@ the samples of equal content by id from 0, so that two copies of one image with 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import duckdb
 import pandas as pd
 
 from engine.errors import StorageError
-from engine.store.sql import literal
+from engine.store.attached import columns_of, reading
 
 _ROWS_AT_ONCE = 64
 _BYTES = {"uint8": 1, "float32": 4}
@@ -39,7 +37,7 @@ def fetch_keys(path: Path, sample_ids: Sequence[int]) -> pd.DataFrame:
     if not _has_contents(path):
         everything = _computed(path)
         return everything[everything["sample_id"].isin(list(sample_ids))]
-    with _reading(path) as connection:
+    with reading(path) as connection:
         return connection.execute(
             "SELECT sample_id, content, copy FROM (SELECT sample_id, content, CAST(row_number() OVER (PARTITION BY "
             "content ORDER BY sample_id) - 1 AS INTEGER) AS copy FROM file.samples WHERE content IN (SELECT content "
@@ -53,7 +51,7 @@ def fetch_contents(path: Path) -> list[str]:
     """The content of every sample of a dataset file, by sample id."""
     if not _has_contents(path):
         return [str(content) for content in _computed(path)["content"]]
-    with _reading(path) as connection:
+    with reading(path) as connection:
         return [row[0] for row in connection.execute("SELECT content FROM file.samples ORDER BY sample_id").fetchall()]
 
 
@@ -62,7 +60,7 @@ def find_contents(path: Path, contents: Sequence[str]) -> pd.DataFrame:
     if not _has_contents(path):
         everything = _computed(path)
         return everything[everything["content"].isin(list(contents))]
-    with _reading(path) as connection:
+    with reading(path) as connection:
         return connection.execute(
             "SELECT sample_id, content, CAST(row_number() OVER (PARTITION BY content ORDER BY sample_id) - 1 AS INTEGER) "
             "AS copy FROM file.samples WHERE content IN (SELECT unnest($contents::VARCHAR[])) ORDER BY sample_id",
@@ -70,14 +68,27 @@ def find_contents(path: Path, contents: Sequence[str]) -> pd.DataFrame:
         ).df()
 
 
+def images_of(path: Path) -> str:
+    """12 hexadecimal digits of the images of a dataset file, in order, and of where they came from."""
+    found = path.stat()
+    return _images_once(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=64)
+def _images_once(path: Path, changed: int, size: int) -> str:
+    found = hashlib.sha256()
+    contents = fetch_contents(path)
+    with reading(path) as connection:
+        places = connection.execute("SELECT source FROM samples ORDER BY sample_id").fetchall()
+    for content, (place,) in zip(contents, places, strict=True):
+        found.update(f"{content}\0{place}\0".encode())
+    return found.hexdigest()[:12]
+
+
 def _has_contents(path: Path) -> bool:
     """Whether a dataset file holds the contents: those of version 0.1 do not."""
-    with _reading(path) as connection:
-        rows = connection.execute(
-            "SELECT 1 FROM duckdb_columns() WHERE database_name = 'file' AND table_name = 'samples' "
-            "AND column_name = 'content'"
-        ).fetchall()
-    return bool(rows)
+    with reading(path) as connection:
+        return "content" in columns_of(connection, "samples")
 
 
 def _computed(path: Path) -> pd.DataFrame:
@@ -89,7 +100,7 @@ def _computed(path: Path) -> pd.DataFrame:
 def _computed_once(path: Path, changed: int, size: int) -> pd.DataFrame:
     """The keys of all samples of a file that does not hold them, from its inputs: seconds per GB, so kept."""
     found = []
-    with _reading(path) as connection:
+    with reading(path) as connection:
         row = connection.execute("SELECT input_shape, input_dtype FROM file.dataset").fetchone()
         if row is None or row[1] not in _BYTES:
             raise StorageError(f"{path} is damaged; remove it and ingest the dataset again")
@@ -105,13 +116,3 @@ def _computed_once(path: Path, changed: int, size: int) -> pd.DataFrame:
     keys = pd.DataFrame({"content": [joined[i : i + 32] for i in range(0, len(joined), 32)]})
     keys.insert(0, "sample_id", range(len(keys)))
     return keys.assign(copy=keys.groupby("content").cumcount())
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    try:
-        with duckdb.connect() as connection:
-            connection.execute(f"ATTACH {literal(path)} AS file (READ_ONLY)")
-            yield connection
-    except duckdb.Error as error:
-        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error

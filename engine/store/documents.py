@@ -5,8 +5,10 @@ A folder, a pipe or a device in place of a file is refused instead of waited for
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,23 @@ from typing import Any
 from engine.errors import StorageError
 
 _MOST_BYTES = 1 << 24
+
+NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+"""For `os.open` of a file in a workspace: a link in its place, which may lead anywhere, is an error."""
+
+
+def require_regular(path: Path) -> None:
+    """StorageError, without what to do about it, unless there is a regular file of its own at path: no link, no pipe."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StorageError(f"{path} is missing") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    if stat.S_ISLNK(mode):
+        raise StorageError(f"{path} is a link; a workspace holds its files itself")
+    if not stat.S_ISREG(mode):
+        raise StorageError(f"{path} is not a regular file")
 
 
 def read_bytes(path: Path, last_bytes: int | None = None) -> bytes:
@@ -23,7 +42,8 @@ def read_bytes(path: Path, last_bytes: int | None = None) -> bytes:
     """
     try:
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | NO_LINK
+        handle = os.open(path, flags)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             raise StorageError(f"{path} is not a regular file")
@@ -34,6 +54,8 @@ def read_bytes(path: Path, last_bytes: int | None = None) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StorageError(f"{path} is a link; a workspace holds its files itself") from error
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
 
 
@@ -43,7 +65,11 @@ def read_json(path: Path) -> Any:
         size = path.stat().st_size
         if size > _MOST_BYTES:
             raise StorageError(f"{path} has {size:,} bytes; at most {_MOST_BYTES:,} are read")
-        return json.loads(read_bytes(path))
+        text = read_bytes(path)
+        value = json.loads(text)
+        if re.search(rb"\\u[dD][89a-fA-F]", text):  # half a character, which no terminal and no page can show
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StorageError(f"{path} is missing") from error
     except (ValueError, RecursionError) as error:

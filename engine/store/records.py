@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,11 +13,17 @@ from typing import Any
 import duckdb
 
 from engine.errors import StorageError
+from engine.store.attached import DATASET, columns_of, identity_of, reading
 from engine.store.documents import number, read_json
-from engine.store.sql import literal
 
 FORMAT = 1
 """Of a workspace, a dataset file and a run's results: raised when an older version could misread what this writes."""
+
+MOST_CLASSES = 32_767
+"""The views hold a class as a SMALLINT."""
+
+_MOST_SHRUNK = 64
+"""Times that inputs may be larger than the file that holds them: they are stored as they are, not compressed."""
 
 
 @dataclass(frozen=True)
@@ -82,39 +89,71 @@ class DatasetFacts:
 def dataset_facts(path: Path) -> DatasetFacts:
     """The facts in a dataset file, read once; StorageError when it cannot be read or is of a newer format."""
     try:
-        found = path.stat()
+        return _facts(path, identity_of(path))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}; ingest it again") from error
-    return _facts(path, found.st_mtime_ns, found.st_size)
+
+
+_AGAIN = "remove it and ingest the dataset again"
 
 
 @lru_cache(maxsize=256)
-def _facts(path: Path, changed: int, size: int) -> DatasetFacts:
+def _facts(path: Path, identity: object) -> DatasetFacts:
     """Cached by when the file was changed: a dataset of that name may have been removed and made anew."""
-    try:
-        if not path.is_file():
-            raise StorageError(f"{path} is not a regular file; remove it and ingest the dataset again")
-        with duckdb.connect() as connection:
-            connection.execute(f"ATTACH {literal(path)} AS dataset_file (READ_ONLY)")
-            connection.execute("USE dataset_file")
-            row = connection.execute("SELECT fingerprint, created_at, format FROM dataset").fetchone()
-            samples = connection.execute("SELECT count(*) FROM samples").fetchone()
-            classes = connection.execute("SELECT class_name FROM classes ORDER BY label").fetchall()
-            versions = []
-            if connection.execute(
-                "SELECT 1 FROM duckdb_tables() WHERE database_name = 'dataset_file' AND table_name = 'versions'"
-            ).fetchall():
-                versions = connection.execute("SELECT fingerprint, train, test FROM versions").fetchall()
-    except duckdb.Error as error:
-        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; ingest it again") from error
-    if row is None or samples is None:
-        raise StorageError(f"{path} is empty; remove it and ingest the dataset again")
-    if row[2] > FORMAT:
-        raise StorageError(f"{path} has format {row[2]}, this winnow reads up to {FORMAT}; upgrade winnow-images")
+    with reading(path, DATASET, _AGAIN) as connection:
+        row = connection.execute(
+            "SELECT fingerprint, created_at, format, input_shape, input_dtype FROM dataset"
+        ).fetchone()
+        if row is None:
+            raise StorageError(f"{path} is empty")
+        if number(row[2], 0) > FORMAT:
+            raise StorageError(f"{path} has format {row[2]}, this winnow reads up to {FORMAT}; upgrade winnow-images")
+        classes = connection.execute("SELECT label, class_name FROM classes ORDER BY label").fetchall()
+        versions: list[tuple[str, int, int]] = []
+        if columns_of(connection, "versions"):
+            versions = connection.execute(
+                "SELECT fingerprint, train, test FROM versions WHERE fingerprint || train || test IS NOT NULL"
+            ).fetchall()
+        samples = _check_samples(connection, path, len(classes), tuple(row[3] or ()), str(row[4]))
+    if row[0] is None or row[1] is None or not 0 < len(classes) <= MOST_CLASSES:
+        raise StorageError(f"{path} is damaged (its table 'dataset' or 'classes'); {_AGAIN}")
+    if [label for label, _ in classes] != list(range(len(classes))) or any(name is None for _, name in classes):
+        raise StorageError(f"{path} is damaged (the labels of its classes are not 0 to {len(classes) - 1}); {_AGAIN}")
     return DatasetFacts(
         fingerprint=str(row[0]),
         created_at=row[1],
-        samples=int(samples[0]),
-        classes=tuple(str(name) for (name,) in classes),
-        earlier={str(fingerprint): (int(train), int(test)) for fingerprint, train, test in versions},
+        samples=samples,
+        classes=tuple(str(name) for (_, name) in classes),
+        earlier={str(fingerprint): (train, test) for fingerprint, train, test in versions},
     )
+
+
+def _check_samples(
+    connection: duckdb.DuckDBPyConnection, path: Path, classes: int, shape: tuple[int, ...], dtype: str
+) -> int:
+    """How many samples a dataset file holds.
+
+    Raises: StorageError when their ids, labels or splits are not what every reader takes them to be, or they are
+            more than the file can hold
+    """
+    [(count, first, last, different, wrong, train, test)] = connection.execute(
+        "SELECT count(*), min(sample_id), max(sample_id), count(DISTINCT sample_id), count(*) FILTER (label IS NULL OR "
+        "label NOT BETWEEN 0 AND $last OR true_label NOT BETWEEN 0 AND $last OR split IS NULL OR split NOT IN ('train', "
+        "'test')), max(sample_id) FILTER (split = 'train'), min(sample_id) FILTER (split = 'test') FROM samples",
+        {"last": classes - 1},
+    ).fetchall()
+    if (
+        not count
+        or (first, last, different) != (0, count - 1, count)
+        or wrong
+        or train is None
+        or (test or count) <= train
+    ):
+        raise StorageError(f"{path} is damaged (the ids, labels or splits of its samples)")
+    sizes = {"uint8": 1, "float32": 4}
+    if dtype not in sizes or len(shape) not in (1, 3) or any(side is None or side < 1 for side in shape):
+        raise StorageError(f"{path} is damaged (its inputs are {dtype} of shape {shape})")
+    size = count * math.prod(shape) * sizes[dtype]
+    if size > _MOST_SHRUNK * path.stat().st_size:
+        raise StorageError(f"{path} is damaged (it cannot hold the {size:,} bytes of its inputs)")
+    return int(count)

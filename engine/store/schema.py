@@ -9,6 +9,7 @@ one array per (sample, seed), because one sample's whole history is then one sma
 from __future__ import annotations
 
 from engine.store.dataset_views import DATASET_VIEWS, SAMPLE, View
+from engine.store.sql import identifier
 
 _RUN = ("VARCHAR", "the published run")
 
@@ -313,11 +314,11 @@ def dynamics_select(columns: dict[str, str], db: str, run_id: str) -> str:
     columns: the type of each column of its table
     """
     recorded = [c for c, kind in columns.items() if kind in ("FLOAT[]", "SMALLINT[]")]
-    names = ", ".join(f'"{c}"' for c in recorded)
-    unnested = ", ".join(f'unnest("{c}") AS "{c}"' for c in recorded)
+    names = ", ".join(identifier(c) for c in recorded)
+    unnested = ", ".join(f"unnest({identifier(c)}) AS {identifier(c)}" for c in recorded)
     return (
         f"SELECT {run_id} AS run_id, seed, epoch, sample_id, {names}, predicted = label AS correct FROM (SELECT seed, "
-        f'CAST(unnest(range(1, len("{recorded[0]}") + 1)) AS INTEGER) AS epoch, sample_id, {unnested}, label '
+        f"CAST(unnest(range(1, len({identifier(recorded[0])}) + 1)) AS INTEGER) AS epoch, sample_id, {unnested}, label "
         f"FROM {db}.trajectories)"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.numpy import save_file
 
 from engine.errors import StorageError
 from engine.store.atomic import replacing
+from engine.store.documents import require_regular
 
 
 def save_tensors(path: Path, tensors: dict[str, np.ndarray[Any, Any]], meta: dict[str, Any]) -> None:
@@ -25,11 +27,12 @@ def load_tensors(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray[Any
 
     With a prefix, only the tensors whose names begin with it are read.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
+    require_regular(path)
     try:
         with safe_open(path, framework="numpy") as file:
             meta = json.loads((file.metadata() or {})["meta"])
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}, meta
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise StorageError(f"{path} is damaged; remove it and run again") from error

@@ -11,6 +11,7 @@ from torch import nn
 from engine.errors import StorageError
 from engine.spec import TrainingSpec
 from engine.store.tensors import load_tensors
+from engine.store.verified import file_of
 from engine.training.models import build_model
 
 
@@ -39,13 +40,15 @@ def load_network(
             epoch in 1 .. training.epochs
     Raises: StorageError when the folder does not hold its weights
     """
-    path, prefix = folder / weights_file(epoch, training.epochs), f"seed{seed}."
-    weights, _ = load_tensors(path, prefix) or ({}, {})
-    if not weights:
-        raise StorageError(
-            f"{path} does not hold the weights of seed {seed} after epoch {epoch}; remove that run (winnow remove) and "
-            "run it again"
-        )
+    name, prefix = weights_file(epoch, training.epochs), f"seed{seed}."
     network = build_model(training.model, input_shape, classes, 0)
-    network.load_state_dict({name.removeprefix(prefix): torch.from_numpy(values) for name, values in weights.items()})
+    try:
+        weights, _ = load_tensors(file_of(folder, name), prefix) or ({}, {})
+        network.load_state_dict({key.removeprefix(prefix): torch.from_numpy(values) for key, values in weights.items()})
+    except (StorageError, RuntimeError) as error:
+        reason = f" ({error})" if isinstance(error, StorageError) else ""
+        raise StorageError(
+            f"{folder / name} does not hold the weights of seed {seed} after epoch {epoch}{reason}; remove that run "
+            "(winnow remove) and run it again"
+        ) from error
     return network.to(device).eval()

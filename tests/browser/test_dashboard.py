@@ -24,19 +24,25 @@ from engine.store.workspace import Workspace
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=90_000)
 
-READY = "document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') === 'notRunning'"
+READY = "[data-testid=stApp][data-test-script-state=notRunning]"
 
 
 def visit(page: Page, address: str, path: str = "/") -> None:
-    page.goto(address + path)
+    page.goto(at(address, path))
     page.wait_for_selector("[data-testid=stSidebar] [data-testid=stSelectbox]")
     settle(page)
+
+
+def at(address: str, path: str) -> str:
+    """A page by its path, opened with the token of the address that was printed."""
+    origin, token = address.split("/?")
+    return f"{origin}{path}{'&' if '?' in path else '?'}{token}"
 
 
 def settle(page: Page) -> None:
     """Wait until the script has run and nothing more is on its way."""
     page.wait_for_timeout(250)
-    page.wait_for_function(READY)
+    page.wait_for_selector(READY)
     page.wait_for_timeout(250)
 
 
@@ -128,7 +134,7 @@ def test_a_click_opens_the_detail_and_the_keyboard_moves_on(page: Page, address:
     expect(page.get_by_text("Nearest neighbors (cosine of the features)")).to_be_visible()
     expect(page).to_have_url(re.compile(f"sample={hardest[2]}(&|$)"))
     settle(page)
-    page.wait_for_function("document.activeElement.shadowRoot?.activeElement?.classList.contains('selected')")
+    expect(page.locator(".card.selected:focus")).to_have_count(1)
     page.keyboard.press("ArrowRight")
     expect(page).to_have_url(re.compile(f"sample={hardest[3]}(&|$)"))
     settle(page)
@@ -191,7 +197,7 @@ def test_a_lasso_on_the_map_becomes_a_filter_that_other_pages_follow(page: Page,
     for fx, fy in ((0.98, 0.02), (0.98, 0.5), (0.02, 0.5), (0.02, 0.02)):
         page.mouse.move(x + fx * w, y + fy * h, steps=10)
     page.mouse.up()
-    page.wait_for_function("location.search.includes('region=')")
+    expect(page).to_have_url(re.compile("[?&]region="))
     settle(page)
     expect(page.locator(".st-key-chips")).to_contain_text("region of the map")
     counted = page.locator(".st-key-chips").inner_text().split("\n")[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import streamlit as st
 import typer
-from given_verdicts import JUDGED, QUICK, TOO_WEAK, give_verdict, scored_run
+from given_verdicts import JUDGED, QUICK, TOO_WEAK, give_verdict, list_again, scored_run
 from streamlit.testing.v1 import AppTest
 
 import dashboard
@@ -30,6 +29,7 @@ from engine.runs.planning import plan_run
 from engine.spec import PsiSpec
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
+from engine.store.usage import measure, size
 from engine.store.workspace import Workspace
 
 APP = Path(dashboard.__file__).with_name("app.py")  # installed, or of the checkout
@@ -186,6 +186,15 @@ def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspac
     assert "derived from **digits**, label noise **symmetric:0.2**" in said
     assert f"**aum\\_threshold** flags {flagged:,} of {n:,}" in said
     assert "precision" in said and "recall" in said
+
+
+def test_the_overview_shows_what_the_runs_and_the_workspace_take(open_page: Open, demo_workspace: Path) -> None:
+    app = open_page(demo_workspace, "overview", dataset="digits-noisy")
+    used = measure(Workspace.open(demo_workspace))
+    assert f"The workspace takes {size(used.total)}. `winnow clean --dry-run`" in text(app)
+    (table,) = (frame.value for frame in app.dataframe if "size" in frame.value)
+    assert len(table) == 2
+    assert list(table["size"]) == [size(used.runs[run_id]) for run_id in table["run_id"]]
 
 
 def test_the_clean_set_claims_no_detection(open_page: Open, demo_workspace: Path) -> None:
@@ -374,9 +383,7 @@ def test_scores_tell_the_version_of_their_formula(open_page: Open, demo_workspac
     folder = Workspace.open(root).published_dir(str(app.query_params["run"]))
     with duckdb.connect(str(folder / "results.duckdb")) as results:
         results.execute("UPDATE score_catalog SET version = 2 WHERE score = 'aum'")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["results.duckdb"]["bytes"] = (folder / "results.duckdb").stat().st_size
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    list_again(folder)
     app = open_page(root, "scores", dataset="digits-noisy", sort="aum")
     assert "formula version 2" in text(app)
     changed = app.dataframe[0].value.set_index("score")["version"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from given_verdicts import list_again
 
 from engine.errors import StorageError
 from engine.queries.connection import connected, default_dataset, runs_of
@@ -36,14 +37,6 @@ def scored(workspace: Workspace) -> str:
 
 def results(workspace: Workspace, run: str) -> Path:
     return workspace.published_dir(run) / "results.duckdb"
-
-
-def rewrite_manifest(workspace: Workspace, run: str, **changes: object) -> None:
-    """As if the results had been published as they are now."""
-    path = workspace.published_dir(run) / "manifest.json"
-    content = json.loads(path.read_text())
-    content["files"]["results.duckdb"]["bytes"] = results(workspace, run).stat().st_size
-    path.write_text(json.dumps(content | changes))
 
 
 def as_folder(path: Path) -> None:
@@ -153,7 +146,7 @@ def damage(sql: str) -> Callable[[Workspace, str], None]:
     def change(workspace: Workspace, run: str) -> None:
         with duckdb.connect(str(results(workspace, run))) as connection:
             connection.execute(sql)
-        rewrite_manifest(workspace, run)
+        list_again(workspace.published_dir(run))
 
     return change
 
@@ -173,7 +166,7 @@ BROKEN_RESULTS: dict[str, tuple[Callable[[Workspace, str], None], str]] = {
         "column 'value' of table 'scores' is VARCHAR",
     ),
     "no predictions": (damage("ALTER TABLE trajectories DROP predicted"), "no column 'predicted'"),
-    "newer": (lambda w, r: rewrite_manifest(w, r, format=FORMAT + 1), "upgrade winnow-images"),
+    "newer": (lambda w, r: list_again(w.published_dir(r), format=FORMAT + 1), "upgrade winnow-images"),
     "no manifest": (lambda w, r: (w.published_dir(r) / "manifest.json").unlink(), "manifest.json is missing"),
     "deep manifest": (lambda w, r: (w.published_dir(r) / "manifest.json").write_text(DEEP) and None, "not valid JSON"),
 }

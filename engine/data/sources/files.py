@@ -28,7 +28,7 @@ from engine.errors import SourceError
 def csv_of_paths(named: Named) -> Source:
     """A CSV with the columns path and label, and if wanted true_label and split (train, test or val); others are metadata.
 
-    Paths are absolute or relative to the CSV. An export of winnow is such a CSV.
+    Paths are absolute or relative to the CSV, and lie below its folder or --originals. An export of winnow is such a CSV.
     """
     path = named.path
     header = read_header(path)
@@ -38,7 +38,7 @@ def csv_of_paths(named: Named) -> Source:
             raise SourceError(
                 f"{path} has no column '{role}'; its columns are: {listed(header)} (--columns {role}=NAME names it)"
             )
-    return read_table(table_of_paths(str(path), path.parent, read_csv(path, chosen.columns), chosen))
+    return read_table(table_of_paths(str(path), path.parent, read_csv(path, chosen.columns), chosen, named.within))
 
 
 def column_defaults(header: Sequence[str]) -> dict[str, str]:
@@ -132,6 +132,7 @@ def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
     "a folder of MNIST IDX files",
     matches=lambda named: named.path.is_dir() and bool(_idx_files(named.path)),
     priority=10,
+    files=lambda named: list(_idx_files(named.path).values()) if named.path.is_dir() else [],
     rows=lambda text: _idx_rows(Path(text)),
 )
 def idx_folder(named: Named) -> Source:

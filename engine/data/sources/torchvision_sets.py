@@ -44,6 +44,7 @@ def _resolved(text: str) -> str:
     matches=lambda named: named.text.startswith("torchvision:"),
     priority=30,
     resolved=_resolved,
+    base=lambda text: _split(text)[1].expanduser(),
 )
 def torchvision_dataset(named: Named) -> Source:
     """A classification dataset of torchvision from files that are there already: nothing is downloaded."""

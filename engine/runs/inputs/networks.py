@@ -14,6 +14,7 @@ from engine.runs.inputs.computed import At, Inputs, provides
 from engine.runs.work import Work
 from engine.scores.gradient import checkpoint_epochs, compute_gradient_norms, compute_influence
 from engine.store.tensors import load_tensors
+from engine.store.verified import file_of
 from engine.training.loop import learning_rate
 
 SMALLEST = 1e-30
@@ -55,7 +56,8 @@ def validation_features(run: Inputs, at: At | None) -> Tensor:
 
 def network_features(run: Inputs, at: At) -> Tensor:
     """Penultimate features of a network of the training itself."""
-    if at == At(0, run.training.epochs) and (found := load_tensors(run.folder / "features.safetensors")):
+    kept = run.folder / "features.safetensors"
+    if at == At(0, run.training.epochs) and kept.exists() and (found := load_tensors(file_of(run.folder, kept.name))):
         return torch.from_numpy(found[0]["features"])
     return run.passed(run.samples, at, compute_features)
 

@@ -16,7 +16,6 @@ from engine.data.columns import parse_wanted
 from engine.data.dataset_file import DatasetWriter, Record, fetch_one, reading
 from engine.data.decoding import choose_form
 from engine.data.label_column import read_labels, split_labels
-from engine.data.limits import check_addresses
 from engine.data.noise import apply_noise, superclasses_of
 from engine.data.outcome import IngestResult, fetch_outcome
 from engine.data.parts import Labels, Part, truth_of
@@ -47,10 +46,9 @@ def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None)
     Args:    report: called with (stage, done, total), at most ten times a second
     Raises:  SpecError when the name is taken by something else; SourceError when the source is missing or
              malformed; BadSampleError, a SourceError, at a sample that cannot be read; StorageError when the
-             disk refuses; WinnowError or MemoryError where memory is limited. Nothing is left behind by any of them.
+             disk refuses. Nothing is left behind by any of them.
     """
     started = time.monotonic()
-    check_addresses()
     added: int | None = None
     notes: tuple[str, ...] = ()
     named = (*roots_of(spec.source), *roots_of(spec.test), *named_folders(spec.originals))

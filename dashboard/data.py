@@ -30,10 +30,11 @@ from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds
 from engine.store.schema import VIEWS
 from engine.store.usage import Usage, measure, size
 from engine.store.workspace import Workspace, default_root
+from engine.text import shown
 
 __all__ = [
     "EPOCH_COLUMNS", "SUSPICION", "WRITERS", "Filter", "Ids", "Job", "Setting", "Snapshot", "Started", "Verdict", "WinnowError",
-    "export_bytes", "likely", "percent", "size",
+    "export_bytes", "likely", "percent", "shown", "size",
 ]  # fmt: skip
 
 
@@ -274,8 +275,9 @@ def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
 
 def training(at: Snapshot, run_id: str) -> dict[str, Any]:
     """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
-    found: dict[str, Any] = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
-    return found
+    given = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
+    # Only what the engine declares: they become options of a command, and a copied spec may hold any name.
+    return {name: given[name] for name in settings("training") if name in given}
 
 
 def having(at: Snapshot, kind: Literal["score", "order"], wanted: Sequence[str]) -> tuple[str, dict[str, str]]:

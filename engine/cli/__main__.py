@@ -19,6 +19,9 @@ ADDRESSES = 8 << 30
 """Bytes of address space that winnow and its libraries may reserve. With fewer, threads of compiled code that Python
 cannot catch end the process without a word."""
 
+FILES = 64
+"""Files that a process must be allowed to have open; with many runs in a workspace it has more."""
+
 _MEMORY = "there is not enough memory; close other programs, raise the limit of this one, or take less data"
 _THREADS = "the system starts no more threads or processes; close other programs, or raise the limit (ulimit -u)"
 _FILES = "too many files are open; close other programs, or raise the limit (ulimit -n)"
@@ -120,6 +123,9 @@ def _lacking() -> str | None:
                 f"the address space of this process is limited to {limit >> 20:,} MiB; winnow and its libraries reserve up "
                 f"to {ADDRESSES >> 20:,} MiB of it, and use few of them: raise the limit (ulimit -v)"
             )
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if files != resource.RLIM_INFINITY and files < FILES:
+            return f"this process may open {files} files; winnow needs {FILES}: raise the limit (ulimit -n)"
     waiting, ended = [], threading.Event()
     try:
         for _ in range(2 * (os.cpu_count() or 1) + 8):  # as many as libraries may start at once

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
+import re
 import shutil
+import socket
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +21,8 @@ from safetensors import SafetensorError
 from engine.errors import StorageError, WinnowError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+_PID_BITS = 22  # the most that Linux gives to the number of a process
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 @contextlib.contextmanager
@@ -52,9 +57,11 @@ def replacing(path: Path, what: str = "") -> Iterator[Path]:
 
     Until then, and when the block fails, `path` stays as it was. what: names it in an error, default its file name.
     """
-    temp = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temp = path.with_name(f".{path.name}.{_machine() << _PID_BITS | os.getpid()}-{threading.get_ident()}.tmp")
     try:
+        _remove_temporary(path)
         with storage_errors(what or path.name, path.parent):
+            temp.unlink(missing_ok=True)  # whatever lies there, such as a link, is not what will be written
             yield temp
             fsync(temp)
             os.replace(temp, path)
@@ -62,6 +69,25 @@ def replacing(path: Path, what: str = "") -> Iterator[Path]:
     finally:
         for left in (temp, temp.with_name(temp.name + ".wal")):  # the second is DuckDB's
             left.unlink(missing_ok=True)
+
+
+def _machine() -> int:
+    """A number for this machine: others may share its disk."""
+    return zlib.crc32(socket.gethostname().encode())
+
+
+def _remove_temporary(path: Path) -> None:
+    """Remove the temporary files beside a path that processes of this machine left which are there no more."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
+        found = re.fullmatch(r"\.(\d+)-\d+\.tmp(\.wal)?", left.name[len(path.name) + 1 :])
+        machine, pid = divmod(int(found[1]), 1 << _PID_BITS) if found else (0, 0)
+        if machine == _machine() and os.name != "nt":  # where signal 0 ends a process
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+            except PermissionError:  # somebody else's, which runs
+                continue
 
 
 def publish_folder(temp: Path, path: Path) -> None:
@@ -90,7 +116,7 @@ def write_export(path: Path, write: Callable[[Path], object]) -> None:
 
 def remove_path(path: Path) -> None:
     """Delete a file or a folder if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -132,6 +132,8 @@ def _places(workspace: Workspace, left: dict[Path, str]) -> Iterator[Place]:
             left[path] = "it is a link"
         elif path.is_dir() and path.name.startswith(".recording-"):
             yield None, partial(_of_recording, path)
+        elif path.is_dir() and re.fullmatch(r"\..+\.removing", path.name):
+            yield None, partial(_given, [path], "of a removal that was killed")
         elif path.is_dir() and not path.name.startswith("."):
             yield path / "lock", partial(_of_run, workspace, path)
             yield None, partial(_temporary, path)

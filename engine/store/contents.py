@@ -79,7 +79,7 @@ def _images_once(path: Path, changed: int, size: int) -> str:
     found = hashlib.sha256()
     contents = fetch_contents(path)
     with reading(path) as connection:
-        places = connection.execute("SELECT source FROM file.samples ORDER BY sample_id").fetchall()
+        places = connection.execute("SELECT source FROM samples ORDER BY sample_id").fetchall()
     for content, (place,) in zip(contents, places, strict=True):
         found.update(f"{content}\0{place}\0".encode())
     return found.hexdigest()[:12]

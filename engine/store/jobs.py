@@ -20,16 +20,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import Cancelled, SpecError, StorageError, WinnowError
+from engine.errors import Cancelled, NotFoundError, SpecError, StorageError, WinnowError
 from engine.spec import spec_from_json
-from engine.store.atomic import storage_errors
+from engine.store.atomic import remove_path, storage_errors
 from engine.store.decisions import carry_over
-from engine.store.documents import number
+from engine.store.documents import NO_LINK, number
 from engine.store.journal import append_journal, read_journal
 from engine.store.records import RunRecord
 from engine.store.workspace import Workspace, exclusive, is_locked
 
 State = Literal["running", "done", "failed", "cancelled", "interrupted", "unreadable"]
+
+ONLY_TRUSTED = "WINNOW_ONLY_TRUSTED"
+"""Set for the commands that a page starts: what they name comes from specs, and nobody typed it."""
 
 _TAIL_BYTES = 1 << 14
 _KEPT_OUTPUTS = 20
@@ -112,6 +115,9 @@ def _spec_problem(record: RunRecord) -> str:
 def fetch_jobs(workspace: Workspace, dataset: str | None = None) -> list[Job]:
     """All runs, or those of one dataset, the latest first; broken ones are last, and of no dataset."""
     jobs = [fetch_job(workspace, run_id) for run_id in workspace.run_ids()]
+    jobs = [
+        job for job in jobs if job.state != "unreadable" or workspace.run_dir(job.run_id).exists()
+    ]  # removed just now
     chosen = [job for job in jobs if dataset is None or job.dataset == dataset]
     return sorted(chosen, key=lambda job: job.started_at, reverse=True)
 
@@ -121,7 +127,9 @@ def cancel(workspace: Workspace, run_id: str) -> None:
     job = fetch_job(workspace, run_id)
     if job.state != "running":
         raise SpecError(f"run {run_id} is {job.state}, not running; winnow runs lists them")
-    (workspace.run_dir(run_id) / "cancel").touch()
+    path = workspace.run_dir(run_id) / "cancel"
+    with storage_errors("the request to stop", path.parent):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644))
 
 
 def discard(workspace: Workspace, run_id: str, patience_seconds: float = 20.0) -> None:
@@ -144,7 +152,8 @@ def discard_dataset(workspace: Workspace, name: str) -> list[str]:
     carry_over(workspace)
     found = [job.run_id for job in fetch_jobs(workspace, name)]
     for run_id in found:
-        workspace.remove_run(run_id)
+        with contextlib.suppress(NotFoundError):  # another process is at the same
+            workspace.remove_run(run_id)
     workspace.remove_dataset(name)
     return found
 
@@ -173,7 +182,10 @@ class Started:
         """Why it ended without a result: the last line it wrote; "" when it ended well or was stopped."""
         if self.process.poll() in (None, 0, 130):
             return ""
-        lines = [line for line in self.output.read_text(errors="replace").splitlines() if line.strip()]
+        text = ""
+        with contextlib.suppress(FileNotFoundError):  # it may be deleted, as old: clocks are set back
+            text = self.output.read_text(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
         return lines[-1].removeprefix("winnow: ") if lines else f"it ended with code {self.process.returncode}"
 
 
@@ -196,6 +208,7 @@ def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, ONLY_TRUSTED: "1"},
             )
     # Somebody must wait for a child that ends, or the system keeps its entry for as long as this process lives.
     threading.Thread(target=process.wait, daemon=True).start()
@@ -203,14 +216,14 @@ def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
 
 
 def seconds_spent(folder: Path) -> float:
-    """Time all attempts at a run have taken so far, from its journal."""
+    """Time all attempts at a run have taken so far, from its journal; a clock that was set back takes nothing away."""
     spent, started, last = 0.0, None, 0.0
     for event in read_journal(folder):
         if event["event"] == "started":
-            spent += last - started if started is not None else 0.0
+            spent += max(0.0, last - started) if started is not None else 0.0
             started = event["at"]
         last = event["at"]
-    return spent + (time.time() - started if started is not None else 0.0)
+    return spent + (max(0.0, time.time() - started) if started is not None else 0.0)
 
 
 @contextlib.contextmanager
@@ -239,7 +252,8 @@ def computing(
     }
     folder = workspace.start_run(run_id, content)
     with exclusive(folder / "lock", f"run {run_id} is being computed by another process (winnow status {run_id})"):
-        (folder / "cancel").unlink(missing_ok=True)
+        remove_path(folder / "cancel")
+        workspace.start_run(run_id, content)  # again: until it was locked, another process could remove it
         append_journal(folder, "started", pid=os.getpid(), host=socket.gethostname())
         try:
             yield folder

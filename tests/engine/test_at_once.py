@@ -1,0 +1,159 @@
+"""Several people and processes at one workspace at once, and clocks that are set back meanwhile."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import duckdb
+import pytest
+from killed_work import attempt
+
+from engine.queries.connection import connected
+from engine.store.decisions import fetch_decisions_log, undo
+from engine.store.jobs import fetch_job, fetch_jobs, seconds_spent
+from engine.store.journal import append_journal
+from engine.store.workspace import Workspace
+
+PATIENCE_SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ForkServerContext]:
+    """Processes that are forked from one in which everything is imported."""
+    folder, path = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{path}".rstrip(os.pathsep))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["killed_work"])
+        yield context
+
+
+def start(processes: ForkServerContext, kind: str, root: Path, out: Path, *given: int) -> BaseProcess:
+    process = processes.Process(target=attempt, args=(kind, root, out, *given))
+    process.start()
+    return process
+
+
+def ends(started: list[BaseProcess]) -> None:
+    for process in started:
+        process.join(PATIENCE_SECONDS)
+        assert process.exitcode == 0
+
+
+def said(out: Path) -> list[str]:
+    return [line.split(": ")[0] for line in out.read_text().splitlines()]
+
+
+def test_four_decide_one_takes_back_and_one_reads(
+    processes: ForkServerContext, small_workspace: Workspace, tmp_path: Path
+) -> None:
+    root, each = small_workspace.root, 6
+    people = [start(processes, "decide each", root, tmp_path / "out", first, each) for first in (0, 40, 80, 120)]
+    people.append(start(processes, "undo often", root, tmp_path / "out", 4))
+    people.append(start(processes, "read often", root, tmp_path / "out", 8))
+    ends(people)
+    assert (tmp_path / "out").read_text().splitlines() == ["ok"] * 6
+    with duckdb.connect(str(root / "decisions.duckdb"), read_only=True) as connection:
+        decided = connection.execute("SELECT sample_id FROM log WHERE action = 'drop' ORDER BY 1").fetchall()
+        batches = connection.execute("SELECT batch FROM log").fetchall()
+        undone = connection.execute("SELECT new_label FROM log WHERE action = 'undo'").fetchall()
+    assert [i for (i,) in decided] == [first + i for first in (0, 40, 80, 120) for i in range(each)]  # each once
+    assert len(set(batches)) == len(batches) and len(set(undone)) == len(undone) <= 4
+    assert len(fetch_decisions_log(small_workspace, "small")) == 4 * each - len(undone)
+
+
+def test_two_run_the_same_and_two_ingest_one_name(
+    processes: ForkServerContext, small_workspace: Workspace, tmp_path: Path
+) -> None:
+    for kind in ("run", "ingest"):
+        out = tmp_path / kind
+        ends([start(processes, kind, small_workspace.root, out) for _ in range(3)])
+        found = said(out)
+        assert set(found) <= {"ok", "BusyError"} and "ok" in found, out.read_text()
+    (run,) = small_workspace.run_ids()
+    assert fetch_job(small_workspace, run).state == "done" and small_workspace.datasets() == ["new", "small"]
+
+
+def test_a_run_is_removed_by_two_while_it_is_computed_and_read(
+    processes: ForkServerContext, scored_workspace: Workspace, tmp_path: Path
+) -> None:
+    root = scored_workspace.root
+    before = set(scored_workspace.run_ids())
+    computing = start(processes, "run", root, tmp_path / "computing")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (set(scored_workspace.run_ids()) - before) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    readers = [start(processes, "read often", root, tmp_path / "reading", 10) for _ in range(2)]
+    ends([start(processes, "remove", root, tmp_path / "removing") for _ in range(2)])
+    ends([computing, *readers])
+    assert said(tmp_path / "reading") == ["ok", "ok"], (tmp_path / "reading").read_text()
+    assert set(said(tmp_path / "removing")) <= {"ok", "BusyError", "NotFoundError"}
+    assert set(said(tmp_path / "computing")) <= {"ok", "NotFoundError", "BusyError"}
+    ends([start(processes, "remove", root, tmp_path / "again")])
+    assert said(tmp_path / "again") == ["ok"] and scored_workspace.run_ids() == []
+    assert list((root / "runs").iterdir()) == []
+
+
+# Clocks --------------------------------------------------------------------------------------------------------
+
+CLOCK = """
+import datetime, time
+
+_time, _started = time.time, time.time()
+time.time = lambda: _started - 3600 - 20 * (_time() - _started)  # an hour behind, and it runs backwards
+
+class Backwards(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.fromtimestamp(time.time(), tz)
+
+datetime.datetime = Backwards
+"""
+
+
+WORK = "import sys, pathlib, killed_work; killed_work.work(sys.argv[1], pathlib.Path(sys.argv[2]))"
+
+
+def test_a_clock_that_is_set_back_changes_no_order_and_takes_no_time_away(
+    scored_workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    root = scored_workspace.root
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1]), *sys.path])
+    tell = [sys.executable, "-c", "import time; print(time.time())"]
+    told = subprocess.run(tell, env=backwards(path), text=True, capture_output=True)
+    assert float(told.stdout) < time.time() - 1800, told.stderr  # the clock of the children is behind
+    (first,) = scored_workspace.run_ids()
+    before = seconds_spent(scored_workspace.run_dir(first))
+    for kind in ("run", "decide"):
+        subprocess.run([sys.executable, "-c", WORK, kind, str(root)], env=backwards(path), check=True)
+    (run,) = [run for run in scored_workspace.run_ids() if run != first]
+    job = fetch_job(scored_workspace, run)
+    assert job.state == "done" and job.started_at < time.time() - 1800
+    with connected(scored_workspace, "small") as connection:
+        rows = connection.execute("SELECT seconds FROM runs WHERE run_id = ?", [run]).fetchall()
+        assert rows[0][0] >= 0 and connection.execute("FROM unreadable").fetchall() == []
+    assert [found.run_id for found in fetch_jobs(scored_workspace)] == [first, run]  # as their clocks say
+    for at in (time.time() + 1e6, 0.0, time.time()):  # an attempt in the future, and one long ago
+        with open(scored_workspace.run_dir(first) / "journal.jsonl", "a") as file:
+            file.write(json.dumps({"at": at, "event": "started"}) + "\n")
+    append_journal(scored_workspace.run_dir(first), "progress", fraction=0.5, stage="x", seconds_left=-3.0)
+    assert 0 <= before <= seconds_spent(scored_workspace.run_dir(first)) < 1e5
+    assert fetch_job(scored_workspace, first).seconds_left is None
+    log = fetch_decisions_log(scored_workspace, "small")
+    assert log["action"].tolist().count("keep") == 2  # the last word, whatever time it bears
+    latest = undo(scored_workspace, "small")
+    assert latest is not None and len(fetch_decisions_log(scored_workspace, "small")) == len(log) - 1
+
+
+def backwards(path: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": path}

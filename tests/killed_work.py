@@ -1,0 +1,130 @@
+"""What the tests of kills start in processes of their own: forked from one that has imported everything, so that a
+kill costs milliseconds and hits the work, not the imports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
+from engine.errors import WinnowError
+from engine.queries.connection import connected
+from engine.queries.writers import export
+from engine.runs.compute import compute
+from engine.runs.planning import plan_run
+from engine.runs.psi import plan_psi
+from engine.spec import TrainingSpec
+from engine.store.decisions import decide, fetch_decisions_log, undo
+from engine.store.jobs import discard_dataset, fetch_jobs
+from engine.store.workspace import Workspace
+
+DECISIONS = 10
+STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
+"""What Python reports (sys.addaudithook) of a process that changes something on the disk."""
+
+
+def work(kind: str, root: Path, last_step: int = 0) -> None:
+    """Do one kind of work on a workspace, and note in `steps` beside it how many steps on the disk that took.
+
+    last_step: kill this process just before that step, counted from 1; 0 = never
+    """
+    steps = 0
+
+    def count(event: str, given: tuple[object, ...]) -> None:
+        nonlocal steps
+        if event in STEPS and (event != "open" or (isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR))):
+            steps += 1
+            if steps == last_step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    WORK[kind](Workspace.open(root), root.parent / "told")
+    (root.parent / "steps").write_text(str(steps))
+
+
+def attempt(kind: str, root: Path, out: Path, *given: int) -> None:
+    """Do some work, and append to a file "ok" or the expected error that ended it, in one line."""
+    workspace, said = Workspace.open(root), "ok"
+    try:
+        MANY[kind](workspace, *given) if kind in MANY else WORK[kind](workspace, root.parent / "told")
+    except WinnowError as error:
+        said = f"{type(error).__name__}: {error}"
+    with open(out, "ab", buffering=0) as file:
+        file.write(f"{said}\n".encode())
+
+
+def _decide_each(workspace: Workspace, first: int, count: int) -> None:
+    for i in range(count):
+        decide(workspace, "small", [first + i], "drop")
+
+
+def _undo_often(workspace: Workspace, count: int) -> None:
+    for _ in range(count):
+        undo(workspace, "small")
+
+
+def _read_often(workspace: Workspace, count: int) -> None:
+    """What a page does, again and again."""
+    for _ in range(count):
+        fetch_jobs(workspace)
+        fetch_decisions_log(workspace, "small")
+        with connected(workspace, "small") as connection:
+            for view in ("samples", "scores", "dynamics", "decisions"):
+                connection.execute(f"SELECT * FROM {view}").fetchall()
+
+
+MANY = {"decide each": _decide_each, "undo often": _undo_often, "read often": _read_often}
+
+
+def _ingest(workspace: Workspace, told: Path) -> None:
+    ingest(workspace, IngestSpec(name="new", source="digits", limit=150, noise="symmetric:0.2"))
+
+
+def _run(workspace: Workspace, told: Path) -> None:
+    training = TrainingSpec(model="mlp", epochs=4, seeds=2, batch_size=64)
+    compute(workspace, plan_run(workspace, "small", ["el2n@2", "confident_learning"], training), "cpu")
+
+
+def _psi(workspace: Workspace, told: Path) -> None:
+    plan = plan_psi(workspace, "small", ["random", "aum"], points=3, seeds=2, epochs=2)
+    compute(workspace, plan, "cpu")
+
+
+def _export(workspace: Workspace, told: Path) -> None:
+    for name in ("kept.csv", "kept.parquet", "kept.npy"):
+        export(workspace, "small", "aum > 0", workspace.root.parent / name)
+
+
+def _decide(workspace: Workspace, told: Path) -> None:
+    """Decisions about samples 0, 1, ...; every fourth is taken back and made again. Each is told when it is done."""
+    with open(told, "ab", buffering=0) as file:
+        for i in range(DECISIONS):
+            decide(workspace, "small", [i], "drop", note=str(os.getpid()))
+            if i % 4 == 3:
+                undo(workspace, "small")
+                decide(workspace, "small", [i], "keep", note=str(os.getpid()))
+            file.write(f"{i}\n".encode())
+
+
+def _remove(workspace: Workspace, told: Path) -> None:
+    for job in fetch_jobs(workspace, "small"):
+        workspace.remove_run(job.run_id)
+
+
+def _remove_dataset(workspace: Workspace, told: Path) -> None:
+    if "small" in workspace.datasets():
+        discard_dataset(workspace, "small")
+
+
+WORK = {
+    "ingest": _ingest,
+    "run": _run,
+    "psi": _psi,
+    "export": _export,
+    "decide": _decide,
+    "remove": _remove,
+    "remove dataset": _remove_dataset,
+}

@@ -420,7 +420,9 @@ def test_a_run_that_is_computed_meanwhile_is_not_disturbed(small_workspace, smal
 # Links ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["runs/0123456789ab", "runs", "features", "jobs", "datasets", "partial", "inside"])
+@pytest.mark.parametrize(
+    "place", ["runs/0123456789ab", "runs", "features", "jobs", "datasets", "partial", "inside", "stored"]
+)
 def test_nothing_behind_a_link_is_removed(scored_workspace, tmp_path, place):
     (run,) = scored_workspace.run_ids()
     outside = tmp_path / "outside"
@@ -433,6 +435,8 @@ def test_nothing_behind_a_link_is_removed(scored_workspace, tmp_path, place):
     at = scored_workspace.root / place
     if place == "partial":
         at = scored_workspace.run_dir(run) / "partial"
+    elif place == "stored":
+        at = put_features(scored_workspace, f"{KEY}-{'d' * 12}", ["ff" * 16]) / "link"
     elif place == "inside":
         at = scored_workspace.run_dir(run) / "partial/link"
         at.parent.mkdir()

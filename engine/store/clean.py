@@ -71,8 +71,11 @@ def find_leftovers(workspace: Workspace) -> Found:
         else:
             leftovers += found
     gone = {leftover.path for leftover in leftovers}
-    partials = {run_id: workspace.run_dir(run_id) / "partial" for run_id in workspace.run_ids()}
-    resumable = {run_id: bytes_of(path) for run_id, path in partials.items() if path not in gone and path.is_dir()}
+    resumable = {}
+    for run_id in workspace.run_ids():
+        path = workspace.run_dir(run_id) / "partial"
+        if path not in gone and not workspace.is_published(run_id) and (count := bytes_of(path)):
+            resumable[run_id] = count
     return Found(leftovers, left, resumable)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -101,6 +102,23 @@ def test_a_run_is_removed_by_two_while_it_is_computed_and_read(
     ends([start(processes, "remove", root, tmp_path / "again")])
     assert said(tmp_path / "again") == ["ok"] and scored_workspace.run_ids() == []
     assert list((root / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(("by", "code", "state"), [("SIGINT", 130, "cancelled"), ("SIGTERM", -15, "interrupted")])
+def test_a_run_that_is_sent_a_signal_can_be_resumed(small_workspace: Workspace, by: str, code: int, state: str) -> None:
+    words = "run small --model mlp --scores aum --epochs 4000 --seeds 1 --threshold-rounds 0 --workspace".split()
+    command = [sys.executable, "-m", "engine.cli", *words, str(small_workspace.root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not [job for job in fetch_jobs(small_workspace) if job.fraction > 0] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(getattr(signal, by))
+        assert process.stderr is not None
+        lines = [line for line in process.stderr.read().splitlines() if line.strip()]
+        assert process.wait(PATIENCE_SECONDS) == code
+    (job,) = fetch_jobs(small_workspace)
+    assert job.state == state
+    assert [line.split(";")[0] for line in lines] == (["stopped"] if by == "SIGINT" else []), lines
 
 
 # Clocks --------------------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ Petroff (2021), which were chosen for the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+
+from dashboard.markup import chart_text
 
 BLUE, VERMILION, GREEN, PURPLE = "#3b82b8", "#d9571c", "#1a9a74", "#8b6bb1"
 GRAY, FAINT = "#8a949e", "rgba(138,148,158,0.28)"
@@ -108,7 +110,7 @@ def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
                 layer="below",
             )
             figure.add_annotation(x=i, y=i, text=f"{share[i, i]:.0f}", showarrow=False)
-    ticks = {"tickvals": list(range(n)), "ticktext": [str(name)[:12] for name in names]} if n <= 30 else {}
+    ticks = {"tickvals": list(range(n)), "ticktext": [chart_text(name[:12]) for name in names]} if n <= 30 else {}
     figure.update_xaxes(**ticks, constrain="domain")
     figure.update_yaxes(**ticks, autorange="reversed", showgrid=False)
     return figure
@@ -126,14 +128,14 @@ def detection_chart(catalog: pd.DataFrame) -> go.Figure:
             type="line",
             x0=0.5,
             x1=row.roc_auc,
-            y0=row.score,
-            y1=row.score,
+            y0=chart_text(row.score),
+            y1=chart_text(row.score),
             line={"color": FAINT, "width": 3},
             layer="below",
         )
     figure.add_scatter(
         x=known["roc_auc"],
-        y=known["score"],
+        y=known["score"].map(chart_text),
         mode="markers+text",
         marker={"size": 11, "color": BLUE},
         text=[f"{v:.3f}" for v in known["roc_auc"]],
@@ -159,7 +161,9 @@ def histogram_chart(
     Args: bins with left, right, clean, mislabeled, unknown (samples)
     """
     sides = ("easier", "harder") if higher_means == "harder" else ("harder", "easier")
-    figure = new_figure(380, x=f"← {sides[0]}     <b>{score}</b>     {sides[1]} →", y="samples", legend=True, top=36)
+    figure = new_figure(
+        380, x=f"← {sides[0]}     <b>{chart_text(score)}</b>     {sides[1]} →", y="samples", legend=True, top=36
+    )
     center, width = (bins["left"] + bins["right"]) / 2, bins["right"] - bins["left"]
     for column, name, color in (
         ("unknown", "truth unknown", GRAY),
@@ -186,7 +190,7 @@ def histogram_chart(
             x=values[-1],
             y=1,
             yref="paper",
-            text=f"{rule}<br>{' and '.join(f'{v:.2f}' for v in values)}",
+            text=f"{chart_text(rule)}<br>{' and '.join(f'{v:.2f}' for v in values)}",
             showarrow=False,
             font={"color": PURPLE},
             xanchor="left",
@@ -218,7 +222,7 @@ def detection_curve_chart(curve: pd.DataFrame, score: str, noise_rate: float) ->
         y=100 * curve["found"],
         mode="lines",
         line={"color": BLUE, "width": 3},
-        hovertemplate=f"the hardest %{{x:.0f}} % by {score}<br>hold %{{y:.1f}} % of the mislabeled<extra></extra>",
+        hovertemplate=f"the hardest %{{x:.0f}} % by {chart_text(score)}<br>hold %{{y:.1f}} % of the mislabeled<extra></extra>",
     )
     for at, height, text in ((62, 58, "chance"), (100 * noise_rate, 107, "oracle")):
         figure.add_annotation(x=at, y=height, text=text, showarrow=False, font={"color": GRAY}, xanchor="left")
@@ -233,6 +237,7 @@ def percentile_chart(scores: pd.DataFrame) -> go.Figure:
     Args: scores with score, title, value, percentile
     """
     ordered = scores.sort_values("percentile")
+    ordered = ordered.assign(score=ordered["score"].map(chart_text), title=ordered["title"].map(chart_text))
     figure = new_figure(40 + 22 * len(ordered), right=70)
     figure.add_bar(
         x=np.full(len(ordered), 100),
@@ -269,7 +274,7 @@ def percentile_chart(scores: pd.DataFrame) -> go.Figure:
 
 def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
     """Spearman correlation of every two scores, all turned so that higher = harder."""
-    names = list(matrix.columns)
+    names = [chart_text(name) for name in matrix.columns]
     z = matrix.to_numpy(float)
     figure = new_figure(110 + 40 * len(names))
     figure.add_heatmap(
@@ -301,20 +306,44 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
     Args: classes with class_name, n (kept), total
     """
     figure = new_figure(max(180, 50 + 24 * len(classes)), x="training samples", right=64)
-    names = [str(name) for name in classes["class_name"]]
+    places = list(range(len(classes)))  # two names may be cut to the same
     share = 100 * classes["n"] / classes["total"].clip(lower=1)
-    figure.add_bar(x=classes["total"], y=names, orientation="h", marker={"color": FAINT}, hoverinfo="skip", width=0.7)
+    figure.add_bar(x=classes["total"], y=places, orientation="h", marker={"color": FAINT}, hoverinfo="skip", width=0.7)
     figure.add_bar(
         x=classes["n"],
-        y=names,
+        y=places,
         orientation="h",
         marker={"color": BLUE},
         width=0.7,
         customdata=np.stack([classes["total"], share], axis=1),
         hovertemplate="%{y}<br>%{x:,} of %{customdata[0]:,} kept, %{customdata[1]:.1f} %<extra></extra>",
     )
-    for name, total, part in zip(names, classes["total"], share, strict=True):
-        figure.add_annotation(x=total, y=name, text=f"{part:.0f} %", showarrow=False, xanchor="left", xshift=6)
+    for place, total, part in zip(places, classes["total"], share, strict=True):
+        figure.add_annotation(x=total, y=place, text=f"{part:.0f} %", showarrow=False, xanchor="left", xshift=6)
     figure.update_layout(barmode="overlay")
-    figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
+    ticks = [chart_text(name) for name in classes["class_name"]]
+    figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=places, ticktext=ticks)
+    return figure
+
+
+def disk_chart(kinds: Mapping[str, int], texts: Sequence[str]) -> go.Figure:
+    """What a workspace takes on the disk, as one bar of parts; those under a hundredth have no name.
+
+    Args: kinds, what the bytes are -> bytes; texts, the bytes of each as they are shown
+    """
+    figure, total = new_figure(92, legend=True, top=48), sum(kinds.values())
+    colors = (*CLASSES[:2], *CLASSES[4:6], CLASSES[9], GRAY)
+    for (kind, count), text, color in zip(kinds.items(), texts, colors, strict=True):
+        figure.add_bar(
+            x=[count],
+            y=[""],
+            name=f"{kind} {text}",
+            orientation="h",
+            marker={"color": color, "line": {"width": 0}},
+            showlegend=100 * count >= total,
+            hovertemplate=f"{kind}: {text}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal", "itemwidth": 30, "font": {"size": 11}})
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
     return figure

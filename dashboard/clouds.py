@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.charts import BLUE, CLASSES, GRAY, GRID, HARDNESS, PURPLE, VERMILION, class_color, new_figure, with_alpha
+from dashboard.markup import chart_text
 
 SVG_POINTS = 4_000
 """Up to this many points are drawn as SVG, which every browser paints; more go to WebGL."""
@@ -26,6 +27,7 @@ def pair_chart(points: pd.DataFrame, x: str, y: str, *, fit: bool = False, squar
 
     Args: points with sample_id, x, y, wrong (bool)
     """
+    x, y = chart_text(x), chart_text(y)
     figure = new_figure(560, x=x, y=y, legend=True, top=34, right=44)
     # Not "lasso": Streamlit answers clicks on points only while the mouse pans.
     figure.update_layout(dragmode="pan", legend={"itemsizing": "constant"})
@@ -103,7 +105,7 @@ def map_chart(
         for label in sorted(set(points["color"])):
             some = points[points["color"] == label]
             tint = class_color(label) if label >= 0 else GRAY
-            name = str(names[label]) if label >= 0 else "unknown"
+            name = chart_text(names[label]) if label >= 0 else "unknown"
             if len(points) <= SVG_POINTS:
                 _points(figure, some, name=name, marker={"size": size, "color": tint, "opacity": 0.75}, total=total)
             if 0 <= label and len(names) <= 30:
@@ -143,7 +145,7 @@ def map_chart(
                 "cmin": low,
                 "cmax": high,
                 "opacity": 0.8,
-                "colorbar": {"title": {"text": color, "side": "right"}, "thickness": 10, "outlinewidth": 0},
+                "colorbar": {"title": {"text": chart_text(color), "side": "right"}, "thickness": 10, "outlinewidth": 0},
             },
             total=total,
         )

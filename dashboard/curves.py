@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.charts import BLUE, GRAY, GREEN, GRID, PURPLE, VERMILION, new_figure, with_alpha
+from dashboard.markup import chart_text
 
 
 def accuracy_chart(epochs: pd.DataFrame) -> go.Figure:
@@ -118,7 +119,7 @@ def trajectory_chart(
     ends.sort()
     span = float(max(high.max(), low.max()) - min(high.min(), low.min()))
     for (_, text, color), y in zip(ends, spread([end[0] for end in ends], span / 9), strict=True):
-        label_end(grid, float(epoch[-1]), y, str(text)[:9], color, row=1, col=1)
+        label_end(grid, float(epoch[-1]), y, text[:9], color, row=1, col=1)
     for other in sorted(set(dynamics["seed"]) - {seed}):
         rest = dynamics[dynamics["seed"] == other].sort_values("epoch")
         _line(grid, rest["epoch"], rest["margin"], f"margin, seed {other}", GRAY, 1, 0.35, row=2)
@@ -147,11 +148,12 @@ def trajectory_chart(
 def _line(
     figure: go.Figure, x: Any, y: Any, name: str, color: str, width: float, opacity: float = 1, row: int = 1
 ) -> None:
+    name = chart_text(name)
     figure.add_scatter(
         x=x,
         y=y,
         mode="lines",
-        name=str(name),
+        name=name,
         line={"color": color, "width": width},
         opacity=opacity,
         showlegend=False,
@@ -172,5 +174,12 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 def label_end(figure: go.Figure, x: float, y: float, text: str, color: str, **more: Any) -> None:
     """Name a line at its end, in its color: no legend to look up."""
     figure.add_annotation(
-        x=x, y=y, text=text, font={"color": color, "size": 13}, showarrow=False, xanchor="left", xshift=6, **more
+        x=x,
+        y=y,
+        text=chart_text(text),
+        font={"color": color, "size": 13},
+        showarrow=False,
+        xanchor="left",
+        xshift=6,
+        **more,
     )

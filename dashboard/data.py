@@ -12,14 +12,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import duckdb
 import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.fields import options_of
+from engine.fields import Setting, settings_of
 from engine.queries import connection, paper, pruned, samples, summaries, verdicts, writers
 from engine.queries.pruned import EPOCH_COLUMNS, fetch_orders
 from engine.queries.samples import SUSPICION, Filter, Ids
@@ -28,34 +28,19 @@ from engine.queries.writers import WRITERS, export_bytes
 from engine.spec import PsiSpec, TrainingSpec
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.schema import VIEWS
+from engine.store.usage import Usage, measure, size
 from engine.store.workspace import Workspace, default_root
+from engine.text import shown
 
 __all__ = [
-    "EPOCH_COLUMNS", "SUSPICION", "WRITERS", "Filter", "Ids", "Job", "Snapshot", "Started", "Verdict", "WinnowError",
-    "export_bytes", "likely", "percent",
+    "EPOCH_COLUMNS", "SUSPICION", "WRITERS", "Filter", "Ids", "Job", "Setting", "Snapshot", "Started", "Verdict", "WinnowError",
+    "export_bytes", "likely", "percent", "shown", "size",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An option that the engine declares, as a form shows it. flag: on the command line; low, high: None = no limit."""
-
-    name: str
-    flag: str
-    help: str
-    default: Any
-    low: Any = None
-    high: Any = None
-    choices: tuple[str, ...] = ()
 
 
 def settings(kind: Literal["psi", "training"]) -> dict[str, Setting]:
     """The options of a psi-curve or of a training by name, in the order in which they are declared."""
-    found = {}
-    for name, (field, declared) in options_of(PsiSpec if kind == "psi" else TrainingSpec).items():
-        flag, choices = f"--{name.replace('_', '-')}", get_args(declared.choices)
-        found[name] = Setting(name, flag, declared.help, field.default, declared.low, declared.high, choices)
-    return found
+    return settings_of(PsiSpec if kind == "psi" else TrainingSpec)
 
 
 @dataclass(frozen=True)
@@ -138,12 +123,15 @@ def _many(at: Snapshot, name: str, *given: Any) -> Any:
 
 
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
-    function = next(
-        f
-        for module in (connection, summaries, samples, verdicts, pruned, paper, writers)
-        if (f := getattr(module, name, None))
-    )
+    modules = (connection, summaries, samples, verdicts, pruned, paper, writers)
+    function = next(f for module in modules if (f := getattr(module, name, None)))
     return function(_connection(at).cursor(), *given)
+
+
+@st.cache_data(ttl=30, max_entries=8, show_spinner=False)
+def disk_use(at: Snapshot) -> Usage:
+    """What the workspace takes on the disk, up to half a minute old."""
+    return measure(Workspace(Path(at.root)))
 
 
 # Jobs ---------------------------------------------------------------------------------------------------------
@@ -256,12 +244,12 @@ def spearman(at: Snapshot, run_id: str) -> pd.DataFrame:
 def psi_points(run_ids: Sequence[str]) -> pd.DataFrame:
     """The points of psi runs of any datasets; of those that are not published, what they have journalled so far."""
     workspace = Workspace.open(workspace_root())
-    found = []
-    for run_id in run_ids:
-        if workspace.is_published(run_id):
-            found.append(_frame(_few(_snapshot_of(run_id), "fetch_psi", (run_id,))))
-        else:
-            found.append(pruned.fetch_psi_journal(workspace, run_id))
+    found = [
+        _frame(_few(_snapshot_of(i), "fetch_psi", (i,)))
+        if workspace.is_published(i)
+        else pruned.fetch_psi_journal(workspace, i)
+        for i in run_ids
+    ]
     some = [part for part in found if len(part)]
     return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=list(VIEWS["psi"].columns))
 
@@ -287,8 +275,9 @@ def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
 
 def training(at: Snapshot, run_id: str) -> dict[str, Any]:
     """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
-    found: dict[str, Any] = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
-    return found
+    given = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
+    # Only what the engine declares: they become options of a command, and a copied spec may hold any name.
+    return {name: given[name] for name in settings("training") if name in given}
 
 
 def having(at: Snapshot, kind: Literal["score", "order"], wanted: Sequence[str]) -> tuple[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from PIL import Image
 from dashboard import charts, curves, data, grid, state
 from dashboard.data import View
 from dashboard.grid import number
-from dashboard.widgets import plain
+from dashboard.markup import plain
 
 
 def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.DataFrame, scores: pd.DataFrame) -> str:
@@ -68,7 +68,7 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
     """Draw everything known about one sample; ids is the list it is looked at in."""
     sample = data.sample(view.at, sample_id)
     if sample is None:
-        st.warning(f"There is no sample {sample_id} in {view.at.dataset}.", icon=":material/search_off:")
+        st.warning(f"There is no sample {sample_id} in {plain(view.at.dataset)}.", icon=":material/search_off:")
         return
     _head(sample_id, ids)
     label = int(sample["label"])
@@ -88,7 +88,7 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
                     "It is of the test part: no network was trained on it, so it has no learning curves and no scores."
                 )
             st.markdown(text + why(view.names[label], view.names, dynamics, flags, scores))
-            st.caption(str(sample["source"]))
+            st.caption(plain(sample["source"]))
     if len(dynamics):
         seed = int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, sample_id)
@@ -139,7 +139,7 @@ def chips(card: pd.DataFrame, names: Sequence[str]) -> None:
     row = next(charts.rows(card))
     with st.container(horizontal=True, gap="small"):
         for kind, text in grid.chips(row, names):
-            st.badge(f"{kind} {text}", color=colors[kind])  # type: ignore[arg-type]
+            st.badge(plain(f"{kind} {text}"), color=colors[kind])  # type: ignore[arg-type]
         if row.flagged:
             st.badge("flagged", color="red", icon=":material/flag:")
 

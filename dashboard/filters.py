@@ -10,7 +10,8 @@ import streamlit as st
 
 from dashboard import charts, data, grid, state
 from dashboard.data import View
-from dashboard.widgets import choose, plain
+from dashboard.markup import plain
+from dashboard.widgets import choose
 
 
 def filter_bar(view: View, score: str, split: str = "train", suspicion: bool = True) -> data.Filter:
@@ -119,7 +120,7 @@ def _range(label: str, first: str, last: str, help: str) -> None:
         low, high = st.session_state[key]
         state.put(**{first: low or None, last: None if high == 100 else high}, page=None)
 
-    st.slider(label, 0, 100, key=key, on_change=changed, format="%d %%", help=help)
+    st.slider(plain(label), 0, 100, key=key, on_change=changed, format="%d %%", help=help)
 
 
 def _others(view: View, wanted: data.Filter) -> None:
@@ -181,7 +182,7 @@ def _between(name: str, low: float, high: float, wanted: data.Filter) -> None:
         first, last = st.session_state[key]
         state.put(**{"from": None if first <= low else first, "to": None if last >= high else last}, page=None)
 
-    st.slider(name, low, high, key=key, on_change=changed)
+    st.slider(plain(name), low, high, key=key, on_change=changed)
 
 
 def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> None:
@@ -197,7 +198,7 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
     if wanted.others:
         chips.append((f"true or suggested {', '.join(view.names[c] for c in wanted.others)}", {"other": None}))
     if wanted.rule:
-        chips.append((f"flagged by {plain(wanted.rule)}", {"rule": None}))
+        chips.append((f"flagged by {wanted.rule}", {"rule": None}))
     if wanted.truth:
         chips.append(("mislabeled" if wanted.truth == "wrong" else "clean", {"truth": None}))
     if wanted.agreement:
@@ -211,14 +212,14 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
         if not between and (math.isfinite(wanted.at_least) or math.isfinite(wanted.at_most)):
             between = f" from {wanted.at_least:g}" if math.isfinite(wanted.at_least) else f" to {wanted.at_most:g}"
         text = f"{wanted.about} {wanted.value or 'given'}" if not between else f"{wanted.about}{between}"
-        chips.append((plain(text[:80]), dict.fromkeys(("about", "value", "from", "to"))))
+        chips.append((text[:80], dict.fromkeys(("about", "value", "from", "to"))))
     if wanted.region:
         chips.append(("region of the map", {"region": None}))
     with st.container(horizontal=True, vertical_alignment="center", key="chips", width="content"):
         st.markdown(f"**{shown:,}** of {total:,}", width="content")
         for i, (text, clears) in enumerate(chips):
             st.button(
-                text,
+                plain(text),
                 key=f"chip_{i}",
                 icon=":material/close:",
                 icon_position="right",

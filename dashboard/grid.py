@@ -123,7 +123,7 @@ def draw_facets(classes: pd.DataFrame, chosen: Sequence[int], key: str, on_toggl
             on_toggle(int(given))
 
     rows = [
-        {"label": int(r.label), "name": str(r.class_name), "n": int(r.n), "total": int(r.total)}
+        {"label": int(r.label), "name": data.shown(r.class_name, 80), "n": int(r.n), "total": int(r.total)}
         for r in charts.rows(classes)
     ]
     _FACETS(key=key, data={"rows": rows, "chosen": list(chosen)}, on_toggle_change=toggled)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 
 import pandas as pd
@@ -11,13 +10,9 @@ import streamlit as st
 
 from dashboard import charts, data, psi_charts, state, widgets
 from dashboard.data import View
+from dashboard.markup import command_line, plain
 
 STARTED = "winnow_started"
-
-
-def command_line(words: Sequence[str]) -> str:
-    """The command as a person would type it."""
-    return shlex.join(["winnow", *words])
 
 
 def start(words: Sequence[str]) -> None:
@@ -32,10 +27,10 @@ def pending() -> bool:
         return False
     run_id = data.started_run(started)
     if run_id is None and started.running:
-        st.progress(0.0, text=f"Starting `{command_line(started.words)}`")
+        st.progress(0.0, text=f"Starting {plain(command_line(started.words))}")
         return True
     if run_id is None and (message := started.message()):
-        st.error(f"{widgets.plain(message)}", icon=":material/error:")
+        st.error(plain(message), icon=":material/error:")
         return False
     del st.session_state[STARTED]
     if run_id is None:
@@ -47,7 +42,7 @@ def pending() -> bool:
 
 def job_bar(job: data.Job, waiting: bool) -> None:
     """How far a curve is, with the buttons that pause, resume and delete it. waiting: a command is on its way to be a run."""
-    title = f"**{widgets.plain(job.title or job.run_id)}**"
+    title = f"**{plain(job.title or job.run_id)}**"
     with st.container(horizontal=True, vertical_alignment="center", key=f"job_{job.run_id}"):
         if job.state == "running":
             done, per_minute = data.throughput(job.run_id)
@@ -68,7 +63,7 @@ def job_bar(job: data.Job, waiting: bool) -> None:
             )
         else:
             shown = "paused" if job.state == "cancelled" else job.state
-            reason = f": {widgets.plain(job.message)}" if job.message else ""
+            reason = f": {plain(job.message)}" if job.message else ""
             text = f"{title} · {100 * job.fraction:.0f} % · {shown}{reason}"
             st.progress(min(1.0, job.fraction), text=text, width="stretch")
             st.button(
@@ -93,7 +88,7 @@ def act(what: object, run_id: str) -> None:
     try:
         what(run_id)
     except data.WinnowError as error:
-        st.toast(str(error), icon=":material/error:")
+        st.toast(plain(error), icon=":material/error:")
 
 
 def networks(orders: int, points: int, seeds: int) -> int:
@@ -151,6 +146,7 @@ def curve_form(view: View) -> None:
             options,
             default_orders(scores, known),
             key=f"new_orders_{view.at.dataset}",
+            format_func=data.shown,
             accept_new_options=True,
             width="stretch",
             help="A score prunes the easiest first, with * the hardest. Any order that `winnow psi --orders` takes can be "
@@ -196,12 +192,12 @@ def epoch_mover(view: View) -> None:
         options = [word for name, value in trained.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         words = ["run", view.at.dataset, "--scores", score, *options]
         there = score in scores_of(view)
-        if st.button(f"Compute {score}", disabled=there or not trained, key="epoch_start") and not there:
+        if st.button(f"Compute {plain(score)}", disabled=there or not trained, key="epoch_start") and not there:
             start(words)
             st.rerun()
     st.plotly_chart(psi_charts.epoch_chart(quality, column, epoch), config=charts.NO_BAR, key="epoch_chart")
     here = quality.set_index("epoch").loc[epoch]
-    words = [f"**{score}**"]
+    words = [f"**{plain(score)}**"]
     words += [f"ROC AUC {here['roc_auc']:.3f}"] if pd.notna(here["roc_auc"]) else []
     words += [f"Spearman {here['stability']:.3f} with epoch {epoch + 1}"] if pd.notna(here["stability"]) else []
     source = (

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from dashboard.charts import BLUE, GRAY, GREEN, GRID, PURPLE, VERMILION, new_figure, rows, with_alpha
 from dashboard.curves import label_end, spread
+from dashboard.markup import chart_text
 
 TINTS = (BLUE, VERMILION, PURPLE, "#e0a100", "#a96b59", "#4fb3d1", "#bd1f01", "#717581")
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -109,19 +110,21 @@ def psi_chart(
             x=curve["share"],
             y=curve["mean"],
             mode="lines+markers",
-            name=name,
+            name=chart_text(name),
             line={"color": with_alpha(color, 0.75), "width": 2, "dash": dash},
             marker={"size": 7, "color": color},
             customdata=np.stack([curve["low"], curve["high"], curve["seeds"], about], axis=1, dtype=object),
-            hovertemplate=f"<b>{name}</b> %{{y:.1f}} % at %{{x:.4g}} % pruned<br>%{{customdata[0]:.1f}} to "
+            hovertemplate=f"<b>{chart_text(name)}</b> %{{y:.1f}} % at %{{x:.4g}} % pruned<br>%{{customdata[0]:.1f}} to "
             "%{customdata[1]:.1f} %, seeds: %{customdata[2]}%{customdata[3]}<extra></extra>",
         )
         ends.append((float(curve["share"].iloc[-1]), float(curve["mean"].iloc[-1]), name, color))
     for mark in rows(marks) if marks is not None else ():
         color = colors[mark.order]
-        _mark(figure, mark.best_at, mark.best, "star", color, f"best of {mark.order}")
+        _mark(figure, mark.best_at, mark.best, "star", color, f"best of {chart_text(mark.order)}")
         if mark.drop == mark.drop:
-            _mark(figure, mark.drop_at, mark.drop, "x", color, f"{mark.order} falls below the tolerance here")
+            _mark(
+                figure, mark.drop_at, mark.drop, "x", color, f"{chart_text(mark.order)} falls below the tolerance here"
+            )
     if ring is not None:
         run_id, order, pruned = ring
         at = means[(means["run_id"] == run_id) & (means["order"] == order) & (means["pruned"] == pruned)]
@@ -165,7 +168,7 @@ def epoch_chart(quality: pd.DataFrame, score: str, chosen: int) -> go.Figure:
 
     Args: quality with epoch, roc_auc and stability (NaN where there is none)
     """
-    figure = new_figure(260, x=f"epoch of {score}", right=120)
+    figure = new_figure(260, x=f"epoch of {chart_text(score)}", right=120)
     ends = []
     for column, name, color in (("roc_auc", "ROC AUC", BLUE), ("stability", "rank stability", PURPLE)):
         known = quality.dropna(subset=[column])

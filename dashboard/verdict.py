@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import charts, data, verdict_charts
 from dashboard.data import View, percent
-from dashboard.widgets import plain
+from dashboard.markup import plain
 
 
 def draw_verdict(view: View, facts: dict[str, Any]) -> None:

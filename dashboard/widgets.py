@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -12,11 +11,12 @@ import streamlit as st
 
 from dashboard import charts, data, state
 from dashboard.data import View
+from dashboard.markup import command_line, plain, short_names
 
 
 def error_box(error: Exception) -> None:
     """Show an expected error and end the page."""
-    st.error(str(error), icon=":material/error:")
+    st.error(plain(error), icon=":material/error:")
     st.stop()
 
 
@@ -28,16 +28,16 @@ def guarded(draw: Callable[[], None]) -> Callable[[], None]:
         try:
             draw()
         except data.WinnowError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(plain(error), icon=":material/error:")
 
     return safely
 
 
-def empty(text: str, command: str) -> None:
-    """An empty state: what is missing, and the command that makes it. Ends the page."""
+def empty(text: str, *command: str) -> None:
+    """An empty state: what is missing, and the words of the command that makes it. Ends the page."""
     with st.container(key="empty"):
-        st.markdown(f"#### {text}")
-        st.code(command, language="bash")
+        st.markdown(f"#### {plain(text)}")
+        st.code(command_line(command), language="bash")
     st.stop()
 
 
@@ -53,7 +53,11 @@ def choose(
     help: str | None = None,
     resets: Sequence[str] = (),
 ) -> str:
-    """A picker for one query parameter; what is not an option counts as the default. `resets` are taken back on change."""
+    """A picker for one query parameter; what is not an option counts as the default. `resets` are taken back on change.
+
+    Args: titles: what a person reads for an option, as plain text
+    """
+    label = plain(label)
     current = state.get(name, default)
     if current not in options:
         current = default if default in options else options[0]
@@ -70,7 +74,7 @@ def choose(
         st.segmented_control(
             label,
             options,
-            format_func=titles,
+            format_func=lambda option: plain(titles(option)),  # buttons read Markdown, lists do not
             key=key,
             on_change=changed,
             help=help,
@@ -79,7 +83,13 @@ def choose(
         )
     else:
         st.selectbox(
-            label, options, format_func=titles, key=key, on_change=changed, help=help, label_visibility=visibility
+            label,
+            options,
+            format_func=lambda option: data.shown(titles(option), 120),
+            key=key,
+            on_change=changed,
+            help=help,
+            label_visibility=visibility,
         )
     return current
 
@@ -95,9 +105,7 @@ def shared_pickers() -> None:
     root = data.workspace_root()
     names = data.datasets() if root.exists() else []
     if not names:
-        empty(
-            "There is no dataset in this workspace yet. This command makes a demo:", f"winnow demo --workspace {root}"
-        )
+        empty("There is no dataset in this workspace yet. This command makes a demo:", "demo", "--workspace", str(root))
     with st.sidebar:
         dataset = state.get("dataset")
         if dataset and dataset not in names:
@@ -130,7 +138,7 @@ def shared_pickers() -> None:
                 resets=("region",),
             )
             state.put(run=run_id)
-    st.session_state["winnow_view"] = View(at, run_id, tuple(data.class_names(at)))
+    st.session_state["winnow_view"] = View(at, run_id, short_names(data.class_names(at)))
 
 
 def run_titles(runs: pd.DataFrame) -> dict[str, str]:
@@ -149,7 +157,8 @@ def need_run(view: View) -> None:
     if not view.run_id:
         empty(
             f"{view.at.dataset} has no scores yet. This command trains, scores and maps it:",
-            f"winnow run {view.at.dataset}",
+            "run",
+            view.at.dataset,
         )
 
 
@@ -159,7 +168,7 @@ def choose_score(
     """A picker of the run's scores; with suspicion also, and first, of the order of its shortlist where it has one."""
     scores = data.catalog(view.at, view.run_id)
     if scores.empty:
-        empty("This run has no scores.", f"winnow run {view.at.dataset} --scores all")
+        empty("This run has no scores.", "run", view.at.dataset, "--scores", "all")
     meanings = {
         str(r.score): f"{r.title} · higher = {r.higher_means}" if isinstance(r.title, str) else ""
         for r in charts.rows(scores)
@@ -174,7 +183,7 @@ def choose_score(
     titles = {data.SUSPICION: "probability of a wrong label"}
     chosen = default if default in options else options[0]
     score = choose(label, name, options, chosen, lambda s: titles.get(s, s), resets=("page",))
-    st.caption(meanings[score])
+    st.caption(plain(meanings[score]))
     return score
 
 
@@ -197,11 +206,6 @@ def pages(number: int, count: int) -> None:
     key = f"pages_{count}_{number}"
     with st.container(horizontal_alignment="center"):
         st.pagination(count, default=number, key=key, on_change=lambda: state.put(page=st.session_state[key]))
-
-
-def plain(text: str) -> str:
-    """Text with nothing in it that Markdown would read as markup: an order is called el2n*."""
-    return re.sub(r"([\\`*_\[\]$~:#])", r"\\\1", text)
 
 
 def duration(seconds: float | None) -> str:

@@ -70,6 +70,8 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str], hint: str = "") 
     "unknown score 'el2m'; did you mean 'el2n'? (winnow scores lists them)"
     """
     names = sorted(allowed)
+    if len(given) > 200:
+        given = f"{given[:200]}... ({len(given):,} characters)"
     near = difflib.get_close_matches(given, names, n=1)
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     middle = f"did you mean '{near[0]}'?" if near else f"allowed: {shown}" if names else "there is none yet"

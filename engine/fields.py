@@ -46,6 +46,28 @@ def options_of(spec: type[Any]) -> dict[str, tuple[Field[Any], Option]]:
     return {f.name: (f, f.metadata["option"]) for f in fields(spec) if "option" in f.metadata}
 
 
+@dataclass(frozen=True)
+class Setting:
+    """An option as a form shows it. flag: on the command line; low, high: None = no limit."""
+
+    name: str
+    flag: str
+    help: str
+    default: Any
+    low: Any = None
+    high: Any = None
+    choices: tuple[str, ...] = ()
+
+
+def settings_of(spec: type[Any]) -> dict[str, Setting]:
+    """The options of a spec class as a form shows them, by name, in the order in which they are declared."""
+    found = {}
+    for name, (one, declared) in options_of(spec).items():
+        flag, choices = f"--{name.replace('_', '-')}", get_args(declared.choices)
+        found[name] = Setting(name, flag, declared.help, one.default, declared.low, declared.high, choices)
+    return found
+
+
 def check_options(spec: Any) -> None:
     """Raise SpecError for the first option outside its range or choices."""
     for name, (_, declared) in options_of(type(spec)).items():

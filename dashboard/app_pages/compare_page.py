@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, clouds, data, grid, widgets
+from dashboard.markup import plain
 
 PAGE = {"title": "Compare", "icon": ":material/scatter_plot:", "place": 50}
 
@@ -78,7 +79,7 @@ def two_scores() -> None:
         if catalog[x] != catalog[y]
         else "higher = " + str(catalog[x]) + " in both"
     )
-    st.markdown(f"#### Spearman {rho:.3f}&ensp;:gray[:small[{x} and {y}, {shared}]]")
+    st.markdown(f"#### Spearman {rho:.3f}&ensp;:gray[:small[{plain(f'{x} and {y}, {shared}')}]]")
     show(points, clouds.pair_chart(points, x, y), x)
 
 
@@ -87,17 +88,17 @@ def before_after() -> None:
     if not parent:
         widgets.empty(
             f"{view.at.dataset} was not derived from another dataset. This command derives one with label noise from it:",
-            f"winnow ingest {view.at.dataset}-noisy --from dataset:{view.at.dataset} --noise symmetric:0.2",
+            *("ingest", f"{view.at.dataset}-noisy", "--from", f"dataset:{view.at.dataset}", "--noise", "symmetric:0.2"),
         )
     if parent not in data.datasets():
         widgets.empty(
-            f"{parent}, which it was derived from, is not in this workspace.", f"winnow ingest {parent} --from SOURCE"
+            f"{parent}, which it was derived from, is not in this workspace.", "ingest", parent, "--from", "SOURCE"
         )
     before = data.snapshot(parent)
     runs = data.runs(before)
     runs = runs[runs["kind"] != "psi"]
     if runs.empty:
-        widgets.empty(f"{parent} has no scores yet.", f"winnow run {parent}")
+        widgets.empty(f"{parent} has no scores yet.", "run", parent)
     with st.sidebar:
         score = widgets.choose_score(view, "Score")
         titles = widgets.run_titles(runs)
@@ -106,7 +107,7 @@ def before_after() -> None:
         )
     old = data.score(before, other, score)
     if old.empty:
-        widgets.empty(f"That run on {parent} has no {score}.", f"winnow run {parent} --scores {score}")
+        widgets.empty(f"That run on {parent} has no {score}.", "run", parent, "--scores", score)
     new = data.score(view.at, view.run_id, score)
     both = old.merge(new, on="sample_id")
     apart = (both["rank_x"] - both["rank_y"]).abs()
@@ -119,7 +120,7 @@ def before_after() -> None:
         if points["wrong"].any()
         else ""
     )
-    st.markdown(f"#### Rank by {score} before and after noise&ensp;:gray[:small[0 = easiest; {moves}]]")
+    st.markdown(f"#### Rank by {plain(score)} before and after noise&ensp;:gray[:small[0 = easiest; {moves}]]")
     show(
         points,
         clouds.pair_chart(points, f"rank on {parent}", f"rank on {view.at.dataset}", fit=True, square=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import charts, clouds, data, filters, grid, state, widgets
+from dashboard.markup import short_names
 
 PAGE = {"title": "Embedding", "icon": ":material/bubble_chart:", "place": 60}
 
@@ -12,7 +13,7 @@ view = widgets.current_view()
 widgets.need_run(view)
 points = data.sample_map(view.at, view.run_id)
 if points.empty:
-    widgets.empty("This run has no map.", f"winnow run {view.at.dataset}")
+    widgets.empty("This run has no map.", "run", view.at.dataset)
 facts = data.dataset_facts(view.at)
 names = list(view.names)
 fixed = {"given": "given class", "true": "true class", "wrong": "mislabeled", "flagged": "flagged"}
@@ -67,7 +68,7 @@ elif color.startswith("about:"):
     else:  # the rarer values are gray, as what is unknown
         values = data.metadata(view.at, "values", name)["value"].astype(str).tolist()[: len(charts.CLASSES)]
         codes = points["sample_id"].map(known["value"]).map({value: i for i, value in enumerate(values)})
-        names = [value[:40].replace("<", "&lt;") for value in values]
+        names = list(short_names(values))
         painted, kind = points.assign(color=codes.fillna(-1).astype(int)), "class"
 else:
     scored = data.score(view.at, view.run_id, score).set_index("sample_id")["value"]

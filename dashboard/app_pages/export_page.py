@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard import charts, data, filters, grid, state, widgets
+from dashboard.markup import command_line, plain
 
 PAGE = {"title": "Export", "icon": ":material/download:", "place": 90}
 
@@ -18,7 +19,7 @@ widgets.need_run(view)
 def show(title: str, ids: data.Ids, key: str) -> None:
     """Some of a set as pictures."""
     if len(ids):
-        st.markdown(f"#### {title}&ensp;:gray[:small[{len(ids):,}]]")
+        st.markdown(f"#### {plain(title)}&ensp;:gray[:small[{len(ids):,}]]")
         grid.draw_cards(
             data.cards(view.at, view.run_id, ids[:32], score), view.names, key, widgets.open_in_gallery, size=72
         )
@@ -99,10 +100,10 @@ with right:
                 key=f"download_{writer.name}",
             )
     st.caption("The same from the command line:")
-    words = f'winnow export {view.at.dataset} --where "{where or "true"}"'
-    words += f" --split {wanted.split}" if wanted.split != "train" else ""
-    words += f" --run {view.run_id}" if view.run_id != data.best_run(view.at) else ""
-    st.code(f"{words} --to {name}.csv", language="bash", wrap_lines=True)
+    words = ["export", view.at.dataset, "--where", where or "true"]
+    words += ["--split", wanted.split] if wanted.split != "train" else []
+    words += ["--run", view.run_id] if view.run_id != data.best_run(view.at) else []
+    st.code(command_line([*words, "--to", f"{name}.csv"]), language="bash", wrap_lines=True)
     stays = np.isin(everything, kept["sample_id"].to_numpy())
     first = "the most suspicious first" if score == data.SUSPICION else f"the hardest by {score} first"
     show(f"Kept, {first}", everything[stays], "kept")

@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard import charts, data, widgets
 from dashboard.figures.declare import all_figures
 from dashboard.figures.needs import Needs
+from dashboard.markup import plain
 
 PAGE = {"title": "Figures", "icon": ":material/auto_stories:", "place": 80}
 
@@ -19,16 +20,14 @@ with st.sidebar:
     )
 chosen = figures[name]
 st.markdown(f"#### {chosen.title}&ensp;:gray[:small[{chosen.source}]]")
-st.caption(widgets.plain(chosen.caption))
+st.caption(plain(chosen.caption))
 needs = Needs(view)
 drawing = chosen.draw(needs)
 if drawing is not None:
     st.plotly_chart(drawing, config=charts.NO_BAR, key=f"figure_{name}")
     titles = {job.run_id: f"{job.dataset}: {job.title}" for job in data.jobs() if job.run_id in needs.runs}
-    st.caption(
-        "Drawn from " + " · ".join(f"{widgets.plain(titles.get(r, r))} ({r})" for r in dict.fromkeys(needs.runs))
-    )
+    st.caption("Drawn from " + " · ".join(f"{plain(titles.get(r, r))} ({r})" for r in dict.fromkeys(needs.runs)))
 for text, command in needs.missing:
-    st.markdown(widgets.plain(text))
+    st.markdown(plain(text))
     if command:
-        st.code(command, language="bash")
+        st.code(data.shown(command, 10_000, "\n"), language="bash")

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, curves, data, grid, state, widgets
+from dashboard.markup import command_line, plain
 from dashboard.verdict import draw_verdict
 
 PAGE = {"title": "Overview", "icon": ":material/dashboard:", "place": 10}
@@ -30,8 +31,8 @@ def tiles() -> None:
             "unknown" if rate is None else f"{100 * rate:.1f} %",
             help="share of wrong training labels, where the truth is known",
         )
-    origin = f"derived from **{facts['parent']}**" if facts["parent"] else f"from **{facts['source']}**"
-    noise = f", label noise **{facts['noise']}**" if facts["noise"] else ""
+    origin = f"derived from **{plain(facts['parent'])}**" if facts["parent"] else f"from **{plain(facts['source'])}**"
+    noise = f", label noise **{plain(facts['noise'])}**" if facts["noise"] else ""
     skipped = f", {facts['skipped']:,} unreadable samples passed over" if facts["skipped"] else ""
     st.caption(f"{origin}{noise}{skipped}")
 
@@ -42,14 +43,12 @@ def live() -> None:
     """Runs that are being computed, or that stopped before their end."""
     open_jobs = [job for job in data.jobs(view.at.dataset) if job.state not in ("done", "unreadable")]
     for job in open_jobs[:6]:
-        title = f"**{widgets.plain(job.title or job.run_id)}**"
+        title = f"**{plain(job.title or job.run_id)}**"
         if job.state == "running":
             left = f" · {widgets.duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-            st.progress(
-                min(1.0, job.fraction), text=f"{title} · {widgets.plain(job.stage)} · {100 * job.fraction:.0f} %{left}"
-            )
+            st.progress(min(1.0, job.fraction), text=f"{title} · {plain(job.stage)} · {100 * job.fraction:.0f} %{left}")
         else:
-            reason = f": {widgets.plain(job.message)}" if job.message else ""
+            reason = f": {plain(job.message)}" if job.message else ""
             ago = widgets.duration(max(0.0, time.time() - job.updated_at))
             st.warning(
                 f"{title} · {job.state} {ago} ago{reason}. Go on with `winnow resume {job.run_id}`",
@@ -69,7 +68,7 @@ def suspects() -> None:
     ids = data.ids(view.at, view.run_id, wanted, score)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         title = "Most suspicious" if listed else "Hardest to learn"
-        what = f"{len(ids):,} on the shortlist" if listed else f"by {score}"
+        what = f"{len(ids):,} on the shortlist" if listed else f"by {plain(score)}"
         st.markdown(f"#### {title}&ensp;:gray[:small[{what}]]", width="content")
         st.page_link(
             "app_pages/gallery_page.py",
@@ -94,27 +93,30 @@ def runs_table() -> None:
     st.markdown("#### Runs")
     if runs.empty:
         st.caption("None published yet. This command trains, scores and maps the dataset:")
-        st.code(f"winnow run {view.at.dataset}", language="bash")
+        st.code(command_line(["run", view.at.dataset]), language="bash")
     else:
         published(runs)
+    disk()
     for run_id, problem in data.unreadable(view.at).items():
-        st.warning(f"Run `{run_id}` cannot be read. {widgets.plain(problem)}", icon=":material/warning:")
+        st.warning(f"Run `{run_id}` cannot be read. {plain(problem)}", icon=":material/warning:")
 
 
 def published(runs: pd.DataFrame) -> None:
     """The published runs as a table."""
     found = runs.merge(data.verdicts_of(view.at), on="run_id", how="left")
-    best = data.best_run(view.at)
+    best, taken = data.best_run(view.at), data.disk_use(view.at).runs
     shown = found.assign(
+        size=[data.size(taken.get(run_id, 0)) for run_id in found["run_id"]],
         took=[widgets.duration(s) for s in found["seconds"]],
         title=[
-            f"{r.title} · best" if r.run_id == best and r.accuracy == r.accuracy and len(found) > 1 else r.title
+            data.shown(r.title, 120)
+            + (" · best" if r.run_id == best and r.accuracy == r.accuracy and len(found) > 1 else "")
             for r in charts.rows(found)
         ],
         accuracy=["" if pd.isna(x) else data.percent(x) for x in found["accuracy"]],
         noise=["" if pd.isna(x) else data.percent(x) for x in found["noise"]],
         listed=["" if pd.isna(x) else f"{int(x):,}" for x in found["listed"]],
-    )[["title", "accuracy", "noise", "listed", "took", "created_at", "kind", "run_id"]]
+    )[["title", "accuracy", "noise", "listed", "took", "size", "created_at", "kind", "run_id"]]
     if found["accuracy"].isna().all():
         shown = shown.drop(columns=["accuracy", "noise", "listed"])
     st.dataframe(
@@ -128,13 +130,22 @@ def published(runs: pd.DataFrame) -> None:
             "listed": "Shortlist",
             "kind": "Kind",
             "took": "Took",
+            "size": st.column_config.TextColumn("Size", help="on the disk"),
             "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"),
             "run_id": "Id",
         },
     )
 
 
-st.header(view.at.dataset, anchor=False)
+def disk() -> None:
+    """What the whole workspace takes on the disk."""
+    used = data.disk_use(view.at)
+    st.caption(f"The workspace takes {data.size(used.total)}. `winnow clean --dry-run` lists what of it nothing reads.")
+    texts = [data.size(count) for count in used.kinds.values()]
+    st.plotly_chart(charts.disk_chart(used.kinds, texts), config=charts.NO_BAR, key="disk")
+
+
+st.header(plain(view.at.dataset), anchor=False)
 tiles()
 live()
 if view.run_id:
@@ -164,6 +175,6 @@ with right:
     for rule in charts.rows(rules):
         known = rule.recall == rule.recall  # NaN where no truth is known
         quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
-        st.markdown(f"**{widgets.plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
+        st.markdown(f"**{plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
         if rule.why_unused:
-            st.caption(f"not heeded: {widgets.plain(rule.why_unused)}")
+            st.caption(f"not heeded: {plain(rule.why_unused)}")

@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard import charts, data, launching, psi_charts, state, widgets
 from dashboard.figures import cg_paper
+from dashboard.markup import plain
 
 PAGE = {"title": "Psi curves", "icon": ":material/content_cut:", "place": 70}
 
@@ -37,7 +38,7 @@ def choose_runs() -> list[str]:
     st.multiselect(
         "Curves",
         list(titles),
-        format_func=lambda r: titles[r],
+        format_func=lambda r: data.shown(titles[r], 120),
         key="pick_psi",
         on_change=lambda: state.put(psi=",".join(st.session_state["pick_psi"])),
         help="of this dataset and of others",
@@ -70,7 +71,9 @@ def with_composition(means: pd.DataFrame) -> pd.DataFrame:
 
 def table(means: pd.DataFrame, names: dict[psi_charts.Curve, str]) -> tuple[str, str, int] | None:
     """Every point as a row; the one that is selected is ringed on the chart. Returns it."""
-    shown = means.assign(curve=[names[r.run_id, r.order] for r in charts.rows(means)], noise=100 * means["noise"])
+    shown = means.assign(
+        curve=[data.shown(names[r.run_id, r.order], 80) for r in charts.rows(means)], noise=100 * means["noise"]
+    )
     shown["classes"] = [
         f"{a:.0f} to {b:.0f}" if a == a else "" for a, b in zip(means["smallest"], means["largest"], strict=True)
     ]
@@ -132,12 +135,12 @@ def draw() -> None:
     )  # fmt: skip
     marks = psi_charts.curve_marks(means, tolerance)
     words = [
-        f"{widgets.plain(names[m.run_id, m.order])} **{m.within:.0f} %** (best {m.best:.1f} % at {m.best_at:.0f} %)"
+        f"{plain(names[m.run_id, m.order])} **{m.within:.0f} %** (best {m.best:.1f} % at {m.best_at:.0f} %)"
         for m in charts.rows(marks)
     ]
     for run_id, some in marks.groupby("run_id", sort=False):
         who = f"{short_names(chosen)[str(run_id)]}: with" if len(chosen) > 1 else "With"
-        st.markdown(f"{who} every sample {some['full'].iloc[0]:.1f} %.")
+        st.markdown(f"{plain(who)} every sample {some['full'].iloc[0]:.1f} %.")
     if words:
         st.markdown(f"Pruned before accuracy falls more than {tolerance:.1f} points below that: " + " · ".join(words))
     ring = table(means, names)
@@ -147,7 +150,7 @@ def draw() -> None:
 with st.container():
     chosen = choose_runs() if jobs else []
     if not here:
-        st.markdown(f"#### {view.at.dataset} has no psi-curve yet")
+        st.markdown(f"#### {plain(view.at.dataset)} has no psi-curve yet")
         st.caption("Prune more and more by each order, train afresh at every point, and see what accuracy is left.")
 st.fragment(draw, run_every=1.5 if st.session_state.get("winnow_live") else None)()
 with st.expander("Start a curve", icon=":material/add:", expanded=not here):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import charts, data, state, widgets
+from dashboard.markup import plain
 
 PAGE = {"title": "Scores", "icon": ":material/bar_chart:", "place": 40}
 
@@ -18,7 +19,7 @@ row = next(r for r in charts.rows(catalog) if r.score == score)
 with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
     words = [row.title] if isinstance(row.title, str) else []
     words += [f"formula version {row.version}"] if row.version != 1 else []
-    st.markdown(f"### {score}&ensp;:gray[:small[{' · '.join(words)}]]", width="content")
+    st.markdown(f"### {plain(score)}&ensp;:gray[:small[{plain(' · '.join(words))}]]", width="content")
     if row.roc_auc == row.roc_auc:
         with st.container(horizontal=True, width="content", gap="large"):
             st.metric(
@@ -46,7 +47,7 @@ if len(curve):
     st.plotly_chart(charts.detection_curve_chart(curve, score, noise), config=charts.NO_BAR, key="detection_curve")
 st.page_link(
     "app_pages/gallery_page.py",
-    label=f"See the samples by {score}",
+    label=f"See the samples by {plain(score)}",
     icon=":material/grid_view:",
     query_params=state.link(sort=score, sample=None, page=None),
 )
@@ -56,7 +57,7 @@ table = catalog[
     ["score", "title", "higher_means", "evidence", "low", "high", "roc_auc", "average_precision", "source", "version"]
 ]
 event = st.dataframe(
-    table,
+    table.map(lambda cell: data.shown(cell) if isinstance(cell, str) else cell),
     hide_index=True,
     height="content",
     key="table",

@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard import charts, curves, data, state, widgets
 from dashboard.detail import chips, picture, why
+from dashboard.markup import plain
 
 PAGE = {"title": "Trajectories", "icon": ":material/show_chart:", "place": 30}
 
@@ -38,7 +39,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", horizontal_align
     seeds = sorted({int(s) for s in epochs["seed"]})
     seed = int(widgets.choose("Seed", "seed", [str(s) for s in seeds], segments=len(seeds) <= 10)) if seeds else 0
 if not given:
-    st.caption(f"The hardest by {score}. Type ids to see others, or come here from a sample in the gallery.")
+    st.caption(f"The hardest by {plain(score)}. Type ids to see others, or come here from a sample in the gallery.")
 
 shown = [i for i in ids if (s := data.sample(view.at, i)) and s["split"] == "train"][:MOST]
 lost = [i for i in ids if i not in shown]
@@ -51,7 +52,7 @@ for place, i in enumerate(shown):
     with columns[place % len(columns)], st.container(border=True):
         dynamics = data.trajectory(view.at, view.run_id, i)
         if dynamics.empty:
-            widgets.empty("No dynamics were recorded for this run.", f"winnow run {view.at.dataset}")
+            widgets.empty("No dynamics were recorded for this run.", "run", view.at.dataset)
         sample = data.sample(view.at, i)
         label = int(sample["label"]) if sample else 0
         card = data.cards(view.at, view.run_id, [i])

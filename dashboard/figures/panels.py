@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.charts import GRID, new_figure, with_alpha
+from dashboard.markup import chart_text
 
 
 def panels(titles: Sequence[str], height: int = 420, *, legend: bool = False, share_y: bool = False) -> go.Figure:
@@ -18,7 +19,7 @@ def panels(titles: Sequence[str], height: int = 420, *, legend: bool = False, sh
     figure = make_subplots(
         rows=1,
         cols=len(titles),
-        subplot_titles=list(titles),
+        subplot_titles=[chart_text(title) for title in titles],
         horizontal_spacing=0.05 if share_y else 0.09,
         shared_yaxes=share_y,
         figure=new_figure(height, top=58 if legend else 34, legend=legend),
@@ -34,6 +35,7 @@ def add_line(
     figure: go.Figure, col: int, x: Any, y: Any, name: str, color: str, *, axis: str = "", row: int = 1, **more: Any
 ) -> None:
     """A line of one panel; lines of one name share one entry of the legend."""
+    name = chart_text(name)
     seen = {trace.name for trace in figure.data if trace.showlegend is not False}
     line = {"color": color, "width": more.pop("width", 2.5), "dash": more.pop("dash", "solid")}
     figure.add_scatter(

@@ -28,6 +28,18 @@ Cluster = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start what takes over an hour without asking.")]
+TrustModel = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model", help="Remember the source of the model PACKAGE.MODULE:FACTORY as trusted in this workspace."
+    ),
+]
+OriginalsIn = Annotated[
+    str | None,
+    typer.Option(
+        "--originals", metavar="FOLDER", help="Where the images lie that the dataset was made from; read them there."
+    ),
+]
 Dataset = Annotated[str, typer.Argument(help="Name of a dataset (winnow ingest makes one).")]
 RunId = Annotated[str, typer.Argument(help="A run's id, or its first digits (winnow runs lists them).")]
 Run = Annotated[
@@ -46,7 +58,7 @@ def with_options(*specs: type[Any]) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        first = next((i for i, p in enumerate(own) if p.name in ("device", "workspace")), len(own))
+        first = next((i for i, p in enumerate(own) if p.name in ("trust_model", "device", "workspace")), len(own))
         declared = [parameter for spec in specs for parameter in option_parameters(spec)]
         parameters = [*own[:first], *declared, *own[first:]]
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

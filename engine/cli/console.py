@@ -70,14 +70,6 @@ def rough(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def size(count: int) -> str:
-    """Bytes as they are shown: 812 B, 3.4 kB, 56 MB, 1.2 GB."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.1f} {units[0]}" if value < 9.95 and units[0] != "B" else f"{value:.0f} {units[0]}"
-
-
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Listener]:
     """A bar with the stage and the time left; yields what a computation reports to.

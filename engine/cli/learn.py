@@ -67,6 +67,7 @@ def apply(
     from engine.runs.detectors import load_detector
     from engine.runs.planning import plan_run
     from engine.spec import RunSpec, spec_from_json
+    from engine.training.own_models import allow_trusted
 
     at = Workspace.open(workspace)
     load_detector(at, name)
@@ -74,6 +75,7 @@ def apply(
     spec = spec_from_json(at.read_spec(source)["spec"])
     if not isinstance(spec, RunSpec) or spec.training is None:
         raise NotFoundError(f"run {source} was recorded by a loop of its own; its own run has lstm_detector already")
+    allow_trusted(at, spec.training.model)
     wanted = plan_run(at, dataset, ["lstm_detector"], spec.training, detector=name)
     with progress_bar(dataset) as listen:
         run_id, existed = compute(at, wanted, "auto", listen)

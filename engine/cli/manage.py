@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.arguments import Json, Root, RunId, report
-from engine.cli.console import duration, messages, print_json, print_table, say, size
+from engine.cli.console import duration, messages, print_json, print_table, say
+from engine.store.usage import Usage, measure, size
 from engine.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from engine.store.clean import Found
-    from engine.store.usage import Usage
 
 app = typer.Typer()
 
@@ -28,7 +28,6 @@ def runs(
 ) -> None:
     """List all runs, the latest first, with the bytes that each takes."""
     from engine.store.jobs import fetch_jobs
-    from engine.store.usage import measure
 
     at = Workspace.open(workspace)
     if dataset:
@@ -84,6 +83,35 @@ def cancel(run: RunId, workspace: Root = None, json: Json = False) -> None:
 
 
 @app.command()
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="A run's id, or a dataset (with its runs); else everything.")
+    ] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Read every published file whole, and check that it is what was published."""
+    from engine.cli.console import progress_bar
+    from engine.data.verifying import verify as read_all
+
+    at = Workspace.open(workspace)
+    with progress_bar("verify") as listen:
+        found = read_all(at, name, lambda what, done, total: listen(what, min(1.0, done / max(1, total)), None))
+    if json:
+        print_json({"verified": [asdict(row) for row in found]})
+    elif found:
+        rows = [{**asdict(row), "state": "damaged" if row.problem else "whole"} for row in found]
+        print_table(rows, ["kind", "name", "state", "files", "bytes"])
+    else:
+        say("nothing is published yet")
+    damaged = [row.problem for row in found if row.problem]
+    for problem in damaged:
+        say(f"winnow: {problem}")
+    if damaged:
+        raise typer.Exit(2)
+
+
+@app.command()
 def remove(
     name: Annotated[str, typer.Argument(help="A run's id, or a dataset (its runs go with it).")],
     workspace: Root = None,
@@ -115,7 +143,6 @@ def clean(
     read; so do the checkpoints of a run that winnow resume can continue.
     """
     from engine.store.clean import find_leftovers, remove_leftovers
-    from engine.store.usage import measure
 
     at = Workspace.open(workspace)
     used, found = measure(at), find_leftovers(at)

@@ -12,7 +12,20 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, RunId, Yes, report, with_options
+from engine.cli.arguments import (
+    Cluster,
+    Dataset,
+    DeclaredHelp,
+    Device,
+    Json,
+    OriginalsIn,
+    Root,
+    RunId,
+    TrustModel,
+    Yes,
+    report,
+    with_options,
+)
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
 from engine.cli.verdict import has_verdict, print_verdict
 from engine.data.request import IngestSpec
@@ -68,6 +81,8 @@ def run(
             "after epoch 5. (default: standard)"
         ),
     ] = None,
+    trust_model: TrustModel = False,
+    originals: OriginalsIn = None,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -83,7 +98,9 @@ def run(
     at.require_dataset(dataset)
     chosen = pick_device(device)
     with progress_bar(dataset) as listen:
-        spec = plan_run_from(at, dataset, {**words, "scores": scores, "preset": preset}, chosen, listen, say)
+        given: dict[str, Any] = {**words, "scores": scores, "preset": preset, "trust_model": trust_model}
+        given["originals"] = originals
+        spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
     _compute(at, spec, device, cluster, json, yes)
 
@@ -105,6 +122,7 @@ def psi(
         str | None, typer.Option(metavar="RULE", help="End at twice what a rule flags, such as aum_threshold.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="A paper's settings; explicit options take precedence.")] = None,
+    trust_model: TrustModel = False,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -117,7 +135,8 @@ def psi(
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
-    given = {"orders": orders, "seeds": seeds, "epochs": epochs, "around": around, "preset": preset}
+    given: dict[str, Any] = {"orders": orders, "seeds": seeds, "epochs": epochs, "around": around, "preset": preset}
+    given["trust_model"] = trust_model
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
     _compute(at, spec, device, cluster, json, yes)
@@ -126,6 +145,8 @@ def psi(
 @app.command()
 def resume(
     run: RunId,
+    trust_model: TrustModel = False,
+    originals: OriginalsIn = None,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
@@ -133,13 +154,20 @@ def resume(
     json: Json = False,
 ) -> None:
     """Continue a run that was canceled, interrupted or failed."""
+    from engine.runs.named_files import as_stored
     from engine.spec import spec_from_json
+    from engine.store.trust import named_folders, trust_roots
+    from engine.training.own_models import allow_trusted
 
     at = Workspace.open(workspace)
     record = at.read_record(at.require_run(run))
     if problem := at.outdated(record):  # its networks would go on learning from other samples
         raise SpecError(problem)
-    _compute(at, spec_from_json(record.spec), device, cluster, json, yes)
+    trust_roots(at, named_folders(originals))
+    spec = as_stored(at, spec_from_json(record.spec))
+    if isinstance(spec, RunSpec | PsiSpec) and spec.training:
+        allow_trusted(at, spec.training.model, trust_model)
+    _compute(at, spec, device, cluster, json, yes)
 
 
 @app.command()
@@ -187,8 +215,21 @@ def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: b
         {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
         f"run {run_id} {outcome}: {job.title}",
     )
+    _say_notes(workspace, spec)
     if isinstance(spec, RunSpec) and not json and has_verdict(workspace, spec.dataset, run_id):
         print_verdict(workspace, spec.dataset, run_id)
+
+
+def _say_notes(workspace: Workspace, spec: Any) -> None:
+    """Say for which images the stored ones stand in."""
+    from engine.features.stored import notes_of
+    from engine.store.trust import fetch_trust
+
+    if isinstance(spec, RunSpec) and spec.features:
+        for note in notes_of(workspace, spec.dataset, spec.features_hash):
+            say(note)
+        if problem := fetch_trust(workspace).problem:
+            say(problem)
 
 
 LONG_SECONDS = 60.0

@@ -30,6 +30,7 @@ from engine.errors import BusyError, SpecError
 from engine.store.contents import content_of, find_contents
 from engine.store.decisions import carry_over
 from engine.store.jobs import fetch_jobs
+from engine.store.trust import Roots
 from engine.store.workspace import Workspace
 
 HELD_OUT = "held_out"
@@ -58,8 +59,8 @@ class _Held:
     versions: list[tuple[str, int, int]]
 
 
-def add_samples(workspace: Workspace, spec: IngestSpec, report: Report) -> tuple[int, tuple[str, ...]]:
-    """Add the samples of a source whose places are not in the dataset of that name.
+def add_samples(workspace: Workspace, spec: IngestSpec, report: Report, within: Roots) -> tuple[int, tuple[str, ...]]:
+    """Add the samples of a source whose places are not in the dataset of that name. within: below what its files must lie.
 
     A file that was moved since (its image is there, the place it came from is gone) is left out.
     Returns: how many were added, and what a person should know of how the source was read
@@ -75,7 +76,7 @@ def add_samples(workspace: Workspace, spec: IngestSpec, report: Report) -> tuple
             f"run {busy[0]} of dataset '{spec.name}' is being computed; wait for it, or winnow cancel {busy[0]}"
         )
     report("reading", 0, 1)
-    source = open_source(spec.source, spec.seed, spec.test, parse_wanted(spec.columns, spec.metadata))
+    source = open_source(spec.source, spec.seed, spec.test, parse_wanted(spec.columns, spec.metadata), within)
     classes, train, test = _new_parts(held, source, spec.seed)
     if not len(train) + len(test):
         return 0, (f"nothing is new in {spec.source}",)

@@ -190,11 +190,7 @@ class DatasetWriter:
         self.end_split()
         given = labels.astype(np.int32)
         truth = true_labels.astype(np.int32) if (true_labels >= 0).any() else None
-        header = {"shape": self.shape, "dtype": self.dtype.name, "classes": list(classes), "train": train}
-        self._hash.update(json.dumps(header).encode())
-        self._hash.update(given.astype("<i4").tobytes())
-        self._hash.update(b"" if truth is None else truth.astype("<i4").tobytes())
-        fingerprint = self._hash.hexdigest()
+        fingerprint = fingerprint_of(self._hash, self.shape, self.dtype.name, classes, train, given, truth)
         contents = self._contents.hex()
         self._insert(
             "samples",
@@ -245,6 +241,26 @@ class DatasetWriter:
         self._connection.register("rows_to_insert", rows)
         self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_to_insert")
         self._connection.unregister("rows_to_insert")
+
+
+def fingerprint_of(
+    inputs: hashlib._Hash,
+    shape: Sequence[int],
+    dtype: str,
+    classes: Sequence[str],
+    train: int,
+    labels: np.ndarray[Any, Any],
+    truth: np.ndarray[Any, Any] | None,
+) -> str:
+    """The fingerprint of a dataset, from the SHA-256 of its inputs, which goes on here.
+
+    Args: labels, truth: (N + M,); truth is -1 where unknown, and None where all are
+    """
+    header = {"shape": list(shape), "dtype": dtype, "classes": list(classes), "train": train}
+    inputs.update(json.dumps(header).encode())
+    inputs.update(labels.astype("<i4").tobytes())
+    inputs.update(b"" if truth is None else truth.astype("<i4").tobytes())
+    return inputs.hexdigest()
 
 
 def has_table(connection: duckdb.DuckDBPyConnection, table: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.data.images import READ_ERRORS, decode, fit, reason
+from engine.data.images import READ_ERRORS, decode, fit, reason, room_for
 from engine.data.parts import Labels, Part
 from engine.data.properties import measure, shrink
 from engine.data.thumbnails import SHARP, SIDE, image_thumbnail, vector_thumbnail
@@ -64,7 +64,12 @@ def choose_form(part: Part, image_size: int | None) -> Form:
         for position in np.linspace(0, len(part) - 1, min(PROBES, len(part))).round().astype(np.int64):
             try:
                 loaded = part.load(int(position))
-                probes.append(loaded if isinstance(loaded, np.ndarray) else decode(loaded, 2 * SHARP))
+                if isinstance(loaded, np.ndarray):
+                    probes.append(loaded)
+                    continue
+                with loaded, room_for(loaded):
+                    image = decode(loaded, 2 * SHARP)
+                    probes.append((image.mode, image.size))  # and not its pixels, which may be gigabytes
             except READ_ERRORS as error:
                 errors.append(_bad_sample(part, int(position), error))
     if not probes:
@@ -72,8 +77,8 @@ def choose_form(part: Part, image_size: int | None) -> Form:
     if isinstance(probes[0], np.ndarray):
         low, high = np.quantile(np.stack(probes), [0.01, 0.99])
         return Form(probes[0].shape, "float32", float(low), float(high))
-    channels = 1 if all(image.mode == "L" for image in probes) else 3
-    sizes = {image.size for image in probes}
+    channels = 1 if all(mode == "L" for mode, _ in probes) else 3
+    sizes = {size for _, size in probes}
     width, height = sizes.pop() if len(sizes) == 1 else (SHARP + 1, SHARP + 1)
     if image_size is not None:
         width = height = image_size
@@ -99,13 +104,20 @@ def decode_in_order(part: Part, form: Form, skip_bad: bool, on_done: Callable[[i
                 while starts and len(running) < 2 * workers:
                     start = starts.popleft()
                     chunk = range(start, min(start + _CHUNK, len(part)))
-                    running.append(pool.submit(_decode_chunk, part, form, chunk, skip_bad))
+                    running.append(_submitted(pool, _decode_chunk, part, form, chunk, skip_bad))
                 decoded = running.popleft().result()
                 done += len(decoded.positions) + len(decoded.bad)
                 yield decoded
                 on_done(done)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ThreadPoolExecutor, function: Callable[..., Decoded], *arguments: Any) -> Future[Decoded]:
+    try:
+        return pool.submit(function, *arguments)
+    except RuntimeError as error:  # "can't start new thread", where addresses or processes are limited
+        raise MemoryError(str(error)) from error
 
 
 def _decode_chunk(part: Part, form: Form, chunk: range, skip_bad: bool) -> Decoded:
@@ -141,7 +153,7 @@ def _decode_one(
         if loaded.shape != form.shape or not np.isfinite(loaded).all():
             raise ValueError(f"a vector of shape {loaded.shape}, or not finite; allowed: finite, {form.shape}")
         return loaded, vector_thumbnail(loaded, form.low, form.high), None
-    with loaded:
+    with loaded, room_for(loaded):
         image = decode(loaded, 2 * max(SIDE, *form.shape[1:]))
         return fit(image, form.shape), image_thumbnail(image), shrink(image)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
 import io
 import stat
 import struct
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,14 @@ READ_ERRORS = (
 """What opening or decoding a bad image raises."""
 
 
+MOST_SCANS = 100
+"""Of a JPEG, which is decoded whole once for each: cameras and programs write 10 or so, and a file of 1 MB has room for
+100,000, which take days."""
+
+_LARGE = 1 << 24
+_large = threading.Lock()
+
+
 def open_image(source: Path | bytes) -> Image.Image:
     """An image, opened but not decoded; raises READ_ERRORS."""
     if isinstance(source, Path):
@@ -40,7 +53,37 @@ def open_image(source: Path | bytes) -> Image.Image:
             str(source).encode()
         except UnicodeEncodeError as error:
             raise ValueError("its name is not valid UTF-8; rename it") from error
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    with _decoders_errors():
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+
+
+@contextlib.contextmanager
+def _decoders_errors() -> Iterator[None]:
+    """Whatever a decoder raises about bytes that may be anything, as one of READ_ERRORS."""
+    try:
+        yield
+    except (*READ_ERRORS, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def room_for(image: Image.Image) -> contextlib.AbstractContextManager[object]:
+    """Held while an image is decoded and made small: one large image at a time, because each may take a gigabyte."""
+    return _large if image.width * image.height > _LARGE else contextlib.nullcontext()
+
+
+def _check_scans(image: Image.Image) -> None:
+    """ValueError for a JPEG of very many scans. What follows 0xFF tells them apart: no pixels hold the two bytes."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return
+    at = file.tell()
+    file.seek(0)
+    scans = file.read().count(b"\xff\xda")
+    file.seek(at)
+    if scans > MOST_SCANS:
+        raise ValueError(f"a JPEG of {scans:,} scans; allowed: {MOST_SCANS}")
 
 
 def decode(image: Image.Image, side: int) -> Image.Image:
@@ -49,6 +92,12 @@ def decode(image: Image.Image, side: int) -> Image.Image:
     A JPEG much larger than `side` pixels on both sides is decoded at a half, a quarter or an eighth of its size.
     Raises: READ_ERRORS.
     """
+    with _decoders_errors():
+        return _decode(image, side)
+
+
+def _decode(image: Image.Image, side: int) -> Image.Image:
+    _check_scans(image)
     image.draft(None, (side, side))
     if "exif" in image.info:
         image = ImageOps.exif_transpose(image)
@@ -94,3 +143,17 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).split("\n")[0] or type(error).__name__
+
+
+def _silence_libtiff() -> None:
+    """libtiff prints what it finds, beside the exception that Pillow raises: the handler that does it is taken away.
+
+    Where Pillow is linked otherwise, as on Windows, the function is not found and libtiff prints on.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        set_handler = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__).TIFFSetErrorHandler
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
+
+
+_silence_libtiff()

@@ -20,11 +20,12 @@ from engine.data.noise import apply_noise, superclasses_of
 from engine.data.outcome import IngestResult, fetch_outcome
 from engine.data.parts import Labels, Part, truth_of
 from engine.data.request import IngestSpec
-from engine.data.sources import open_source
+from engine.data.sources import open_source, roots_of
 from engine.data.splits import stratified
 from engine.data.writing import Report, throttled, together, write_part, wrong_rate
 from engine.errors import BusyError, SourceError, SpecError
 from engine.fields import options_of
+from engine.store.trust import Roots, fetch_trust, named_folders, trust_roots
 from engine.store.workspace import Workspace
 
 
@@ -40,19 +41,29 @@ class _Relabeled:
 def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None) -> IngestResult:
     """Make the dataset, or find it: the same spec given twice is done once.
 
+    What the spec names, its --originals included, is trusted in this workspace from then on (engine.store.trust).
+
     Args:    report: called with (stage, done, total), at most ten times a second
     Raises:  SpecError when the name is taken by something else; SourceError when the source is missing or
              malformed; BadSampleError, a SourceError, at a sample that cannot be read; StorageError when the
              disk refuses. Nothing is left behind by any of them.
     """
     started = time.monotonic()
+    added: int | None = None
+    notes: tuple[str, ...] = ()
+    named = (*roots_of(spec.source), *roots_of(spec.test), *named_folders(spec.originals))
+    within = fetch_trust(workspace).roots + named
     if spec.add and spec.name in workspace.datasets():
-        added, notes = add_samples(workspace, spec, throttled(report))
-        return fetch_outcome(workspace, spec.name, time.monotonic() - started, added, notes)
-    if _exists(workspace, spec):
-        return fetch_outcome(workspace, spec.name, time.monotonic() - started, 0)
-    notes = (_read if spec.parent is None else _derive)(workspace, spec, throttled(report))
-    return fetch_outcome(workspace, spec.name, time.monotonic() - started, None, notes)
+        added, notes = add_samples(workspace, spec, throttled(report), within)
+    elif _exists(workspace, spec):
+        added = 0
+    elif spec.parent is None:
+        notes = _read(workspace, spec, throttled(report), within)
+    else:
+        notes = _derive(workspace, spec, throttled(report))
+    if problem := trust_roots(workspace, named):
+        notes = (*notes, problem)
+    return fetch_outcome(workspace, spec.name, time.monotonic() - started, added, notes)
 
 
 def _exists(workspace: Workspace, spec: IngestSpec) -> bool:
@@ -76,10 +87,10 @@ def _exists(workspace: Workspace, spec: IngestSpec) -> bool:
     return True
 
 
-def _read(workspace: Workspace, spec: IngestSpec, report: Report) -> tuple[str, ...]:
+def _read(workspace: Workspace, spec: IngestSpec, report: Report, within: Roots) -> tuple[str, ...]:
     """Read a source of images or vectors. Returns: what a person should know of how it was read."""
     report("reading", 0, 1)
-    source = open_source(spec.source, spec.seed, spec.test, parse_wanted(spec.columns, spec.metadata))
+    source = open_source(spec.source, spec.seed, spec.test, parse_wanted(spec.columns, spec.metadata), within)
     notes = source.notes
     replaced = None if spec.labels is None else read_labels(spec.labels, source.classes, len(source.train))
     if source.test is not None and spec.test_fraction:

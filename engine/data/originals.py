@@ -1,7 +1,9 @@
 """The images that a dataset was made from, at another size than it stores: found again and checked.
 
 A dataset stores small inputs. What needs more pixels reads the files themselves, which may have been moved, changed
-or lost since: an image that does not look like the stored input is not taken, and the stored input stands in for it.
+or lost since: an image that does not look like the stored input is not taken, and the stored input stands in for it. So it
+does for an image outside of the folders that this user trusts in the workspace (engine.store.trust): somebody else may
+have written where it is.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +27,10 @@ from engine.data.columns import parse_wanted
 from engine.data.dataset_file import fetch_one, read_blocks, reading
 from engine.data.images import READ_ERRORS, decode, fit, open_image
 from engine.data.parts import Part
-from engine.data.sources import open_source
+from engine.data.sources import base_of, open_source
 from engine.data.sources.places import open_original
 from engine.errors import SpecError, WinnowError
+from engine.store.trust import fetch_trust
 from engine.store.workspace import Workspace
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -59,7 +62,7 @@ class Seen:
 
     pixels: (3, S, S) uint8; origin: 16 bytes that stand for what they were made from (the bytes of a file, or the pixels
     themselves); file: 16 bytes that stand for a file's path, size and time, zeros without one; stands_in: whether the
-    stored input stands in for an original that is gone
+    stored input stands in for an original that is gone; outside: or that may not be read
     """
 
     pixels: Pixels | None
@@ -67,6 +70,7 @@ class Seen:
     origin: bytes
     file: bytes = NOTHING
     stands_in: bool = False
+    outside: bool = False
 
 
 class Originals:
@@ -84,6 +88,7 @@ class Originals:
     ) -> None:
         self.workspace, self.dataset, self.side, self.known = workspace, dataset, side, known
         self._path = workspace.require_dataset(dataset)
+        self.roots = fetch_trust(workspace).roots
         self._lock = threading.Lock()
         with reading(self._path) as connection:
             shape, dtype = fetch_one(connection, "SELECT input_shape, input_dtype FROM dataset")
@@ -120,11 +125,14 @@ class Originals:
         found = self._see_in_source(sample, small) if path is None else self._see_file(sample, path, small)
         if found is None:
             picture = Image.fromarray(small[0] if len(small) == 1 else small.transpose(1, 2, 0))
-            found = self._see_pixels(sample, picture, stands_in=True)
+            found = self._see_pixels(sample, picture)
+            found = replace(found, stands_in=True, outside=self._is_outside(sample))
         return found
 
     def _see_file(self, sample: int, path: Path, small: Pixels) -> Seen | None:
-        """The image of a file; None when it is gone, damaged or another one."""
+        """The image of a file; None when it is gone, damaged or another one, or may not be read."""
+        if not self.roots.cover(path):
+            return None
         try:
             about = path.stat()
             if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST:
@@ -147,7 +155,7 @@ class Originals:
         found = self._in_source(sample)
         try:
             # what was added from another source is found by its place alone
-            opened = found[0].load(found[1]) if found else open_original(self.places[sample])
+            opened = found[0].load(found[1]) if found else open_original(self.places[sample], self.roots)
             if not isinstance(opened, Image.Image):
                 return None
             with opened:
@@ -156,11 +164,11 @@ class Originals:
             return None
         return self._see_pixels(sample, image) if _is_like(image, small) else None
 
-    def _see_pixels(self, sample: int, image: Image.Image, stands_in: bool = False) -> Seen:
+    def _see_pixels(self, sample: int, image: Image.Image) -> Seen:
         pixels = self._square(image)
         origin = digest(pixels.tobytes())
         known = self.known(sample, origin)
-        return Seen(None if known else pixels, known, origin, stands_in=stands_in)
+        return Seen(None if known else pixels, known, origin)
 
     def _square(self, image: Image.Image) -> Pixels:
         return fit(image, (3, self.side, self.side))
@@ -173,24 +181,45 @@ class Originals:
         if not place or re.search(r":\d+$", place):
             return None
         path = Path(place)
-        if path.is_absolute():
+        if path.is_absolute() and self.roots.cover(path) and path.exists():
             return path
-        return next((folder / path for folder in self._folders if (folder / path).exists()), path)
+        found = (one for one in self._elsewhere(path) if self.roots.cover(one) and one.exists())
+        return next(found, path)
+
+    def _elsewhere(self, path: Path) -> Iterator[Path]:
+        """Where else a file may be: its folder may have been moved, and ingest's working folder, where relative places of
+        version 0.1 begin, is unknown."""
+        sources = [base for text in self._sources if (base := base_of(text))]
+        if not path.is_absolute():
+            yield from (folder / path for source in sources for folder in (source, *source.parents))
+            yield from (root / path for root in self.roots.paths)
+        for source in sources:
+            for folder in (source, source.parent):
+                if path.is_relative_to(folder):
+                    yield from (root / path.relative_to(folder) for root in self.roots.paths)
+
+    def _is_outside(self, sample: int) -> bool:
+        """Whether what a sample came from may not be read here, because this user has not named its folder."""
+        place = self.path_of(sample) or Path(self.places[sample].rpartition(":")[0])
+        if place.is_absolute():
+            return not self.roots.cover(place)
+        bases = [base for text in self._sources if (base := base_of(text))]
+        return bool(bases) and not any(self.roots.cover(base) for base in bases)
 
     @cached_property
-    def _folders(self) -> list[Path]:
-        """Where relative places may begin: they are as ingest was given them, its working folder unknown."""
-        sources = [Path(text) for text in (self._spec.get("source"), self._spec.get("test")) if text]
-        return [folder for source in sources for folder in (source, *source.parents)]
+    def _sources(self) -> list[str]:
+        texts = (self._spec.get("source"), self._spec.get("test"))
+        return [text for text in texts if isinstance(text, str) and text]
 
     @cached_property
     def _spec(self) -> dict[str, Any]:
         """What the dataset was ingested from, or the one that it derives from."""
-        dataset = self.dataset
+        dataset, seen = self.dataset, set[str]()
         while True:
+            seen.add(dataset)
             with reading(self.workspace.dataset_path(dataset)) as connection:
                 text, parent = fetch_one(connection, "SELECT spec, parent FROM dataset")
-            if parent is None or parent not in self.workspace.datasets():
+            if parent is None or parent in seen or parent not in self.workspace.datasets():
                 return dict(json.loads(text))
             dataset = parent
 
@@ -201,11 +230,15 @@ class Originals:
 
     @cached_property
     def _source_places(self) -> tuple[dict[str, tuple[Part, int]], dict[str, tuple[Part, int]]]:
-        """Where the samples of the training and of the test split are in the source, by place; empty if it is gone."""
+        """Where the samples of the training and of the test split are in the source, by place; empty if it is gone, or may
+        not be read."""
         try:
+            if not all(self.roots.cover(base) for text in self._sources if (base := base_of(text))):
+                return {}, {}
             wanted = parse_wanted(self._spec.get("columns"), "none")
-            source = open_source(self._spec["source"], int(self._spec.get("seed", 0)), self._spec.get("test"), wanted)
-        except (WinnowError, OSError, ValueError, KeyError):
+            seed, test = int(self._spec.get("seed", 0)), self._spec.get("test")
+            source = open_source(self._spec["source"], seed, test, wanted, self.roots)
+        except (WinnowError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}, {}  # the stored inputs stand in, and whoever streams counts them
         train = _by_place(source.train)
         return train, train if source.test is None else _by_place(source.test)

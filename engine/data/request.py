@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from engine.errors import SpecError
 from engine.fields import check_options, option
+from engine.store.trust import named_folders
 
 TrueLabels = Literal["keep", "drop"]
 
@@ -76,6 +77,12 @@ class IngestSpec:
         metavar="NAMES",
         help="Further columns to keep: all, none, or names separated by commas.",
     )
+    originals: str | None = option(
+        None,
+        introduced=None,
+        metavar="FOLDER",
+        help="Where images may lie that a table or a link names outside of its own folder.",
+    )
     add: bool = option(
         False, introduced=False, help="Add what is new in the source to the dataset of that name, if it is there."
     )
@@ -99,6 +106,7 @@ class IngestSpec:
         from engine.data.noise import parse_noise, reads_groups
 
         parse_wanted(self.columns, self.metadata)
+        named_folders(self.originals)
         if self.noise is not None:
             parse_noise(self.noise)
         if self.superclasses is not None and not reads_groups(self.noise):
@@ -125,6 +133,7 @@ class IngestSpec:
             "--image-size": self.image_size is not None,
             "--columns": self.columns is not None,
             "--metadata": self.metadata != "all",
+            "--originals": self.originals is not None,
             "--add": self.add,
         }
         given_flags = [flag for flag, is_given in given.items() if is_given]
@@ -136,12 +145,12 @@ class IngestSpec:
             raise SpecError(f"{self.source} alone would be the same dataset again; add --noise or --labels")
 
     def to_json(self) -> dict[str, Any]:
-        """As stored and compared: paths made absolute, without --add, which says what to do and not what to make."""
+        """As stored and compared: paths made absolute, without --add and --originals, which do not say what to make."""
         from engine.data.label_column import split_labels
         from engine.data.sources import resolve
 
         content = asdict(self)
-        del content["add"]
+        del content["add"], content["originals"]
         content["source"] = resolve(self.source)
         content["test"] = None if self.test is None else resolve(self.test)
         if self.labels is not None:

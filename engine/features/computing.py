@@ -21,6 +21,7 @@ from engine.features.embedding import Embedding, embed, faster_precision, ready
 from engine.store.documents import read_json
 from engine.store.progress import Reporter
 from engine.store.tensors import load_tensors, save_tensors
+from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
 
 BLOCK_BYTES = 1 << 24
@@ -65,8 +66,11 @@ class Recognized:
         wanted, self._rows, self.precision = set(self.contents), [], None
         for i, folder in enumerate(self.sets):
             try:
-                self._rows.append(np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False))
-                index, precision = np.load(folder / "index.npy"), str(read_json(folder / "about.json")["precision"])
+                features, found, about = (checked_file(folder, f) for f in ("features.npy", "index.npy", "about.json"))
+                self._rows.append(np.load(features, mmap_mode="r", allow_pickle=False))
+                index, precision = np.load(found, allow_pickle=False), str(read_json(about)["precision"])
+                if index.shape != (len(self._rows[-1]), 3, 16) or self._rows[-1].ndim != 2:
+                    raise ValueError(f"index of shape {index.shape} for features of {self._rows[-1].shape}")
             except (OSError, ValueError, EOFError, KeyError, TypeError, StorageError) as error:
                 raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
             for row, (content, origin, file) in enumerate(index):
@@ -181,14 +185,18 @@ def _write_piece(
     save_tensors(
         path,
         {"features": features, "index": np.frombuffer(index, np.uint8).reshape(-1, 3, 16)},
-        {"computed": len(fresh), "stand_ins": [i for i, s in zip(block, seen, strict=True) if s.stands_in]},
+        {
+            "computed": len(fresh),
+            "stand_ins": [i for i, s in zip(block, seen, strict=True) if s.stands_in and not s.outside],
+            "outside": [i for i, s in zip(block, seen, strict=True) if s.outside],
+        },
     )
 
 
 def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str], ids: Sequence[int]) -> dict[str, Any]:
     """Put the blocks together: features.npy and index.npy in the target folder, rows as ids. Returns what is known of
     them. places: where all samples of the dataset come from."""
-    count, at, width, computed, stand_ins = len(ids), 0, 0, 0, list[int]()
+    count, at, width, computed, stand_ins, outside = len(ids), 0, 0, 0, list[int](), list[int]()
     index = np.empty((count, 3, 16), np.uint8)
     with open(target / "features.npy", "wb") as file:  # in order: a memory map would end the process on a full disk
         for block in _blocks(ids, side):
@@ -204,6 +212,7 @@ def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str], id
             at += len(block)
             computed += meta["computed"]
             stand_ins += meta["stand_ins"]
+            outside += meta.get("outside", [])
     np.save(target / "index.npy", index)
     return {
         "width": width,
@@ -211,4 +220,6 @@ def join_pieces(pieces: Path, target: Path, side: int, places: Sequence[str], id
         "copied": count - computed,
         "stand_ins": len(stand_ins),
         "examples": [places[i] for i in stand_ins[:EXAMPLES]],
+        "outside": len(outside),
+        "outside_examples": [places[i] for i in outside[:EXAMPLES]],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.data.sources.files import listed
+from engine.data.sources.parquet_files import BIG, MOST_TIMES, leaves_of, open_parquet, read_group
 from engine.errors import SourceError
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet")
@@ -37,7 +40,7 @@ def is_own_file(text: str) -> bool:
 
 def own_file(text: str) -> Path:
     """The file that --features names; SourceError when it is not there."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if not path.is_file():
         raise SourceError(f"there is no {path} (--features); give a file of features: {', '.join(SUFFIXES)}")
     return path
@@ -92,7 +95,7 @@ def _checked(path: Path, rows: np.ndarray[Any, Any]) -> Rows:
 def _places(path: Path, given: Sequence[str], places: Sequence[str], train: int) -> list[int]:
     by_name: dict[str, int] = {}
     for i, name in enumerate(given):
-        for form in (name, os.path.abspath(path.parent / Path(name).expanduser())):
+        for form in (name, os.path.abspath(path.parent / os.path.expanduser(name))):
             if by_name.setdefault(form, i) != i and form == name:
                 raise SourceError(f"{path}, row {i}: {name} is there a second time; keep one row for each sample")
     found = [by_name.get(place, by_name.get(os.path.abspath(place), -1)) for place in places]
@@ -146,8 +149,13 @@ def _read_npy(path: Path) -> Table:
 
 
 def _read_npz(path: Path) -> Table:
-    with np.load(path, allow_pickle=False) as file:
-        return _from_arrays(path, {name: file[name] for name in file.files})
+    with zipfile.ZipFile(path) as archive:
+        for one in archive.infolist():
+            if one.file_size > max(BIG, MOST_TIMES * one.compress_size):
+                raise SourceError(f"{path}: {one.filename[:100]} unpacks to more than {MOST_TIMES} times its size")
+    with open(path, "rb") as binary, np.load(binary, allow_pickle=False) as file:
+        # of a member that is no array, NumPy gives the bytes
+        return _from_arrays(path, {name: np.asarray(file[name]) for name in file.files})
 
 
 def _read_safetensors(path: Path) -> Table:
@@ -163,7 +171,7 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Table:
     named = [name for name in FEATURE_NAMES if name in arrays] or tables
     if not named or (len(named) > 1 and named[0] not in FEATURE_NAMES):
         raise SourceError(
-            f"{path} holds {', '.join(f'{name} {values.shape}' for name, values in arrays.items()) or 'nothing'}; "
+            f"{path} holds {listed([f'{name} {values.shape}' for name, values in arrays.items()]) or 'nothing'}; "
             f"allowed: one table (N, D) of numbers, called {', '.join(FEATURE_NAMES)} where there are several"
         )
     rows = arrays[named[0]]
@@ -179,10 +187,13 @@ def _read_table(path: Path) -> Any:
     """A Parquet file, or a CSV file with or without a line of names; whole numbers as floating-point ones."""
     import pyarrow as pa
     import pyarrow.csv as pc
-    import pyarrow.parquet as pq
 
     if path.suffix.lower() == ".parquet":
-        return pq.read_table(path)
+        file = open_parquet(path)
+        names = file.schema_arrow.names
+        leaves = leaves_of(file, names)
+        groups = [read_group(file, group, names, leaves) for group in range(file.num_row_groups)]
+        return pa.concat_tables(groups) if groups else file.schema_arrow.empty_table()
     with open(path, encoding="utf-8-sig") as file:
         first = file.readline().strip().split(",")
     # A line of numbers may be names too: of classes that are called 0, 1, 2, or pandas' names of columns without any.
@@ -234,7 +245,7 @@ def _from_table(path: Path, table: Any, columns: Sequence[str]) -> Table:
         rows = np.stack([table.column(name).to_numpy() for name in numbers], 1)
     else:
         raise SourceError(
-            f"{path} has the columns {', '.join(kinds)}; allowed: one column of lists of numbers, or a column of "
+            f"{path} has the columns {listed(list(kinds))}; allowed: one column of lists of numbers, or a column of "
             "floating-point numbers for each feature"
         )
     ids = next((table.column(name).to_numpy() for name in ID_NAMES if name in kinds), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ SLACK = 0.05
 
 def probs_file(text: str) -> Path:
     """The file that --probs names; SpecError for another kind of file, SourceError when it is not there."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.suffix.lower() not in SUFFIXES:
         raise SpecError(f"--probs is '{text}'; allowed: a file of probabilities, {', '.join(SUFFIXES)}")
     if not path.is_file():

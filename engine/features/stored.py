@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -30,8 +31,9 @@ from engine.features.computing import Tasks, compute_rows, join_pieces
 from engine.features.own_file import SUFFIXES, is_own_file, own_file, read_rows
 from engine.store.atomic import file_hash, remove_path
 from engine.store.contents import fetch_contents, images_of
-from engine.store.documents import read_json
+from engine.store.documents import number, read_json
 from engine.store.progress import Reporter
+from engine.store.verified import checked_file
 from engine.store.version import winnow_version
 from engine.store.workspace import Workspace
 
@@ -72,6 +74,8 @@ def is_stored(workspace: Workspace, dataset: str, key: str) -> bool:
 
 
 def _folder(workspace: Workspace, dataset: str, key: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+@[0-9a-f]{12}", key):  # a spec's, in which somebody may have written a path
+        raise SpecError(f"there are no features of the key {key!r}; remove the run that names them")
     return workspace.features_dir(f"{key}-{images_of(workspace.require_dataset(dataset))}")
 
 
@@ -190,7 +194,8 @@ def read_about(workspace: Workspace, dataset: str, key: str) -> dict[str, Any]:
 
     Raises: NotFoundError when they are not stored
     """
-    return dict(read_json(_require(workspace, dataset, key) / "about.json"))
+    about = read_json(checked_file(_require(workspace, dataset, key), "about.json"))
+    return about if isinstance(about, dict) else {}
 
 
 def _require(workspace: Workspace, dataset: str, key: str) -> Path:
@@ -204,13 +209,31 @@ def _require(workspace: Workspace, dataset: str, key: str) -> Path:
 
 def notes_of(workspace: Workspace, dataset: str, key: str) -> list[str]:
     """What a reader of a run on stored features should know, a sentence each."""
-    about = read_about(workspace, dataset, key)
-    if not about.get("stand_ins"):
-        return []
-    return [
-        f"the originals of {about['stand_ins']:,} of {about['samples']:,} images are gone or have changed, such as "
-        f"{about['examples'][0]}; their features come from the small images that the dataset stores"
-    ]
+    about, notes = read_about(workspace, dataset, key), []
+    samples = f"{number(about.get('samples')):,.0f}"
+    if number(about.get("stand_ins")) and (example := _example(about.get("examples"))):
+        notes.append(
+            f"the originals of {number(about['stand_ins']):,.0f} of {samples} images are gone or have changed, such as "
+            f"{example}; their features come from the small images that the dataset stores"
+        )
+    if number(about.get("outside")) and (example := _example(about.get("outside_examples"))):
+        notes.append(
+            f"the originals of {number(about['outside']):,.0f} of {samples} images, such as {example}, lie in no folder that "
+            "you ingested from in this workspace; their features come from the small images that the dataset stores. To "
+            "read them: remove this run, and run again with --originals FOLDER"
+        )
+    return notes
+
+
+def _example(listed: Any) -> str:
+    """The first of the examples that a file lists, which somebody else may have written."""
+    return str(listed[0]) if isinstance(listed, list) and listed else ""
+
+
+def forget_stand_ins(workspace: Workspace, dataset: str, key: str) -> None:
+    """Remove stored features for which originals were not read that may be read now; a run computes them again."""
+    if key and is_stored(workspace, dataset, key) and read_about(workspace, dataset, key).get("outside"):
+        remove_path(_folder(workspace, dataset, key))
 
 
 def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["train", "test"]) -> Tensor:
@@ -232,12 +255,12 @@ def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["tr
 def _read_rows(folder: Path, rows: Sequence[int]) -> Tensor:
     """Some rows, ascending, of stored features: (M, D) float32."""
     try:
-        stored = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+        stored = np.load(checked_file(folder, "features.npy"), mmap_mode="r", allow_pickle=False)
         if rows and rows[0] >= len(stored):
             raise NotFoundError(f"the features in {folder} have no rows of these samples; add them to their file")
         found = np.array(stored[slice(rows.start, rows.stop) if isinstance(rows, range) else np.asarray(rows)])
         if found.dtype != np.float32 or found.ndim != 2 or len(found) != len(rows):
             raise ValueError(f"{found.dtype} of shape {found.shape} for {len(rows)} samples")
-    except (OSError, ValueError, IndexError, EOFError) as error:
+    except (OSError, ValueError, IndexError, EOFError, StorageError) as error:
         raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
     return torch.from_numpy(found)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import duckdb
 import pandas as pd
 
+from engine.errors import StorageError
 from engine.queries.connection import fetch_sql, source_run
+from engine.store.documents import number, read_json
 from engine.store.workspace import Workspace
 
 AVERAGED_SAMPLES = 50
@@ -142,6 +142,13 @@ def fetch_relabeling(connection: duckdb.DuckDBPyConnection, run_id: str, bins: i
 
 def fetch_velocity(workspace: Workspace, run_id: str, score: str) -> pd.DataFrame:
     """decile, epoch, until, velocity of a run and a score, as `winnow velocity` left them beside the run; else empty."""
-    path = workspace.velocity_path(run_id, score)
-    rows = json.loads(path.read_text()) if path.exists() else []
-    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
+    path, columns = workspace.velocity_path(run_id, score), ["decile", "epoch", "until", "velocity"]
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    rows = read_json(path)
+    whole = isinstance(rows, list) and all(
+        isinstance(row, dict) and all(number(row.get(name), -1) >= 0 for name in columns) for row in rows
+    )
+    if not whole:
+        raise StorageError(f"{path} is damaged; remove it, and winnow velocity computes it again")
+    return pd.DataFrame(rows, columns=columns)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine.queries.connection import fetch_sql, source_run
 from engine.store.attached import open_walled
-from engine.store.journal import read_journal
+from engine.store.journal import psi_points, read_journal
 from engine.store.schema import VIEWS
 from engine.store.tables import DERIVED, RESULT_TABLES, complete_select
 from engine.store.workspace import Workspace
@@ -118,12 +118,11 @@ def fetch_psi(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str]) -> 
 
 def fetch_psi_journal(workspace: Workspace, run_id: str) -> pd.DataFrame:
     """The points a psi run that is not published yet has journalled, with the columns of `fetch_psi`."""
-    orders = workspace.read_record(run_id).spec.get("orders", [])
+    given = workspace.read_record(run_id).spec.get("orders")
+    orders = [order for order in given if isinstance(order, str)] if isinstance(given, list) else []
     points = [
         {**point, "run_id": run_id, "order": order}
-        for event in read_journal(workspace.run_dir(run_id))
-        if event["event"] == "psi_points"  # one line for each finished stack of networks
-        for point in event.get("points", [])
+        for point in psi_points(read_journal(workspace.run_dir(run_id)))
         for order in ([point["order"]] if point["order"] else orders)  # the full set is trained once for all orders
     ]
     named = fetch_orders({str(point["order"]) for point in points})

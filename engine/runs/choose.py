@@ -25,6 +25,7 @@ from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network
 from engine.training.loop import Normalization, evaluation_pass
+from engine.training.own_models import allow_trusted
 
 KEPT_SETS = 64
 """Sets of samples that a selection holds, so that the seeds of a point need not choose theirs again."""
@@ -180,6 +181,7 @@ class Selection:
     def _probs(self, order: Order) -> Tensor:
         assert self.trained is not None and self.trained.spec.training is not None
         training, device = self.trained.spec.training, self.samples.inputs.device
+        allow_trusted(self.workspace, training.model)
         samples = load_seen(self.workspace, self.dataset, "train", training.trained_on, device)
         shape = tuple(samples.inputs.shape[1:])
         network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)

@@ -13,12 +13,14 @@ import platform
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -27,6 +29,7 @@ from torch import Tensor
 from engine.errors import ClusterError, SpecError
 from engine.store.progress import Reporter
 from engine.store.version import winnow_version
+from engine.training.own_models import allow_from_head, allowed_here
 from engine.training.together import train_together
 
 S = TypeVar("S")
@@ -150,9 +153,13 @@ def tasks_on(cluster: str, device: torch.device, threads: int = 1) -> Iterator[T
             "--cluster ray needs Ray, which is not here: pip install 'winnow-images[cluster]'"
         ) from error
     _check_answers(address)
-    with warnings.catch_warnings():
+    # Processes of the cluster import from this one's folder before all else, a torch.py that happens to lie there included.
+    with contextlib.chdir(sysconfig.get_path("stdlib")), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray about its own future
-        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+        # Ray puts the current folder of this process before all else that a worker imports: an engine.py there would run.
+        places = ray.job_config.JobConfig(_py_driver_sys_path=[place for place in reversed(sys.path) if place])
+        with contextlib.chdir(Path(__file__).parents[2]):
+            ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR, job_config=places)
     try:
         yield RayTasks(device, threads)
     finally:
@@ -175,7 +182,7 @@ def _check_answers(address: str) -> None:
             ) from error
     # In a process of its own: Ray waits a minute for a cluster that is not there, and cannot be interrupted.
     try:
-        probe = [sys.executable, "-c", _PROBE, address or "auto"]
+        probe = [sys.executable, "-P", "-c", _PROBE, address or "auto"]
         done = subprocess.run(probe, capture_output=True, text=True, timeout=ANSWER_SECONDS)
         problem = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode else None
     except subprocess.TimeoutExpired:
@@ -227,7 +234,7 @@ class RayTasks:
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
         errors = self._ray.exceptions
-        reference = self._remote.remote(_versions(), self._threads, task, [shared.reference], item)
+        reference = self._remote.remote(_versions(), allowed_here(), self._threads, task, [shared.reference], item)
         try:
             while not self._ray.wait([reference], timeout=POLL_SECONDS)[0]:
                 report(0.0)
@@ -278,14 +285,25 @@ def _versions() -> dict[str, str]:
     return {"winnow": winnow_version(), "torch": torch.__version__, "Python": platform.python_version()}
 
 
-def _compute(versions: dict[str, str], threads: int, task: Task[S, I, T], shared: list[Any], item: I) -> T:
-    """One task, in a process of the cluster. shared: the reference to what tasks share, in a list so that it stays one."""
+def _compute(
+    versions: dict[str, str],
+    models: dict[str, tuple[str, str]],
+    threads: int,
+    task: Task[S, I, T],
+    shared: list[Any],
+    item: I,
+) -> T:
+    """One task, in a process of the cluster.
+
+    models: what it may import; shared: the reference to what tasks share, in a list so that it stays one
+    """
     for name, theirs in _versions().items():
         if theirs != versions[name]:
             raise ClusterError(
                 f"{socket.gethostname()} has {name} {theirs}, the machine that started the run {versions[name]}; "
                 "install the same on all machines of the cluster"
             )
+    allow_from_head(models, socket.gethostname())
     torch.set_num_threads(threads)
     return task(_fetch(shared[0]), item, lambda share: None)
 

@@ -30,6 +30,7 @@ from engine.scores.lstm import (
 from engine.store.tensors import load_tensors, save_tensors
 from engine.store.workspace import Workspace
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SHIPPED_FILE = Path(scores.__file__).parent / "detectors" / f"{SHIPPED}.safetensors"
 
 
@@ -55,7 +56,7 @@ def train_on_run(
     Raises:  SpecError for a name that is taken or no file name; NotFoundError when the run has no dynamics or the
              dataset no true labels; ScoreInputError when too few samples are mislabeled
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+    if not _NAME.fullmatch(name):
         raise SpecError(f"detector name {name!r}; allowed: up to 64 letters, digits, '-' and '_'")
     if _path(workspace, name).exists():
         raise SpecError(f"there is a detector '{name}' already; choose another name")
@@ -138,7 +139,7 @@ def save_detector(workspace: Workspace, detector: Detector, record: dict[str, An
 def detector_file(workspace: Workspace, name: str) -> Path:
     """The file of a detector; NotFoundError for an unknown name."""
     path = SHIPPED_FILE if name == SHIPPED else _path(workspace, name)
-    if not path.is_file():
+    if not (name == SHIPPED or _NAME.fullmatch(name)) or not path.is_file():
         known = [SHIPPED, *(file.stem for file in _folder(workspace).glob("*.safetensors"))]
         raise NotFoundError(unknown_name("detector", name, known, "winnow detector list"))
     return path

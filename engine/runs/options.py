@@ -16,16 +16,20 @@ import torch
 
 from engine.data.request import IngestSpec
 from engine.errors import SpecError, unknown_name
+from engine.features.stored import forget_stand_ins
 from engine.fields import options_of
 from engine.presets import curve_settings, find_preset
+from engine.runs.named_files import check_files, files_of, trust_files
 from engine.runs.planning import plan_run, run_needs_training
 from engine.runs.psi import plan_psi
 from engine.runs.trial import ON_FEATURES, choose_network
 from engine.selection.names import split_orders
 from engine.spec import LEARNING_RATE, PsiSpec, RunSpec, TrainingSpec
 from engine.store.progress import Listener
+from engine.store.trust import named_folders, trust_roots
 from engine.store.workspace import Workspace
 from engine.training.models import draws_while_training
+from engine.training.own_models import allow_named, allow_trusted, only_trusted
 
 Options = Mapping[str, Any]
 
@@ -51,15 +55,29 @@ def plan_run_from(
     Where neither a preset, a model, features nor probabilities are, and a network is needed, a short trial chooses it,
     once for a dataset.
 
-    Args:   options: preset, scores (names separated by commas, or a sequence of them), and the options of TrainingSpec
-            and RunSpec; what is None was not given; device, listener: of the trial; say: is given its figures and its
-            choice, a sentence
+    Args:   options: preset, scores (names separated by commas, or a sequence of them), trust_model, originals, and those
+            of TrainingSpec and RunSpec; what is None was not given; device, listener: of the trial; say: is given its figures
+            and its choice, a sentence
     Raises: SpecError for an unknown option or name, or a value that an option cannot take
     """
     of_training = _types(TrainingSpec)
-    allowed = {"preset": str, "scores": Sequence[str], **of_training, **_types(RunSpec)}
+    allowed = {
+        "preset": str,
+        "scores": Sequence[str],
+        **of_training,
+        **_types(RunSpec),
+        "trust_model": bool,
+        "originals": str,
+    }
     given = _given("run", options, allowed, ("device", "cluster"))
     workspace.require_dataset(dataset)
+    allow_named(workspace, given.get("model", ""), given.pop("trust_model", False))
+    files = {name: str(given.get(name, "")) for name in ("features", "probs", "cscores")}
+    if only_trusted():
+        check_files(workspace, files_of(**files))
+    originals = named_folders(given.pop("originals", None))
+    if problem := trust_roots(workspace, originals):
+        say(problem)
     preset = find_preset(given.pop("preset")) if given.get("preset") else None
     scores = given.pop("scores", preset.scores if preset else "standard")
     typed = {name: given.pop(name) for name in of_training if name in given}
@@ -67,12 +85,18 @@ def plan_run_from(
     on_features = open_network and given.get("features", "none") != "none"
     settings = asdict(preset.training) if preset else ON_FEATURES if on_features else {}
     spec = plan_run(workspace, dataset, names, _training(settings, typed), **given)
+    trust_files(workspace, spec)
+    if originals:
+        forget_stand_ins(workspace, dataset, spec.features_hash)
     if not open_network or "features" in given or not run_needs_training(spec):
         return spec
     choice = choose_network(workspace, dataset, torch.device(device), listener)
     say(choice.sentence)
     given["features"] = choice.features or "none"
-    return plan_run(workspace, dataset, names, _training(choice.training, typed), **given)
+    spec = plan_run(workspace, dataset, names, _training(choice.training, typed), **given)
+    if originals:
+        forget_stand_ins(workspace, dataset, spec.features_hash)
+    return spec
 
 
 def _training(settings: Options, typed: Options) -> TrainingSpec:
@@ -91,17 +115,21 @@ def _training(settings: Options, typed: Options) -> TrainingSpec:
 def plan_psi_from(workspace: Workspace, dataset: str, options: Options) -> PsiSpec:
     """The spec of `winnow psi DATASET` with the options that were given.
 
-    Args:   options: those of PsiSpec, and preset, orders (one text or a sequence of names), seeds, epochs and around
+    Args:   options: those of PsiSpec, and preset, orders (one text or a sequence of names), seeds, epochs, around and
+            trust_model
     Raises: SpecError for an unknown option, preset or order, or a value that an option cannot take
     """
-    others = {"preset": str, "orders": Sequence[str], "seeds": int, "epochs": int, "around": str}
+    others = {"preset": str, "orders": Sequence[str], "seeds": int, "epochs": int, "around": str, "trust_model": bool}
     given = _given("psi", options, {**_types(PsiSpec), **others}, ("device", "cluster"))
     workspace.require_dataset(dataset)
     if "orders" in given:
         given["orders"] = split_orders(",".join(_names(given["orders"])))
     curve = {name: given.pop(name) for name in ("orders", "points", "seeds", "steps") if name in given}
     settings = curve_settings(given.pop("preset", None) or None, given.get("window", False), **curve)
-    return plan_psi(workspace, dataset, **given, **settings)
+    trust = given.pop("trust_model", False)
+    spec = plan_psi(workspace, dataset, **given, **settings)
+    allow_trusted(workspace, spec.training.model, trust)  # the model is that of the scores' run
+    return spec
 
 
 def _types(spec: type[Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from engine.store.tensors import save_tensors
 from engine.store.workspace import Workspace
 from engine.training.kept import weights_file
 from engine.training.loop import Normalization
+from engine.training.own_models import allow_trusted
 from engine.training.recording import write_trajectories
 from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks
 
@@ -52,6 +53,8 @@ def run(
     wanted = find_run(workspace, spec)
     if workspace.is_complete(wanted):
         return wanted, True
+    if spec.training:
+        allow_trusted(workspace, spec.training.model)
     if spec.training and model_hash(spec.training.model) != spec.training.model_hash:
         raise SpecError(
             f"the source of --model {spec.training.model} has changed since this run was started; start a new run"

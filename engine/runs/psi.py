@@ -6,10 +6,11 @@ is one durable line in the journal: a killed curve goes on after its last one, w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from engine.data.loader import Samples, normalization
-from engine.errors import SpecError, unknown_name
+from engine.errors import SpecError, StorageError, unknown_name
 from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
@@ -41,11 +42,14 @@ from engine.runs.publishing import find_run, publishing
 from engine.runs.results import Results
 from engine.selection.names import parse_order, split_orders
 from engine.spec import PsiSpec, PsiSteps, RunSpec, TrainingSpec
-from engine.store.journal import append_journal, read_journal
+from engine.store.documents import number, read_json
+from engine.store.journal import append_journal, psi_points, read_journal
 from engine.store.progress import Listener, Progress
+from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
 from engine.training.loop import Normalization, batches_per_epoch
 from engine.training.models import build_model
+from engine.training.own_models import allow_trusted
 from engine.training.stacked import Member, can_stack, stack_size
 from engine.training.together import workers_for
 
@@ -137,6 +141,7 @@ def run_psi(
     wanted = find_run(workspace, spec)
     if workspace.is_complete(wanted):
         return wanted, True
+    allow_trusted(workspace, spec.training.model)
     on = spec.training.trained_on
     samples = load_seen(workspace, spec.dataset, "train", on, device)
     test = load_test(workspace, spec.dataset, device, on)
@@ -205,15 +210,14 @@ class _Curve:
     def train(self, size: int) -> None:
         """Train what the journal does not hold yet, in stacks of up to `size` unless an earlier attempt chose."""
         journal = read_journal(self.folder)
-        plan = next((event for event in journal if event["event"] == "psi_plan"), None)
+        plan = next((event for event in journal if event["event"] == "psi_plan" and _is_plan(event)), None)
         if plan is None:
             # Written before the first stack and followed by every resume: the memory that is free and what others have
             # published may differ by then, and with them the members of the stacks.
             plan = {"stack": size, "reads": self._others()}
             append_journal(self.folder, "psi_plan", durable=True, **plan)
-        for event in journal:
-            for point in event["points"] if event["event"] == "psi_points" else ():
-                self.done[point["order"], point["pruned"], point["seed"]] = point
+        for point in psi_points(journal):
+            self.done[point["order"], point["pruned"], point["seed"]] = point
         self._shares = dict.fromkeys(self.done, 1.0)
         self.progress.resumed(self._spent() / self._whole)
         stacks = plan_stacks(self.spec, self.n, int(plan["stack"]))
@@ -305,11 +309,22 @@ class _Curve:
         return [f"{spec.points} points do not divide {of}: each prunes {step_of(spec, self.n)} more"]
 
 
+def _is_plan(event: Mapping[str, Any]) -> bool:
+    """Whether an event of a journal is how the networks are stacked, as `Curve.train` wrote it."""
+    stack, reads = event.get("stack"), event.get("reads")
+    return type(stack) is int and stack > 0 and isinstance(reads, list) and all(isinstance(run, str) for run in reads)
+
+
 def _published(workspace: Workspace, runs: Sequence[str]) -> dict[str, Point]:
     """The networks that published curves hold, by what they were trained on: accuracy and seconds."""
     known: dict[str, Point] = {}
-    for run in runs:
-        path = workspace.published_dir(run) / POINTS_FILE
-        if path.exists():  # curves of earlier versions hold none, and a run may have been removed
-            known |= json.loads(path.read_text())
+    for run in set(workspace.run_ids()).intersection(runs):
+        folder = workspace.published_dir(run)
+        if not (folder / POINTS_FILE).exists():  # curves of earlier versions hold none, and a run may have been removed
+            continue
+        with contextlib.suppress(StorageError):  # then its networks are trained here
+            content = read_json(checked_file(folder, POINTS_FILE))
+            for key, point in content.items() if isinstance(content, dict) else ():
+                if isinstance(point, dict) and 0 <= number(point.get("accuracy"), -1) <= 1:
+                    known[str(key)] = {name: number(point.get(name)) for name in ("accuracy", "seconds")}
     return known

@@ -16,6 +16,7 @@ from engine.scores.kernel import GROUP_SIZE, GROUPS, compute_kernel_velocity, de
 from engine.spec import RunSpec, spec_from_json
 from engine.store.workspace import Workspace
 from engine.training.kept import load_network, stored_epochs
+from engine.training.own_models import allow_trusted
 
 
 def velocity_by_decile(
@@ -51,6 +52,7 @@ def velocity_by_decile(
     epochs = stored_epochs(folder, training.epochs) if training else []
     if training is None or len(epochs) < 2 or epochs[-1] != training.epochs:
         raise NotFoundError(f"run {found} has kept no networks of several epochs; make one: winnow run {dataset}")
+    allow_trusted(workspace, training.model)
     samples = load_seen(workspace, dataset, "train", training.trained_on)
     mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])

@@ -61,6 +61,7 @@ def replacing(path: Path, what: str = "") -> Iterator[Path]:
     try:
         _remove_temporary(path)
         with storage_errors(what or path.name, path.parent):
+            temp.unlink(missing_ok=True)  # whatever lies there, such as a link, is not what will be written
             yield temp
             fsync(temp)
             os.replace(temp, path)
@@ -115,7 +116,7 @@ def write_export(path: Path, write: Callable[[Path], object]) -> None:
 
 def remove_path(path: Path) -> None:
     """Delete a file or a folder if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

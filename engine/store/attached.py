@@ -30,7 +30,7 @@ from engine.store.tables import DATASET_TABLES, RESULT_TABLES, Columns
 Tables = dict[str, Columns]
 """The columns and types of each table of a file, all names in small letters, as SQL finds them."""
 
-CLOSED: dict[str, str] = {
+CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",

@@ -9,6 +9,7 @@ ingested under the same name, or the same in another order, it follows its image
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,9 @@ import pandas as pd
 
 from engine.errors import BusyError, SpecError, StorageError, unknown_name
 from engine.store.atomic import storage_errors
+from engine.store.attached import CLOSED, objects_in
 from engine.store.contents import fetch_keys, find_contents
+from engine.store.documents import require_regular
 from engine.store.records import DatasetFacts, dataset_facts
 from engine.store.workspace import Workspace
 
@@ -113,7 +116,7 @@ def undo(workspace: Workspace, dataset: str) -> int | None:
         latest = _one(
             connection,
             "SELECT max(batch) FROM log WHERE dataset = ? AND action <> 'undo' "
-            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = ? AND action = 'undo')",
+            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = ? AND action = 'undo' AND new_label IS NOT NULL)",
             [dataset, dataset],
         )
         if latest is None:
@@ -131,13 +134,13 @@ def undo(workspace: Workspace, dataset: str) -> int | None:
 
 def carry_over(workspace: Workspace) -> None:
     """Key a log of version 0.1 by the content of its images, if there is one. Called before a dataset is removed."""
-    if _path(workspace).exists():
+    if os.path.lexists(_path(workspace)):
         _write(workspace, lambda connection: None)
 
 
 def fetch_decisions_log(workspace: Workspace, dataset: str) -> pd.DataFrame:
     """The latest standing decision per sample: sample_id, action, new_label, note, decided_at."""
-    if not _path(workspace).exists():
+    if not os.path.lexists(_path(workspace)):
         return pd.DataFrame(columns=_SHOWN)
     path = workspace.require_dataset(dataset)
 
@@ -148,7 +151,8 @@ def fetch_decisions_log(workspace: Workspace, dataset: str) -> pd.DataFrame:
         added = ", ".join(c if c in columns else f"CAST(NULL AS {t}) AS {c}" for c, t in _ADDED.items())
         return connection.execute(
             f"SELECT {', '.join(_COLUMNS)}, {added} FROM log WHERE dataset = $d AND action <> 'undo' "
-            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo') ORDER BY batch",
+            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo' AND new_label IS NOT NULL) "
+            "ORDER BY batch",
             {"d": dataset},
         ).df()
 
@@ -171,6 +175,10 @@ def _attached(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
         label = moved["new_class"].map({name: label for label, name in enumerate(facts.classes)})
         moved = moved.assign(new_label=label)[(moved["action"] != "relabel") | label.notna()]
     found = pd.concat([part for part in (rows[same], moved) if len(part)] or [rows[same]])
+    # What no version writes is passed over: the log may be somebody else's.
+    has_label = found["new_label"].between(0, len(facts.classes) - 1).fillna(False).astype(bool)
+    is_sample = found["sample_id"].between(0, facts.samples - 1).fillna(False).astype(bool)
+    found = found[is_sample & found["action"].isin(get_args(Action)) & (has_label == found["action"].eq("relabel"))]
     latest = found.sort_values("batch", kind="stable").drop_duplicates("sample_id", keep="last")
     shown = latest.sort_values("sample_id")[_SHOWN].astype({"sample_id": "int32", "new_label": "Int32"})
     return shown.reset_index(drop=True)
@@ -241,34 +249,42 @@ def _key(connection: duckdb.DuckDBPyConnection, path: Path, dataset: str) -> Non
 
 def _log_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
     """The columns of the log, none when there is no log yet; StorageError when the file is of another make."""
-    held = connection.execute(
-        "SELECT table_name, 'table' FROM duckdb_tables() WHERE NOT internal "
-        "UNION ALL SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal"
-    ).fetchall()
+    held = set(objects_in(connection))  # before anything is selected: the log may be somebody else's
     if not held:
         return set()
+    if not held <= {("table", "log"), ("sequence", "batch_ids")} or ("table", "log") not in held:
+        others = sorted(held - {("table", "log"), ("sequence", "batch_ids")})
+        about = f"it holds the {others[0][0]} {others[0][1]!r}" if others else "it holds no log"
+        raise StorageError(f"{path} is not a log of decisions ({about}); move it away, and winnow starts a new one")
     rows = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'log' AND NOT internal"
+        "SELECT column_name, data_type, column_default IS NOT NULL OR is_generated FROM duckdb_columns() "
+        "WHERE table_name = 'log' AND NOT internal"
     ).fetchall()
-    found = dict(rows)
+    found = {name: "a computed one" if computed else kind for name, kind, computed in rows}
     expected = {**_COLUMNS, **_ADDED}
     wrong = [c for c in expected if found.get(c, expected[c] if c in _ADDED else None) != expected[c]]
-    a_log = held == [("log", "table")]
-    if wrong or not a_log:
-        about = f"column '{wrong[0]}' of its log has another type" if a_log else "it holds other things"
+    if wrong:
+        about = f"column '{wrong[0]}' of its log has another type"
         raise StorageError(f"{path} is not a log of decisions ({about}); move it away, and winnow starts a new one")
     return set(found)
 
 
 def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T], *, read_only: bool = False) -> T:
     path = _path(workspace)
-    if path.exists() and not path.is_file():
-        raise StorageError(f"{path} is not a regular file; move it away, and winnow starts a new log of decisions")
+    for file in (path, path.with_name(f"{path.name}.wal")):
+        try:
+            if os.path.lexists(file):
+                require_regular(file)
+        except StorageError as error:
+            raise StorageError(f"{error}; move it away, and winnow starts a new log of decisions") from error
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             with storage_errors("decisions", path.parent), _open(path, read_only) as connection:
                 return work(connection)
+        except (duckdb.DataError, duckdb.ProgrammingError, duckdb.InternalError, duckdb.NotSupportedError) as error:
+            reason = str(error).splitlines()[0]
+            raise StorageError(f"{path} is damaged ({reason}); move it away, and winnow starts a new one") from error
         except BusyError:
             if time.monotonic() > deadline:
                 raise
@@ -277,10 +293,14 @@ def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], 
 
 def _open(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(str(path), read_only=read_only)
-    except (duckdb.IOException, duckdb.ConnectionException) as error:
+        return duckdb.connect(str(path), read_only=read_only, config=CLOSED)
+    except duckdb.Error as error:
         # Within one process DuckDB refuses a reader beside a writer with a ConnectionException.
-        if "lock" in str(error).lower() or isinstance(error, duckdb.ConnectionException):
+        if (
+            isinstance(error, duckdb.IOException)
+            and "lock" in str(error).lower()
+            or isinstance(error, duckdb.ConnectionException)
+        ):
             raise BusyError("decisions are being written by another process; try again") from error
         reason = str(error).splitlines()[0]
         raise StorageError(f"{path} cannot be read: {reason}; move it away, and winnow starts a new one") from error

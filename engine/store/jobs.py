@@ -22,14 +22,17 @@ from typing import Any, Literal
 
 from engine.errors import Cancelled, NotFoundError, SpecError, StorageError, WinnowError
 from engine.spec import spec_from_json
-from engine.store.atomic import storage_errors
+from engine.store.atomic import remove_path, storage_errors
 from engine.store.decisions import carry_over
-from engine.store.documents import number
+from engine.store.documents import NO_LINK, number
 from engine.store.journal import append_journal, read_journal
 from engine.store.records import RunRecord
 from engine.store.workspace import Workspace, exclusive, is_locked
 
 State = Literal["running", "done", "failed", "cancelled", "interrupted", "unreadable"]
+
+ONLY_TRUSTED = "WINNOW_ONLY_TRUSTED"
+"""Set for the commands that a page starts: what they name comes from specs, and nobody typed it."""
 
 _TAIL_BYTES = 1 << 14
 _KEPT_OUTPUTS = 20
@@ -124,7 +127,9 @@ def cancel(workspace: Workspace, run_id: str) -> None:
     job = fetch_job(workspace, run_id)
     if job.state != "running":
         raise SpecError(f"run {run_id} is {job.state}, not running; winnow runs lists them")
-    (workspace.run_dir(run_id) / "cancel").touch()
+    path = workspace.run_dir(run_id) / "cancel"
+    with storage_errors("the request to stop", path.parent):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644))
 
 
 def discard(workspace: Workspace, run_id: str, patience_seconds: float = 20.0) -> None:
@@ -203,6 +208,7 @@ def start_job(workspace: Workspace, words: Sequence[str]) -> Started:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, ONLY_TRUSTED: "1"},
             )
     # Somebody must wait for a child that ends, or the system keeps its entry for as long as this process lives.
     threading.Thread(target=process.wait, daemon=True).start()
@@ -246,7 +252,7 @@ def computing(
     }
     folder = workspace.start_run(run_id, content)
     with exclusive(folder / "lock", f"run {run_id} is being computed by another process (winnow status {run_id})"):
-        (folder / "cancel").unlink(missing_ok=True)
+        remove_path(folder / "cancel")
         workspace.start_run(run_id, content)  # again: until it was locked, another process could remove it
         append_journal(folder, "started", pid=os.getpid(), host=socket.gethostname())
         try:

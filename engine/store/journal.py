@@ -6,19 +6,23 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from engine.errors import StorageError
 from engine.store.atomic import storage_errors
-from engine.store.documents import number, read_bytes
+from engine.store.documents import NO_LINK, number, read_bytes, require_regular
 
 
 def append_journal(folder: Path, event: str, *, durable: bool = False, **values: Any) -> None:
     """Append one event as one line in one write; with durable, it is on the disk when this returns."""
     line = json.dumps({"at": time.time(), "event": event, **values}) + "\n"
     with storage_errors("the journal", folder):
-        handle = os.open(folder / "journal.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        path = folder / "journal.jsonl"
+        if os.path.lexists(path):
+            require_regular(path)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK, 0o644)
         try:
             # A process killed in the middle of a write leaves a torn line: end it, so that this one stays whole.
             size = os.fstat(handle).st_size
@@ -48,3 +52,22 @@ def read_journal(folder: Path, last_bytes: int | None = None) -> list[dict[str, 
             if isinstance(event, dict) and isinstance(event.get("event"), str) and number(event.get("at"), -1) >= 0:
                 events.append(event)
     return events
+
+
+def psi_points(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The points of a psi-curve among the events of a journal: order (text or None), pruned, seed, network, kept_fraction,
+    accuracy, seconds. One that is not whole is passed over, so its network is trained again."""
+    points = []
+    for event in events:
+        told = event.get("points") if event["event"] == "psi_points" else ()
+        points += [point for point in told if _is_point(point)] if isinstance(told, list) else []
+    return points
+
+
+def _is_point(point: object) -> bool:
+    if not isinstance(point, dict):
+        return False
+    whole = all(type(point.get(name)) is int and 0 <= point[name] < 1 << 31 for name in ("pruned", "seed"))
+    shares = all(0 <= number(point.get(name), -1) <= 1 for name in ("accuracy", "kept_fraction"))
+    named = isinstance(point.get("network", ""), str) and isinstance(point.get("order"), str | None)
+    return whole and shares and named and number(point.get("seconds"), -1) >= 0

@@ -54,6 +54,14 @@ def bytes_of(path: Path) -> int:
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
+def size(count: int) -> str:
+    """Bytes as they are shown: 812 B, 3.4 kB, 56 MB, 1.2 GB."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.1f} {units[0]}" if value < 9.95 and units[0] != "B" else f"{value:.0f} {units[0]}"
+
+
 def _kind(parts: tuple[str, ...]) -> str:
     first, name = parts[0], parts[-1]
     if first == "datasets" and not name.startswith("."):

@@ -35,6 +35,7 @@ from engine.errors import BusyError, NotFoundError, SpecError, StorageError, unk
 from engine.spec import Spec, spec_from_json
 from engine.store.atomic import publish_folder, remove_path, replacing, sha256_of, storage_errors, write_text
 from engine.store.documents import read_json
+from engine.store.links import link_in, refuse_linked_places, refuse_links
 from engine.store.records import FORMAT, RunRecord, dataset_facts, load_record
 from engine.store.verified import remember
 
@@ -61,6 +62,7 @@ class Workspace:
         """
         path = default_root(root)
         marker = path / "winnow.json"
+        refuse_linked_places(path)
         if marker.is_file():
             try:
                 found = read_json(marker)["format"]
@@ -77,6 +79,8 @@ class Workspace:
         if path.is_file() or (path.is_dir() and not _only_begun(path)):
             raise StorageError(f"{path} is not a winnow workspace and not empty; choose another --workspace")
         with storage_errors("the workspace", path):
+            for left in path.glob(".winnow.json.*.tmp"):
+                left.unlink()
             (path / "datasets").mkdir(parents=True, exist_ok=True)
             (path / "runs").mkdir(exist_ok=True)
             write_text(marker, json.dumps({"format": FORMAT}) + "\n")
@@ -92,7 +96,9 @@ class Workspace:
         return self.root / "datasets" / f"{name}.trial.json"
 
     def datasets(self) -> list[str]:
-        return sorted(p.stem for p in (self.root / "datasets").glob("*.duckdb") if not p.name.startswith("."))
+        """All datasets. A file whose name no dataset can have, such as one that a shell or a page would read, is none."""
+        found = (p.stem for p in (self.root / "datasets").glob("*.duckdb"))
+        return sorted(name for name in found if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name))
 
     def require_dataset(self, name: str) -> Path:
         """The path of a dataset; NotFoundError, with the nearest name, when there is none."""
@@ -105,11 +111,17 @@ class Workspace:
     def building_dataset(self, name: str) -> Iterator[Path]:
         """A temporary path to write a dataset to; published under its name when the block ends well."""
         final = self.dataset_path(name)
-        with exclusive(final.with_name(f".{name}.lock"), f"dataset '{name}' is being ingested"):
-            for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
-                stale.unlink(missing_ok=True)
-            with replacing(final, f"dataset '{name}'") as temp:
-                yield temp
+        lock = final.with_name(f".{name}.lock")
+        refuse_links(lock, "remove it and run the same command again")
+        with exclusive(lock, f"dataset '{name}' is being ingested"):
+            try:
+                for stale in final.parent.glob(f".{final.name}.*.tmp*"):  # of a process that was killed
+                    stale.unlink(missing_ok=True)
+                with replacing(final, f"dataset '{name}'") as temp:
+                    yield temp
+            finally:
+                with contextlib.suppress(OSError):  # Windows removes no file that is open
+                    lock.unlink()  # while it is held: who waits for it finds it gone, and makes another
 
     # Runs -------------------------------------------------------------------------------------------------
 
@@ -118,7 +130,7 @@ class Workspace:
 
     def run_ids(self) -> list[str]:
         """All runs, readable or not. A folder whose name no run has, such as one that is not ASCII, is none."""
-        found = (p.parent.name for p in (self.root / "runs").glob("*/spec.json"))
+        found = (p.name for p in (self.root / "runs").glob("*") if os.path.lexists(p / "spec.json"))
         return sorted(name for name in found if re.fullmatch(r"\w[\w.-]*", name, re.ASCII))
 
     def require_run(self, given: str) -> str:
@@ -146,7 +158,12 @@ class Workspace:
 
     def read_record(self, run_id: str) -> RunRecord:
         """The options of a run, where it was computed and when; StorageError when its spec.json is broken."""
-        return load_record(run_id, self.run_dir(run_id) / "spec.json")
+        folder = self.run_dir(run_id)
+        refuse_links(
+            folder,
+            f"copy what it leads to into its place, or remove the run (winnow remove {run_id}), not what it leads to",
+        )
+        return load_record(run_id, folder / "spec.json")
 
     def read_records(self) -> tuple[list[RunRecord], dict[str, str]]:
         """The records of all runs that can be read, and what is wrong with each run that cannot, by its id."""
@@ -191,6 +208,7 @@ class Workspace:
     def start_run(self, run_id: str, spec: dict[str, Any]) -> Path:
         """Make a run's folder and write its spec.json, unless they are there."""
         folder = self.run_dir(run_id)
+        refuse_links(folder, f"remove the run (winnow remove {run_id}) and start it again")
         with storage_errors(f"run {run_id}", self.root):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "spec.json").exists():
@@ -227,11 +245,13 @@ class Workspace:
 
     def features_dir(self, name: str) -> Path:
         """Where the stored features of that name are, computed or not."""
-        return self.root / "features" / name
+        folder = self.root / "features" / name
+        refuse_links(folder, "remove it, and the features are computed again")
+        return folder
 
     def feature_sets(self, key: str) -> list[Path]:
         """All stored features of one backbone or file, by its key."""
-        return sorted(self.root.glob(f"features/{glob.escape(key)}-*"))
+        return sorted(p for p in self.root.glob(f"features/{glob.escape(key)}-*") if link_in(p) is None)
 
     @contextlib.contextmanager
     def building_features(self, name: str) -> Iterator[tuple[Path, Path]]:
@@ -241,6 +261,8 @@ class Workspace:
         """
         final, what = self.features_dir(name), f"features {name}"
         partial = final.with_name(f".{name}.partial")
+        for path in (partial, final.with_name(f".{name}.lock")):
+            refuse_links(path, "remove it and run the same command again")
         with storage_errors(what, self.root):
             final.parent.mkdir(exist_ok=True)
         with exclusive(final.with_name(f".{name}.lock"), f"{what} are being computed"):
@@ -258,8 +280,12 @@ class Workspace:
         Raises: NotFoundError when it is not there; BusyError while it is being computed
         """
         folder = self.run_dir(run_id)
+        if folder.is_symlink():
+            return folder.unlink()
         if not folder.is_dir():
             raise NotFoundError(f"run {run_id} is not there; another process removed it")
+        if (folder / "lock").is_symlink():
+            (folder / "lock").unlink()
         with (
             exclusive(folder / "lock", f"run {run_id} is being computed (winnow cancel {run_id})"),
             storage_errors(f"the removal of run {run_id}", folder),
@@ -284,7 +310,7 @@ class Workspace:
 @contextlib.contextmanager
 def _building_folder(temp: Path, final: Path, what: str) -> Iterator[Path]:
     """A private folder, published under its name when the block ends well, with a manifest of every file's SHA-256."""
-    shutil.rmtree(temp, ignore_errors=True)
+    remove_path(temp)
     try:
         with storage_errors(what, temp.parent):
             temp.mkdir()
@@ -333,5 +359,8 @@ def is_locked(path: Path) -> bool:
 
 def _only_begun(path: Path) -> bool:
     """Whether a folder is a workspace whose making was interrupted: its own folders, empty, and no marker yet."""
-    found = list(path.iterdir())
-    return all(p.name in ("datasets", "runs") and p.is_dir() and not any(p.iterdir()) for p in found)
+    return all(
+        (p.name in ("datasets", "runs") and p.is_dir() and not any(p.iterdir()))
+        or (re.fullmatch(r"\.winnow\.json\..*\.tmp", p.name) and p.is_file())
+        for p in path.iterdir()
+    )

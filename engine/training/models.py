@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from engine.training.image_models import (
     torchvision_model,
     vgg16,
 )
+from engine.training.own_models import import_factory
 
 Factory = Callable[[Sequence[int], int], nn.Module]
 """(input shape without the batch axis, number of outputs) -> a network that gives logits (B, outputs)."""
@@ -131,7 +131,8 @@ def build_model(name: str, input_shape: Sequence[int], classes: int, seed: int) 
     """The network of that name, freshly initialized; the same seed gives the same weights.
 
     Args:   name: one of MODELS, torchvision:NAME, or PACKAGE.MODULE:FACTORY, a function (input_shape, classes) -> nn.Module
-    Raises: SpecError for an unknown name, or a factory that cannot be imported or called
+    Raises: SpecError for an unknown name, or a factory that may not or cannot be imported (engine.training.own_models), or
+            cannot be called
     """
     factory = find_factory(name)
     try:
@@ -173,9 +174,12 @@ def find_factory(name: str) -> Factory:
     if module == "torchvision":
         return partial(torchvision_model, attribute)
     try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"--model {name} cannot be imported: {error}") from error
+        factory = import_factory(name)
+    except SpecError:
+        raise
+    except Exception as error:  # importing runs code of anybody's
+        text = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise SpecError(f"--model {name} cannot be imported: {text}") from error
     if not callable(factory):
         raise SpecError(f"--model {name} is no function; it must be (input_shape, classes) -> torch.nn.Module")
     return factory  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from engine.store.workspace import Workspace
 FLAGS = (
     "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
-).split()
+).split() + ["--host-resolver-rules=MAP evil.example 127.0.0.1"]  # as somebody's name server would answer
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +31,8 @@ def browser() -> Iterator[Browser]:
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
     if found is None:
-        if os.environ.get("WINNOW_REQUIRE_BROWSER") == "1":
-            pytest.fail("no Chromium found, and WINNOW_REQUIRE_BROWSER=1 asks for one: apt-get install chromium")
+        if os.environ.get("WINNOW_REQUIRE_TOOLS") == "1":
+            pytest.fail("no Chromium found, and WINNOW_REQUIRE_TOOLS=1 asks for one: apt-get install chromium")
         pytest.skip("no Chromium found (apt-get install chromium)")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=found, args=FLAGS)
@@ -41,14 +41,14 @@ def browser() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def serving(root: Path, elsewhere: Path) -> Iterator[str]:
+def serving(root: Path, elsewhere: Path, *words: str) -> Iterator[str]:
     """The address that a dashboard over a workspace prints, started in a directory without any configuration."""
     with socket.socket() as probe:  # not serve.free_port: two suites at once would both be given the first free one
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     python_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "dashboard", "--workspace", str(root), "--port", str(port)],
+        [sys.executable, "-P", "-m", "dashboard", "--workspace", str(root), "--port", str(port), *words],
         env=os.environ | {"PYTHONPATH": python_path},
         cwd=elsewhere,
         stdout=subprocess.PIPE,
@@ -80,9 +80,9 @@ def small_address(small_workspace: Workspace, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def serve(small_workspace: Workspace, tmp_path: Path) -> Callable[[], contextlib.AbstractContextManager[str]]:
+def serve(small_workspace: Workspace, tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[str]]:
     """Serves the workspace of the test's own, as often as it wants."""
-    return lambda: serving(small_workspace.root, tmp_path)
+    return lambda *words: serving(small_workspace.root, tmp_path, *words)
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from engine.store.workspace import Workspace
 
 pytestmark = pytest.mark.browser
 
-COUNT = "plot => plot.calcdata.filter(c => c[0].trace.mode === 'lines+markers').reduce((n, c) => n + c.length, 0)"
+COUNT = (
+    "plot => (plot.calcdata || []).filter(c => c[0].trace.mode === 'lines+markers').reduce((n, c) => n + c.length, 0)"
+)
 Serve = Callable[[], AbstractContextManager[str]]
 
 

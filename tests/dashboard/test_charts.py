@@ -205,3 +205,13 @@ def test_the_detection_curve_lies_between_chance_and_the_oracle() -> None:
     assert list(chance.x) == list(chance.y) == [0, 50, 100]
     assert (list(oracle.x), list(oracle.y)) == ([0, 20, 100], [0, 100, 100])
     assert list(found.y) == [0, 90, 100]
+
+
+def test_the_disk_is_one_bar_whose_parts_add_up() -> None:
+    kinds = {"datasets": 5_000, "results": 3_000, "weights": 1_500, "features": 499, "checkpoints": 1, "other": 0}
+    figure = charts.disk_chart(kinds, [f"{count} MB" for count in kinds.values()])
+    assert [t.x[0] for t in figure.data] == [5_000, 3_000, 1_500, 499, 1, 0] and figure.layout.barmode == "stack"
+    assert [t.name for t in figure.data if t.showlegend] == [
+        "datasets 5000 MB", "results 3000 MB", "weights 1500 MB", "features 499 MB",
+    ]  # fmt: skip
+    assert len({t.marker.color for t in figure.data}) == 6

@@ -29,6 +29,7 @@ from engine.runs.planning import plan_run
 from engine.spec import PsiSpec
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
+from engine.store.usage import measure, size
 from engine.store.workspace import Workspace
 
 APP = Path(dashboard.__file__).with_name("app.py")  # installed, or of the checkout
@@ -185,6 +186,15 @@ def test_the_overview_tells_the_set_and_its_noise(open_page: Open, demo_workspac
     assert "derived from **digits**, label noise **symmetric:0.2**" in said
     assert f"**aum\\_threshold** flags {flagged:,} of {n:,}" in said
     assert "precision" in said and "recall" in said
+
+
+def test_the_overview_shows_what_the_runs_and_the_workspace_take(open_page: Open, demo_workspace: Path) -> None:
+    app = open_page(demo_workspace, "overview", dataset="digits-noisy")
+    used = measure(Workspace.open(demo_workspace))
+    assert f"The workspace takes {size(used.total)}. `winnow clean --dry-run`" in text(app)
+    (table,) = (frame.value for frame in app.dataframe if "size" in frame.value)
+    assert len(table) == 2
+    assert list(table["size"]) == [size(used.runs[run_id]) for run_id in table["run_id"]]
 
 
 def test_the_clean_set_claims_no_detection(open_page: Open, demo_workspace: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import http.client
 import os
@@ -144,6 +145,20 @@ def test_nobody_else_listens_on_the_other_localhost() -> None:
                 late.bind(("::", port))
         return
     pytest.skip("this machine has no ::1")
+
+
+def test_every_child_process_leaves_the_current_folder_out() -> None:
+    """Python puts the current folder first where it is started with -m or -c, unless -P stands before."""
+    found = []
+    for path in [*(ROOT / "engine").rglob("*.py"), *(ROOT / "dashboard").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) == "sys.executable":
+                found.append((path.relative_to(ROOT).as_posix(), ast.unparse(node.elts[1])))
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [name for name in names if name.split(".")[0] in ("multiprocessing", "runpy")], path
+    assert {flag for _, flag in found} == {"'-P'"}, found
+    assert {path for path, _ in found} >= {"engine/cli/start.py", "engine/store/jobs.py", "engine/runs/cluster.py"}
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from engine.spec import run_id
 from engine.store.jobs import cancel, fetch_job
 from engine.store.journal import read_journal
 from engine.store.progress import Progress
+from engine.training.own_models import allow_named
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 
@@ -87,6 +88,7 @@ def until(found, seconds=40):
 def test_a_node_that_dies_in_the_middle_changes_no_point(cluster, modules, small_workspace, small_training, tmp_path):
     log = tmp_path / "networks"
     (modules / "spied.py").write_text(SPIED.format(log=str(log)))
+    allow_named(small_workspace, "spied:network")
     training = small_training(model="spied:network", epochs=12)
     plan = plan_psi(small_workspace, "small", ["random", "oracle"], points=5, seeds=2, training=training)
     folder = small_workspace.run_dir(run_id(plan))
@@ -120,6 +122,15 @@ def test_a_node_that_dies_in_the_middle_changes_no_point(cluster, modules, small
     small_workspace.remove_run(run)
     compute(small_workspace, plan, "cpu")
     assert points(small_workspace, run) == found and len(found) == 2 * 5 * 2
+
+
+def test_the_cluster_imports_nothing_from_the_folder_that_one_stands_in(cluster, modules, tmp_path, monkeypatch):
+    (modules / "paths.py").write_text("import sys\ndef searched(shared, item, report):\n    return sys.path\n")
+    monkeypatch.chdir(tmp_path)
+    with tasks_on(f"ray:{cluster.address}", torch.device("cpu")) as tasks:
+        paths = tasks.call(importlib.import_module("paths").searched, tasks.share(0), 0, lambda share: None)
+    assert str(modules) in paths and not {str(tmp_path), "", "."} & set(paths)
+    assert Path.cwd() == tmp_path
 
 
 def values(workspace, run):
@@ -265,6 +276,24 @@ def test_a_cluster_that_does_not_answer_is_told_before_anything_starts(
             compute(small_workspace, plan, "cpu", cluster=cluster_asked)
     assert time.monotonic() - started < 10
     assert small_workspace.run_ids() == []
+
+
+def search_path(shared, item, report):
+    import engine.errors
+
+    return sys.path, engine.errors.__file__
+
+
+def test_workers_import_nothing_from_the_current_folder(cluster, tmp_path, monkeypatch):
+    for name in ("engine", "tests", "ray", "torch", "numpy", "random"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the current folder was imported')\n")
+    (tmp_path / "of_its_own.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with tasks_on(f"ray:{cluster.address}", torch.device("cpu")) as tasks:
+        path, errors = tasks.call(search_path, tasks.share(None), 0, lambda share: None)
+        assert Path.cwd() == tmp_path  # unchanged for what comes after
+    assert str(tmp_path) not in path and errors == sys.modules["engine.errors"].__file__
+    assert path[0] == str(Path(errors).parents[1])
 
 
 def test_without_ray_the_line_says_how_to_get_it(tmp_path):

@@ -209,9 +209,13 @@ def test_the_contents_of_an_older_file_are_those_a_new_file_stores(old):
 def test_what_is_no_log_of_decisions_is_named_and_left_as_it_is(small_workspace):
     path = small_workspace.root / "decisions.duckdb"
     made = {
-        "CREATE TABLE notes (x INTEGER)": "it holds other things",
+        "CREATE TABLE notes (x INTEGER)": "it holds the table 'notes'",
         "CREATE TABLE log (batch VARCHAR)": "column 'batch'",
-        "CREATE VIEW log AS SELECT 1 AS batch": "it holds other things",
+        "CREATE VIEW log AS SELECT 1 AS batch": "it holds the view 'log'",
+        "CREATE TABLE log (batch BIGINT); CREATE MACRO nextval(name) AS 7": "it holds the macro 'nextval'",
+        "CREATE TABLE log (batch BIGINT DEFAULT (random() * 9))": "column 'batch'",
+        "CREATE TABLE log (batch BIGINT CHECK (batch > 9))": "it holds the constraint",
+        "CREATE SEQUENCE batch_ids": "it holds no log",
     }
     for sql, said in made.items():
         path.unlink(missing_ok=True)

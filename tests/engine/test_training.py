@@ -24,6 +24,7 @@ from engine.training.loop import (
     train_epochs,
 )
 from engine.training.models import MODELS, build_model
+from engine.training.own_models import allow_named
 from engine.training.recording import DynamicsRecorder, Spill
 from engine.training.tasks import checkpoint_path, load_weights, seed_tasks, train_tasks
 
@@ -162,12 +163,16 @@ def test_linear_and_head_are_what_they_say():
     torch.testing.assert_close(linear(inputs), inputs @ linear[1].weight.T + linear[1].bias)
 
 
-def test_a_model_of_ones_own(tmp_path, monkeypatch):
+def test_a_model_of_ones_own(small_workspace, tmp_path, monkeypatch):
     (tmp_path / "my_nets.py").write_text(
         "import torch.nn as nn\ndef make(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0], classes))\n"
         "def wrong(shape, classes):\n    return 3\ndef broken(shape, classes):\n    raise RuntimeError('no such width')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match="nothing was imported"):
+        build_model("my_nets:make", (4,), 3, 0)
+    for name in ("make", "wrong", "broken", "missing"):
+        allow_named(small_workspace, f"my_nets:{name}")
     assert isinstance(build_model("my_nets:make", (4,), 3, 0), nn.Module)
     with pytest.raises(SpecError, match="must return a torch.nn.Module"):
         build_model("my_nets:wrong", (4,), 3, 0)

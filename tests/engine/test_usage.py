@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.console import size
-from engine.store.usage import KINDS, bytes_of, measure
+from engine.store.usage import KINDS, bytes_of, measure, size
 from engine.store.workspace import Workspace
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import glob
 import importlib
+import os
 import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +19,7 @@ from engine.data.columns import Wanted
 from engine.data.parts import Source, rename_labels
 from engine.data.sources.kinds import Named, SourceKind, declared_sources
 from engine.errors import SourceError, SpecError, unknown_name
+from engine.store.trust import Roots
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -28,16 +32,20 @@ def source_help() -> str:
     return f"{', '.join(named)}, or a path: {', '.join(paths)}"
 
 
-def open_source(text: str, seed: int, test: str | None = None, wanted: Wanted | None = None) -> Source:
+def open_source(
+    text: str, seed: int, test: str | None = None, wanted: Wanted | None = None, within: Roots | None = None
+) -> Source:
     """The source that `--from` names, with the test split of `--test` in place of its own.
 
-    wanted: the columns of a table; None = those that are called as usual
+    wanted: the columns of a table; None = those that are called as usual; within: below what its files must lie; None =
+    what the texts name
 
     Raises: SourceError when it is missing or malformed; SpecError when the text names no kind of source.
     """
-    source = _open(Named(text, seed, wanted or Wanted()))
+    within = Roots((*roots_of(text), *roots_of(test))) if within is None else within
+    source = _open(Named(text, seed, wanted or Wanted(), within))
     if test is not None:
-        other = _open(Named(test, seed, wanted or Wanted()))
+        other = _open(Named(test, seed, wanted or Wanted(), within))
         part = other.test or other.train
         source = Source(source.classes, source.train, rename_labels(part, other.classes, source.classes, test))
     used = len(np.unique(source.train.labels))
@@ -54,10 +62,50 @@ def resolve(text: str) -> str:
     return str(Named(text).path.resolve())
 
 
+def base_of(text: str) -> Path | None:
+    """The folder or file that a source begins at, found without looking at it; None for one that needs no file."""
+    for kind in declared_sources():
+        if kind.resolved and kind.matches(Named(text)):
+            return kind.base(text) if kind.base else None
+    path = Named(text).path
+    return next((above.parent for above in reversed((path, *path.parents)) if glob.has_magic(above.name)), path)
+
+
+def roots_of(text: str | None) -> tuple[Path, ...]:
+    """What a person trusts who names a source: its folder, or that of its file; and where links lead that are its splits,
+    its classes or its files."""
+    base = None if text is None else base_of(text)
+    if text is None or base is None:
+        return ()
+    found: list[Path] = []
+    try:
+        found += [base, *_linked_folders(base, levels=2)] if base.is_dir() else [base.parent]
+        for kind in declared_sources():
+            if kind.files and not kind.resolved:
+                found += [path for path in kind.files(Named(text)) if path.is_symlink()]
+    except OSError:
+        pass  # whoever opens the source says what is wrong with it
+    return tuple(dict.fromkeys(found))
+
+
+def _linked_folders(folder: Path, levels: int) -> Iterator[Path]:
+    """The folders below one, down to some level, that are links."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and entry.is_dir():
+                yield Path(entry.path)
+            if levels > 1 and entry.is_dir() and not entry.name.startswith("."):
+                yield from _linked_folders(Path(entry.path), levels - 1)
+
+
 def _open(named: Named) -> Source:
+    if not _is_utf8(named.text):
+        raise SpecError(f"--from {_shown(named.text)} is not valid UTF-8; rename what it names, or write it again")
     try:
         for kind in declared_sources():
             if kind.matches(named):
+                if not kind.resolved and not _is_utf8(str(named.path)):
+                    raise SourceError(f"{named.path} has a name that is not valid UTF-8; rename it")
                 return kind.open(named)
     except PermissionError as error:
         raise SourceError(f"not allowed to read {error.filename}; change its permissions or choose another") from error
@@ -66,8 +114,17 @@ def _open(named: Named) -> Source:
     raise _unknown(named, declared_sources())
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shown(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
+    text = text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _unknown(named: Named, kinds: list[SourceKind]) -> SourceError | SpecError:

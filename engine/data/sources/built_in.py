@@ -57,4 +57,4 @@ def dataset(named: Named) -> Source:
 
     `engine.data.ingest` copies its samples, so it is never opened as a source of images.
     """
-    raise SpecError(f"--test is {named.text}; allowed: a source of images, not another dataset")
+    raise SpecError(f"--test is {named.text[:200]}; allowed: a source of images, not another dataset")

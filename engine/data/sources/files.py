@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
@@ -27,7 +28,7 @@ from engine.errors import SourceError
 def csv_of_paths(named: Named) -> Source:
     """A CSV with the columns path and label, and if wanted true_label and split (train, test or val); others are metadata.
 
-    Paths are absolute or relative to the CSV. An export of winnow is such a CSV.
+    Paths are absolute or relative to the CSV, and lie below its folder or --originals. An export of winnow is such a CSV.
     """
     path = named.path
     header = read_header(path)
@@ -37,7 +38,7 @@ def csv_of_paths(named: Named) -> Source:
             raise SourceError(
                 f"{path} has no column '{role}'; its columns are: {listed(header)} (--columns {role}=NAME names it)"
             )
-    return read_table(table_of_paths(str(path), path.parent, read_csv(path, chosen.columns), chosen))
+    return read_table(table_of_paths(str(path), path.parent, read_csv(path, chosen.columns), chosen, named.within))
 
 
 def column_defaults(header: Sequence[str]) -> dict[str, str]:
@@ -84,13 +85,25 @@ def _rows(path: Path) -> Iterator[Iterator[list[str]]]:
             wide = binary.read(2) in (b"\xff\xfe", b"\xfe\xff")
         encoding = "utf-16" if wide else "utf-8-sig"
         with open(path, newline="", encoding=encoding) as file:
-            delimiter = _delimiter(file.readline())
+            delimiter = _delimiter(next(_lines(file), ""))
         with open(path, newline="", encoding=encoding) as file:
-            yield csv.reader(file, delimiter=delimiter)
+            yield csv.reader(_lines(file), delimiter=delimiter)
     except UnicodeError as error:
         raise SourceError(f"{path} cannot be read as CSV: it is not UTF-8 text; save it as UTF-8") from error
     except (OSError, csv.Error) as error:
         raise SourceError(f"{path} cannot be read as CSV: {error}") from error
+
+
+_MOST_LINE = 1 << 24
+"""Characters of one line of a CSV."""
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file, as itself gives them; csv.Error at one without an end, which would be read into memory whole."""
+    while line := file.readline(_MOST_LINE):
+        if len(line) == _MOST_LINE:
+            raise csv.Error(f"a line has more than {_MOST_LINE:,} characters")
+        yield line
 
 
 def _delimiter(line: str) -> str:
@@ -119,6 +132,7 @@ def _idx_files(root: Path) -> dict[tuple[str, str], Path]:
     "a folder of MNIST IDX files",
     matches=lambda named: named.path.is_dir() and bool(_idx_files(named.path)),
     priority=10,
+    files=lambda named: list(_idx_files(named.path).values()) if named.path.is_dir() else [],
     rows=lambda text: _idx_rows(Path(text)),
 )
 def idx_folder(named: Named) -> Source:
@@ -175,20 +189,26 @@ _MOST_TIMES = 100
 def _read_idx(path: Path, dims: int) -> np.ndarray[Any, Any]:
     """An IDX file of unsigned bytes: 0, 0, 8, dims, then each size as a big-endian int32, then the values."""
     start = 4 + 4 * dims
-    most = _MOST_TIMES * max(path.stat().st_size, 4096)
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            data = file.read(most)
+            header = file.read(start)
+            if len(header) < start or header[:4] != bytes([0, 0, 8, dims]):
+                file.read(1 << 16)  # a file that was cut short says so
+                raise SourceError(
+                    f"{path} is not an IDX file of unsigned bytes with {dims} dimension{'s' * (dims > 1)}"
+                )
+            sizes = [int(s) for s in np.frombuffer(header[4:], ">u4")]
+            wanted = math.prod(sizes)
+            if not wanted:
+                raise SourceError(f"{path} says that it is {' x '.join(str(s) for s in sizes)}, so it holds nothing")
+            if wanted > _MOST_TIMES * max(path.stat().st_size, 4096):
+                raise SourceError(
+                    f"{path} unpacks to more than {_MOST_TIMES} times its size; allowed: an IDX file of images"
+                )
+            data = file.read(wanted + 1)  # and no more, whatever follows
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path} is damaged or truncated: {error}") from error
-    if len(data) < start or data[:4] != bytes([0, 0, 8, dims]):
-        raise SourceError(f"{path} is not an IDX file of unsigned bytes with {dims} dimension{'s' * (dims > 1)}")
-    sizes = [int(s) for s in np.frombuffer(data[4:start], ">u4")]
-    wanted = int(np.prod(sizes, dtype=object))
-    if not wanted:
-        raise SourceError(f"{path} says that it is {' x '.join(str(s) for s in sizes)}, so it holds nothing")
-    if len(data) == most:
-        raise SourceError(f"{path} unpacks to more than {_MOST_TIMES} times its size; allowed: an IDX file of images")
-    if len(data) - start != wanted:
-        raise SourceError(f"{path} is truncated or damaged: its header says {wanted} bytes, it has {len(data) - start}")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
+    if len(data) != wanted:
+        found = len(data) if len(data) < wanted else "more"
+        raise SourceError(f"{path} is truncated or damaged: its header says {wanted} bytes, it has {found}")
+    return np.frombuffer(data, np.uint8).reshape(sizes)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from engine.data.columns import Wanted
 from engine.data.parts import Source, Vector
+from engine.store.trust import Roots
 
 Rows = Callable[[int], Image.Image | Vector]
 """Opens one row of something that holds many images, by its index."""
@@ -21,11 +22,13 @@ Rows = Callable[[int], Image.Image | Vector]
 
 @dataclass(frozen=True)
 class Named:
-    """What --from names. text: as it was written; seed: of what is drawn; wanted: the columns of a table."""
+    """What --from names. text: as it was written; seed: of what is drawn; wanted: the columns of a table; within: below
+    what its files must lie."""
 
     text: str
     seed: int = 0
     wanted: Wanted = field(default_factory=Wanted)
+    within: Roots = field(default_factory=Roots)
 
     @cached_property
     def path(self) -> Path:
@@ -43,8 +46,9 @@ class SourceKind:
 
     form: how it is written, for help; matches: whether a text is of this kind; open: reads it; priority: kinds are
     tried from the highest down; resolved: the text as it is compared and stored, None for a path, which is made
-    absolute; suffixes: of files that it reads; rows: what opens the rows of a text that stands before the last colon of
-    a sample's place, or None where the text is of another kind
+    absolute; suffixes: of files that it reads; base: where the files of such a text begin, None where it has none; files:
+    which files a path names, be they links or not; rows: what opens the rows of a text that stands before the last colon
+    of a sample's place, or None where the text is of another kind
     """
 
     form: str
@@ -53,6 +57,8 @@ class SourceKind:
     priority: int
     resolved: Callable[[str], str] | None
     suffixes: tuple[str, ...]
+    base: Callable[[str], Path] | None
+    files: Callable[[Named], list[Path]] | None
     rows: Callable[[str], Rows | None] | None
 
 
@@ -68,6 +74,8 @@ def source(
     priority: int = 0,
     resolved: Callable[[str], str] | None = None,
     suffixes: tuple[str, ...] = (),
+    base: Callable[[str], Path] | None = None,
+    files: Callable[[Named], list[Path]] | None = None,
     rows: Callable[[str], Rows | None] | None = None,
 ) -> Callable[[F], F]:
     """Put a function that opens a kind of source into the table; the arguments are the fields of `SourceKind`."""
@@ -75,7 +83,7 @@ def source(
     def add(function: F) -> F:
         if not inspect.getdoc(function) or form in _REGISTRY:
             raise TypeError(f"source '{form}' has no docstring, or is declared twice")
-        _REGISTRY[form] = SourceKind(form, matches, function, priority, resolved, suffixes, rows)
+        _REGISTRY[form] = SourceKind(form, matches, function, priority, resolved, suffixes, base, files, rows)
         return function
 
     return add

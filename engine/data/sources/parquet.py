@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from engine.data.columns import Wanted, choose_columns
+from engine.data.columns import choose_columns
 from engine.data.images import open_image
 from engine.data.parts import TEST_NAMES, Source, check_classes, joined, rename_labels
 from engine.data.sources.files import column_defaults, listed
@@ -26,6 +26,7 @@ from engine.data.sources.parquet_files import is_plain, leaves_of, open_parquet,
 from engine.data.sources.patterns import matching
 from engine.data.sources.tables import Table, read_table, table_of_paths
 from engine.errors import SourceError
+from engine.store.trust import Roots
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -48,6 +49,7 @@ def _find(named: Named) -> list[Path]:
     matches=lambda named: bool(_find(named)),
     priority=20,
     suffixes=(".parquet",),
+    files=_find,
     rows=lambda text: _open_rows(Path(text)),
 )
 def parquet(named: Named) -> Source:
@@ -67,15 +69,15 @@ def parquet(named: Named) -> Source:
         splits.setdefault(match[1].lower() if match else "", []).append(path)
     if len(splits) == 1:
         (alone,) = splits.values()
-        return _read_files(alone, named.wanted, splits_by_column=True)
+        return _read_files(alone, named, splits_by_column=True)
     if "train" not in splits:
         raise SourceError(f"no file of {', '.join(p.name for p in paths[:5])} starts with train; name the files apart")
-    train = _read_files(splits["train"], named.wanted)
+    train = _read_files(splits["train"], named)
     others = [(str(path), "not of a split") for path in splits.get("", [])]
     train_part = replace(train.train, ignored=tuple(others))
     tests = {}
     for name in (name for name in TEST_NAMES if name in splits):
-        found = _read_files(splits[name], named.wanted)
+        found = _read_files(splits[name], named)
         tests[name] = rename_labels(found.train, found.classes, train.classes, str(splits[name][0]))
     if not tests:
         return Source(train.classes, train_part)
@@ -90,8 +92,9 @@ def parquet(named: Named) -> Source:
     return Source(train.classes, marked[0], joined(marked[1:]), notes=(f"{counted} are the test part",))
 
 
-def _read_files(paths: Sequence[Path], wanted: Wanted, splits_by_column: bool = False) -> Source:
+def _read_files(paths: Sequence[Path], named: Named, splits_by_column: bool = False) -> Source:
     """Files of the same columns as one table: without a column split unless splits_by_column."""
+    wanted = named.wanted
     files = [open_parquet(path) for path in paths]
     schema = files[0].schema_arrow
     where, header = str(paths[0]), list(schema.names)
@@ -134,9 +137,9 @@ def _read_files(paths: Sequence[Path], wanted: Wanted, splits_by_column: bool = 
         places += [f"{path}:{row}" for row in range(file.metadata.num_rows)]
     given = _names(where, features.get(chosen.roles["label"], {}).get("names"))
     if not images_inside:
-        table = table_of_paths(where, paths[0].parent, columns, chosen)
+        table = table_of_paths(where, paths[0].parent, columns, chosen, named.within)
         return read_table(replace(table, classes=given))
-    load = _RowGroups(files, paths, chosen.roles["path"]).load
+    load = _RowGroups(files, paths, chosen.roles["path"], named.within).load
     return read_table(Table(where, columns, chosen, places, load, given))
 
 
@@ -172,7 +175,7 @@ def _open_rows(path: Path) -> Rows | None:
         return None
     file = open_parquet(path)
     image = _find_column(str(path), file.schema_arrow.names, "image", IMAGE_COLUMNS, _features(file))
-    return None if image is None else _RowGroups([file], [path], image).load
+    return None if image is None else _RowGroups([file], [path], image, Roots((path.parent,))).load
 
 
 def _find_column(
@@ -192,8 +195,8 @@ class _RowGroups:
 
     KEPT = 3
 
-    def __init__(self, files: Sequence[pq.ParquetFile], paths: Sequence[Path], column: str) -> None:
-        self._files, self._paths, self._column = files, paths, column
+    def __init__(self, files: Sequence[pq.ParquetFile], paths: Sequence[Path], column: str, within: Roots) -> None:
+        self._files, self._paths, self._column, self._within = files, paths, column, within
         self._groups = [(f, g) for f, file in enumerate(files) for g in range(file.num_row_groups)]
         rows = [files[f].metadata.row_group(g).num_rows for f, g in self._groups]
         self._starts = np.concatenate([[0], np.cumsum(rows)])
@@ -209,7 +212,7 @@ class _RowGroups:
         if isinstance(data, bytes):
             return open_image(data)
         if isinstance(value, dict) and isinstance(value.get("path"), str):
-            return open_image(self._paths[self._groups[group][0]].parent / value["path"])
+            return open_image(self._within.require(self._paths[self._groups[group][0]].parent / value["path"]))
         raise self._no_image()
 
     def _no_image(self) -> ValueError:

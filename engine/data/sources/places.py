@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -11,19 +12,30 @@ from PIL import Image
 from engine.data.images import open_image
 from engine.data.parts import Vector
 from engine.data.sources.kinds import Rows, declared_sources
+from engine.errors import SourceError
+from engine.store.trust import Roots
 
 _ROW = re.compile(r"(.+):(\d{1,9})", re.DOTALL)
 
 
-def open_original(place: str) -> Image.Image | Vector:
+def open_original(place: str, within: Roots | None = None) -> Image.Image | Vector:
     """The image or vector at a place: opened, not decoded and not shrunk. Safe from several threads.
 
-    Args:   place: an absolute path, or <file or source>:<index in it>
-    Raises: READ_ERRORS of engine.data.images when it is not there any more, or not readable
+    Args:   place: an absolute path, or <file or source>:<index in it>; within: below what the file must lie,
+            None = anywhere, where the caller named it
+    Raises: READ_ERRORS of engine.data.images when it may not be opened, is not there any more, or is not readable
     """
-    match = _ROW.fullmatch(place)
-    rows = _rows(match[1]) if match and not Path(place).exists() else None
-    return rows(int(match[2])) if match and rows else open_image(Path(place))
+    match, within = _ROW.fullmatch(place), within or Roots((Path("/"),))
+    if match and not Path(place).exists():
+        if "/" in match[1] or os.sep in match[1]:
+            within.require(Path(match[1]))
+        try:
+            rows = _rows(match[1])
+        except SourceError as error:  # of the file that holds it: for whoever opens one image, a reason like any other
+            raise ValueError(str(error)) from error
+        if rows:
+            return rows(int(match[2]))
+    return open_image(within.require(Path(place)))
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ from engine.data.columns import Chosen, as_text, is_test, metadata_texts, named_
 from engine.data.parts import Part, Source, Vector, label_indices, name_classes
 from engine.data.sources.places import open_original
 from engine.errors import SourceError
+from engine.store.trust import Roots
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,20 @@ class Table:
     classes: tuple[str, ...] = ()
 
 
-def table_of_paths(where: str, folder: Path, columns: Mapping[str, Sequence[Any]], chosen: Chosen) -> Table:
-    """A table with a column of paths. Relative ones start at `folder`; a place that an export wrote is one, too."""
+def table_of_paths(
+    where: str, folder: Path, columns: Mapping[str, Sequence[Any]], chosen: Chosen, within: Roots
+) -> Table:
+    """A table with a column of paths. Relative ones start at `folder`; a place that an export wrote is one, too.
+
+    within: below what they must lie to be opened
+    """
     places = []
     for row, value in enumerate(columns[chosen.roles["path"]]):
         if not isinstance(value, str) or not value or "\0" in value:
             raise SourceError(f"{where}, row {row}: the path is {'empty' if not value else repr(value)[:50]}")
         at = os.path.abspath(folder / value)
         places.append(value if not os.path.exists(at) and _is_row(value) else at)
-    return Table(where, columns, chosen, places, lambda i: open_original(places[i]))
+    return Table(where, columns, chosen, places, lambda i: open_original(places[i], within))
 
 
 def _is_row(place: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,18 @@ from PIL import Image
 from engine.data.parts import Part, Source
 from engine.data.sources.kinds import Named, source
 from engine.errors import SourceError, SpecError, unknown_name
+
+ALLOWED = frozenset(
+    {
+        *("Caltech101", "Caltech256", "CIFAR10", "CIFAR100", "CLEVRClassification", "Country211", "DTD", "EMNIST"),
+        *("EuroSAT", "FakeData", "FashionMNIST", "FER2013", "FGVCAircraft", "Flowers102", "Food101", "GTSRB"),
+        *("ImageFolder", "ImageNet", "Imagenette", "INaturalist", "KMNIST", "LFWPeople", "MNIST", "Omniglot"),
+        *("OxfordIIITPet", "PCAM", "Places365", "QMNIST", "RenderedSST2", "SEMEION", "StanfordCars", "STL10"),
+        *("SUN397", "SVHN", "USPS"),
+    }
+)
+"""The datasets with one class per image. Others hold videos, boxes or pairs, and LSUN runs what its cache file says:
+pickles of CIFAR are read only when their checksums are torchvision's."""
 
 
 def _split(text: str) -> tuple[str, Path]:
@@ -31,16 +44,24 @@ def _resolved(text: str) -> str:
     matches=lambda named: named.text.startswith("torchvision:"),
     priority=30,
     resolved=_resolved,
+    base=lambda text: _split(text)[1].expanduser(),
 )
 def torchvision_dataset(named: Named) -> Source:
     """A classification dataset of torchvision from files that are there already: nothing is downloaded."""
     name, root = _split(named.text)
-    root = root.expanduser()
-    import torchvision.datasets as library
+    root = Path(os.path.expanduser(root))
+    try:
+        import torchvision.datasets as library
+    except ImportError as error:  # it needs gigabytes of addresses
+        raise SourceError(
+            f"torchvision cannot be loaded: {_first_line(error)}; free memory or raise its limit"
+        ) from error
 
     known = [n for n in library.__all__ if inspect.isclass(getattr(library, n))]
     if name not in known:
-        raise SpecError(unknown_name("torchvision dataset", name, known))
+        raise SpecError(unknown_name("torchvision dataset", name, ALLOWED.intersection(known)))
+    if name not in ALLOWED:
+        raise SourceError(f"torchvision's {name} has no single class label per image; choose another")
     cls = getattr(library, name)
     accepted = inspect.signature(cls).parameters
     if "train" in accepted:
@@ -49,6 +70,8 @@ def torchvision_dataset(named: Named) -> Source:
         options = [{"split": "train"}, {"split": "test"}]
     else:
         options = [{}]
+    if "download" in accepted:
+        options = [{"download": False, **option} for option in options]
     if "root" in accepted:
         options = [{"root": str(root), **option} for option in options]
     try:

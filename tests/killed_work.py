@@ -21,6 +21,7 @@ from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
 from engine.store import decisions, jobs
+from engine.store.clean import find_leftovers, remove_leftovers
 from engine.store.decisions import decide, fetch_decisions_log, undo
 from engine.store.jobs import discard_dataset, fetch_jobs
 from engine.store.workspace import Workspace
@@ -138,6 +139,10 @@ def _remove_dataset(workspace: Workspace, told: Path) -> None:
         discard_dataset(workspace, "small")
 
 
+def _clean(workspace: Workspace, told: Path) -> None:
+    remove_leftovers(workspace, [leftover.path for leftover in find_leftovers(workspace).leftovers])
+
+
 WORK = {
     "ingest": _ingest,
     "run": _run,
@@ -146,4 +151,5 @@ WORK = {
     "decide": _decide,
     "remove": _remove,
     "remove dataset": _remove_dataset,
+    "clean": _clean,
 }

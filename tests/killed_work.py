@@ -3,6 +3,7 @@ kill costs milliseconds and hits the work, not the imports."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
-from engine.errors import WinnowError
+from engine.errors import NotFoundError, WinnowError
 from engine.queries.connection import connected
 from engine.queries.writers import export
 from engine.runs import results
@@ -132,6 +133,8 @@ def _decide(workspace: Workspace, told: Path) -> None:
 def _remove(workspace: Workspace, told: Path) -> None:
     for job in fetch_jobs(workspace, "small"):
         workspace.remove_run(job.run_id)
+    with contextlib.suppress(NotFoundError):  # as a person would try who was interrupted
+        workspace.remove_run("gone")
 
 
 def _remove_dataset(workspace: Workspace, told: Path) -> None:

@@ -158,6 +158,7 @@ def test_a_node_that_dies_while_a_run_is_computed_changes_no_value(
     """The seeds are trained here and the folds on the cluster: one node is lost during the one or the other."""
     log, module = tmp_path / "networks", f"spied_{stage}"
     (modules / f"{module}.py").write_text(SPIED.format(log=str(log)))
+    allow_named(small_workspace, f"{module}:network")
     plan = plan_run(small_workspace, "small", ["aum", "confident_learning"], small_training(model=f"{module}:network"))
     node = cluster.add_node(**{k: v for k, v in NODE.items() if k != "include_dashboard"})
     killed = []

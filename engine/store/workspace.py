@@ -213,6 +213,7 @@ class Workspace:
         """Make a run's folder and write its spec.json, unless they are there."""
         folder = self.run_dir(run_id)
         refuse_links(folder, f"remove the run (winnow remove {run_id}) and start it again")
+        self._delete_removed()
         with storage_errors(f"run {run_id}", self.root):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "spec.json").exists():
@@ -279,7 +280,7 @@ class Workspace:
             remove_path(partial)
 
     def remove_run(self, run_id: str) -> None:
-        """Delete a run, which is gone from one moment to the next; what a kill leaves of it the next removal deletes.
+        """Delete a run, which is gone from one moment to the next; what a kill leaves of it the next run or removal deletes.
 
         Raises: NotFoundError when it is not there; BusyError while it is being computed
         """
@@ -287,6 +288,7 @@ class Workspace:
         if folder.is_symlink():
             return folder.unlink()
         if not folder.is_dir():
+            self._delete_removed()
             raise NotFoundError(f"run {run_id} is not there; another process removed it")
         if (folder / "lock").is_symlink():
             (folder / "lock").unlink()

@@ -85,6 +85,14 @@ def serve(small_workspace: Workspace, tmp_path: Path) -> Callable[..., contextli
     return lambda *words: serving(small_workspace.root, tmp_path, *words)
 
 
+@pytest.fixture(scope="session")
+def serve_workspace(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Path], contextlib.AbstractContextManager[str]]:
+    """Serves any workspace."""
+    return lambda root: serving(root, tmp_path_factory.mktemp("elsewhere"))
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page that fails its test on any error in the console and on any request that leaves this machine."""

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from hostile_names import HOSTILE, tampered
 from playwright.sync_api import Page
-from test_dashboard import settle, visit
+from test_dashboard import at, settle, visit
 
 from dashboard.navigation import all_pages
 
@@ -55,7 +55,7 @@ def test_no_name_is_fetched_or_run_or_linked(page: Page, hostile_address: str) -
         assert page.locator("[data-testid=stException]").count() == 0, info.address
         assert "Zq" in page.content(), f"{info.address} shows no hostile name"
     for name in HOSTILE[:4]:  # from the address
-        page.goto(f"{hostile_address}/gallery?dataset={quote(name)}")
+        page.goto(at(hostile_address, f"/gallery?dataset={quote(name)}"))
         page.wait_for_selector("[data-testid=stAlert]")
         assert name[-8:] in page.locator("[data-testid=stAlert]").inner_text().replace("\u2060", "")
         assert page.evaluate(FOREIGN) == [], name

@@ -70,7 +70,7 @@ def tampered(original: Path, dataset: str, root: Path) -> Path:
             content["files"][file.name] = found
             manifest.write_text(json.dumps(content))
     for spec in root.glob("runs/*/spec.json"):
-        spec.write_text(json.dumps(json.loads(spec.read_text()) | {"title": f"{next(names)} \ud800"}))
+        spec.write_text(json.dumps(json.loads(spec.read_text()) | {"title": f"{next(names)}"}))
     for number, state in enumerate(("failed", "running")):
         job = next(job for job in fetch_jobs(workspace, dataset) if (job.kind == "psi") == bool(number))
         folder = workspace.run_dir(f"feed{number}")

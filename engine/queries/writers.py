@@ -102,7 +102,7 @@ def csv_of(frame: pd.DataFrame) -> str:
         column = frame.iloc[:, place]
         if not is_numeric_dtype(column) and not is_datetime64_any_dtype(column):
             safe = [csv_text(cell) if isinstance(cell, str) else cell for cell in column]
-            written.isetitem(place, pd.Series(safe, column.index, dtype=object))
+            written.isetitem(place, safe)
             returns = returns or any("\r" in cell for cell in safe if isinstance(cell, str))
     # The writer puts quotes around a carriage return only where lines end with one.
     return written.to_csv(index=False, lineterminator="\r\n" if returns else "\n")

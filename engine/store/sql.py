@@ -48,7 +48,8 @@ def identifier(*names: str) -> str:
 def one_line(error: Exception) -> str:
     """DuckDB's own words about a mistake, without the text of the query."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) or "the query failed"
+    text = " ".join(lines[:2]) or "the query failed"
+    return text if len(text) <= 1_000 else f"{text[:1_000]}..."
 
 
 def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:

@@ -189,7 +189,10 @@ def _read_table(path: Path) -> Any:
     import pyarrow.csv as pc
 
     if path.suffix.lower() == ".parquet":
-        file = open_parquet(path)
+        try:
+            file = open_parquet(path)
+        except SourceError as error:
+            raise ValueError(str(error).removeprefix(f"{path} ")) from error
         names = file.schema_arrow.names
         leaves = leaves_of(file, names)
         groups = [read_group(file, group, names, leaves) for group in range(file.num_row_groups)]

@@ -43,7 +43,7 @@ def _resolved(text: str) -> str:
     matches=lambda named: named.text.startswith("torchvision:"),
     priority=30,
     resolved=_resolved,
-    base=lambda text: _split(text)[1].expanduser(),
+    base=lambda text: Path(expanded(str(_split(text)[1]))),
 )
 def torchvision_dataset(named: Named) -> Source:
     """A classification dataset of torchvision from files that are there already: nothing is downloaded."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.data.parts import Labels, label_indices
 from engine.data.sources.files import read_csv
+from engine.data.sources.kinds import expanded
 from engine.data.sources.parquet_files import open_parquet, read_column
 from engine.errors import SourceError, SpecError, unknown_name
 
@@ -16,8 +16,10 @@ def split_labels(text: str) -> tuple[Path, str]:
     """FILE:COLUMN as (FILE, COLUMN); SpecError when it is written otherwise."""
     file, _, column = text.rpartition(":")
     if not file or not column or Path(file).suffix.lower() not in (".csv", ".parquet"):
-        raise SpecError(f"--labels is '{text}'; write FILE:COLUMN with a CSV or Parquet file, as in labels.csv:human")
-    return Path(os.path.expanduser(file)), column
+        raise SpecError(
+            f"--labels is '{text[:200]}'; write FILE:COLUMN with a CSV or Parquet file, as in labels.csv:human"
+        )
+    return Path(expanded(file)), column
 
 
 def read_labels(text: str, classes: Sequence[str], count: int) -> Labels:

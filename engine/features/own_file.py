@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.sources.files import listed
+from engine.data.sources.kinds import expanded
 from engine.data.sources.parquet_files import BIG, MOST_TIMES, leaves_of, open_parquet, read_group
 from engine.errors import SourceError
 
@@ -40,7 +41,7 @@ def is_own_file(text: str) -> bool:
 
 def own_file(text: str) -> Path:
     """The file that --features names; SourceError when it is not there."""
-    path = Path(os.path.expanduser(text))
+    path = Path(expanded(text))
     if not path.is_file():
         raise SourceError(f"there is no {path} (--features); give a file of features: {', '.join(SUFFIXES)}")
     return path
@@ -95,7 +96,7 @@ def _checked(path: Path, rows: np.ndarray[Any, Any]) -> Rows:
 def _places(path: Path, given: Sequence[str], places: Sequence[str], train: int) -> list[int]:
     by_name: dict[str, int] = {}
     for i, name in enumerate(given):
-        for form in (name, os.path.abspath(path.parent / os.path.expanduser(name))):
+        for form in (name, os.path.abspath(path.parent / expanded(name))):
             if by_name.setdefault(form, i) != i and form == name:
                 raise SourceError(f"{path}, row {i}: {name} is there a second time; keep one row for each sample")
     found = [by_name.get(place, by_name.get(os.path.abspath(place), -1)) for place in places]
@@ -189,7 +190,10 @@ def _read_table(path: Path) -> Any:
     import pyarrow.csv as pc
 
     if path.suffix.lower() == ".parquet":
-        file = open_parquet(path)
+        try:
+            file = open_parquet(path)
+        except SourceError as error:
+            raise ValueError(str(error).removeprefix(f"{path} ")) from error
         names = file.schema_arrow.names
         leaves = leaves_of(file, names)
         groups = [read_group(file, group, names, leaves) for group in range(file.num_row_groups)]

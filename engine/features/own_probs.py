@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.data.dataset_file import fetch_one, reading
+from engine.data.sources.kinds import expanded
 from engine.errors import SourceError, SpecError
 from engine.features.own_file import read_rows
 from engine.store.atomic import file_hash
@@ -23,7 +23,7 @@ SLACK = 0.05
 
 def probs_file(text: str) -> Path:
     """The file that --probs names; SpecError for another kind of file, SourceError when it is not there."""
-    path = Path(os.path.expanduser(text))
+    path = Path(expanded(text))
     if path.suffix.lower() not in SUFFIXES:
         raise SpecError(f"--probs is '{text}'; allowed: a file of probabilities, {', '.join(SUFFIXES)}")
     if not path.is_file():

@@ -20,6 +20,11 @@ Rows = Callable[[int], Image.Image | Vector]
 """Opens one row of something that holds many images, by its index."""
 
 
+def expanded(text: str) -> str:
+    """A path with the home folder for a leading ~; as it is where nobody is called so, or it can be no path."""
+    return text if "\0" in text else os.path.expanduser(text)
+
+
 @dataclass(frozen=True)
 class Named:
     """What --from names. text: as it was written; seed: of what is drawn; wanted: the columns of a table; within: below
@@ -33,7 +38,7 @@ class Named:
     @cached_property
     def path(self) -> Path:
         """The text as an absolute path, a leading ~ expanded: samples are found again from any folder."""
-        return Path(os.path.abspath(os.path.expanduser(self.text)))
+        return Path(os.path.abspath(expanded(self.text)))
 
     def is_file(self, *suffixes: str) -> bool:
         """Whether it is a file with one of these suffixes, in any case."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from engine.data.parts import Part, Source
-from engine.data.sources.kinds import Named, source
+from engine.data.sources.kinds import Named, expanded, source
 from engine.errors import SourceError, SpecError, unknown_name
 
 ALLOWED = frozenset(
@@ -44,12 +43,12 @@ def _resolved(text: str) -> str:
     matches=lambda named: named.text.startswith("torchvision:"),
     priority=30,
     resolved=_resolved,
-    base=lambda text: _split(text)[1].expanduser(),
+    base=lambda text: Path(expanded(str(_split(text)[1]))),
 )
 def torchvision_dataset(named: Named) -> Source:
     """A classification dataset of torchvision from files that are there already: nothing is downloaded."""
     name, root = _split(named.text)
-    root = Path(os.path.expanduser(root))
+    root = Path(expanded(str(root)))
     try:
         import torchvision.datasets as library
     except (ImportError, RuntimeError, OSError) as error:  # it needs gigabytes of addresses
@@ -78,7 +77,7 @@ def torchvision_dataset(named: Named) -> Source:
         sets = [cls(**option) for option in options]
     except (RuntimeError, OSError, ValueError, TypeError, ImportError, EOFError, NotImplementedError) as error:
         raise SourceError(
-            f"torchvision's {name} cannot be read from {root}: {_first_line(error)}; put its files there "
+            f"torchvision's {name} cannot be read from {str(root)[:200]}: {_first_line(error)[:200]}; put its files there "
             f"(torchvision:{name}:ROOT names another place)"
         ) from error
     parts = [_torchvision_part(name, data) for data in sets]

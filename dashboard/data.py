@@ -277,7 +277,7 @@ def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
 def training(at: Snapshot, run_id: str) -> dict[str, Any]:
     """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
     given = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
-    # Only what the engine declares: they become options of a command, and a copied spec may hold any name.
+    # Only what is declared: they become options of a command, and a copied spec may hold any name.
     return {name: given[name] for name in settings("training") if name in given}
 
 

@@ -40,6 +40,7 @@ from engine.store.records import FORMAT, RunRecord, dataset_facts, load_record
 from engine.store.verified import remember
 
 DEFAULT_ROOT = "winnow-workspace"
+_RUN_ID = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def default_root(given: Path | None = None) -> Path:
@@ -126,12 +127,15 @@ class Workspace:
     # Runs -------------------------------------------------------------------------------------------------
 
     def run_dir(self, run_id: str) -> Path:
+        """The folder of a run; NotFoundError for what no run is called, such as a path in somebody's spec."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise NotFoundError(unknown_name("run", run_id[:80], self.run_ids(), "winnow runs lists them"))
         return self.root / "runs" / run_id
 
     def run_ids(self) -> list[str]:
         """All runs, readable or not. A folder whose name no run has, such as one that is not ASCII, is none."""
         found = (p.name for p in (self.root / "runs").glob("*") if os.path.lexists(p / "spec.json"))
-        return sorted(name for name in found if re.fullmatch(r"\w[\w.-]*", name, re.ASCII))
+        return sorted(name for name in found if _RUN_ID.fullmatch(name))
 
     def require_run(self, given: str) -> str:
         """The run id that starts with what was given; NotFoundError when none or several do."""

@@ -169,7 +169,7 @@ def test_a_node_that_dies_while_a_run_is_computed_changes_no_value(
         return [int(pid) for pid, at in lines if (int(pid) == os.getpid() if stage == "seeds" else at == node.node_id)]
 
     def kill():
-        until(begun)
+        until(begun, 200)
         killed.extend(begun())
         if stage == "folds":
             os.kill(killed[-1], signal.SIGKILL)

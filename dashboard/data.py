@@ -125,7 +125,8 @@ def _many(at: Snapshot, name: str, *given: Any) -> Any:
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
     modules = (connection, summaries, samples, verdicts, pruned, paper, writers)
     function = next(f for module in modules if (f := getattr(module, name, None)))
-    return function(_connection(at).cursor(), *given)
+    with connection.damage_errors(at.dataset):
+        return function(_connection(at).cursor(), *given)
 
 
 @st.cache_data(ttl=30, max_entries=8, show_spinner=False)

@@ -35,7 +35,7 @@ from engine.errors import WinnowError
 from engine.features.own_file import read_rows
 from engine.store.workspace import Workspace
 
-MEMORY = {"features": 12 << 30}  # what torch alone reserves
+MEMORY = {"features": 12 << 30, "texts": 12 << 30}  # what torch alone reserves
 SLOW = 60.0
 """Seconds from which one case counts as a hang."""
 

@@ -54,17 +54,19 @@ def parse_wanted(columns: str | None, metadata: str) -> Wanted:
     for part in columns.split(",") if columns is not None else ():
         role, equals, column = (word.strip() for word in part.partition("="))
         if not equals or not column:
-            raise SpecError(f"--columns has '{part.strip()}'; write ROLE=COLUMN, as in label=breed,split=fold")
+            raise SpecError(f"--columns has '{part.strip()[:200]}'; write ROLE=COLUMN, as in label=breed,split=fold")
         if role not in ROLES:
             raise SpecError(unknown_name("role", role, ROLES, "--columns"))
         if role in roles or column in roles.values():
-            raise SpecError(f"--columns names '{role if role in roles else column}' twice; allowed: each role once")
+            raise SpecError(
+                f"--columns names '{(role if role in roles else column)[:200]}' twice; allowed: each role once"
+            )
         roles[role] = column
     if metadata in ("all", "none"):
         return Wanted(roles, None if metadata == "all" else ())
     names = tuple(name.strip() for name in metadata.split(","))
     if not all(names):
-        raise SpecError(f"--metadata is '{metadata}'; write all, none, or names of columns separated by commas")
+        raise SpecError(f"--metadata is '{metadata[:200]}'; write all, none, or names of columns separated by commas")
     return Wanted(roles, names)
 
 

@@ -159,7 +159,9 @@ def _decode_one(
 
 
 def _bad_sample(part: Part, position: int, error: BaseException) -> BadSampleError:
-    return BadSampleError(f"{part.places[position]}: {reason(error)}; repair or remove it, or skip it with --skip-bad")
+    place = part.places[position]
+    shown = place if len(place) <= 500 else f"{place[:500]}... ({len(place):,} characters)"
+    return BadSampleError(f"{shown}: {reason(error)}; repair or remove it, or skip it with --skip-bad")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -118,6 +119,14 @@ def check_classes(names: Collection[str], where: str) -> None:
         raise SourceError(
             f"{where} has a label of {len(longest):,} characters, '{longest[:20]}...'; allowed: {_MOST_CHARACTERS:,}"
         )
+    if any("\0" in name for name in names):
+        raise SourceError(f"{where} has a label with a zero byte; write it again")
+
+
+def alike(names: Collection[str]) -> list[str]:
+    """Names that look the same as one before: they differ by how Unicode composes their letters, as macOS writes them."""
+    first: dict[str, str] = {}
+    return [name for name in names if first.setdefault(unicodedata.normalize("NFC", name), name) != name]
 
 
 def label_indices(values: Sequence[str], classes: Sequence[str], where: str) -> Labels:

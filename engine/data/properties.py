@@ -69,7 +69,8 @@ def _measure_pixels(pictures: Sequence[Image.Image]) -> Array:
         counts = np.array(pictures[0].histogram()).reshape(1, channels, 256)
     else:
         counts = _histograms(np.moveaxis(pixels, 2, 1).reshape(n * channels, -1)).reshape(n, channels, 256)
-    means = counts @ np.arange(256.0) / pixels.shape[1]
+    # einsum, because BLAS ends the process where it gets no memory
+    means = np.einsum("ncv,v->nc", counts, np.arange(256.0)) / pixels.shape[1]
     share = counts.reshape(n, -1) / (channels * pixels.shape[1])
     entropy = -(share * np.log2(np.where(share > 0, share, 1.0))).sum(1)
     if channels == 1:
@@ -77,7 +78,7 @@ def _measure_pixels(pictures: Sequence[Image.Image]) -> Array:
         brightness = means[:, 0]
     else:
         squared = sum(_SQUARED_BRIGHTNESS[c][pixels[:, :, c]] for c in range(3))
-        brightness = np.sqrt((means**2) @ (_WEIGHTS / 1000))
+        brightness = np.sqrt(np.einsum("nc,c->n", means**2, _WEIGHTS / 1000))
     low, high = _percentiles(squared, (5, 99))
     gray = _gray_at_edge_side(pictures, pixels)
     spread = _histograms(gray.reshape(n, -1)).std(1)

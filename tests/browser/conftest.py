@@ -43,10 +43,10 @@ def browser() -> Iterator[Browser]:
 @contextlib.contextmanager
 def serving(root: Path, elsewhere: Path, *words: str) -> Iterator[str]:
     """The address that a dashboard over a workspace prints, started in a directory without any configuration."""
-    with socket.socket() as probe:  # not serve.free_port: two suites at once would both be given the first free one
+    with socket.socket() as probe:  # not serve.reserved_port: two suites at once would both be given the first free one
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    python_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    python_path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "dashboard", "--workspace", str(root), "--port", str(port), *words],
         env=os.environ | {"PYTHONPATH": python_path},

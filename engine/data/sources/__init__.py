@@ -11,12 +11,13 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from engine.data.columns import Wanted
-from engine.data.parts import Source, rename_labels
+from engine.data.parts import Source, alike, rename_labels
 from engine.data.sources.kinds import Named, SourceKind, declared_sources
 from engine.errors import SourceError, SpecError, unknown_name
 from engine.store.trust import Roots
@@ -51,6 +52,9 @@ def open_source(
     used = len(np.unique(source.train.labels))
     if used < 2:
         raise SourceError(f"{text} has training samples of {used} class{'es' * (used != 1)}; at least 2 are needed")
+    if same := alike(source.classes):
+        note = f"classes that look alike are kept apart: '{same[0]}' is written in two ways of Unicode"
+        source = replace(source, notes=(*source.notes, note))
     return source
 
 
@@ -135,8 +139,8 @@ def _unknown(named: Named, kinds: list[SourceKind]) -> SourceError | SpecError:
         suffixes = ", ".join(suffix for kind in kinds for suffix in kind.suffixes)
         return SourceError(f"{path} is not understood; allowed: {suffixes}, or {source_help()}")
     if glob.has_magic(text):
-        return SourceError(f"{text} matches 0 files; allowed: a pattern that matches Parquet files only")
+        return SourceError(f"{_shown(text)} matches 0 files; allowed: a pattern that matches Parquet files only")
     if "/" not in text and "." not in text:
         words = [form for form in by_name if form.isidentifier()]
         return SpecError(unknown_name("source", text, words, f"and there is no such path; allowed: {source_help()}"))
-    return SourceError(f"there is no {path}; give an existing path, or one of: {', '.join(by_name)}")
+    return SourceError(f"there is no {_shown(str(path))}; give an existing path, or one of: {', '.join(by_name)}")

@@ -73,7 +73,9 @@ def read_group(file: pq.ParquetFile, group: int, columns: list[str], leaves: lis
         if max(unpacked, chunk.num_values) > max(BIG, MOST_TIMES * chunk.total_compressed_size):
             raise ValueError(f"row group {group} unpacks to more than {MOST_TIMES} times its size")
     try:
-        return file.read_row_group(group, columns=columns)
+        table = file.read_row_group(group, columns=columns)
+        table.validate(full=True)  # that indices are within their dictionary, and texts UTF-8
+        return table
     except _FAILURES as error:
         raise ValueError(f"row group {group} of the file is damaged") from error
 

@@ -52,7 +52,7 @@ def torchvision_dataset(named: Named) -> Source:
     root = Path(os.path.expanduser(root))
     try:
         import torchvision.datasets as library
-    except ImportError as error:  # it needs gigabytes of addresses
+    except (ImportError, RuntimeError, OSError) as error:  # it needs gigabytes of addresses
         raise SourceError(
             f"torchvision cannot be loaded: {_first_line(error)}; free memory or raise its limit"
         ) from error

@@ -21,7 +21,7 @@ HOSTILE = (
     "[Zq01](http://evil.example)",
     "<img src=x onerror=alert(1)>Zq02",
     '<a href="javascript:1">Zq03</a>',
-    ":red[Zq04] :material/home:",
+    ":red[Zq04] :material/home: y",
     "$x^2$ Zq05",
     "[/x]Zq06[bold]",
     "%{y}Zq07%{x:.1f}",

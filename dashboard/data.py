@@ -125,7 +125,8 @@ def _many(at: Snapshot, name: str, *given: Any) -> Any:
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
     modules = (connection, summaries, samples, verdicts, pruned, paper, writers)
     function = next(f for module in modules if (f := getattr(module, name, None)))
-    return function(_connection(at).cursor(), *given)
+    with connection.damage_errors(at.dataset):
+        return function(_connection(at).cursor(), *given)
 
 
 @st.cache_data(ttl=30, max_entries=8, show_spinner=False)
@@ -276,7 +277,7 @@ def epoch_quality(at: Snapshot, run_id: str, column: str) -> pd.DataFrame:
 def training(at: Snapshot, run_id: str) -> dict[str, Any]:
     """How the networks of a run were trained, by the names of `winnow run`'s options; empty when it trained none."""
     given = (Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}) if run_id else {}
-    # Only what the engine declares: they become options of a command, and a copied spec may hold any name.
+    # Only what is declared: they become options of a command, and a copied spec may hold any name.
     return {name: given[name] for name in settings("training") if name in given}
 
 

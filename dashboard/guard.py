@@ -27,9 +27,8 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 38rem; margin: 15vh aut
 code {{ background: #8882; padding: .1em .3em; border-radius: 4px; }}
 :root {{ color-scheme: light dark; }}
 </style>
-<h1>This dashboard needs its token</h1>
-<p>Open the whole address that <code>winnow dashboard</code> printed when it started. It begins with
-<code>http://localhost:{port}/?token=</code>, and what follows is the token. Every start has its own.</p>
+<h1>Open the dashboard by its own address</h1>
+<p><code>winnow dashboard</code> printed it when it started: <code>http://localhost:{port}/{rest}</p>
 <p>Followed a link from another page? <a href="">Open it from here.</a></p>
 """
 
@@ -124,8 +123,9 @@ class Guard:
 
     def _refusal(self, headers: Headers) -> Response:
         """403, and for a page what to do; nothing of the request is in it."""
+        rest = "</code>." if self._token is None else "?token=</code> and the token, a new one at every start."
         answer = (
-            HTMLResponse(_REFUSED.format(port=self._port), 403)
+            HTMLResponse(_REFUSED.format(port=self._port, rest=rest), 403)
             if "text/html" in headers.get("accept", "")
             else PlainTextResponse("refused\n", 403)
         )

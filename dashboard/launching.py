@@ -186,7 +186,7 @@ def epoch_mover(view: View) -> None:
             st.caption("This run has recorded fewer than two epochs.")
             return
         last = int(quality["epoch"].max())
-        first = min(last, next((int(e) for e in re.findall(r"el2n@(\d+)", " ".join(scores_of(view)))), 5))
+        first = min(last, next((int(e) for e in re.findall(r"el2n@([0-9]{1,4})", " ".join(scores_of(view)))), 5))
         epoch = st.slider("Epoch", 1, last, first, key=f"epoch_{view.run_id}", width=360)
         score = f"{data.EPOCH_COLUMNS[column][0]}@{epoch}"
         options = [word for name, value in trained.items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -24,7 +24,7 @@ _IN_TEXT = re.compile(
     r"(?<=http:)(?=//)|(?<=https:)(?=//)|(?<=www)(?=\.)|(?=@[-\w]+\.)|(?<=:)(?=streamlit:|material/)", re.IGNORECASE
 )
 _ARROWS = re.compile(r"(?<!\S)([-<>~])([-=>])(>?)(?!\S)")
-_MARKUP = re.compile(r"[\\`*_\[\]$~:#<>&]")
+_MARKUP = re.compile(r"[\\`*_\[\]$~#<>&]|:(?=[a-zA-Z:+-]|\d+:)")
 _LIST = re.compile(r"^([-+]|\d{1,9}[.)])(?=\s|$)")
 _BLANKS = re.compile(r"^ +| +$| {2,}")
 
@@ -50,4 +50,10 @@ def short_names(names: Iterable[object]) -> tuple[str, ...]:
 
 def command_line(words: Sequence[str]) -> str:
     """The command as a person would type it, on one line: no name in it is more than a word to the shell."""
-    return shown(shlex.join(["winnow", *words]), 10_000)
+    return shown(" ".join(map(_quoted, ["winnow", *words])), 10_000)
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell: in double quotes, which SQL leaves free, where nothing in it means anything there."""
+    safe = shlex.quote(word)
+    return safe if safe == word or not word or re.search(r'["$`\\!\n]', word) else f'"{word}"'

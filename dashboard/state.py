@@ -8,6 +8,7 @@ address with a dataset in it speaks for itself, one without is filled up with wh
 from __future__ import annotations
 
 import math
+import re
 
 import streamlit as st
 
@@ -16,6 +17,30 @@ from dashboard.data import SUSPICION, Filter
 _CHOSEN = "winnow_chosen"
 _FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about")
 _WITH = ("value", "from", "to")  # which restrict what "about" names
+
+MOST_NUMBERS, MOST_CORNERS = 2_000, 200
+"""So many numbers of a list, and corners of an outline, are read: an address that has more was not made by a page."""
+
+
+def whole_number(text: str) -> int | None:
+    """A whole number as an address may hold it, None for anything else: ASCII digits, a sign, at most 9 of them.
+
+    >>> whole_number("-12"), whole_number("²"), whole_number("--5"), whole_number("9" * 5_000)
+    (-12, None, None, None)
+    """
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,9}", text.strip()) else None
+
+
+def real_number(text: str) -> float | None:
+    """A finite number as an address may hold it, None for anything else.
+
+    >>> real_number("-1.5e3"), real_number("nan"), real_number("inf"), real_number("1e999")
+    (-1500.0, None, None, None)
+    """
+    if not re.fullmatch(r"[+-]?([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?", text.strip()):
+        return None
+    found = float(text)
+    return found if math.isfinite(found) else None
 
 
 def chosen() -> dict[str, str]:
@@ -52,22 +77,26 @@ def link(**values: object) -> dict[str, str]:
 
 def get_int(name: str, default: int | None = None) -> int | None:
     """A chosen whole number; the default when there is none or it is not one."""
-    text = get(name)
-    return int(text) if text.lstrip("-").isdigit() else default
+    found = whole_number(get(name))
+    return default if found is None else found
 
 
 def get_ints(name: str) -> tuple[int, ...]:
-    """Chosen whole numbers, separated by commas; what is not a number is passed over."""
-    return tuple(int(part) for part in get(name).split(",") if part.strip().isdigit())
+    """Chosen whole numbers from 0 on, separated by commas, each once; what is none is passed over."""
+    found = (whole_number(part) for part in get(name).split(",", MOST_NUMBERS)[:MOST_NUMBERS])
+    return tuple(dict.fromkeys(number for number in found if number is not None and number >= 0))
 
 
 def get_region() -> tuple[tuple[float, float], ...]:
     """The outline chosen on the map: x,y pairs separated by spaces; empty when there is none or it is malformed."""
-    try:
-        points = tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in get("region").split()))
-    except ValueError:
-        return ()
-    return points if len(points) >= 3 else ()
+    points = []
+    for pair in get("region").split(None, MOST_CORNERS):
+        x, _, y = pair.partition(",")
+        at = real_number(x), real_number(y)
+        if at[0] is None or at[1] is None:
+            return ()
+        points.append((at[0], at[1]))
+    return tuple(points) if 3 <= len(points) <= MOST_CORNERS else ()
 
 
 def put_region(x: list[float], y: list[float], most: int = 60) -> None:
@@ -111,10 +140,8 @@ def get_filter(score: str, split: str = "train") -> Filter:
 
 def get_numbers(first: str, last: str) -> tuple[float, float]:
     """A chosen range of numbers, infinite where none is chosen; a range that is none counts as none."""
-    try:
-        low, high = float(get(first) or "-inf"), float(get(last) or "inf")
-    except ValueError:
-        return -math.inf, math.inf
+    given = real_number(get(first)), real_number(get(last))
+    low, high = -math.inf if given[0] is None else given[0], math.inf if given[1] is None else given[1]
     return (low, high) if low <= high else (-math.inf, math.inf)
 
 

@@ -296,7 +296,7 @@ class Dataset:
         progress: bool = True,
         **options: str | Sequence[str] | float | bool | None,
     ) -> Run:
-        """Prune by an order, train afresh, test: the data-pruning curve, whose points are `Run.psi`.
+        """Prune by an order, train again, test: the data-pruning curve, whose points are `Run.psi`.
 
         Args:   device, cluster, progress: as for `run`; options: those of `winnow psi`, such as orders="random,el2n*",
                 points=10, seeds=3

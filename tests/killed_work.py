@@ -3,20 +3,26 @@ kill costs milliseconds and hits the work, not the imports."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import time
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
-from engine.errors import WinnowError
+from engine.errors import NotFoundError, WinnowError
 from engine.queries.connection import connected
 from engine.queries.writers import export
+from engine.runs import results
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
+from engine.store import decisions, jobs
+from engine.store.clean import find_leftovers, remove_leftovers
 from engine.store.decisions import decide, fetch_decisions_log, undo
 from engine.store.jobs import discard_dataset, fetch_jobs
 from engine.store.workspace import Workspace
@@ -54,6 +60,21 @@ def attempt(kind: str, root: Path, out: Path, *given: int) -> None:
         said = f"{type(error).__name__}: {error}"
     with open(out, "ab", buffering=0) as file:
         file.write(f"{said}\n".encode())
+
+
+def with_clock_set_back(kind: str, root: Path, out: Path) -> None:
+    """`attempt`, by a clock that is an hour behind and runs backwards."""
+    real, began = time.time, time.time()
+    time.time = lambda: began - 3600 - 20 * (real() - began)
+
+    class Backwards(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.fromtimestamp(time.time(), tz)
+
+    for module in (decisions, jobs, results):
+        module.datetime = Backwards  # type: ignore[attr-defined]
+    attempt(kind, root, out)
 
 
 def _decide_each(workspace: Workspace, first: int, count: int) -> None:
@@ -112,11 +133,17 @@ def _decide(workspace: Workspace, told: Path) -> None:
 def _remove(workspace: Workspace, told: Path) -> None:
     for job in fetch_jobs(workspace, "small"):
         workspace.remove_run(job.run_id)
+    with contextlib.suppress(NotFoundError):  # as a person would try who was interrupted
+        workspace.remove_run("gone")
 
 
 def _remove_dataset(workspace: Workspace, told: Path) -> None:
     if "small" in workspace.datasets():
         discard_dataset(workspace, "small")
+
+
+def _clean(workspace: Workspace, told: Path) -> None:
+    remove_leftovers(workspace, [leftover.path for leftover in find_leftovers(workspace).leftovers])
 
 
 WORK = {
@@ -127,4 +154,5 @@ WORK = {
     "decide": _decide,
     "remove": _remove,
     "remove dataset": _remove_dataset,
+    "clean": _clean,
 }

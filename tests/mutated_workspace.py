@@ -233,8 +233,9 @@ def use_everything(root: Path, whole: set[str]) -> list[str]:
         must = dataset in whole
         attempt(f"query {dataset}", lambda dataset=dataset: _query(workspace, dataset), must)
         attempt(f"runs {dataset}", lambda dataset=dataset: runs_of(workspace, dataset), must)
-        attempt(f"plan {dataset}", lambda dataset=dataset: _plan(workspace, dataset), must)
-        attempt(f"log {dataset}", lambda dataset=dataset: fetch_decisions_log(workspace, dataset), must)
+        if not must:
+            attempt(f"plan {dataset}", lambda dataset=dataset: _plan(workspace, dataset))
+            attempt(f"log {dataset}", lambda dataset=dataset: fetch_decisions_log(workspace, dataset))
         attempt(f"decide {dataset}", lambda dataset=dataset: decide(workspace, dataset, [1], "drop"), must)
         attempt(f"undo {dataset}", lambda dataset=dataset: undo(workspace, dataset), must)
     for folder in (workspace.root / "features").glob("*@*"):
@@ -280,9 +281,10 @@ def main(root: Path, seeds: range) -> None:
     shutil.copytree(root, intact)
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in SUFFIXES and p.stat().st_size)
     rare = [p for p in files if p.suffix == ".safetensors"]
+    common = [p for p in files if p.suffix != ".safetensors"]
     for seed in seeds:
         chance = random.Random(seed)
-        path = chance.choice(rare if chance.random() < 0.05 else files)
+        path = chance.choice(rare if chance.random() < 0.1 else common)
         done = damage(path, chance)
         print(f"{seed} {path.relative_to(root)}: {done!r:.150}", flush=True)
         about_other = "other" in path.name or "other" in _dataset_of(intact / path.relative_to(root), intact)

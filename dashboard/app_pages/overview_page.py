@@ -177,4 +177,4 @@ with right:
         quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
         st.markdown(f"**{plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
         if rule.why_unused:
-            st.caption(f"not heeded: {plain(rule.why_unused)}")
+            st.caption(f"left out of the vote: {plain(rule.why_unused)}")

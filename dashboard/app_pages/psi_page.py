@@ -151,7 +151,9 @@ with st.container():
     chosen = choose_runs() if jobs else []
     if not here:
         st.markdown(f"#### {plain(view.at.dataset)} has no psi-curve yet")
-        st.caption("Prune more and more by each order, train afresh at every point, and see what accuracy is left.")
+        st.caption(
+            "Prune more and more by each order, train a new network at every point, and see what accuracy is left."
+        )
 st.fragment(draw, run_every=1.5 if st.session_state.get("winnow_live") else None)()
 with st.expander("Start a curve", icon=":material/add:", expanded=not here):
     launching.curve_form(view)

@@ -17,14 +17,14 @@ MOST = 12
 with st.sidebar:
     score = widgets.choose_score(view, "Suggest the hardest by")
 
-given = state.get_ints("samples")
+given = state.get_ints("samples")[:100]
 ids = given or tuple(int(i) for i in data.ids(view.at, view.run_id, data.Filter(), score)[:4])
 st.session_state["pick_samples"] = ", ".join(map(str, given))
 
 
 def chose() -> None:
     typed = st.session_state["pick_samples"].replace(",", " ").split()
-    state.put(samples=",".join(part for part in typed if part.isdigit()))
+    state.put(samples=",".join(part for part in typed if state.whole_number(part) is not None))
 
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):

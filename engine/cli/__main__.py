@@ -26,6 +26,8 @@ _MEMORY = "there is not enough memory; close other programs, raise the limit of 
 _THREADS = "the system starts no more threads or processes; close other programs, or raise the limit (ulimit -u)"
 _FILES = "too many files are open; close other programs, or raise the limit (ulimit -n)"
 
+_STOPPED = "stopped; finished work is kept: the same command, or winnow resume, continues"
+
 _SHORT = {
     r"start new thread|pthread_create|[Rr]esource temporarily unavailable": _THREADS,
     r"[Tt]oo many open files": _FILES,
@@ -86,12 +88,14 @@ def _run() -> int | str | None:
     try:
         app()
     except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            say(_STOPPED)
         return end.code
     except WinnowError as error:
         say(f"winnow: {error}")
         return 2
     except (Cancelled, KeyboardInterrupt):
-        say("stopped; finished work is kept: the same command, or winnow resume, continues")
+        say(_STOPPED)
         return 130
     return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -18,16 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.store.progress import Listener
+from engine.text import shown
 
 _MOST_CHARACTERS = 1_000  # of one cell of a table
-_CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff"
 
-messages = Console(stderr=True, highlight=False)
+messages = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
     """One line for a person, on standard error so that standard output stays machine-readable."""
-    messages.print(_escaped(text, _CONTROLS + "\t\n"), markup=False, soft_wrap=True)
+    messages.print(shown(text, 10_000), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -81,18 +80,18 @@ def progress_bar(title: str) -> Iterator[Listener]:
             yield listen
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[left]}", markup=False),
     )
     with Progress(*columns, console=messages, transient=True) as bar:
-        task = bar.add_task(title, total=1.0, left="")
+        task = bar.add_task(shown(title), total=1.0, left="")
 
         def listen(stage: str, fraction: float, seconds_left: float | None) -> None:
             left = f"{duration(seconds_left)} left" if seconds_left is not None else ""
-            bar.update(task, completed=fraction, description=f"{title}: {stage}", left=left)
+            bar.update(task, completed=fraction, description=shown(f"{title}: {stage}"), left=left)
 
         yield listen
 
@@ -103,7 +102,7 @@ def _progress_line(title: str) -> Iterator[Listener]:
 
     def listen(stage: str, fraction: float, seconds_left: float | None) -> None:
         left = f", {duration(seconds_left)} left" if seconds_left is not None else ""
-        sys.stderr.write("\r" + f"{title}: {stage} {fraction:.0%}{left}"[:width].ljust(width))
+        sys.stderr.write("\r" + shown(f"{title}: {stage} {fraction:.0%}{left}")[:width].ljust(width))
         sys.stderr.flush()
 
     try:
@@ -113,15 +112,8 @@ def _progress_line(title: str) -> Iterator[Listener]:
 
 
 def visible(text: str) -> str:
-    """Text as it is, but for what a terminal would obey (shown escaped) and what fills screens (cut)."""
-    if len(text) > _MOST_CHARACTERS:
-        text = f"{text[:_MOST_CHARACTERS]}... ({len(text):,} characters)"
-    return _escaped(text, _CONTROLS)
-
-
-def _escaped(text: str, characters: str) -> str:
-    """A text with some characters, given as those of a regular expression's set, written as Python writes them."""
-    return re.sub(f"[{characters}]", lambda found: ascii(found[0])[1:-1], text)
+    """Text as it is, lines and tabs too, but for what a terminal would obey or hide (escaped) and what fills screens (cut)."""
+    return shown(text, _MOST_CHARACTERS, "\n\t")
 
 
 def _text(text: str) -> Text:

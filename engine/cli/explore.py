@@ -170,6 +170,7 @@ def query(
 ) -> None:
     """Query the views with SQL, read-only: one statement, of at most a minute and 2 GB of memory."""
     from engine.queries.connection import connected, default_dataset
+    from engine.queries.writers import csv_of
     from engine.store.sql import fetch_answer
 
     if format not in ("table", "csv", "json"):
@@ -183,7 +184,7 @@ def query(
     if json or format == "json":
         print_json(rows)
     elif format == "csv":
-        typer.echo(frame.to_csv(index=False), nl=False)
+        typer.echo(csv_of(frame), nl=False)
     else:
         print_table(rows, [str(c) for c in frame.columns])
         if left_out:

@@ -130,7 +130,7 @@ def psi(
     json: Json = False,
     **words: Any,
 ) -> None:
-    """Prune by an order, train afresh, test: the data-pruning curve. The same command resumes it."""
+    """Prune by an order, train again, test: the data-pruning curve. The same command resumes it."""
     from engine.runs.options import plan_psi_from
 
     at = Workspace.open(workspace)

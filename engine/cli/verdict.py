@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.arguments import Dataset, Json, Root
-from engine.cli.console import print_json, records, visible
+from engine.cli.console import print_json, records
 from engine.errors import NotFoundError
 from engine.store.workspace import Workspace
+from engine.text import shown
 
 if TYPE_CHECKING:
     from engine.queries.verdicts import Verdict
@@ -98,4 +99,4 @@ def _name(text: str | None) -> str:
 
 def _line(text: str) -> str:
     """Text on one line of a terminal."""
-    return visible(str(text)).replace("\n", "\\n").replace("\t", " ")
+    return shown(text)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from engine.errors import SpecError
 from engine.fields import check_options, option
-from engine.store.trust import named_folders
 
 TrueLabels = Literal["keep", "drop"]
 
@@ -106,7 +105,6 @@ class IngestSpec:
         from engine.data.noise import parse_noise, reads_groups
 
         parse_wanted(self.columns, self.metadata)
-        named_folders(self.originals)
         if self.noise is not None:
             parse_noise(self.noise)
         if self.superclasses is not None and not reads_groups(self.noise):

@@ -26,6 +26,8 @@ from engine.store.sql import MEMORY_LIMIT, one_line
 from engine.store.values import check_results, results_file
 from engine.store.workspace import Workspace
 
+_DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
+
 
 def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A locked connection with every view of the contract over a dataset and its published runs.
@@ -159,12 +161,24 @@ def default_dataset(workspace: Workspace) -> str:
 def connected(
     workspace: Workspace, dataset: str, runs: Sequence[str] | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """`connect`, closed at the end of the block."""
+    """`connect`, closed at the end of the block; damage that shows in it is a StorageError."""
     connection = connect(workspace, dataset, runs)
     try:
-        yield connection
+        with damage_errors(dataset):
+            yield connection
     finally:
         connection.close()
+
+
+@contextlib.contextmanager
+def damage_errors(dataset: str) -> Iterator[None]:
+    """Turn what DuckDB says of a damaged page, which it meets where it reads it, into one StorageError."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise StorageError(
+            f"a file of dataset '{dataset}' or of its runs cannot be read: {one_line(error)}; winnow verify names it"
+        ) from error
 
 
 def fetch_sql(

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import duckdb
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from engine.errors import NotFoundError, SpecError, WinnowError, unknown_name
 from engine.queries.connection import best_run, connected, fetch_sql
@@ -26,6 +27,7 @@ from engine.store.atomic import write_export
 from engine.store.sql import check_condition, fetch_answer, identifier, literal
 from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
+from engine.text import csv_text
 
 Write = Callable[[pd.DataFrame, BinaryIO], None]
 
@@ -70,7 +72,7 @@ def writer(name: str, *, title: str, media_type: str = "application/octet-stream
 @writer("csv", title="CSV", media_type="text/csv")
 def _csv(frame: pd.DataFrame, file: BinaryIO) -> None:
     """Every column, as text."""
-    frame.to_csv(file, index=False, lineterminator="\n", encoding="utf-8")
+    file.write(csv_of(frame).encode())
 
 
 @writer("parquet", title="Parquet")
@@ -89,6 +91,21 @@ def _npy(frame: pd.DataFrame, file: BinaryIO) -> None:
 def _txt(frame: pd.DataFrame, file: BinaryIO) -> None:
     """The sample ids, one a line."""
     file.write("".join(f"{i}\n" for i in frame["sample_id"]).encode())
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A table as CSV in which a spreadsheet computes no text: see engine/text.py. Numbers are as they are."""
+    written = frame.copy(deep=False)
+    names = [csv_text(str(name)) for name in frame.columns]
+    written.columns, returns = pd.Index(names), "\r" in "".join(names)
+    for place in range(frame.shape[1]):
+        column = frame.iloc[:, place]
+        if not is_numeric_dtype(column) and not is_datetime64_any_dtype(column):
+            safe = [csv_text(cell) if isinstance(cell, str) else cell for cell in column]
+            written.isetitem(place, pd.Series(safe, column.index, dtype=object))
+            returns = returns or any("\r" in cell for cell in safe if isinstance(cell, str))
+    # The writer puts quotes around a carriage return only where lines end with one.
+    return written.to_csv(index=False, lineterminator="\r\n" if returns else "\n")
 
 
 def formats_help() -> str:

@@ -1,4 +1,4 @@
-"""psi-curves: prune by an order, train afresh, test (PRUNE, algorithm 1).
+"""psi-curves: prune by an order, train again, test (PRUNE, algorithm 1).
 
 The points come coarse to fine, so that whatever is done at any moment is a figure. Every finished stack of networks
 is one durable line in the journal: a killed curve goes on after its last one, with the same members in every stack.

@@ -21,6 +21,7 @@ import numpy as np
 from engine.errors import BusyError, StorageError
 from engine.store.atomic import storage_errors
 from engine.store.contents import fetch_contents, images_of
+from engine.store.links import link_in
 from engine.store.records import dataset_facts
 from engine.store.usage import bytes_of
 from engine.store.workspace import Workspace, exclusive, is_locked
@@ -70,8 +71,11 @@ def find_leftovers(workspace: Workspace) -> Found:
         else:
             leftovers += found
     gone = {leftover.path for leftover in leftovers}
-    partials = {run_id: workspace.run_dir(run_id) / "partial" for run_id in workspace.run_ids()}
-    resumable = {run_id: bytes_of(path) for run_id, path in partials.items() if path not in gone and path.is_dir()}
+    resumable = {}
+    for run_id in workspace.run_ids():
+        path = workspace.run_dir(run_id) / "partial"
+        if path not in gone and not workspace.is_published(run_id) and (count := bytes_of(path)):
+            resumable[run_id] = count
     return Found(leftovers, left, resumable)
 
 
@@ -146,7 +150,10 @@ def _places(workspace: Workspace, left: dict[Path, str]) -> Iterator[Place]:
         elif path.is_dir() and _FEATURES.fullmatch(name):
             features[name] = None
     for name in features:
-        folder = workspace.features_dir(name)
+        folder = workspace.root / "features" / name
+        if found := link_in(folder):
+            left[found] = "it is a link"
+            continue
         yield folder.with_name(f".{name}.lock"), partial(_of_features, workspace, folder)
     for name, path in _dataset_temporaries(workspace.root / "datasets", left):
         yield path.with_name(f".{name}.lock"), partial(_given, [path], "of an ingest that was killed")
@@ -302,7 +309,7 @@ def _copied_from(workspace: Workspace, folder: Path, key: str) -> bool:
         return False
     for path in _dataset_paths(workspace):
         images = images_of(path)
-        if not workspace.features_dir(f"{key}-{images}").is_dir() and not contents.isdisjoint(_contents(path, images)):
+        if not _is_folder(folder.with_name(f"{key}-{images}")) and not contents.isdisjoint(_contents(path, images)):
             return True
     return False
 

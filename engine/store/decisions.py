@@ -10,6 +10,7 @@ ingested under the same name, or the same in another order, it follows its image
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from engine.store.records import DatasetFacts, dataset_facts
 from engine.store.workspace import Workspace
 
 Action = Literal["keep", "drop", "relabel"]
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 20.0
 
 _COLUMNS = {
     "batch": "BIGINT",
@@ -287,7 +288,7 @@ def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], 
         except BusyError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.02)
+            time.sleep(random.uniform(0.005, 0.03))  # or two that wait keep step, and one of them always comes second
 
 
 def _open(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:

@@ -18,7 +18,10 @@ from engine.errors import SpecError, WinnowError
 MEMORY_LIMIT = "2GB"
 _MOST_BYTES = 2 << 30
 TIME_LIMIT_SECONDS = 60.0
-_VECTORS = 25  # of 2,048 rows, fetched at once
+_VECTORS = 4  # of 2,048 rows, fetched at once: their texts are not counted before they are there
+_MOST_CHARACTERS, _DEEPEST = 100_000, 300
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+_LONG_NAME = re.compile(r"(?:\.\s*(?:\w+|\"[^\"]*\")\s*){20}")  # to resolve a.a.a... takes the square of its parts
 
 _ALLOWED = "one SELECT, WITH, DESCRIBE, SHOW or EXPLAIN, because queries only read"
 _EXPLAIN = re.compile(r"(?is)^(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b\s*(?:analyze\b)?\s*(?:\([^()]*\))?(.*)$")
@@ -63,11 +66,27 @@ def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise SpecError(f"{given}; allowed: {_ALLOWED}")
 
 
+def _check_text(sql: str) -> None:
+    """Refuse what DuckDB reads for minutes before it can be interrupted, and what is not text."""
+    if len(sql) > _MOST_CHARACTERS:
+        raise SpecError(f"the query has {len(sql):,} characters; allowed: up to {_MOST_CHARACTERS:,}")
+    depth = deepest = 0
+    for bracket in re.findall(r"[()\[\]{}]", _QUOTED.sub("", sql)):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
+        raise SpecError(f"the query opens {deepest:,} brackets within each other; allowed: up to {_DEEPEST}")
+    if _LONG_NAME.search(sql):
+        raise SpecError("a name in the query has more than 20 parts; allowed: table.column")
+    if re.search("[\ud800-\udfff]", sql):
+        raise SpecError("the query is not valid Unicode; allowed: text in UTF-8")
+
+
 def _types(connection: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.StatementType]:
+    _check_text(sql)
     try:
-        sql.encode()
         return [statement.type for statement in connection.extract_statements(sql)]
-    except (duckdb.Error, UnicodeError) as error:
+    except duckdb.Error as error:
         raise SpecError(one_line(error)) from error
 
 
@@ -77,9 +96,9 @@ def check_condition(condition: str) -> str:
     Parsed alone, it can neither close the parentheses nor begin another statement.
     """
     try:
-        condition.encode()  # DuckDB's binding takes no text that is not valid Unicode
+        _check_text(condition)
         duckdb.SQLExpression(condition)
-    except (duckdb.Error, UnicodeError) as error:
+    except (duckdb.Error, SpecError) as error:
         raise SpecError(f"the condition is not one SQL expression, such as aum > 0: {one_line(error)}") from error
     return f"({condition}\n)"  # the line break ends a comment
 

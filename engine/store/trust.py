@@ -49,9 +49,19 @@ class Roots:
     def _resolved(self) -> tuple[str, ...]:
         return tuple(os.path.realpath(path) for path in self.paths)
 
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        return {}
+
     def cover(self, path: Path | str) -> bool:
         """Whether a file, or what it links to, lies below one of them."""
-        found = os.path.realpath(path)
+        folder, name = os.path.split(path)
+        if name in ("", ".", "..") or os.path.islink(path):
+            found = os.path.realpath(path)
+        else:  # of a million files in a folder, the folder is resolved once
+            if folder not in self._folders:
+                self._folders[folder] = os.path.realpath(folder)
+            found = os.path.join(self._folders[folder], name)
         return any(found == root or found.startswith(os.path.join(root, "")) for root in self._resolved)
 
     def require(self, path: Path) -> Path:

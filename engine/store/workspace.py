@@ -40,6 +40,7 @@ from engine.store.records import FORMAT, RunRecord, dataset_facts, load_record
 from engine.store.verified import remember
 
 DEFAULT_ROOT = "winnow-workspace"
+_RUN_ID = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def default_root(given: Path | None = None) -> Path:
@@ -126,12 +127,15 @@ class Workspace:
     # Runs -------------------------------------------------------------------------------------------------
 
     def run_dir(self, run_id: str) -> Path:
+        """The folder of a run; NotFoundError for what no run is called, such as a path in somebody's spec."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise NotFoundError(unknown_name("run", run_id[:80], self.run_ids(), "winnow runs lists them"))
         return self.root / "runs" / run_id
 
     def run_ids(self) -> list[str]:
         """All runs, readable or not. A folder whose name no run has, such as one that is not ASCII, is none."""
         found = (p.name for p in (self.root / "runs").glob("*") if os.path.lexists(p / "spec.json"))
-        return sorted(name for name in found if re.fullmatch(r"\w[\w.-]*", name, re.ASCII))
+        return sorted(name for name in found if _RUN_ID.fullmatch(name))
 
     def require_run(self, given: str) -> str:
         """The run id that starts with what was given; NotFoundError when none or several do."""
@@ -209,6 +213,7 @@ class Workspace:
         """Make a run's folder and write its spec.json, unless they are there."""
         folder = self.run_dir(run_id)
         refuse_links(folder, f"remove the run (winnow remove {run_id}) and start it again")
+        self._delete_removed()
         with storage_errors(f"run {run_id}", self.root):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "spec.json").exists():
@@ -275,7 +280,7 @@ class Workspace:
             remove_path(partial)
 
     def remove_run(self, run_id: str) -> None:
-        """Delete a run, which is gone from one moment to the next; what a kill leaves of it the next removal deletes.
+        """Delete a run, which is gone from one moment to the next; what a kill leaves of it the next run or removal deletes.
 
         Raises: NotFoundError when it is not there; BusyError while it is being computed
         """
@@ -283,6 +288,7 @@ class Workspace:
         if folder.is_symlink():
             return folder.unlink()
         if not folder.is_dir():
+            self._delete_removed()
             raise NotFoundError(f"run {run_id} is not there; another process removed it")
         if (folder / "lock").is_symlink():
             (folder / "lock").unlink()

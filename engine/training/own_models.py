@@ -127,7 +127,7 @@ def refusal(model: str) -> str:
     where = f"from {source.file}" if source else "of which there is no source here"
     return (
         f"a run names the model {model}, {where}, and you have not trusted it in this workspace: nothing was imported; if "
-        "you know that code, add --trust-model, or name it yourself: winnow run DATASET --model"
+        "you know that code, type the command yourself, with --trust-model"
     )
 
 

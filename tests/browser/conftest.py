@@ -43,10 +43,10 @@ def browser() -> Iterator[Browser]:
 @contextlib.contextmanager
 def serving(root: Path, elsewhere: Path, *words: str) -> Iterator[str]:
     """The address that a dashboard over a workspace prints, started in a directory without any configuration."""
-    with socket.socket() as probe:  # not serve.free_port: two suites at once would both be given the first free one
+    with socket.socket() as probe:  # not serve.reserved_port: two suites at once would both be given the first free one
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    python_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    python_path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "dashboard", "--workspace", str(root), "--port", str(port), *words],
         env=os.environ | {"PYTHONPATH": python_path},
@@ -83,6 +83,14 @@ def small_address(small_workspace: Workspace, tmp_path: Path) -> Iterator[str]:
 def serve(small_workspace: Workspace, tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[str]]:
     """Serves the workspace of the test's own, as often as it wants."""
     return lambda *words: serving(small_workspace.root, tmp_path, *words)
+
+
+@pytest.fixture(scope="session")
+def serve_workspace(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Path], contextlib.AbstractContextManager[str]]:
+    """Serves any workspace."""
+    return lambda root: serving(root, tmp_path_factory.mktemp("elsewhere"))
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ def test_a_curve_is_started_watched_paused_and_resumed(page: Page, busy: Workspa
         assert busy.is_published(job.run_id)
         assert len(fetch_psi_journal(busy, job.run_id)) == 2 * 20 * 4 > kept
         assert drawn(page) == 2 * 20
+        page.goto("about:blank")
 
 
 def test_a_curve_that_is_not_wanted_is_stopped_and_deleted(page: Page, busy: Workspace, serve: Serve) -> None:
@@ -95,6 +96,7 @@ def test_a_curve_that_is_not_wanted_is_stopped_and_deleted(page: Page, busy: Wor
         page.get_by_role("button", name="Delete it").click()
         expect(page.get_by_text("small has no psi-curve yet")).to_be_visible()
         assert busy.run_ids() == []
+        page.goto("about:blank")
 
 
 def test_what_cannot_be_started_is_said(page: Page, busy: Workspace, serve: Serve) -> None:
@@ -104,3 +106,4 @@ def test_what_cannot_be_started_is_said(page: Page, busy: Workspace, serve: Serv
         page.get_by_role("button", name="Start", exact=True).click()
         expect(page.get_by_text(re.compile(r"--points is 900; allowed: 2 to"))).to_be_visible()
         assert not any(job.state == "running" for job in fetch_jobs(busy))
+        page.goto("about:blank")

@@ -217,6 +217,8 @@ def test_a_refused_page_says_what_to_do_and_repeats_nothing() -> None:
     assert page.status == 403 and page.headers["content-type"].startswith("text/html")
     assert "winnow dashboard" in page.body and f"http://localhost:{PORT}/?token=" in page.body
     assert "marker" not in page.body + str(page.headers) and TOKEN not in page.body
+    free = ask("/", {"accept": "text/html", "host": "evil.example"}, token=None)
+    assert free.status == 403 and f"http://localhost:{PORT}/</code>" in free.body and "token" not in free.body
     plain = ask("/media/x.png", {"accept": "image/avif,*/*"})
     assert (plain.status, plain.body) == (403, "refused\n")
     assert plain.headers["cache-control"] == page.headers["cache-control"] == "no-store"

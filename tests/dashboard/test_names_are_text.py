@@ -44,7 +44,7 @@ def hostile(judged_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return tampered(judged_workspace, "digits-noisy", tmp_path_factory.mktemp("hostile") / "workspace")
 
 
-def open_page(root: Path, monkeypatch: pytest.MonkeyPatch, page: str, **query: str) -> AppTest:
+def open_page(root: Path, monkeypatch: pytest.MonkeyPatch, page: str, /, **query: str) -> AppTest:
     monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
     app = AppTest.from_file(str(APP), default_timeout=120)
     app.query_params["dataset"] = query.pop("dataset", "digits-noisy")

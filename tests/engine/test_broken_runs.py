@@ -18,7 +18,7 @@ from engine.queries.connection import connected, default_dataset, runs_of
 from engine.queries.pruned import fetch_orders, fetch_psi_journal
 from engine.selection.names import parse_order
 from engine.store.jobs import fetch_job, fetch_jobs, seconds_spent
-from engine.store.journal import read_journal
+from engine.store.journal import psi_points, read_journal
 from engine.store.workspace import FORMAT, Workspace
 
 DEEP = "[" * 200_000
@@ -274,3 +274,28 @@ def test_lists_do_not_wait_for_a_pipe(workspace: Workspace) -> None:
     done.start()
     done.join(20)
     assert not done.is_alive()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [7, {"a": 1}, [1], [{"order": [1]}], [{"order": "aum", "pruned": "many", "seed": 0}], [{"order": None}],
+     [{"order": "aum", "pruned": 10**40, "seed": 0, "kept_fraction": 0.5, "accuracy": 0.5, "seconds": 1}],
+     [{"order": "aum", "pruned": 1, "seed": 0, "kept_fraction": 0.5, "accuracy": 7, "seconds": 1}],
+     [{"order": "aum", "pruned": True, "seed": 0, "kept_fraction": 0.5, "accuracy": 0.5, "seconds": 1}]],
+)  # fmt: skip
+def test_points_that_no_curve_has_are_passed_over(told: object) -> None:
+    whole = {
+        "order": "aum",
+        "pruned": 4,
+        "seed": 0,
+        "network": "x",
+        "kept_fraction": 0.5,
+        "accuracy": 0.5,
+        "seconds": 1,
+    }
+    events = [
+        {"event": "psi_points", "points": told},
+        {"event": "psi_points"},
+        {"event": "psi_points", "points": [whole]},
+    ]
+    assert psi_points(events) == [whole]

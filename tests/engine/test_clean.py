@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -351,30 +349,50 @@ def test_two_at_once_remove_everything_and_fail_at_nothing(scored_workspace):
     assert {leftover.path for found in done for leftover in found.leftovers} == wanted
 
 
-def test_a_kill_at_any_moment_leaves_features_whole_or_gone(scored_workspace):
-    rng, kills = random.Random(5), 0
-    for _ in range(4):
-        make_leftovers(scored_workspace)
-        script = (
-            "import sys; from pathlib import Path; from engine.store.workspace import Workspace; "
-            "from engine.store.clean import *; w = Workspace.open(Path(sys.argv[1])); "
-            "found = find_leftovers(w); print('found', flush=True); "
-            "remove_leftovers(w, {x.path for x in found.leftovers})"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(scored_workspace.root)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None and process.stdout.readline() == "found\n"
-        time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-        for folder in (scored_workspace.root / "features").glob(f"{KEY}-*"):
-            assert len(list(folder.iterdir())) == 9, folder
-        clean_all(scored_workspace)
-        left = [path.name for path in (scored_workspace.root / "features").iterdir()]
-        assert all(name.endswith(".lock") for name in left)
-    assert kills >= 2
+KILLED = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+from engine.store.clean import find_leftovers, remove_leftovers
+from engine.store.workspace import Workspace
+
+workspace, changes = Workspace.open(Path(sys.argv[1])), ("os.rename", "os.remove", "os.rmdir")
+features = workspace.root / "features"
+
+def in_a_process(kill_at):
+    process = os.fork()
+    if process:
+        return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+    wanted, done = {x.path for x in find_leftovers(workspace).leftovers}, iter(range(1, 10_000))
+    def hook(event, arguments):
+        if event in changes and next(done) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+    remove_leftovers(workspace, wanted)
+    os._exit(0)
+
+for kill_at in range(1, 100):
+    shutil.rmtree(features, ignore_errors=True)
+    shutil.copytree(sys.argv[2], features)
+    killed = in_a_process(kill_at)
+    whole = sorted(len(list(path.iterdir())) for path in features.iterdir() if path.is_dir() and path.name[0] != ".")
+    in_a_process(0)
+    left = [path.name for path in features.iterdir() if not path.name.endswith(".lock")]
+    print(json.dumps([killed, whole, left]))
+    if not killed:
+        break
+"""
+
+
+def test_a_kill_before_any_change_leaves_features_whole_or_gone(small_workspace, tmp_path):
+    make_leftovers(small_workspace, features=2, files=3)
+    shutil.copytree(small_workspace.root / "features", tmp_path / "features")
+    words = [sys.executable, "-c", KILLED, str(small_workspace.root), str(tmp_path / "features")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rounds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [killed for killed, _, _ in rounds] == [True] * (len(rounds) - 1) + [False] and len(rounds) > 15
+    assert {tuple(whole) for _, whole, _ in rounds} == {(6, 6), (6,), ()}
+    assert all(left == [] for _, _, left in rounds)
 
 
 def test_a_run_that_is_computed_meanwhile_is_not_disturbed(small_workspace, small_training):
@@ -402,7 +420,9 @@ def test_a_run_that_is_computed_meanwhile_is_not_disturbed(small_workspace, smal
 # Links ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["runs/0123456789ab", "runs", "features", "jobs", "datasets", "partial", "inside"])
+@pytest.mark.parametrize(
+    "place", ["runs/0123456789ab", "runs", "features", "jobs", "datasets", "partial", "inside", "stored"]
+)
 def test_nothing_behind_a_link_is_removed(scored_workspace, tmp_path, place):
     (run,) = scored_workspace.run_ids()
     outside = tmp_path / "outside"
@@ -415,6 +435,8 @@ def test_nothing_behind_a_link_is_removed(scored_workspace, tmp_path, place):
     at = scored_workspace.root / place
     if place == "partial":
         at = scored_workspace.run_dir(run) / "partial"
+    elif place == "stored":
+        at = put_features(scored_workspace, f"{KEY}-{'d' * 12}", ["ff" * 16]) / "link"
     elif place == "inside":
         at = scored_workspace.run_dir(run) / "partial/link"
         at.parent.mkdir()

@@ -151,6 +151,43 @@ def test_scores_of_folds_subsets_and_neighbors_are_those_of_one_machine(cluster,
     assert len(found[0][0]) == 4 * 200 and len(found[0][1]) == 7 * 200
 
 
+@pytest.mark.parametrize("stage", ["seeds", "folds"])
+def test_a_node_that_dies_while_a_run_is_computed_changes_no_value(
+    cluster, modules, small_workspace, small_training, tmp_path, stage
+):
+    """The seeds are trained here and the folds on the cluster: one node is lost during the one or the other."""
+    log, module = tmp_path / "networks", f"spied_{stage}"
+    (modules / f"{module}.py").write_text(SPIED.format(log=str(log)))
+    allow_named(small_workspace, f"{module}:network")
+    plan = plan_run(small_workspace, "small", ["aum", "confident_learning"], small_training(model=f"{module}:network"))
+    node = cluster.add_node(**{k: v for k, v in NODE.items() if k != "include_dashboard"})
+    killed = []
+
+    def begun():
+        """Processes of the networks that were begun so far, here or on the node."""
+        lines = [line.split(" ") for line in log.read_text().splitlines()] if log.exists() else []
+        return [int(pid) for pid, at in lines if (int(pid) == os.getpid() if stage == "seeds" else at == node.node_id)]
+
+    def kill():
+        until(begun)
+        killed.extend(begun())
+        if stage == "folds":
+            os.kill(killed[-1], signal.SIGKILL)
+        cluster.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        run, existed = compute(small_workspace, plan, "cpu", cluster=f"ray:{cluster.address}")
+    finally:
+        killer.join()
+    assert killed and not existed
+    found = values(small_workspace, run)
+    small_workspace.remove_run(run)
+    compute(small_workspace, plan, "cpu")
+    assert values(small_workspace, run) == found and len(found[0]) == 2 * 200
+
+
 def test_features_of_a_backbone_are_those_of_one_machine(cluster, small_workspace, tmp_path, monkeypatch):
     source, found = "efficientnet_lite0:32", []
     key = key_of(small_workspace, "small", source)

@@ -46,12 +46,17 @@ def processes() -> Iterator[ForkServerContext]:
 
 @pytest.fixture(scope="module")
 def scored(small_original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`small`, with the run of `aum` that curves and exports read. Read only."""
+    """`small`, with the run of `aum` that curves and exports read, and what kills leave behind. Read only."""
     root = tmp_path_factory.mktemp("kills") / "workspace"
     shutil.copytree(small_original, root)
     workspace = Workspace.open(root)
     training = TrainingSpec(model="mlp", epochs=3, seeds=1, batch_size=64)
     compute(workspace, plan_run(workspace, "small", ["aum"], training), "cpu")
+    for left in ("partial", ".publishing"):
+        folder = workspace.run_dir(workspace.run_ids()[0]) / left
+        folder.mkdir()
+        for i in range(5):
+            (folder / f"{i}.safetensors").write_bytes(bytes(1000))
     return root
 
 

@@ -58,13 +58,17 @@ def ran(folder: Path) -> int:
     return found
 
 
-def winnow(folder: Path, workspace: Workspace, *commands: str) -> list[tuple[int, str]]:
-    """Commands in a folder, one after another in a process of their own: their exit codes and all they wrote."""
+def winnow(folder: Path, workspace: Workspace, *commands: str, searched: str = "") -> list[tuple[int, str]]:
+    """Commands in a folder, one after another in a process of their own: their exit codes and all they wrote.
+
+    searched: a folder that Python itself searches
+    """
     own = ["--workspace", str(workspace.root)]
     words = [[*command.split(), *([] if own[0] in command else own)] for command in commands]
     done = subprocess.run(
         [sys.executable, "-P", "-c", SEVERAL, json.dumps(words)],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": searched},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,6 +108,7 @@ def unfinished(workspace: Workspace, model: str) -> str:
 
 def test_a_spec_imports_nothing_from_where_one_stands(scored_workspace, nets):
     run = unfinished(scored_workspace, "evilmod:make")
+    (nets / "torch.py").unlink()
     commands = (
         f"resume {run} --yes --device cpu",
         "psi small --orders random --points 2 --seeds 1 --yes",
@@ -111,7 +116,8 @@ def test_a_spec_imports_nothing_from_where_one_stands(scored_workspace, nets):
         "detector apply digits+textures small",
         f"select small craig --keep 0.5 --to {nets / 'kept.csv'}",
     )
-    for (code, text), command in zip(winnow(nets, scored_workspace, *commands), commands, strict=True):
+    found = winnow(nets, scored_workspace, *commands, searched=str(nets))
+    for (code, text), command in zip(found, commands, strict=True):
         assert code == 2 and text.startswith("winnow: a run names the model evilmod:make, from "), (command, text)
         assert str(nets / "evilmod.py") in text and "--trust-model" in text and text.count("\n") == 1
     assert not ran(nets)
@@ -121,8 +127,8 @@ def test_the_dashboards_buttons_import_nothing_that_is_not_trusted(scored_worksp
     monkeypatch.chdir(nets)
     run = unfinished(scored_workspace, "evilmod:make")
     named = ["run", "small", "--scores", "el2n@3", "--model", "evilmod:make", "--trust-model", "--yes"]
-    for words in (["resume", run], ["psi", "small", "--orders", "random", "--points", "2", "--trust-model"], named):
-        started = start_job(scored_workspace, words)
+    commands = (["resume", run], ["psi", "small", "--orders", "random", "--points", "2", "--trust-model"], named)
+    for started in [start_job(scored_workspace, words) for words in commands]:
         assert started.process.wait() == 2
         assert started.message().startswith("a run names the model evilmod:make"), started.message()
     assert not ran(nets) and not fetch_trust(scored_workspace).models

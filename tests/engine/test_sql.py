@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,3 +159,128 @@ def test_anything_else_is_no_condition(text: str) -> None:
     with pytest.raises(SpecError, match="not one SQL expression") as error:
         check_condition(text)
     assert "\n" not in str(error.value)
+
+
+ATTACKS = [
+    "PREPARE a AS SELECT 1", "EXECUTE a", "DEALLOCATE a", "RESET memory_limit", "ATTACH ':memory:' AS z", "DETACH dataset_file",
+    "USE dataset_file", "EXPORT DATABASE 'x'", "IMPORT DATABASE 'x'", "LOAD httpfs", "CHECKPOINT", "FORCE CHECKPOINT", "VACUUM",
+    "ANALYZE", "BEGIN", "COMMIT", "ROLLBACK", "CREATE MACRO a() AS 1", "CREATE TEMP TABLE x AS SELECT 1", "CREATE SEQUENCE s",
+    "CREATE SECRET s (TYPE s3)", "SET VARIABLE a = 1", "CALL enable_logging()", "TRUNCATE decisions_now",
+    "MERGE INTO decisions_now USING scores ON true WHEN MATCHED THEN DELETE", "DELETE FROM decisions_now", "DROP VIEW scores",
+    "ALTER VIEW scores RENAME TO x", "COMMENT ON VIEW scores IS 'x'", "SELECT 1 INTO x", "SELECT 1;\u00a0SELECT 2",
+    "SELECT 1;--x\nSELECT 2", "SELECT 1\0; SELECT 2", "\0", "PIVOT scores ON score USING avg(value)",
+    "EXPLAIN (ANALYZE) INSERT INTO decisions_now (sample_id) VALUES (1)", "EXPLAIN ANALYZE PREPARE x AS SELECT 1",
+    "EXPLAIN /* x */ ANALYZE COPY (SELECT 1) TO 'zz'", "EXPLAIN ANALYZE EXPLAIN ANALYZE COPY (SELECT 1) TO 'zz'",
+    "EXPLAIN\u00a0ANALYZE COPY (SELECT 1) TO 'zz'", "/*/**/*/EXPLAIN ANALYZE COPY (SELECT 1) TO 'zz'",
+    "FROM query('INSERT INTO decisions_now (sample_id) VALUES (1) RETURNING 1')", "FROM query_table(['/etc/passwd'])",
+    "SELECT * FROM '/etc/passwd'", "SELECT * FROM 'file.csv'", "FROM glob('/etc/*')", "FROM read_text('/etc/passwd')",
+    "FROM read_blob('/etc/passwd')", "FROM parquet_metadata('/etc/x.parquet')", "FROM sniff_csv('/etc/passwd')",
+    "FROM read_json('/etc/passwd')", "FROM read_duckdb('/etc/passwd')", "FROM sqlite_scan('a', 'b')",
+    "FROM read_parquet('https://example.com/x')", "SELECT * FROM 'https://example.com/x.parquet'",
+    "DESCRIBE SELECT * FROM read_csv('/etc/passwd')", "SUMMARIZE FROM read_csv('/etc/passwd')",
+    "SELECT 1 LIMIT (SELECT count(*) FROM read_csv('/etc/passwd'))", "SELECT getenv('HOME')", "SELECT nextval('s')",
+    "FROM duckdb_secrets()", "FROM which_secret('x', 's3')", "FROM duckdb_extensions()", "FROM enable_logging()",
+    "FROM enable_profiling()", "FROM disable_logging()", "FROM force_checkpoint()", "FROM load_aws_credentials()",
+    "FROM connection", "FROM sql", "FROM state",
+]  # fmt: skip
+"""What somebody might try who wants a query to write, to read another file, or to change how the next one runs."""
+
+
+@pytest.mark.parametrize("sql", ATTACKS)
+def test_no_query_writes_or_reads_outside_or_changes_the_next(
+    connection: duckdb.DuckDBPyConnection,
+    old_workspace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sql: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before, settings = state(old_workspace), "SELECT name, value FROM duckdb_settings() WHERE name <> 'threads'"
+    kept = connection.execute(settings).fetchall()
+    with pytest.raises(WinnowError) as error:
+        fetch_answer(connection, sql, seconds=20)
+    assert "\n" not in str(error.value) and "root:" not in str(error.value)
+    assert state(old_workspace) == before and list(tmp_path.iterdir()) == []
+    assert connection.execute(settings).fetchall() == kept
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM query('SELECT 1')",
+        "FROM query_table('scores') LIMIT 1",
+        "FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
+        "SELECT write_log('x')",
+        "EXPLAIN (FORMAT json) SELECT 1",
+        "SELECT '\0' AS a",
+    ],
+)
+def test_what_looks_dangerous_and_only_reads_is_answered(
+    connection: duckdb.DuckDBPyConnection, old_workspace: Path, sql: str
+) -> None:
+    before = state(old_workspace)
+    assert len(fetch_answer(connection, sql)[0]) == 1
+    assert state(old_workspace) == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT " + "(" * 50_000 + "1" + ")" * 49_000,
+        "SELECT " + "NOT " * 20_000 + "true",
+        "SELECT 1" + "+1" * 40_000,
+        "SELECT " + "[" * 40_000 + "1" + "]" * 40_000,
+        "SELECT " + "CASE WHEN true THEN " * 3_000 + "1" + " END" * 3_000,
+        "SELECT * FROM " + "(SELECT * FROM " * 5_000 + "range(1)" + ")" * 5_000,
+        "SELECT 1" + "::INT" * 15_000,
+        "SELECT a" + ".a" * 30_000,
+        'SELECT a . "a"' + ' . "a"' * 10_000,
+        "/*" * 40_000,
+        "SELECT '" + "x" * 200_000 + "'",
+        "SELECT \ud800",
+    ],
+    ids=lambda sql: sql[:12].encode("ascii", "replace").decode(),
+)
+def test_a_query_that_nests_or_never_ends_is_refused_at_once(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    with pytest.raises(WinnowError) as error:
+        fetch_answer(connection, sql, seconds=20)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 2_000
+    with pytest.raises(WinnowError):
+        check_condition(sql.removeprefix("SELECT ") if sql.startswith("SELECT ") else sql)
+
+
+def test_a_query_that_was_stopped_leaves_nothing_running(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WinnowError, match="took longer"):
+        fetch_answer(connection, "SELECT count(*) FROM range(1000000000) a, range(1000000) b", seconds=0.5)
+    time.sleep(0.2)
+    started, spent = time.monotonic(), time.process_time()
+    time.sleep(1)
+    assert time.process_time() - spent < 0.5 * (time.monotonic() - started)  # no thread computes on
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_in_memory_writes_no_file(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WinnowError, match="2 GB"):
+        fetch_answer(
+            connection, "SELECT count(*) FROM (SELECT DISTINCT repeat(i::VARCHAR, 9000) FROM range(300000) t(i))"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_query_sees_the_runs_of_its_dataset_alone(old_workspace: Path) -> None:
+    workspace = Workspace.open(old_workspace)
+    for dataset in workspace.datasets():
+        with connected(workspace, dataset) as connection:
+            seen = fetch_answer(connection, "SELECT name FROM dataset UNION SELECT run_id FROM runs ORDER BY 1")[0]
+            attached = fetch_answer(connection, "SELECT database_name FROM duckdb_databases() WHERE NOT internal")[0]
+        own = {
+            r.run_id for r in workspace.read_records()[0] if r.dataset == dataset and workspace.is_published(r.run_id)
+        }
+        assert set(seen.iloc[:, 0]) == {dataset, *own}
+        assert {name for name in attached.iloc[:, 0] if name.startswith("run_")} == {f"run_{run_id}" for run_id in own}

@@ -191,7 +191,7 @@ def test_a_table_names_images_below_its_folder_or_those_that_are_named(workspace
     assert (done.train + done.test, done.skipped) == (5, 1) and "outside of what was named" in done.ignored[0][0]
 
     with pytest.raises(SpecError, match="--originals is .*nowhere; allowed: an existing folder"):
-        IngestSpec("e", str(listed), originals=str(tmp_path / "nowhere"))
+        ingest(workspace, IngestSpec("e", str(listed), originals=str(tmp_path / "nowhere")))
     both = os.pathsep.join([str(photos), str(tmp_path / "other")])
     fresh = Workspace.open(tmp_path / "fresh", create=True)
     assert ingest(fresh, IngestSpec("d", str(listed), originals=both)).existed is False
@@ -362,6 +362,9 @@ def test_names_in_a_spec_lead_to_no_file_elsewhere(workspace, photos, tmp_path):
     (tmp_path / "outside.safetensors").write_bytes(b"x")
     with pytest.raises(NotFoundError, match="unknown detector"):
         load_detector(workspace, "../../outside")
+    for run in ("../../outside", "..", ".", "/tmp", "a/b", ""):
+        with pytest.raises(NotFoundError, match="unknown run"):
+            workspace.read_spec(run)
     for key in ("../../outside@0123456789ab/..", "/tmp/x", "file@0123456789ab/../..", ""):
         with pytest.raises(SpecError, match="there are no features of the key"):
             is_stored(workspace, "d", key)

@@ -20,6 +20,7 @@ from engine.data.parts import Labels, Part, Source
 from engine.data.sources.kinds import Named, Rows, source
 from engine.data.sources.tables import read_table, table_of_paths
 from engine.errors import SourceError
+from engine.text import from_csv_text
 
 # A CSV of paths -------------------------------------------------------------------------------------------
 
@@ -55,17 +56,18 @@ def listed(names: Sequence[str]) -> str:
 def read_header(path: Path) -> list[str]:
     """The names of the columns of a CSV, as often as they are there."""
     with _rows(path) as rows:
-        return [name.strip() for name in next(rows, [])]
+        return [from_csv_text(name) for name in next(rows, [])]
 
 
 def read_csv(path: Path, wanted: Sequence[str] | None = None) -> dict[str, list[str]]:
     """Columns of a CSV with a header, as text; None = all.
 
-    Fields are separated by commas, semicolons or tabs, and the text is UTF-8 or UTF-16.
+    Fields are separated by commas, semicolons or tabs, and the text is UTF-8 or UTF-16. What an export has put before text
+    that a spreadsheet would compute is taken away (engine/text.py).
     Raises: SourceError naming the row (from 0) that has another length
     """
     with _rows(path) as rows:
-        header = [name.strip() for name in next(rows, [])]
+        header = [from_csv_text(name) for name in next(rows, [])]
         names = header if wanted is None else wanted
         places = [header.index(name) for name in names]
         columns: list[list[str]] = [[] for _ in places]
@@ -73,7 +75,7 @@ def read_csv(path: Path, wanted: Sequence[str] | None = None) -> dict[str, list[
             if len(row) != len(header):
                 raise SourceError(f"{path}, row {number}: {len(row)} fields; the header has {len(header)}")
             for column, place in zip(columns, places, strict=True):
-                column.append(row[place].strip())
+                column.append(from_csv_text(row[place]))
     return dict(zip(names, columns, strict=True))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.data.images import READ_ERRORS, decode, fit, reason, room_for
+from engine.data.images import READ_ERRORS, decode, fit, reason, one_large_at_a_time
 from engine.data.parts import Labels, Part
 from engine.data.properties import measure, shrink
 from engine.data.thumbnails import SHARP, SIDE, image_thumbnail, vector_thumbnail
@@ -67,7 +67,7 @@ def choose_form(part: Part, image_size: int | None) -> Form:
                 if isinstance(loaded, np.ndarray):
                     probes.append(loaded)
                     continue
-                with loaded, room_for(loaded):
+                with loaded, one_large_at_a_time(loaded):
                     image = decode(loaded, 2 * SHARP)
                     probes.append((image.mode, image.size))  # and not its pixels, which may be gigabytes
             except READ_ERRORS as error:
@@ -153,7 +153,7 @@ def _decode_one(
         if loaded.shape != form.shape or not np.isfinite(loaded).all():
             raise ValueError(f"a vector of shape {loaded.shape}, or not finite; allowed: finite, {form.shape}")
         return loaded, vector_thumbnail(loaded, form.low, form.high), None
-    with loaded, room_for(loaded):
+    with loaded, one_large_at_a_time(loaded):
         image = decode(loaded, 2 * max(SIDE, *form.shape[1:]))
         return fit(image, form.shape), image_thumbnail(image), shrink(image)
 

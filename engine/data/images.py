@@ -68,7 +68,7 @@ def _decoders_errors() -> Iterator[None]:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def room_for(image: Image.Image) -> contextlib.AbstractContextManager[object]:
+def one_large_at_a_time(image: Image.Image) -> contextlib.AbstractContextManager[object]:
     """Held while an image is decoded and made small: one large image at a time, because each may take a gigabyte."""
     return _large if image.width * image.height > _LARGE else contextlib.nullcontext()
 

@@ -13,7 +13,6 @@ import platform
 import socket
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 import warnings
@@ -153,8 +152,7 @@ def tasks_on(cluster: str, device: torch.device, threads: int = 1) -> Iterator[T
             "--cluster ray needs Ray, which is not here: pip install 'winnow-images[cluster]'"
         ) from error
     _check_answers(address)
-    # Processes of the cluster import from this one's folder before all else, a torch.py that happens to lie there included.
-    with contextlib.chdir(sysconfig.get_path("stdlib")), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray about its own future
         # Ray puts the current folder of this process before all else that a worker imports: an engine.py there would run.
         places = ray.job_config.JobConfig(_py_driver_sys_path=[place for place in reversed(sys.path) if place])

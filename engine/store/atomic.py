@@ -44,11 +44,16 @@ def storage_errors(what: str, place: Path) -> Iterator[None]:
         raise
     except (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException) as error:
         text = str(error)
-        if any(word in text for word in ("No space left", "File too large", "Disk quota", "Could not write")):
+        if is_full(error):
             raise StorageError(
                 f"no space left to write {what} in {place}; free some space and run the same command again"
             ) from error
         raise StorageError(f"{what} in {place}: {text.splitlines()[0]}") from error
+
+
+def is_full(error: duckdb.Error) -> bool:
+    """Whether DuckDB could not write because the disk, or what this user may have of it, is full."""
+    return any(words in str(error) for words in ("No space left", "File too large", "Disk quota", "Could not write"))
 
 
 @contextlib.contextmanager

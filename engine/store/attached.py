@@ -22,6 +22,7 @@ from typing import Any
 import duckdb
 
 from engine.errors import StorageError
+from engine.store.atomic import is_full
 from engine.store.documents import require_regular
 from engine.store.schema import VIEWS
 from engine.store.sql import identifier, literal
@@ -161,16 +162,18 @@ def reading(path: Path, kind: Kind = DATASET, hint: str = "ingest it again") -> 
     """
     try:
         with open_walled([path], memory_limit="1GB") as connection:
-            attach(connection, path, "file")
-            _, problems = look_at(connection, {"file": (path, kind)})
-            if problems:
-                raise StorageError(problems["file"])
+            try:
+                attach(connection, path, "file")
+                if problem := look_at(connection, {"file": (path, kind)})[1].get("file"):
+                    raise StorageError(problem)
+            except StorageError as error:
+                raise StorageError(f"{error}; {hint}") from error
             connection.execute("USE file")
             yield connection
     except duckdb.Error as error:
+        if is_full(error):  # of a file that is written meanwhile: whoever writes it says which
+            raise
         raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}; {hint}") from error
-    except StorageError as error:
-        raise error if hint in str(error) else StorageError(f"{error}; {hint}") from error
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> Columns:

@@ -105,7 +105,7 @@ def _facts(path: Path, identity: object) -> DatasetFacts:
             "SELECT fingerprint, created_at, format, input_shape, input_dtype FROM dataset"
         ).fetchone()
         if row is None:
-            raise StorageError(f"{path} is empty")
+            raise StorageError(f"{path} is empty; {_AGAIN}")
         if number(row[2], 0) > FORMAT:
             raise StorageError(f"{path} has format {row[2]}, this winnow reads up to {FORMAT}; upgrade winnow-images")
         classes = connection.execute("SELECT label, class_name FROM classes ORDER BY label").fetchall()
@@ -149,11 +149,11 @@ def _check_samples(
         or train is None
         or (test or count) <= train
     ):
-        raise StorageError(f"{path} is damaged (the ids, labels or splits of its samples)")
+        raise StorageError(f"{path} is damaged (the ids, labels or splits of its samples); {_AGAIN}")
     sizes = {"uint8": 1, "float32": 4}
     if dtype not in sizes or len(shape) not in (1, 3) or any(side is None or side < 1 for side in shape):
-        raise StorageError(f"{path} is damaged (its inputs are {dtype} of shape {shape})")
+        raise StorageError(f"{path} is damaged (its inputs are {dtype} of shape {shape}); {_AGAIN}")
     size = count * math.prod(shape) * sizes[dtype]
     if size > _MOST_SHRUNK * path.stat().st_size:
-        raise StorageError(f"{path} is damaged (it cannot hold the {size:,} bytes of its inputs)")
+        raise StorageError(f"{path} is damaged (it cannot hold the {size:,} bytes of its inputs); {_AGAIN}")
     return int(count)

@@ -41,9 +41,13 @@ _WAIT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Roots:
-    """Folders, and single files, that may be read. Links are resolved at both ends."""
+    """Folders, and single files, that may be read. Links are resolved at both ends.
+
+    suggestion: the folder that a refusal names, where one holds all that is wanted; "" = that of the file
+    """
 
     paths: tuple[Path, ...] = ()
+    suggestion: str = ""
 
     @cached_property
     def _resolved(self) -> tuple[str, ...]:
@@ -68,7 +72,8 @@ class Roots:
         """The path, if it may be read; ValueError, a reason in a few words, if not."""
         if os.path.isfile(path) and not self.cover(path):  # what is no file is refused by whoever opens it
             folder = os.path.dirname(os.path.realpath(path))
-            raise ValueError(f"it lies in {folder}, outside of what was named (--originals {folder} reads it)")
+            wanted = self.suggestion or folder
+            raise ValueError(f"it lies in {folder}, outside of what was named (--originals {wanted} reads it)")
         return path
 
     def __add__(self, others: Iterable[Path]) -> Roots:

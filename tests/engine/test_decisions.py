@@ -98,8 +98,9 @@ def ingested(tmp_path, pictures):
         if "mine" in workspace.datasets():
             discard_dataset(workspace, "mine")
         lines = [f"{pictures / f'{i}.png'},{label}" for i, label in rows]
-        (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]) + "\n")
-        ingest(workspace, IngestSpec(name="mine", source=str(tmp_path / "list.csv"), test_fraction=0))
+        listed = pictures / "list.csv"
+        listed.write_text("\n".join(["path,label", *lines]) + "\n")
+        ingest(workspace, IngestSpec(name="mine", source=str(listed), test_fraction=0))
         return workspace
 
     return make

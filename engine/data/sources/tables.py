@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,19 @@ def table_of_paths(
             raise SourceError(f"{where}, row {row}: the path is {'empty' if not value else repr(value)[:50]}")
         at = os.path.abspath(folder / value)
         places.append(value if not os.path.exists(at) and _is_row(value) else at)
+    within = replace(within, suggestion=_common_folder(places, within))
     return Table(where, columns, chosen, places, lambda i: open_original(places[i], within))
+
+
+def _common_folder(places: Sequence[str], within: Roots) -> str:
+    """The folder that holds all places outside of what may be read; "" where they have none but the root in common."""
+    folders = {os.path.dirname(place) for place in places if os.path.isabs(place)}
+    outside = [folder for folder in folders if not within.cover(folder)]
+    try:
+        common = os.path.commonpath(outside)
+    except ValueError:  # of no folder, or of folders on several drives
+        return ""
+    return "" if common == os.path.dirname(common) else common
 
 
 def _is_row(place: str) -> bool:

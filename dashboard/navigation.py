@@ -12,7 +12,9 @@ of dataset and run, and without a workspace too. The declarations are read witho
 from __future__ import annotations
 
 import ast
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("app_pages")
@@ -31,12 +33,22 @@ class PageInfo:
     pickers: bool = True
 
 
+_reading = threading.Lock()
+"""Every session reads the pages in a thread of its own, and Python 3.11 cannot make two syntax trees at once."""
+
+
 def all_pages(folder: Path = FOLDER) -> list[PageInfo]:
-    """Every page, in the order of the navigation; the first is the one that opens.
+    """Every page, in the order of the navigation; the first is the one that opens. Read once in a process.
 
     Raises: ValueError, with the file, for a page that is not declared as above
     """
-    return sorted(map(_read, folder.glob("*_page.py")), key=lambda page: (page.place, page.address))
+    with _reading:
+        return list(_read_all(folder))
+
+
+@lru_cache(maxsize=4)
+def _read_all(folder: Path) -> tuple[PageInfo, ...]:
+    return tuple(sorted(map(_read, folder.glob("*_page.py")), key=lambda page: (page.place, page.address)))
 
 
 def _read(file: Path) -> PageInfo:

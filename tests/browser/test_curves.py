@@ -76,7 +76,8 @@ def test_a_curve_is_started_watched_paused_and_resumed(page: Page, busy: Workspa
     assert fetch_jobs(busy)[0].state == "running"
     with serve() as address:
         visit(page, address, "/psi")
-        expect(page.get_by_role("button", name="Pause", exact=True)).to_have_count(0)
+        finished = expect(page.get_by_role("button", name="Pause", exact=True))
+        finished.to_have_count(0, timeout=300_000)  # 152 networks are left to train, on a machine that may be busy
         expect(page.get_by_text("With every sample")).to_be_visible()
         settle(page)
         assert busy.is_published(job.run_id)

@@ -65,7 +65,7 @@ EVERYTHING = "/gallery?dataset=digits-noisy&list=all&split=train&sort=aum"
 @pytest.mark.parametrize(
     ("path", "plots"),
     [
-        ("/", 6), ("/trajectories", 4), ("/scores", 2), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
+        ("/", 7), ("/trajectories", 4), ("/scores", 2), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
         ("/compare?dataset=digits-noisy&compare=all", 1), ("/embedding", 1), ("/psi", 1), ("/export", 1),
         ("/figures?dataset=digits-noisy&figure=prune-3", 1), ("/figures?dataset=digits-noisy&figure=cg-4", 1),
         ("/figures?dataset=digits-noisy&figure=aum-2", 1), ("/figures?dataset=digits-noisy&figure=rop-3", 1),

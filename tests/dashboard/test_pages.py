@@ -454,9 +454,8 @@ def test_psi_says_how_many_networks_a_curve_is_and_the_command_that_is_the_same(
     app.number_input(key="new_points").set_value(5).run()
     app.number_input(key="new_seeds").set_value(3).run()
     assert f"**{3 + 4 * 2 * 3} networks**" in text(app)
-    assert any(
-        c.value.startswith("winnow psi digits-noisy --orders 'random,aum*' --points 5 --seeds 3") for c in app.code
-    )
+    command = 'winnow psi digits-noisy --orders "random,aum*" --points 5 --seeds 3'
+    assert any(c.value.startswith(command) for c in app.code)
 
 
 def test_every_declared_option_of_a_curve_is_in_its_form(open_page: Open, demo_workspace: Path) -> None:

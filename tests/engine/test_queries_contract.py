@@ -74,7 +74,7 @@ def test_unknown_and_damaged_files_are_named(small_workspace, small_training):
         ((broken, problem),) = connection.execute("FROM unreadable").fetchall()
     assert broken == run and "results.duckdb has 14 bytes" in problem and f"winnow remove {run}" in problem
     small_workspace.dataset_path("small").write_bytes(b"not a database")
-    with pytest.raises(StorageError, match=r"small.duckdb cannot be read.*ingest it again"):
+    with pytest.raises(StorageError, match=r"small.duckdb cannot be read.*; remove it and ingest the dataset again"):
         connect(small_workspace, "small")
 
 

@@ -24,7 +24,6 @@ from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 
-
 # A shell that starts something in the background has it ignore SIGINT, and all that it starts: tests send it to them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.data.images import READ_ERRORS, decode, fit, reason, one_large_at_a_time
+from engine.data.images import READ_ERRORS, decode, fit, one_large_at_a_time, reason
 from engine.data.parts import Labels, Part
 from engine.data.properties import measure, shrink
 from engine.data.thumbnails import SHARP, SIDE, image_thumbnail, vector_thumbnail

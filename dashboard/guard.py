@@ -149,7 +149,7 @@ def _from_own_page(scope: Scope, headers: Headers, origin: str) -> bool:
         return origins == [origin]  # browsers always name it here
     if origins not in ([], [origin]):
         return False
-    # A picture or a frame on another page names no origin; the browser says where it is asked for. A link from another
+    # A picture or a frame on another page names no origin; the browser says from where it is requested. A link from another
     # page is no harm: its page learns nothing, and the cookie does not come with it.
     sites = headers.getlist("sec-fetch-site")
     if sites in ([], ["none"], ["same-origin"]):

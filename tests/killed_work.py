@@ -47,7 +47,7 @@ def work(kind: str, root: Path, last_step: int = 0) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
-    WORK[kind](Workspace.open(root), root.parent / "told")
+    WORK[kind](Workspace.open(root), root.parent / "confirmed")
     (root.parent / "steps").write_text(str(steps))
 
 
@@ -55,7 +55,7 @@ def attempt(kind: str, root: Path, out: Path, *given: int) -> None:
     """Do some work, and append to a file "ok" or the expected error that ended it, in one line."""
     workspace, said = Workspace.open(root), "ok"
     try:
-        MANY[kind](workspace, *given) if kind in MANY else WORK[kind](workspace, root.parent / "told")
+        MANY[kind](workspace, *given) if kind in MANY else WORK[kind](workspace, root.parent / "confirmed")
     except WinnowError as error:
         said = f"{type(error).__name__}: {error}"
     with open(out, "ab", buffering=0) as file:
@@ -100,28 +100,28 @@ def _read_often(workspace: Workspace, count: int) -> None:
 MANY = {"decide each": _decide_each, "undo often": _undo_often, "read often": _read_often}
 
 
-def _ingest(workspace: Workspace, told: Path) -> None:
+def _ingest(workspace: Workspace, confirmed: Path) -> None:
     ingest(workspace, IngestSpec(name="new", source="digits", limit=150, noise="symmetric:0.2"))
 
 
-def _run(workspace: Workspace, told: Path) -> None:
+def _run(workspace: Workspace, confirmed: Path) -> None:
     training = TrainingSpec(model="mlp", epochs=4, seeds=2, batch_size=64)
     compute(workspace, plan_run(workspace, "small", ["el2n@2", "confident_learning"], training), "cpu")
 
 
-def _psi(workspace: Workspace, told: Path) -> None:
+def _psi(workspace: Workspace, confirmed: Path) -> None:
     plan = plan_psi(workspace, "small", ["random", "aum"], points=3, seeds=2, epochs=2)
     compute(workspace, plan, "cpu")
 
 
-def _export(workspace: Workspace, told: Path) -> None:
+def _export(workspace: Workspace, confirmed: Path) -> None:
     for name in ("kept.csv", "kept.parquet", "kept.npy"):
         export(workspace, "small", "aum > 0", workspace.root.parent / name)
 
 
-def _decide(workspace: Workspace, told: Path) -> None:
-    """Decisions about samples 0, 1, ...; every fourth is taken back and made again. Each is told when it is done."""
-    with open(told, "ab", buffering=0) as file:
+def _decide(workspace: Workspace, confirmed: Path) -> None:
+    """Decisions about samples 0, 1, ...; every fourth is taken back and made again. Each is confirmed when it is done."""
+    with open(confirmed, "ab", buffering=0) as file:
         for i in range(DECISIONS):
             decide(workspace, "small", [i], "drop", note=str(os.getpid()))
             if i % 4 == 3:
@@ -130,19 +130,19 @@ def _decide(workspace: Workspace, told: Path) -> None:
             file.write(f"{i}\n".encode())
 
 
-def _remove(workspace: Workspace, told: Path) -> None:
+def _remove(workspace: Workspace, confirmed: Path) -> None:
     for job in fetch_jobs(workspace, "small"):
         workspace.remove_run(job.run_id)
     with contextlib.suppress(NotFoundError):  # as a person would try who was interrupted
         workspace.remove_run("gone")
 
 
-def _remove_dataset(workspace: Workspace, told: Path) -> None:
+def _remove_dataset(workspace: Workspace, confirmed: Path) -> None:
     if "small" in workspace.datasets():
         discard_dataset(workspace, "small")
 
 
-def _clean(workspace: Workspace, told: Path) -> None:
+def _clean(workspace: Workspace, confirmed: Path) -> None:
     remove_leftovers(workspace, [leftover.path for leftover in find_leftovers(workspace).leftovers])
 
 

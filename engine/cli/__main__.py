@@ -117,7 +117,7 @@ def refusal(error: BaseException) -> str | None:
 
 
 def _lacking() -> str | None:
-    """What this process is not given that it needs, asked before a library finds out and says so in its own way."""
+    """What this process needs and is not given, looked up before a library finds out and says so in its own way."""
     with contextlib.suppress(ImportError):  # Windows has no such limits
         import resource
 

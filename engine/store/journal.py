@@ -59,8 +59,8 @@ def psi_points(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     accuracy, seconds. One that is not whole is passed over, so its network is trained again."""
     points = []
     for event in events:
-        told = event.get("points") if event["event"] == "psi_points" else ()
-        points += [point for point in told if _is_point(point)] if isinstance(told, list) else []
+        listed = event.get("points") if event["event"] == "psi_points" else ()
+        points += [point for point in listed if _is_point(point)] if isinstance(listed, list) else []
     return points
 
 

@@ -71,7 +71,7 @@ def test_numbers_are_read_as_they_are_written() -> None:
 
 def test_ten_thousand_addresses_make_filters(noisy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     root, dataset = noisy
-    asked = 0
+    queried = 0
     with connected(Workspace.open(root), dataset) as connection:
         ((run_id,),) = connection.execute("SELECT run_id FROM scores LIMIT 1").fetchall()
         for number, query in enumerate(random_addresses(20, 10_000, 8)):
@@ -88,8 +88,8 @@ def test_ten_thousand_addresses_make_filters(noisy: tuple[Path, str], monkeypatc
                     assert "\n" not in str(error).replace("Zq14\r\n", "")
                     continue
                 connection.execute(f"SELECT count(*) FROM samples WHERE {where}").fetchall()
-                asked += 1
-    assert asked > 100
+                queried += 1
+    assert queried > 100
 
 
 def test_names_in_an_address_are_never_sql(old_workspace: Path) -> None:

@@ -240,8 +240,8 @@ def test_a_command_that_is_killed_takes_its_server_with_it(start: Start, small_w
     process = start("--workspace", str(small_workspace.root))
     address = address_of(process)
     (server,) = children(process.pid)
-    told = Path(f"/proc/{server}/cmdline").read_text()
-    assert address.partition("=")[2] not in told  # anybody can list processes
+    arguments = Path(f"/proc/{server}/cmdline").read_text()
+    assert address.partition("=")[2] not in arguments  # anybody can list processes
     process.kill()
     process.communicate(timeout=20)  # the pipe ends when the server has ended too
     assert not is_open(int(address.split(":")[2].split("/")[0]))

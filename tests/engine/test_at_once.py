@@ -57,7 +57,7 @@ def ends(started: list[BaseProcess]) -> None:
         assert process.exitcode == 0
 
 
-def said(out: Path) -> list[str]:
+def printed(out: Path) -> list[str]:
     return [line.split(": ")[0] for line in out.read_text().splitlines()]
 
 
@@ -85,7 +85,7 @@ def test_two_run_the_same_and_two_ingest_one_name(
     for kind in ("run", "ingest"):
         out = tmp_path / kind
         ends([start(processes, kind, small_workspace.root, out) for _ in range(3)])
-        found = said(out)
+        found = printed(out)
         assert set(found) <= {"ok", "BusyError"} and "ok" in found, out.read_text()
     (run,) = small_workspace.run_ids()
     assert fetch_job(small_workspace, run).state == "done" and small_workspace.datasets() == ["new", "small"]
@@ -103,11 +103,11 @@ def test_a_run_is_removed_by_two_while_it_is_computed_and_read(
     readers = [start(processes, "read often", root, tmp_path / "reading", 10) for _ in range(2)]
     ends([start(processes, "remove", root, tmp_path / "removing") for _ in range(2)])
     ends([computing, *readers])
-    assert said(tmp_path / "reading") == ["ok", "ok"], (tmp_path / "reading").read_text()
-    assert set(said(tmp_path / "removing")) <= {"ok", "BusyError", "NotFoundError"}
-    assert set(said(tmp_path / "computing")) <= {"ok", "NotFoundError", "BusyError"}
+    assert printed(tmp_path / "reading") == ["ok", "ok"], (tmp_path / "reading").read_text()
+    assert set(printed(tmp_path / "removing")) <= {"ok", "BusyError", "NotFoundError"}
+    assert set(printed(tmp_path / "computing")) <= {"ok", "NotFoundError", "BusyError"}
     ends([start(processes, "remove", root, tmp_path / "again")])
-    assert said(tmp_path / "again") == ["ok"] and scored_workspace.run_ids() == []
+    assert printed(tmp_path / "again") == ["ok"] and scored_workspace.run_ids() == []
     assert list((root / "runs").iterdir()) == []
 
 
@@ -137,7 +137,7 @@ def test_a_clock_that_is_set_back_changes_no_order_and_takes_no_time_away(
     (first,) = scored_workspace.run_ids()
     for kind in ("run", "decide"):
         ends([start(processes, kind, scored_workspace.root, tmp_path / "out", target=with_clock_set_back)])
-    assert said(tmp_path / "out") == ["ok", "ok"]
+    assert printed(tmp_path / "out") == ["ok", "ok"]
     (run,) = [run for run in scored_workspace.run_ids() if run != first]
     job = fetch_job(scored_workspace, run)
     assert job.state == "done" and job.started_at < time.time() - 1800

@@ -55,7 +55,7 @@ def within(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def said(root: Path, *words: str) -> str:
+def printed(root: Path, *words: str) -> str:
     """The one line of a command that refuses, else ""; any other exception is a failure of the test."""
     try:
         COMMAND.main([*words, "--workspace", str(root)], standalone_mode=False)
@@ -72,10 +72,10 @@ def test_a_tampered_workspace_ends_no_command_in_a_traceback(
     CASES[case](root)
     outside = tampered.secret_beside(root)
     with within(120):
-        lists = said(root, "runs")
-        own = said(root, "query", "SELECT * FROM scores JOIN decisions USING (sample_id)", "--dataset", DATASET)
-        other = said(root, "query", "SELECT count(*) FROM scores", "--dataset", "digits")
-        said(root, "status", RUN)
+        lists = printed(root, "runs")
+        own = printed(root, "query", "SELECT * FROM scores JOIN decisions USING (sample_id)", "--dataset", DATASET)
+        other = printed(root, "query", "SELECT count(*) FROM scores", "--dataset", "digits")
+        printed(root, "status", RUN)
     assert SECRET not in capsys.readouterr().out
     assert bool(lists) == (case in ENDS_ALL)
     assert bool(own) == (case in ENDS_ALL | ENDS_DATASET)
@@ -206,7 +206,7 @@ def test_a_link_in_a_run_is_named_and_removed_alone(root: Path, inner: str) -> N
     assert len(fetch_jobs(workspace)) == known
     with pytest.raises(StorageError, match="is a link"):
         workspace.start_run(RUN, {})
-    assert said(root, "remove", RUN) == ""
+    assert printed(root, "remove", RUN) == ""
     assert len(workspace.run_ids()) == known - 1 and not os.path.lexists(workspace.run_dir(RUN))
     assert {path: path.read_bytes() for path in moved.parent.rglob("*") if path.is_file()} == before
 
@@ -238,7 +238,7 @@ def test_nothing_is_written_through_a_link(root: Path) -> None:
 
 def test_a_log_of_decisions_that_is_a_link_is_not_opened(root: Path) -> None:
     tampered.linked(lambda at: at / "decisions.duckdb")(root)
-    assert "is a link" in said(root, "query", "SELECT 1", "--dataset", DATASET)
+    assert "is a link" in printed(root, "query", "SELECT 1", "--dataset", DATASET)
 
 
 @pytest.mark.parametrize("left", [["datasets"], ["runs"], ["datasets", "runs"], [".winnow.json.12-34.tmp"], []])

@@ -479,10 +479,10 @@ def test_a_dry_run_writes_nothing(scored_workspace, capsys):
     make_leftovers(scored_workspace, features=2)
     before = sorted(path.as_posix() for path in scored_workspace.root.rglob("*"))
     manage.clean(dry_run=True, workspace=scored_workspace.root)
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert sorted(path.as_posix() for path in scored_workspace.root.rglob("*")) == before
-    assert f"runs/{run}/partial" in said.out and "2.0 MB" in said.out and "a run that is published" in said.out
-    assert "takes" in said.err and "removed" not in said.err
+    assert f"runs/{run}/partial" in printed.out and "2.0 MB" in printed.out and "a run that is published" in printed.out
+    assert "takes" in printed.err and "removed" not in printed.err
 
 
 def test_json_lists_what_was_removed_and_why(scored_workspace, capsys):

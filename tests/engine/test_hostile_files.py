@@ -185,7 +185,7 @@ def edited(data: bytes, at: int, value: bytes) -> bytes:
 
 
 def bombs() -> dict[str, tuple[bytes, str]]:
-    """name -> (file, what is said of it)."""
+    """name -> (file, what is printed of it)."""
     zeros = zlib.compress(bytes(20_000_000))
     gif, jpeg = encoded(pixels(0, "P"), "GIF"), encoded(pixels(0, side=64), "JPEG", progressive=True)
     last = jpeg[jpeg.rindex(b"\xff\xda") : jpeg.rindex(b"\xff\xd9")]
@@ -241,9 +241,9 @@ def test_bombs_and_files_that_are_no_pixels_are_bad_samples(workspace: Workspace
     done = ingest(workspace, IngestSpec("d", str(folder), skip_bad=True))
     assert (done.train + done.test, done.skipped) == (12 + len(fine), len(made))
     with reading(workspace.dataset_path("d")) as connection:
-        said = dict(connection.execute("SELECT parse_filename(source), reason FROM skipped").fetchall())
-    assert said.keys() == made.keys()
-    assert [name for name, (_, why) in made.items() if why not in said[name]] == []
+        printed = dict(connection.execute("SELECT parse_filename(source), reason FROM skipped").fetchall())
+    assert printed.keys() == made.keys()
+    assert [name for name, (_, why) in made.items() if why not in printed[name]] == []
 
 
 @needs_linux
@@ -296,7 +296,7 @@ def test_idx_files_are_read_as_far_as_their_header_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         ("", "has no column 'path'"),
         ("path,label\n", "has no training rows"),
@@ -313,9 +313,9 @@ def test_idx_files_are_read_as_far_as_their_header_says(tmp_path: Path) -> None:
         ("path,label,true_label\n1.png,0," + "9" * 5000 + "\n2.png,1,1\n", "is none of the classes (0, 1)"),
     ],
 )
-def test_csv_files(tmp_path: Path, text: str, said: str) -> None:
+def test_csv_files(tmp_path: Path, text: str, printed: str) -> None:
     (tmp_path / "x.csv").write_bytes(text.encode("utf-8", "surrogatepass"))
-    assert said in refused(tmp_path / "x.csv")
+    assert printed in refused(tmp_path / "x.csv")
 
 
 def test_numbers_that_are_none_stay_names(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def not_utf8(count: int = 12) -> pa.Array:
 
 
 @pytest.mark.parametrize(
-    ("label", "said"),
+    ("label", "printed"),
     [
         (pa.array([2**62 + i for i in LABELS], pa.timestamp("us")), "column 'label' is damaged"),
         (not_utf8(), "column 'label' is damaged"),
@@ -348,13 +348,13 @@ def not_utf8(count: int = 12) -> pa.Array:
         (pa.array(["9" * 5000, "b"] * 6), "a label of 5,000 characters"),
     ],
 )
-def test_labels_of_parquet_files(tmp_path: Path, label: pa.Array, said: str) -> None:
+def test_labels_of_parquet_files(tmp_path: Path, label: pa.Array, printed: str) -> None:
     pq.write_table(pa.table({"image": PICTURES, "label": label}), tmp_path / "x.parquet")
-    assert said in refused(tmp_path / "x.parquet")
+    assert printed in refused(tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "printed"),
     [
         ("5", "are not texts"),
         ('{"a": 1}', "are not texts"),
@@ -366,11 +366,11 @@ def test_labels_of_parquet_files(tmp_path: Path, label: pa.Array, said: str) -> 
         ('["a", "a"]', "two classes of the same name"),
     ],
 )
-def test_names_of_classes_in_parquet_files(tmp_path: Path, names: str, said: str) -> None:
+def test_names_of_classes_in_parquet_files(tmp_path: Path, names: str, printed: str) -> None:
     meta = f'{{"info": {{"features": {{"label": {{"_type": "ClassLabel", "names": {names}}}}}}}}}'
     table = pa.table({"image": PICTURES, "label": LABELS}).replace_schema_metadata({"huggingface": meta})
     pq.write_table(table, tmp_path / "x.parquet")
-    assert said in refused(tmp_path / "x.parquet")
+    assert printed in refused(tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,11 @@ READING = {
 def run(words: list[str]) -> tuple[int, str]:
     """What a command says on both streams; an expected error is a line, as in `main`."""
     done = CliRunner().invoke(app, words)
-    said = done.output
+    printed = done.output
     if isinstance(done.exception, WinnowError):
-        return 2, said + shown(done.exception)
+        return 2, printed + shown(done.exception)
     assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exc_info)
-    return done.exit_code, said
+    return done.exit_code, printed
 
 
 @pytest.fixture(autouse=True)
@@ -69,10 +69,10 @@ def in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])
 def test_what_a_command_prints_is_text(hostile: Path, path: tuple[str, ...], more: list[str]) -> None:
     place = [] if path == ("presets",) else ["--workspace", str(hostile)]
-    code, said = run([*path, *READING[path], *more, *place])
-    assert code in (0, 2) and not UNSEEN.search(said), UNSEEN.search(said)
+    code, printed = run([*path, *READING[path], *more, *place])
+    assert code in (0, 2) and not UNSEEN.search(printed), UNSEEN.search(printed)
     if path in (("runs",), ("status",), ("query",)):
-        assert "Zq" in said
+        assert "Zq" in printed
 
 
 def named(path: tuple[str, ...]) -> tuple[list[Any], list[Any]]:
@@ -87,8 +87,8 @@ def test_what_a_command_is_given_is_text(old_workspace: Path, tmp_path: Path, pa
     arguments, options = named(path)
     for name in (HOSTILE[6], HOSTILE[12], HOSTILE[0], HOSTILE[14]):
         words = [*path, *(f"--{o.name.replace('_', '-')}={name}" for o in options), f"--workspace={old_workspace}"]
-        code, said = run([*words, "--", *[name for _ in arguments]])
-        assert code == 2 and not UNSEEN.search(said), said
+        code, printed = run([*words, "--", *[name for _ in arguments]])
+        assert code == 2 and not UNSEEN.search(printed), printed
 
 
 def test_what_is_said_and_shown_is_text(capfd: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ from engine.store.verified import check_hash, read_manifest
 from engine.store.workspace import Workspace
 
 PATIENCE_SECONDS = 120
-NOT_OF_THE_WORK = (".lock", "lock", "told", "steps")
+NOT_OF_THE_WORK = (".lock", "lock", "confirmed", "steps")
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +122,15 @@ def names(root: Path) -> set[str]:
     return {str(p.relative_to(root.parent)) for p in root.parent.rglob("*") if not p.name.endswith(NOT_OF_THE_WORK)}
 
 
-def told(root: Path) -> list[int]:
-    path = root.parent / "told"
+def confirmed(root: Path) -> list[int]:
+    path = root.parent / "confirmed"
     return [int(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def no_decision_is_lost(root: Path) -> None:
-    """Each that was told to be done stands, and none that was not begun does."""
+    """Each that was confirmed to be done stands, and none that was not begun does."""
     stands = {int(r.sample_id): r.action for r in fetch_decisions_log(Workspace.open(root), "small").itertuples()}
-    done = told(root)
+    done = confirmed(root)
     for i in set(done):
         assert stands[i] == ("keep" if i % 4 == 3 else "drop")
     assert len(set(stands) - set(done)) <= 1

@@ -37,7 +37,7 @@ def winnow(
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:
-    """The one line that was said."""
+    """The one line that was printed."""
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert done.returncode == 2 and len(lines) == 1, (done.returncode, done.stderr)
     assert lines[0].startswith("winnow: ") and all(word in lines[0] for word in words), lines[0]
@@ -55,8 +55,8 @@ def test_too_little_address_space_is_said_before_a_library_ends_the_process(
     before = files(small_workspace.root)
     for words in (WRITES, ("--help",), ("query", "SELECT 1")):
         at = None if words == ("--help",) else small_workspace.root
-        said = refused(winnow(*words, at=at, before=("prlimit", f"--as={kibibytes * 1024}")), "ulimit -v")
-        assert f"limited to {kibibytes // 1024:,} MiB" in said and f"{ADDRESSES >> 20:,} MiB" in said
+        printed = refused(winnow(*words, at=at, before=("prlimit", f"--as={kibibytes * 1024}")), "ulimit -v")
+        assert f"limited to {kibibytes // 1024:,} MiB" in printed and f"{ADDRESSES >> 20:,} MiB" in printed
     assert files(small_workspace.root) == before
 
 
@@ -141,11 +141,11 @@ STREAMS = {
 @pytest.mark.parametrize("case", STREAMS)
 @pytest.mark.parametrize("words", ["query 'SELECT * FROM samples'", "query 'FROM samples' --format csv"])
 def test_standard_streams_that_refuse(small_workspace: Workspace, case: str, words: str) -> None:
-    redirected, code, said = STREAMS[case]
+    redirected, code, printed = STREAMS[case]
     command = f"{sys.executable} -m engine.cli {words} {redirected}"
     where = {**os.environ, "WINNOW_WORKSPACE": str(small_workspace.root)}
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=where, timeout=120)
-    assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code and printed in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert "Exception" not in done.stderr and done.stderr.count("\n") <= 1
 
 

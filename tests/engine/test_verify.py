@@ -93,10 +93,10 @@ def test_verify_names_every_file_that_is_not_what_was_published(root: Path) -> N
     with duckdb.connect(str(workspace.dataset_path("digits"))) as connection:
         connection.execute("UPDATE samples SET label = 1 - label WHERE label < 2")
     problems = sorted(row.problem for row in verify(workspace) if row.problem)
-    said = ["digits.duckdb is not the dataset", "features.safetensors is not the file", "more.txt is not in its manifest",
+    printed = ["digits.duckdb is not the dataset", "features.safetensors is not the file", "more.txt is not in its manifest",
             "weights-epoch1.safetensors is missing", "weights.safetensors is not the file"]  # fmt: skip
-    assert len(problems) == len(said)
-    assert all(any(text in problem for problem in problems) for text in said)
+    assert len(problems) == len(printed)
+    assert all(any(text in problem for problem in problems) for text in printed)
     assert verify(workspace, "noisy")[0] == whole[1] and [row.name for row in verify(workspace, RUN[:5])] == [RUN] * 4
     with pytest.raises(NotFoundError, match="neither a dataset nor a run"):
         verify(workspace, "nothing")

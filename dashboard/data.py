@@ -76,8 +76,16 @@ def snapshot(dataset: str) -> Snapshot:
     """What can be read of a dataset now. Raises WinnowError for an unknown one."""
     workspace = Workspace.open(workspace_root())
     path, log = workspace.require_dataset(dataset), workspace.root / "decisions.duckdb"
-    stamp = (os.stat(path).st_mtime_ns, os.stat(log).st_mtime_ns if log.exists() else 0)
+    stamp = (_changed_at(path), _changed_at(log))
     return Snapshot(str(workspace.root), dataset, tuple(connection.runs_of(workspace, dataset)), stamp)
+
+
+def _changed_at(path: Path) -> int:
+    """When a file was written last; 0 where there is none, such as one that another process has just removed."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def published() -> tuple[str, ...]:

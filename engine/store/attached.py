@@ -127,19 +127,28 @@ def look_at(
 
     Returns: the tables of each file that holds nothing but plain tables of its kind; what is wrong with each other one
     """
-    identities = {name: identity_of(path) for name, (path, _) in files.items()}
+    identities: dict[str, _Identity] = {}
     found: dict[str, Tables] = {}
     problems: dict[str, str] = {}
-    for name, (_, kind) in files.items():
+    for name, (path, kind) in files.items():
+        try:
+            identities[name] = identity_of(path)
+        except StorageError as error:
+            problems[name] = str(error)
+            continue
         if known := _looked_at.get((identities[name], kind.name)):
             found[name] = known
-    new = {name: about for name, about in files.items() if name not in found}
+    _detach(connection, problems)
+    new = {name: files[name] for name in identities if name not in found}
     if not new:
         return found, problems
+    gone = set(problems)
     for database, what, called in connection.execute(_OBJECTS).fetchall():
         if database in new:
             problems[database] = f"{new[database][0]} holds {_article(what)} {called!r}; only tables are read"
-    _detach(connection, problems)  # first: to list the columns of a view, DuckDB would look at what it selects from
+    _detach(
+        connection, problems.keys() - gone
+    )  # first: to list the columns of a view, DuckDB would look at what it selects from
     for name, tables in _tables(
         connection, {name: new[name][0] for name in new if name not in problems}, problems
     ).items():
@@ -194,8 +203,14 @@ def objects_in(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
 
 
 def identity_of(path: Path) -> _Identity:
-    """What changes whenever a file is written, copied or replaced."""
-    found = os.stat(path)
+    """What changes whenever a file is written, copied or replaced.
+
+    Raises: StorageError, without what to do about it, when it is gone: another process may remove a run at any moment
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

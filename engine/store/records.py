@@ -89,9 +89,10 @@ class DatasetFacts:
 def dataset_facts(path: Path) -> DatasetFacts:
     """The facts in a dataset file, read once; StorageError when it cannot be read or is of a newer format."""
     try:
-        return _facts(path, identity_of(path))
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}; ingest it again") from error
+        identity = identity_of(path)
+    except StorageError as error:
+        raise StorageError(f"{error}; {_AGAIN}") from error
+    return _facts(path, identity)
 
 
 _AGAIN = "remove it and ingest the dataset again"

@@ -76,7 +76,7 @@ def check_sizes(folder: Path, listed: dict[str, Listed]) -> None:
         path = folder / name
         if os.path.lexists(path):
             require_regular(path)
-            size = path.stat().st_size
+            size = identity_of(path)[2]
             if size != about.bytes:
                 raise StorageError(f"{path} has {size:,} bytes, {about.bytes:,} in its manifest; it is damaged")
 

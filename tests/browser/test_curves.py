@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -76,8 +77,10 @@ def test_a_curve_is_started_watched_paused_and_resumed(page: Page, busy: Workspa
     assert fetch_jobs(busy)[0].state == "running"
     with serve() as address:
         visit(page, address, "/psi")
-        finished = expect(page.get_by_role("button", name="Pause", exact=True))
-        finished.to_have_count(0, timeout=300_000)  # 152 networks are left to train, on a machine that may be busy
+        until = time.monotonic() + 600  # 150 networks are left to train, on a machine that may be busy
+        while not busy.is_published(job.run_id) and time.monotonic() < until:
+            page.wait_for_timeout(500)
+        expect(page.get_by_role("button", name="Pause", exact=True)).to_have_count(0)
         expect(page.get_by_text("With every sample")).to_be_visible()
         settle(page)
         assert busy.is_published(job.run_id)

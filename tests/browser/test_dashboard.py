@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Error, Locator, Page, expect
 
 from dashboard.chapters import all_chapters
 from engine.queries.connection import connected
@@ -48,7 +48,11 @@ def settle(page: Page) -> None:
 
 def colors(element: Locator) -> int:
     """How many different colors an element is painted in."""
-    picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    try:
+        painted = element.screenshot()
+    except Error:  # a chart that grows was drawn anew meanwhile, and the element of before is gone
+        painted = element.screenshot()
+    picture = Image.open(io.BytesIO(painted)).convert("RGB")
     return len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0))
 
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from engine.errors import SpecError
 from engine.fields import check_options, check_range, derived, option
@@ -349,7 +349,11 @@ def _read(cls: type[Any], given: Mapping[str, Any]) -> Any:
         values["training"] = _read(TrainingSpec, values["training"])
     for name, hint in get_type_hints(cls).items():
         value, kinds = values.get(name), (int, float) if hint is float else get_args(hint) or (hint,)
-        if name in values and all(isinstance(kind, type) for kind in kinds) and not isinstance(value, kinds):
+        if get_origin(hint) is tuple:  # of any number of one kind
+            fits = isinstance(value, tuple) and all(isinstance(one, kinds[0]) for one in value)
+        else:
+            fits = not all(isinstance(kind, type) for kind in kinds) or isinstance(value, kinds)
+        if name in values and not fits:
             raise SpecError(f"its spec is damaged ({name} is {str(value)[:40]!r}); remove the run")
     try:
         return cls(**values)

@@ -120,6 +120,9 @@ def test_a_stored_spec_is_read_back(spec):
         ({"neighbors": 10**400}, "neighbors is|is damaged"),
         ({"training": {"epochs": 3, "glow": 1}}, "unknown field 'glow'"),
         ({"training": 5}, "is damaged"),
+        ({"scores": [None]}, "is damaged"),
+        ({"scores": "aum"}, "is damaged"),
+        ({"versions": ["el2n@2", 5]}, "is damaged"),
     ],
 )
 def test_what_cannot_be_read_says_why(change, message):

@@ -29,7 +29,7 @@ from engine.store.records import DatasetFacts, dataset_facts
 from engine.store.workspace import Workspace
 
 Action = Literal["keep", "drop", "relabel"]
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 _COLUMNS = {
     "batch": "BIGINT",

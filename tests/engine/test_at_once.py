@@ -24,7 +24,7 @@ from engine.store.jobs import fetch_job, fetch_jobs, seconds_spent
 from engine.store.journal import append_journal
 from engine.store.workspace import Workspace
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from engine.store.jobs import fetch_jobs
 from engine.store.verified import check_hash, read_manifest
 from engine.store.workspace import Workspace
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 NOT_OF_THE_WORK = (".lock", "lock", "confirmed", "steps")
 
 

@@ -273,8 +273,7 @@ def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], 
     path = _path(workspace)
     for file in (path, path.with_name(f"{path.name}.wal")):
         try:
-            if os.path.lexists(file):
-                require_regular(file)
+            require_regular(file, missing_ok=True)
         except StorageError as error:
             raise StorageError(f"{error}; move it away, and winnow starts a new log of decisions") from error
     deadline = time.monotonic() + PATIENCE_SECONDS

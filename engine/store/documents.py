@@ -21,11 +21,16 @@ NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 """For `os.open` of a file in a workspace: a link in its place, which may lead anywhere, is an error."""
 
 
-def require_regular(path: Path) -> None:
-    """StorageError, without what to do about it, unless there is a regular file of its own at path: no link, no pipe."""
+def require_regular(path: Path, missing_ok: bool = False) -> None:
+    """StorageError, without what to do about it, unless there is a regular file of its own at path: no link, no pipe.
+
+    missing_ok: or nothing at all, such as a file that another process has just deleted
+    """
     try:
         mode = os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
+        if missing_ok:
+            return
         raise StorageError(f"{path} is missing") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error

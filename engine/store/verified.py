@@ -75,7 +75,7 @@ def check_sizes(folder: Path, listed: dict[str, Listed]) -> None:
     for name, about in listed.items():
         path = folder / name
         if os.path.lexists(path):
-            require_regular(path)
+            require_regular(path)  # a run that is removed meanwhile is one that cannot be read
             size = identity_of(path)[2]
             if size != about.bytes:
                 raise StorageError(f"{path} has {size:,} bytes, {about.bytes:,} in its manifest; it is damaged")

@@ -71,7 +71,7 @@ class Workspace:
                 raise StorageError(f'{marker} is damaged; it should read {{"format": {FORMAT}}}') from error
             if not isinstance(found, int) or found > FORMAT:
                 raise StorageError(
-                    f"workspace {path} has format {found}, this winnow reads up to {FORMAT}; "
+                    f"workspace {path} has format {str(found)[:20]}, this winnow reads up to {FORMAT}; "
                     "upgrade winnow-images (pip install -U winnow-images) or choose another --workspace"
                 )
             return cls(path)

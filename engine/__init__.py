@@ -19,7 +19,6 @@ torch nor pandas; what needs them imports them.
 
 from __future__ import annotations
 
-import contextlib
 import html
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -27,6 +26,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.dataset import Dataset, listening
 from engine.errors import (
     BadSampleError,
     BusyError,
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
     from engine.queries.frames import Run
     from engine.recorder import Recorder, WithIds
-    from engine.store.decisions import Action
-    from engine.store.progress import Listener
     from engine.store.workspace import Workspace
 
 __all__ = [
@@ -154,7 +152,7 @@ class OpenWorkspace:
         from engine.runs.options import plan_ingest_from
 
         spec = plan_ingest_from(name, from_, options)
-        with _listening(f"ingest {name}", progress) as listen:
+        with listening(f"ingest {name}", progress) as listen:
             ingest(self._workspace, spec, listen and (lambda stage, n, total: listen(stage, n / max(1, total), None)))
         return self[name]
 
@@ -185,216 +183,5 @@ class OpenWorkspace:
         return f"<b>winnow workspace</b> {html.escape(str(self.path))}<ul>{rows or '<li>no dataset</li>'}</ul>"
 
 
-class Dataset:
-    """One dataset of a workspace, and what its runs found.
-
-    Methods that read a run take `run`: a Run, its id or the first digits of it; None = the one to trust most of those that
-    have what is read. Frames have `sample_id` as a column: `dataset.samples().merge(dataset.flags())` joins them.
-    """
-
-    def __init__(self, workspace: Workspace, name: str) -> None:
-        self._workspace, self.name = workspace, name
-
-    def samples(self) -> pd.DataFrame:
-        """Every sample: sample_id, split (train or test), label, true_label, class_name, source (a path).
-
-        true_label is Int64, <NA> where the true label is unknown; a row per sample, by sample_id.
-        """
-        from engine.queries.connection import connected
-        from engine.queries.frames import fetch_samples
-
-        with connected(self._workspace, self.name, []) as connection:
-            return fetch_samples(connection)
-
-    def scores(self, run: str | Run | None = None, *, long: bool = False) -> pd.DataFrame:
-        """The scores of the training samples: sample_id and one column per score, float32; a row per sample.
-
-        Args:   long: a row per score and sample instead: score, sample_id, value, rank (0 = easiest)
-        Raises: NotFoundError when no run has scores
-        """
-        return self._find("scores", run).scores(long=long)
-
-    def flags(self, run: str | Run | None = None, *, long: bool = False) -> pd.DataFrame:
-        """Which samples look mislabeled: sample_id, flagged, flagged_RULE ...; a row per judged sample.
-
-        flagged (bool): on the shortlist, <NA> in a run without a verdict; flagged_RULE (bool): that rule flags it
-
-        Args:   long: a row per rule and sample instead: rule, score, sample_id, flagged, threshold, value
-        Raises: NotFoundError when no run has flags
-        """
-        return self._find("flags", run).flags(long=long)
-
-    def epochs(self, run: str | Run | None = None) -> pd.DataFrame:
-        """How the training went: seed, epoch, train_loss (nats), train_accuracy, test_accuracy (0..1), lr, seconds.
-
-        Raises: NotFoundError when no run trained a network
-        """
-        return self._find("epochs", run).epochs()
-
-    def runs(self) -> pd.DataFrame:
-        """The published runs, newest first: run_id, kind, title, created_at, seconds, dynamics_run, notes (JSON)."""
-        from engine.queries.connection import connected
-        from engine.queries.summaries import fetch_runs
-
-        with connected(self._workspace, self.name) as connection:
-            return fetch_runs(connection)
-
-    def evaluate(self, run: str | Run | None = None) -> pd.DataFrame:
-        """How well scores and rules find the mislabeled, where the truth is known; the best first.
-
-        Columns: run_id, name, kind (score or rule), and shares 0..1: roc_auc, average_precision, precision_at_recall_95, ... of
-        a score, flagged_share, precision, recall of a rule. None = of all runs.
-        """
-        from engine.queries.connection import connected
-        from engine.queries.summaries import fetch_evaluation
-
-        if run is not None:
-            return self._own(run).evaluate()
-        with connected(self._workspace, self.name) as connection:
-            return fetch_evaluation(connection)
-
-    def query(self, sql: str) -> pd.DataFrame:
-        """The rows of a query over the views of the dataset and its runs; `FROM (SHOW TABLES)` lists the views.
-
-        Raises: SpecError unless it is one statement that only reads; WinnowError for a mistake in it, or when it takes
-                more than 60 s or 2 GB
-        """
-        from engine.queries.connection import connected
-        from engine.store.sql import fetch_answer
-
-        with connected(self._workspace, self.name) as connection:
-            return fetch_answer(connection, sql)[0]
-
-    def run(
-        self,
-        *,
-        device: str = "auto",
-        cluster: str = "",
-        progress: bool = True,
-        **options: str | Sequence[str] | float | bool | None,
-    ) -> Run:
-        """Train, record the dynamics, score every sample and publish the run, or find it published.
-
-        Interrupted, the same call goes on where it was.
-
-        Args:   device: auto, cpu or cuda; cluster: as `winnow run --cluster`; progress: show how far it is; options:
-                those of `winnow run`, such as model="cnn", epochs=20, seeds=3, scores="aum,el2n" or ["aum", "el2n"],
-                preset="aum-cifar10-fast"
-        Raises: SpecError for an unknown option or value; Cancelled when somebody stopped it (`winnow cancel`)
-        """
-        from engine.runs.options import plan_run_from
-        from engine.training.device import pick_device
-
-        spec = plan_run_from(self._workspace, self.name, options, pick_device(device))
-        return self._compute(spec, device, cluster, progress)
-
-    def psi(
-        self,
-        *,
-        device: str = "auto",
-        cluster: str = "",
-        progress: bool = True,
-        **options: str | Sequence[str] | float | bool | None,
-    ) -> Run:
-        """Prune by an order, train again, test: the data-pruning curve, whose points are `Run.psi`.
-
-        Args:   device, cluster, progress: as for `run`; options: those of `winnow psi`, such as orders="random,el2n*",
-                points=10, seeds=3
-        Raises: SpecError for an unknown option or order, or when no run has the scores of an order
-        """
-        from engine.runs.options import plan_psi_from
-
-        return self._compute(plan_psi_from(self._workspace, self.name, options), device, cluster, progress)
-
-    def export(
-        self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: str = "train"
-    ) -> tuple[int, int]:  # fmt: skip
-        """Write the samples of a split (train, test or all) that meet a condition to a file that `ingest` reads again.
-
-        Args:    to: the file; where: SQL over the columns of samples, scores and metadata by name, flagged, action:
-                 "NOT flagged AND aum > 0"; format: csv, parquet or npy (sample ids), "" = by the file's ending
-        Returns: (kept, all) numbers of samples
-        Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
-        """
-        from engine.queries.writers import export
-
-        chosen = None if run is None else self._own(run).id
-        return export(self._workspace, self.name, where, Path(to), format, chosen, split)
-
-    def decide(self, sample_ids: Sequence[int], action: Action, new_label: int | None = None, note: str = "") -> int:
-        """Decide about samples: keep, drop, or relabel with a new label. `undo` takes the whole call back.
-
-        Args:    sample_ids: a list, an array or a column of a frame
-        Returns: the number of the decision
-        Raises:  SpecError for an unknown action, sample or label
-        """
-        from engine.store.decisions import decide
-
-        return decide(self._workspace, self.name, list(sample_ids), action, new_label=new_label, note=note)
-
-    def undo(self) -> int | None:
-        """Take back the latest decision: its number, or None when there is none."""
-        from engine.store.decisions import undo
-
-        return undo(self._workspace, self.name)
-
-    def decisions(self) -> pd.DataFrame:
-        """The latest decision per sample: sample_id, action, new_label, note, decided_at (UTC)."""
-        return self.query("SELECT * FROM decisions ORDER BY sample_id")
-
-    def _compute(self, spec: Any, device: str, cluster: str, progress: bool) -> Run:
-        from engine.queries.frames import Run
-        from engine.runs.compute import compute
-
-        with _listening(self.name, progress) as listen:
-            run_id, _ = compute(self._workspace, spec, device, listen, cluster)
-        return Run(self._workspace, run_id)
-
-    def _find(self, view: str, run: str | Run | None) -> Run:
-        """The run given, else of those with rows in a view the one to trust most."""
-        from engine.queries.frames import find_best
-
-        return find_best(self._workspace, self.name, view) if run is None else self._own(run)
-
-    def _own(self, run: str | Run) -> Run:
-        """The run given; SpecError when it is of another dataset."""
-        from engine.queries.frames import find_run
-
-        found = find_run(self._workspace, run)
-        if found.dataset != self.name:
-            raise SpecError(
-                f"run {found.id} is of dataset '{found.dataset}', not of '{self.name}'; .runs() lists its runs"
-            )
-        return found
-
-    def __repr__(self) -> str:
-        from engine.queries.connection import connected, runs_of
-        from engine.queries.summaries import fetch_classes
-
-        try:
-            with connected(self._workspace, self.name, []) as connection:
-                classes = fetch_classes(connection)
-            train, test, runs = classes["train"].sum(), classes["test"].sum(), len(runs_of(self._workspace, self.name))
-        except WinnowError as error:  # removed since, or damaged: a repr must not raise
-            return f"<Dataset {self.name}: {error}>"
-        size = f"{train:,} training and {test:,} test samples of {len(classes)} classes"
-        return f"<Dataset {self.name}: {size}, {runs} run{'s' if runs != 1 else ''}>"
-
-    def _repr_html_(self) -> str:
-        return html.escape(repr(self)[1:-1])
-
-
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-
-
-@contextlib.contextmanager
-def _listening(title: str, progress: bool) -> Iterator[Listener | None]:
-    """What a computation reports to: a progress bar, or nothing."""
-    if not progress:
-        yield None
-        return
-    from engine.cli.console import progress_bar
-
-    with progress_bar(title) as listen:
-        yield listen

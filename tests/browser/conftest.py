@@ -24,9 +24,10 @@ FLAGS = (
 ).split() + ["--host-resolver-rules=MAP evil.example 127.0.0.1"]  # as somebody's name server would answer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, painting in software."""
+    """Debian's Chromium, painting in software. It ends with each file of tests: while it runs, its event loop runs in
+    this thread, and no test elsewhere could start one of its own."""
     found = next(
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )

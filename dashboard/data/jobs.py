@@ -1,0 +1,50 @@
+"""What is being computed, and the commands that pages start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dashboard.data.core import datasets, workspace_root
+from engine.queries import pruned
+from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
+from engine.store.workspace import Workspace
+
+
+def jobs(dataset: str | None = None) -> list[Job]:
+    """All runs with their state, the latest first; not cached."""
+    return fetch_jobs(Workspace.open(workspace_root()), dataset)
+
+
+def latest_dataset() -> str:
+    """The dataset with the newest published scores, else the first by name."""
+    newest = [job.dataset for job in jobs() if job.state == "done" and job.kind != "psi"]
+    names = datasets()
+    return next((name for name in newest if name in names), names[0])
+
+
+def start(words: Sequence[str]) -> Started:
+    """Start a command of the command line on this workspace; it goes on when the dashboard ends."""
+    return start_job(Workspace.open(workspace_root()), words)
+
+
+def started_run(started: Started) -> str | None:
+    """The run that a started command computes, as soon as there is one."""
+    return started.run_id(Workspace.open(workspace_root()))
+
+
+def pause(run_id: str) -> None:
+    """Stop a run; its finished work is kept."""
+    cancel(Workspace.open(workspace_root()), run_id)
+
+
+def remove(run_id: str) -> None:
+    """Stop a run and delete it."""
+    discard(Workspace.open(workspace_root()), run_id)
+
+
+def throughput(run_id: str) -> tuple[int, float]:
+    """Of a curve that is being computed: the networks that are done, and how many a minute."""
+    workspace = Workspace.open(workspace_root())
+    points = pruned.fetch_psi_journal(workspace, run_id)
+    done = len(points[points["pruned"] > 0]) + points[points["pruned"] == 0]["seed"].nunique()
+    return done, 60 * done / max(1e-9, seconds_spent(workspace.run_dir(run_id)))

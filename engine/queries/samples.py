@@ -261,15 +261,22 @@ def fetch_metadata_samples(connection: duckdb.DuckDBPyConnection, name: str) -> 
 
 
 def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
-    """score, title, higher_means, value, percentile (0 = easiest .. 100 = hardest by rank) of one sample."""
-    return fetch_sql(
+    """score, title, higher_means, value, percentile (0 = easiest .. 100 = hardest by rank) of one sample.
+
+    Every score of a run covers the same samples, so that they are counted once: for each of twenty scores of a million
+    samples it would take half a second.
+    """
+    found = fetch_sql(
         connection,
-        """SELECT score, coalesce(title, score) AS title, higher_means, value,
-        100.0 * rank / greatest((SELECT count(*) FROM scores AS a WHERE a.run_id = s.run_id AND a.score = s.score) - 1, 1)
-            AS percentile
-        FROM scores AS s LEFT JOIN score_catalog USING (score) WHERE s.run_id = ? AND sample_id = ? ORDER BY score""",
+        "SELECT score, coalesce(title, score) AS title, higher_means, value, rank FROM scores LEFT JOIN score_catalog "
+        "USING (score) WHERE run_id = ? AND sample_id = ? ORDER BY score",
         [run_id, sample_id],
     )
+    if found.empty:
+        return found.rename(columns={"rank": "percentile"})
+    counted = "SELECT count(*) FROM scores WHERE run_id = ? AND score = ?"
+    ((n,),) = connection.execute(counted, [run_id, found["score"][0]]).fetchall()
+    return found.assign(percentile=100.0 * found["rank"] / max(n - 1, 1)).drop(columns="rank")
 
 
 def fetch_sample_flags(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from dashboard.data.core import Snapshot
 from engine.store import decisions as log
+from engine.store import saved_filters as saved
 from engine.store.decisions import Action
 from engine.store.standing import Standing
 from engine.store.workspace import Workspace
@@ -43,10 +44,9 @@ def decide(
 
     Raises: WinnowError as engine.store.decisions.decide does
     """
-    given = log.decide(
+    return log.decide(
         Workspace(Path(at.root)), at.dataset, sample_ids, action, new_label=new_label, note=note, author=author()
     )
-    return given
 
 
 def undo(at: Snapshot, batch: int | None = None) -> int | None:
@@ -72,3 +72,18 @@ _reading = threading.Lock()
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _standing(root: str, dataset: str, changed: int) -> Standing:
     return Standing(Workspace(Path(root)), dataset)
+
+
+def saved_filters(at: Snapshot) -> pd.DataFrame:
+    """The filters that were saved for a dataset, by name: name, query (of an address), author, saved_at (UTC)."""
+    return saved.fetch_filters(Workspace(Path(at.root)), at.dataset)
+
+
+def save_filter(at: Snapshot, name: str, query: str) -> None:
+    """Save a filter under a name. Raises WinnowError for one that is empty or too long."""
+    saved.save_filter(Workspace(Path(at.root)), at.dataset, name, query, author())
+
+
+def remove_filter(at: Snapshot, name: str) -> None:
+    """Forget a saved filter. Raises WinnowError when there is none of that name."""
+    saved.remove_filter(Workspace(Path(at.root)), at.dataset, name, author())

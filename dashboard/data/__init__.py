@@ -6,6 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
+from dashboard.data import decisions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -83,7 +84,7 @@ from engine.text import shown
 __all__ = [
     "EPOCH_COLUMNS", "Filter", "Ids", "Job", "SUSPICION", "Setting", "Snapshot", "Started", "Verdict", "View",
     "WRITERS", "WinnowError", "best_run", "cards", "catalog", "class_names", "classes", "condition", "dataset_facts",
-    "datasets", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
+    "datasets", "decisions", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
     "figure_table", "having", "histogram", "ids", "jobs", "kept_sets", "labels", "latest_dataset", "likely",
     "metadata", "neighbors", "pause", "percent", "psi_points", "published", "remove", "rules", "runs", "sample",
     "sample_flags", "sample_logits", "sample_map", "sample_scores", "score", "settings", "shown", "size", "snapshot",

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from given_verdicts import JUDGED, give_verdict
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
@@ -96,28 +97,18 @@ def test_a_condition_says_what_stays_and_decisions_correct_the_labels(small_work
     assert found.hash == everyone(small_workspace, without=wrong[1:], relabel={wrong[0]: true[wrong[0]]}).hash
 
 
-def test_the_shortlist_is_left_out_but_for_what_people_kept(judged_workspace, tmp_path):
-    import shutil
-
-    from engine.store.workspace import Workspace
-
-    root = shutil.copytree(judged_workspace, tmp_path / "judged")
-    workspace = Workspace.open(root)
-    with connected(workspace, "digits-noisy") as connection:
-        sql = (
-            "SELECT sample_id FROM shortlist JOIN samples USING (sample_id) WHERE listed AND split = 'train' ORDER BY 1"
-        )
-        listed = [i for (i,) in connection.execute(sql).fetchall()]
-    assert len(listed) == 250
-    kept, relabeled_one, unsure = listed[:3]
-    other = int((labels(workspace, "digits-noisy")[0][relabeled_one] + 1) % 10)
-    decide(workspace, "digits-noisy", [kept], "keep")
-    decide(workspace, "digits-noisy", [relabeled_one], "relabel", new_label=other)
-    found, _ = curate(workspace, "digits-noisy", drop_shortlist=True)
-    expected = everyone(workspace, without=listed[2:], relabel={relabeled_one: other}, name="digits-noisy")
-    assert found.hash == expected.hash
+def test_the_shortlist_is_left_out_but_for_what_people_kept(scored_workspace):
+    run = scored_workspace.published_runs()[0]
+    give_verdict(scored_workspace.root, run, [7, 3, 5, 210, *range(100, 200)], 4, JUDGED)
+    other = int((labels(scored_workspace)[0][5] + 1) % 10)
+    decide(scored_workspace, "small", [3], "keep")
+    decide(scored_workspace, "small", [5], "relabel", new_label=other)
+    decide(scored_workspace, "small", [9], "drop")
+    found, source = curate(scored_workspace, "small", drop_shortlist=True)
+    assert found.hash == everyone(scored_workspace, without=[7, 9], relabel={5: other}).hash
+    assert source == "decisions, shortlist dropped"
     with pytest.raises(SpecError, match="exclude each other"):
-        curate(workspace, "digits-noisy", where="NOT flagged", drop_shortlist=True)
+        curate(scored_workspace, "small", where="NOT flagged", drop_shortlist=True)
 
 
 def test_without_a_shortlist_there_is_none_to_drop(small_workspace):
@@ -185,9 +176,9 @@ def test_a_set_without_wrong_labels_wins_clearly(tmp_path):
     from engine.store.workspace import Workspace
 
     workspace = Workspace.open(tmp_path / "workspace", create=True)
-    ingest(workspace, IngestSpec(name="noisy", source="digits", noise="symmetric:0.3"))
+    ingest(workspace, IngestSpec(name="noisy", source="digits", limit=900, noise="symmetric:0.3"))
     noisy = Dataset(workspace, "noisy")
-    training = {"epochs": 20, "batch_size": 64, "progress": False}
+    training = {"epochs": 15, "batch_size": 64, "progress": False}
     run = noisy.prove(where="label = true_label", seeds=3, **training)
     gain = run.gain()
     assert gain.better and gain.difference > 0.04 and 0 < gain.low < gain.difference < gain.high

@@ -30,6 +30,10 @@ from engine.store.workspace import Workspace
 
 Action = Literal["keep", "drop", "relabel"]
 PATIENCE_SECONDS = 60.0
+_LAST = (1 << 63) - 1  # a batch after every other
+
+_BESIDE = {("sequence", "batch_ids"), ("table", "versions"), ("table", "version_images")}
+"""What may lie beside the log in its file; engine/store/versions.py has the tables."""
 
 _COLUMNS = {
     "batch": "BIGINT",
@@ -103,7 +107,7 @@ def decide(
         connection.unregister("decided")
         return batch
 
-    return _write(workspace, write)
+    return write_log_file(workspace, write)
 
 
 def undo(workspace: Workspace, dataset: str) -> int | None:
@@ -129,17 +133,25 @@ def undo(workspace: Workspace, dataset: str) -> int | None:
         )
         return int(latest)
 
-    return _write(workspace, write)
+    return write_log_file(workspace, write)
 
 
 def carry_over(workspace: Workspace) -> None:
     """Key a log of version 0.1 by the content of its images, if there is one. Called before a dataset is removed."""
     if os.path.lexists(_path(workspace)):
-        _write(workspace, lambda connection: None)
+        write_log_file(workspace, lambda connection: None)
 
 
-def fetch_decisions_log(workspace: Workspace, dataset: str) -> pd.DataFrame:
-    """The latest standing decision per sample: sample_id, action, new_label, note, decided_at."""
+def last_batch(workspace: Workspace) -> int:
+    """The number of the latest batch of the log, of any dataset; 0 when nothing was decided yet."""
+    return read_log_file(workspace, lambda c: int(_one(c, "SELECT coalesce(max(batch), 0) FROM log")), 0)
+
+
+def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = None) -> pd.DataFrame:
+    """The latest standing decision per sample: sample_id, action, new_label, note, decided_at.
+
+    until: as they stood after that batch, None = as they stand now
+    """
     if not os.path.lexists(_path(workspace)):
         return pd.DataFrame(columns=_SHOWN)
     path = workspace.require_dataset(dataset)
@@ -150,10 +162,10 @@ def fetch_decisions_log(workspace: Workspace, dataset: str) -> pd.DataFrame:
             return pd.DataFrame(columns=[*_COLUMNS, *_ADDED])
         added = ", ".join(c if c in columns else f"CAST(NULL AS {t}) AS {c}" for c, t in _ADDED.items())
         return connection.execute(
-            f"SELECT {', '.join(_COLUMNS)}, {added} FROM log WHERE dataset = $d AND action <> 'undo' "
-            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo' AND new_label IS NOT NULL) "
-            "ORDER BY batch",
-            {"d": dataset},
+            f"SELECT {', '.join(_COLUMNS)}, {added} FROM log WHERE dataset = $d AND action <> 'undo' AND batch <= $until "
+            "AND batch NOT IN (SELECT new_label FROM log WHERE dataset = $d AND action = 'undo' AND new_label IS NOT NULL "
+            "AND batch <= $until) ORDER BY batch",
+            {"d": dataset, "until": _LAST if until is None else until},
         ).df()
 
     return _attached(_transact(workspace, read, read_only=True), path)
@@ -204,7 +216,18 @@ def _path(workspace: Workspace) -> Path:
     return workspace.root / "decisions.duckdb"
 
 
-def _write(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+def read_log_file(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T], missing: T) -> T:
+    """Read the file of the log in one transaction. missing: what there is where there is no file, or an empty one."""
+    if not os.path.lexists(_path(workspace)):
+        return missing
+
+    def read(connection: duckdb.DuckDBPyConnection) -> T:
+        return work(connection) if _log_columns(connection, _path(workspace)) else missing
+
+    return _transact(workspace, read, read_only=True)
+
+
+def write_log_file(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
     """Do work on the log in one transaction, which makes the log or brings it up to date first."""
 
     def write(connection: duckdb.DuckDBPyConnection) -> T:
@@ -252,8 +275,8 @@ def _log_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
     held = set(objects_in(connection))  # before anything is selected: the log may be somebody else's
     if not held:
         return set()
-    if not held <= {("table", "log"), ("sequence", "batch_ids")} or ("table", "log") not in held:
-        others = sorted(held - {("table", "log"), ("sequence", "batch_ids")})
+    if not held <= {("table", "log"), *_BESIDE} or ("table", "log") not in held:
+        others = sorted(held - {("table", "log"), *_BESIDE})
         about = f"it holds the {others[0][0]} {others[0][1]!r}" if others else "it holds no log"
         raise StorageError(f"{path} is not a log of decisions ({about}); move it away, and winnow starts a new one")
     rows = connection.execute(

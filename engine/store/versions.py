@@ -2,6 +2,12 @@
 
 A version is held whole - which training samples stay, with which label and why, and the content of every image - so that
 it outlives its runs, later decisions, and its dataset being ingested again: it follows its images, as decisions do.
+
+Table `versions` has a row for each that was created or removed, the latest of a name counts: samples, how many training
+samples the dataset had then; labels, zlib of their int32 labels, -1 = dropped; reasons, zlib of a byte each, why
+(engine/queries/recipes.py); classes, their names as a JSON list, because another ingest may number them otherwise. Table
+`version_images` has the content (engine/store/contents.py) of every training sample, 16 bytes each by id, once for each
+dataset that was ingested.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ import duckdb
 import numpy as np
 
 from engine.errors import NotFoundError, SpecError, StorageError, unknown_name
-from engine.store.decisions import read_log_file, write_log_file
+from engine.store.decision_file import MOST_AUTHOR, MOST_NOTE, check_text, next_number, read, write
 from engine.store.workspace import Workspace
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -31,32 +37,6 @@ DROPPED = -1
 MOST_SAMPLES = 1 << 27
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MOST_SHRUNK = 1_100  # times that zlib makes anything smaller at most
-
-_VERSIONS = {
-    "id": "BIGINT",
-    "dataset": "VARCHAR",
-    "name": "VARCHAR",
-    "action": "VARCHAR",
-    "author": "VARCHAR",
-    "note": "VARCHAR",
-    "created_at": "TIMESTAMP",
-    "fingerprint": "VARCHAR",
-    "recipe": "VARCHAR",
-    "facts": "VARCHAR",
-    "classes": "VARCHAR",
-    "hash": "VARCHAR",
-    "samples": "BIGINT",
-    "labels": "BLOB",
-    "reasons": "BLOB",
-}
-"""A row per version that was created or removed, the latest of a name counts. samples: training samples of the dataset
-then; labels: zlib of their int32 labels, -1 = dropped; reasons: zlib of a byte each, why (engine/queries/recipes.py);
-classes: the names of the classes, a JSON list, because another ingest may number them otherwise."""
-
-_IMAGES = {"fingerprint": "VARCHAR", "contents": "BLOB"}
-"""The content (engine/store/contents.py) of every training sample, 16 bytes each by id: once per ingested dataset."""
-
-TABLES = {"versions": _VERSIONS, "version_images": _IMAGES}
 
 
 @dataclass(frozen=True)
@@ -89,9 +69,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Version:
-    """One version as it is stored, without its samples. hash: SHA-256 of its set (see `set_hash`); facts: its numbers."""
+    """One version as it is stored, without its samples.
 
-    id: int
+    entry: its number in the file; hash: SHA-256 of its set (see `set_hash`); facts: its numbers
+    """
+
+    entry: int
     dataset: str
     name: str
     author: str
@@ -146,12 +129,13 @@ def add_version(
     Raises: SpecError when the dataset has a version of that name: of two people at once, the second
     """
     check_name(name)
+    check_text("note", note, MOST_NOTE)
+    check_text("author", author, MOST_AUTHOR)
     found = set_hash(*kept_set(labels))
     now = datetime.now(UTC).replace(tzinfo=None)
     packed = zlib.compress(labels.astype("<i4").tobytes(), 6), zlib.compress(reasons.astype("u1").tobytes(), 6)
 
-    def write(connection: duckdb.DuckDBPyConnection) -> Version:
-        _make_tables(connection)
+    def append(connection: duckdb.DuckDBPyConnection) -> Version:
         _require_free(_listed(connection, recipe.dataset), recipe.dataset, name)
         known = connection.execute("SELECT 1 FROM version_images WHERE fingerprint = ?", [recipe.fingerprint])
         if not known.fetchone():
@@ -177,7 +161,7 @@ def add_version(
             number, recipe.dataset, name, author, note, now, recipe.fingerprint, recipe, facts, classes, found, len(labels)
         )  # fmt: skip
 
-    return write_log_file(workspace, write)
+    return write(workspace, append)
 
 
 def remove_version(workspace: Workspace, dataset: str, name: str, author: str = "") -> None:
@@ -186,18 +170,17 @@ def remove_version(workspace: Workspace, dataset: str, name: str, author: str = 
     Raises: NotFoundError when there is none of that name
     """
 
-    def write(connection: duckdb.DuckDBPyConnection) -> None:
-        _make_tables(connection)
+    def append(connection: duckdb.DuckDBPyConnection) -> None:
         _require(_listed(connection, dataset), dataset, name)
         now = datetime.now(UTC).replace(tzinfo=None)
         _append(connection, dataset=dataset, name=name, action="remove", author=author, note="", created_at=now)
 
-    write_log_file(workspace, write)
+    write(workspace, append)
 
 
 def stored_versions(workspace: Workspace, dataset: str) -> list[Version]:
     """The versions of a dataset, the oldest first."""
-    return read_log_file(workspace, lambda connection: _listed(connection, dataset), [])
+    return read(workspace, lambda connection, tables: _listed(connection, dataset, tables["versions"])) or []
 
 
 def require_free_name(workspace: Workspace, dataset: str, name: str) -> None:
@@ -216,7 +199,7 @@ def load_version(workspace: Workspace, version: Version) -> tuple[Labels, Reason
 
     Raises: StorageError when what is stored is not what was stored
     """
-    row = _fetch(workspace, "SELECT labels, reasons FROM versions WHERE id = ?", [version.id])
+    row = _fetch(workspace, "versions", "labels, reasons", "entry", version.entry)
     n = version.samples
     try:
         labels = np.frombuffer(_unpacked(row[0], 4 * n), "<i4").astype(np.int32)
@@ -230,7 +213,7 @@ def load_version(workspace: Workspace, version: Version) -> tuple[Labels, Reason
 
 def load_contents(workspace: Workspace, version: Version) -> bytes:
     """The content of every training sample that its dataset had then, 16 bytes each by id."""
-    row = _fetch(workspace, "SELECT contents FROM version_images WHERE fingerprint = ?", [version.fingerprint])
+    row = _fetch(workspace, "version_images", "contents", "fingerprint", version.fingerprint)
     if not row or not isinstance(row[0], bytes) or len(row[0]) != 16 * version.samples:
         raise StorageError(_damaged(version))
     return row[0]
@@ -257,44 +240,19 @@ def _unpacked(blob: bytes, size: int) -> bytes:
 # The tables ---------------------------------------------------------------------------------------------------
 
 
-def _make_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    for table, columns in TABLES.items():
-        listed = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({listed})")
-
-
 def _append(connection: duckdb.DuckDBPyConnection, **row: Any) -> int:
-    [(number,)] = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM versions").fetchall()
-    names = ["id", *row]
-    connection.execute(
-        f"INSERT INTO versions ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", [number, *row.values()]
-    )
-    return int(number)
+    row = {"entry": next_number(connection), **row}
+    names, marks = ", ".join(row), ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO versions ({names}) VALUES ({marks})", [*row.values()])
+    return int(row["entry"])
 
 
-def _check_tables(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether there are versions; StorageError when the tables are of another make: the file may be somebody else's."""
-    rows = connection.execute(
-        "SELECT table_name, column_name, data_type, column_default IS NOT NULL OR is_generated FROM duckdb_columns() "
-        "WHERE NOT internal AND table_name IN ('versions', 'version_images')"
-    ).fetchall()
-    for table, expected in TABLES.items():
-        found = {column: "a computed one" if computed else kind for t, column, kind, computed in rows if t == table}
-        if found and any(found.get(column) != kind for column, kind in expected.items()):
-            raise StorageError(
-                f"decisions.duckdb holds a table '{table}' that is not winnow's; move the file away, and winnow starts a new one"
-            )
-    return bool(rows)
-
-
-def _listed(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[Version]:
+def _listed(connection: duckdb.DuckDBPyConnection, dataset: str, table: str = "versions") -> list[Version]:
     """The versions that stand. What no version writes is passed over: the file may be somebody else's."""
-    if not _check_tables(connection):
-        return []
     rows = connection.execute(
-        "SELECT id, dataset, name, author, note, created_at, fingerprint, recipe, facts, classes, hash, samples FROM "
-        "(FROM versions WHERE dataset = ? QUALIFY row_number() OVER (PARTITION BY name ORDER BY id DESC) = 1) "
-        "WHERE action = 'create' ORDER BY id",
+        "SELECT entry, dataset, name, author, note, created_at, fingerprint, recipe, facts, classes, hash, samples FROM "
+        f"(FROM {table} WHERE dataset = ? QUALIFY row_number() OVER (PARTITION BY name ORDER BY entry DESC) = 1) "
+        "WHERE action = 'create' ORDER BY entry",
         [dataset],
     ).fetchall()
     return [version for row in rows if (version := _version(row))]
@@ -344,5 +302,9 @@ def _require_free(found: list[Version], dataset: str, name: str) -> None:
         )
 
 
-def _fetch(workspace: Workspace, sql: str, given: list[Any]) -> tuple[Any, ...]:
-    return read_log_file(workspace, lambda connection: connection.execute(sql, given).fetchone() or (), ())
+def _fetch(workspace: Workspace, table: str, columns: str, key: str, value: object) -> tuple[Any, ...]:
+    def fetch(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> tuple[Any, ...]:
+        sql = f"SELECT {columns} FROM {tables[table]} WHERE {key} = ? LIMIT 1"
+        return connection.execute(sql, [value]).fetchone() or ()
+
+    return read(workspace, fetch) or ()

@@ -76,6 +76,26 @@ TABLES = {
             "saved_at": "TIMESTAMP",
         }
     ),
+    "versions": Table(
+        {
+            "entry": "BIGINT",
+            "dataset": "VARCHAR",
+            "name": "VARCHAR",
+            "action": "VARCHAR",
+            "author": "VARCHAR",
+            "note": "VARCHAR",
+            "created_at": "TIMESTAMP",
+            "fingerprint": "VARCHAR",
+            "recipe": "VARCHAR",
+            "facts": "VARCHAR",
+            "classes": "VARCHAR",
+            "hash": "VARCHAR",
+            "samples": "BIGINT",
+            "labels": "BLOB",
+            "reasons": "BLOB",
+        }
+    ),
+    "version_images": Table({"fingerprint": "VARCHAR", "contents": "BLOB"}),
 }
 """Every table that the file may hold; one that it lacks is made by the next write.
 
@@ -83,7 +103,7 @@ log: the decisions, a row per sample. What logs of version 0.1 lack: fingerprint
 new label belong to; content and copy, the key of the image (engine/store/contents.py), NULL in a decision of version 0.1
 about a dataset that was gone when the log was carried over; new_class, the name of the new label's class, because
 another ingest may number the classes otherwise; author, NULL in decisions of before.
-filters: see engine/store/saved_filters.py.
+filters: see engine/store/saved_filters.py. versions, version_images: see engine/store/versions.py.
 """
 
 _SEQUENCE = "batch_ids"

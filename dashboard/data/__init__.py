@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions
+from dashboard.data import decisions, reviews
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -128,6 +128,7 @@ __all__ = [
     "psi_points",
     "published",
     "remove",
+    "reviews",
     "rules",
     "runs",
     "sample",

@@ -127,7 +127,6 @@ def undo(workspace: Workspace, dataset: str, author: str | None = None, batch: i
     return write(workspace, append)
 
 
-<<<<<<< HEAD
 def last_batch(workspace: Workspace) -> int:
     """The number of the latest batch of the log, of any dataset; 0 when nothing was decided yet."""
 
@@ -136,7 +135,8 @@ def last_batch(workspace: Workspace) -> int:
         return int(last)
 
     return read(workspace, fetch) or 0
-=======
+
+
 def find_request(workspace: Workspace, dataset: str, request: str) -> int | None:
     """The batch that `decide` wrote under the name of a request, whether or not it stands; None when there is none."""
     return read(workspace, lambda connection, tables: _requested(connection, tables["log"], dataset, request))
@@ -146,7 +146,6 @@ def _requested(connection: duckdb.DuckDBPyConnection, log: str, dataset: str, re
     sql = f"SELECT max(batch) FROM {log} WHERE dataset = ? AND request = ?"
     [(batch,)] = connection.execute(sql, [dataset, request]).fetchall()
     return None if batch is None else int(batch)
->>>>>>> h10-review
 
 
 def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = None) -> pd.DataFrame:

@@ -6,6 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
+from dashboard.data import decisions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -61,6 +62,7 @@ from dashboard.data.samples import (
     labels,
     metadata,
     neighbors,
+    proposals,
     sample,
     sample_flags,
     sample_logits,
@@ -83,9 +85,9 @@ from engine.text import shown
 __all__ = [
     "EPOCH_COLUMNS", "Filter", "Ids", "Job", "SUSPICION", "Setting", "Snapshot", "Started", "Verdict", "View",
     "WRITERS", "WinnowError", "best_run", "cards", "catalog", "class_names", "classes", "condition", "dataset_facts",
-    "datasets", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
+    "datasets", "decisions", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
     "figure_table", "having", "histogram", "ids", "jobs", "kept_sets", "labels", "latest_dataset", "likely",
-    "metadata", "neighbors", "pause", "percent", "psi_points", "published", "remove", "rules", "runs", "sample",
+    "metadata", "neighbors", "pause", "percent", "proposals", "psi_points", "published", "remove", "rules", "runs", "sample",
     "sample_flags", "sample_logits", "sample_map", "sample_scores", "score", "settings", "shown", "size", "snapshot",
     "spearman", "start", "started_run", "suspect", "suspicion", "throughput", "training", "trajectory",
     "transition_matrix", "unreadable", "velocity", "verdict", "verdicts_of", "window_points", "windows",

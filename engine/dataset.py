@@ -156,26 +156,42 @@ class Dataset:
         chosen = None if run is None else self._own(run).id
         return export(self._workspace, self.name, where, Path(to), format, chosen, split)
 
-    def decide(self, sample_ids: Sequence[int], action: Action, new_label: int | None = None, note: str = "") -> int:
-        """Decide about samples: keep, drop, or relabel with a new label. `undo` takes the whole call back.
+    def decide(
+        self,
+        sample_ids: Sequence[int],
+        action: Action,
+        new_label: int | Sequence[int] | None = None,
+        note: str = "",
+        author: str = "",
+    ) -> int:
+        """Decide about samples: keep, drop, unsure, or relabel with a new label. `undo` takes the whole call back.
 
-        Args:    sample_ids: a list, an array or a column of a frame
+        Args:    sample_ids: a list, an array or a column of a frame; new_label: one for all, or one for each; author:
+                 who decides
         Returns: the number of the decision
         Raises:  SpecError for an unknown action, sample or label
         """
         from engine.store.decisions import decide
 
-        return decide(self._workspace, self.name, list(sample_ids), action, new_label=new_label, note=note)
+        return decide(self._workspace, self.name, sample_ids, action, new_label=new_label, note=note, author=author)
 
-    def undo(self) -> int | None:
-        """Take back the latest decision: its number, or None when there is none."""
+    def undo(self, author: str | None = None) -> int | None:
+        """Take back the latest decision of an author, None: of anybody. Returns its number, or None when there is none."""
         from engine.store.decisions import undo
 
-        return undo(self._workspace, self.name)
+        return undo(self._workspace, self.name, author)
 
     def decisions(self) -> pd.DataFrame:
-        """The latest decision per sample: sample_id, action, new_label, note, decided_at (UTC)."""
-        return self.query("SELECT * FROM decisions ORDER BY sample_id")
+        """The latest decision per sample: sample_id, action, new_label, note, author, decided_at (UTC)."""
+        from engine.store.decisions import fetch_decisions_log
+
+        return fetch_decisions_log(self._workspace, self.name)
+
+    def disagreements(self) -> pd.DataFrame:
+        """The latest decision per sample and author, of the samples about which people differ; columns as `decisions`."""
+        from engine.store.decisions import fetch_disagreements
+
+        return fetch_disagreements(self._workspace, self.name)
 
     def _compute(self, spec: Any, device: str, cluster: str, progress: bool) -> Run:
         from engine.queries.frames import Run

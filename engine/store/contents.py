@@ -11,11 +11,15 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from engine.errors import StorageError
 from engine.store.attached import columns_of, reading
+
+Ids = np.ndarray[Any, np.dtype[Any]]
 
 _ROWS_AT_ONCE = 64
 _BYTES = {"uint8": 1, "float32": 4}
@@ -32,18 +36,17 @@ def contents_of(block: bytes, size: int) -> bytes:
     return b"".join(content_of(view[i : i + size]) for i in range(0, len(block), size))
 
 
-def fetch_keys(path: Path, sample_ids: Sequence[int]) -> pd.DataFrame:
+def fetch_keys(path: Path, sample_ids: Sequence[int] | Ids) -> pd.DataFrame:
     """sample_id, content, copy of some samples of a dataset file."""
     if not _has_contents(path):
         everything = _computed(path)
         return everything[everything["sample_id"].isin(list(sample_ids))]
     with reading(path) as connection:
+        connection.register("wanted", pd.DataFrame({"sample_id": np.asarray(sample_ids, np.int32)}))
         return connection.execute(
             "SELECT sample_id, content, copy FROM (SELECT sample_id, content, CAST(row_number() OVER (PARTITION BY "
             "content ORDER BY sample_id) - 1 AS INTEGER) AS copy FROM file.samples WHERE content IN (SELECT content "
-            "FROM file.samples WHERE sample_id IN (SELECT unnest($ids::INTEGER[])))) "
-            "WHERE sample_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY sample_id",
-            {"ids": [int(i) for i in sample_ids]},
+            "FROM file.samples SEMI JOIN wanted USING (sample_id))) SEMI JOIN wanted USING (sample_id) ORDER BY sample_id"
         ).df()
 
 
@@ -61,10 +64,10 @@ def find_contents(path: Path, contents: Sequence[str]) -> pd.DataFrame:
         everything = _computed(path)
         return everything[everything["content"].isin(list(contents))]
     with reading(path) as connection:
+        connection.register("wanted", pd.DataFrame({"content": pd.array(list(contents), "str")}))
         return connection.execute(
             "SELECT sample_id, content, CAST(row_number() OVER (PARTITION BY content ORDER BY sample_id) - 1 AS INTEGER) "
-            "AS copy FROM file.samples WHERE content IN (SELECT unnest($contents::VARCHAR[])) ORDER BY sample_id",
-            {"contents": list(contents)},
+            "AS copy FROM file.samples SEMI JOIN wanted USING (content) ORDER BY sample_id"
         ).df()
 
 

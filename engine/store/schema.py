@@ -289,9 +289,10 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
 
 DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
     "sample_id": SAMPLE,
-    "action": ("VARCHAR", "keep, drop or relabel"),
+    "action": ("VARCHAR", "keep, drop, relabel or unsure"),
     "new_label": ("INTEGER", "the label a person gave; NULL unless relabel"),
     "note": ("VARCHAR", "the note of that person"),
+    "author": ("VARCHAR", "the person; empty where none was named"),
     "decided_at": ("TIMESTAMP", "when, UTC"),
 }
 """The view `decisions`: the latest decision per sample. It is read from decisions.duckdb, not from a run."""

@@ -220,16 +220,23 @@ class Difference:
 
 def fetch_difference(workspace: Workspace, dataset: str, first: str, second: str) -> Difference:
     """What changed from one version to another; NotFoundError when there is no such version, or one is not whole."""
-    (a, a_labels), (b, b_labels) = (fetch_version_set(workspace, dataset, name) for name in (first, second))
-    both, at_a, at_b = np.intersect1d(a, b, assume_unique=True, return_indices=True)
-    moved = a_labels[at_a] != b_labels[at_b]
-    relabeled = pd.DataFrame(
-        {"sample_id": both[moved], "first": a_labels[at_a][moved], "second": b_labels[at_b][moved]}
-    )
+    n = _training_samples(workspace, dataset)
+    labels = np.full((2, n), DROPPED, np.int32)
+    for row, name in zip(labels, (first, second), strict=True):
+        ids, of_ids = fetch_version_set(workspace, dataset, name)
+        row[ids] = of_ids
+    return difference(*labels)
+
+
+def difference(first: Labels, second: Labels) -> Difference:
+    """What changed from one set to another, each the label of every training sample, DROPPED where it does not stay."""
+    here, there = first != DROPPED, second != DROPPED
+    at = np.flatnonzero(here & there & (first != second)).astype(np.int32)
+    relabeled = pd.DataFrame({"sample_id": at, "first": first[at], "second": second[at]})
     return Difference(
-        int((~moved).sum()),
-        np.setdiff1d(a, b, assume_unique=True),
-        np.setdiff1d(b, a, assume_unique=True),
+        int((here & there).sum()) - len(at),
+        np.flatnonzero(here & ~there).astype(np.int32),
+        np.flatnonzero(there & ~here).astype(np.int32),
         relabeled,
     )
 

@@ -19,7 +19,7 @@ from dashboard.data.reviews import Progress
 from dashboard.why import Doubt, doubt_of, why
 
 KEY = "review"
-MOST_ITEMS = 16
+MOST_ITEMS = 24
 """Samples in one answer. The browser asks for more as soon as it has drawn them."""
 MOST_BYTES, MOST_SECONDS = 3_000_000, 0.3
 """What the originals in one answer take at most, but for the first."""

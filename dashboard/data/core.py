@@ -87,16 +87,17 @@ atexit.register(lambda: _connection.clear())
 @st.cache_data(max_entries=400, show_spinner=False)
 def few(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer is small."""
-    return _ask(at, name, *given)
+    return ask(at, name, *given)
 
 
 @st.cache_data(max_entries=24, show_spinner=False)
 def many(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer has a row per sample, or pictures."""
-    return _ask(at, name, *given)
+    return ask(at, name, *given)
 
 
-def _ask(at: Snapshot, name: str, *given: Any) -> Any:
+def ask(at: Snapshot, name: str, *given: Any) -> Any:
+    """A query whose answer is not kept."""
     function = next(f for module in QUERIES if (f := getattr(module, name, None)))
     with connection.damage_errors(at.dataset):
         return function(_connection(at).cursor(), *given)

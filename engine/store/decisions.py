@@ -121,6 +121,16 @@ def undo(workspace: Workspace, dataset: str, author: str | None = None, batch: i
     return write(workspace, append)
 
 
+def last_batch(workspace: Workspace) -> int:
+    """The number of the latest batch of the log, of any dataset; 0 when nothing was decided yet."""
+
+    def fetch(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> int:
+        [(last,)] = connection.execute(f"SELECT coalesce(max(batch), 0) FROM {tables['log']}").fetchall()
+        return int(last)
+
+    return read(workspace, fetch) or 0
+
+
 def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = None) -> pd.DataFrame:
     """The latest standing decision per sample, by id: sample_id, action, new_label, note, author, decided_at.
 

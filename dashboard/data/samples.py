@@ -67,10 +67,6 @@ def suspect(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
     return frame(few(at, "fetch_suspect", run_id, sample_id))
 
 
-def sample_flags(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
-    return frame(few(at, "fetch_sample_flags", run_id, sample_id))
-
-
 def trajectory(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
     return frame(few(at, "fetch_trajectory", run_id, sample_id))
 

@@ -56,8 +56,10 @@ from dashboard.data.runs import (
 from dashboard.data.samples import (
     cards,
     condition,
+    duplicate_facts,
     export,
     facets,
+    grouped,
     ids,
     labels,
     metadata,
@@ -85,7 +87,8 @@ from engine.text import shown
 __all__ = [
     "EPOCH_COLUMNS", "Filter", "Ids", "Job", "SUSPICION", "Setting", "Snapshot", "Started", "Verdict", "View",
     "WRITERS", "WinnowError", "best_run", "cards", "catalog", "class_names", "classes", "condition", "dataset_facts",
-    "datasets", "decisions", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
+    "datasets", "decisions", "detection_curve", "duplicate_facts", "grouped",
+    "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
     "figure_table", "having", "histogram", "ids", "jobs", "kept_sets", "labels", "latest_dataset", "likely",
     "metadata", "neighbors", "pause", "percent", "proposals", "psi_points", "published", "remove", "rules", "runs", "sample",
     "sample_flags", "sample_logits", "sample_map", "sample_scores", "score", "settings", "shown", "size", "snapshot",

@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions
+from dashboard.data import decisions, proofs
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -17,6 +17,7 @@ from dashboard.data.core import (
     workspace_root,
 )
 from dashboard.data.jobs import (
+    SCORED,
     jobs,
     latest_dataset,
     pause,
@@ -82,11 +83,11 @@ from engine.store.usage import size
 from engine.text import shown
 
 __all__ = [
-    "EPOCH_COLUMNS", "Filter", "Ids", "Job", "SUSPICION", "Setting", "Snapshot", "Started", "Verdict", "View",
+    "EPOCH_COLUMNS", "Filter", "Ids", "Job", "SCORED", "SUSPICION", "Setting", "Snapshot", "Started", "Verdict", "View",
     "WRITERS", "WinnowError", "best_run", "cards", "catalog", "class_names", "classes", "condition", "dataset_facts",
     "datasets", "decisions", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
     "figure_table", "having", "histogram", "ids", "jobs", "kept_sets", "labels", "latest_dataset", "likely",
-    "metadata", "neighbors", "pause", "percent", "psi_points", "published", "remove", "rules", "runs", "sample",
+    "metadata", "neighbors", "pause", "percent", "proofs", "psi_points", "published", "remove", "rules", "runs", "sample",
     "sample_flags", "sample_logits", "sample_map", "sample_scores", "score", "settings", "shown", "size", "snapshot",
     "spearman", "start", "started_run", "suspect", "suspicion", "throughput", "training", "trajectory",
     "transition_matrix", "unreadable", "velocity", "verdict", "verdicts_of", "window_points", "windows",

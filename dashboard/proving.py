@@ -19,11 +19,11 @@ def sources_of(view: View) -> Sources:
     """What can be proved of a dataset now: what is decided, and that without the rest of the shortlist."""
     decided = data.decisions.current(view.at)["action"].value_counts()
     dropped, relabeled = (int(decided.get(action, 0)) for action in ("drop", "relabel"))
-    found = {f"what is decided: {dropped:,} dropped, {relabeled:,} relabeled": ()} if dropped or relabeled else {}
+    found = {f"decided: {dropped:,} dropped, {relabeled:,} relabeled": ()} if dropped or relabeled else {}
     verdict = data.verdict(view.at, view.run_id)
     if verdict and verdict.listed:
         run = () if view.run_id == data.best_run(view.at) else ("--run", view.run_id)
-        found["what is decided, without the rest of the shortlist"] = ("--drop-shortlist", *run)
+        found["decided, shortlist dropped"] = ("--drop-shortlist", *run)
     return found
 
 

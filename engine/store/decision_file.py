@@ -6,6 +6,7 @@ so that two people at once wait for each other a few milliseconds instead of fai
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import random
@@ -20,14 +21,16 @@ import duckdb
 import pandas as pd
 
 from engine.errors import BusyError, SpecError, StorageError
-from engine.store.atomic import storage_errors
-from engine.store.attached import CLOSED, objects_in
+from engine.store.atomic import is_full, storage_errors
+from engine.store.attached import objects_in, open_walled
 from engine.store.contents import fetch_keys
 from engine.store.documents import require_regular
 from engine.store.records import dataset_facts
+from engine.store.sql import literal
 from engine.store.workspace import Workspace
 
 PATIENCE_SECONDS = 60.0
+_TICK_NS = 50_000_000
 MOST_AUTHOR, MOST_NOTE = 80, 2_000
 """Characters of the name of a person, and of a note, at most."""
 
@@ -61,6 +64,7 @@ TABLES = {
             "copy": "INTEGER",
             "new_class": "VARCHAR",
             "author": "VARCHAR",
+            "request": "VARCHAR",
         },
     ),
     "filters": Table(
@@ -73,14 +77,35 @@ TABLES = {
             "saved_at": "TIMESTAMP",
         }
     ),
+    "versions": Table(
+        {
+            "entry": "BIGINT",
+            "dataset": "VARCHAR",
+            "name": "VARCHAR",
+            "action": "VARCHAR",
+            "author": "VARCHAR",
+            "note": "VARCHAR",
+            "created_at": "TIMESTAMP",
+            "fingerprint": "VARCHAR",
+            "recipe": "VARCHAR",
+            "facts": "VARCHAR",
+            "classes": "VARCHAR",
+            "hash": "VARCHAR",
+            "samples": "BIGINT",
+            "labels": "BLOB",
+            "reasons": "BLOB",
+        }
+    ),
+    "version_images": Table({"fingerprint": "VARCHAR", "contents": "BLOB"}),
 }
 """Every table that the file may hold; one that it lacks is made by the next write.
 
 log: the decisions, a row per sample. What logs of version 0.1 lack: fingerprint, of the data that the sample id and the
 new label belong to; content and copy, the key of the image (engine/store/contents.py), NULL in a decision of version 0.1
 about a dataset that was gone when the log was carried over; new_class, the name of the new label's class, because
-another ingest may number the classes otherwise; author, NULL in decisions of before.
-filters: see engine/store/saved_filters.py.
+another ingest may number the classes otherwise; author, NULL in decisions of before; request, the
+name of the call that wrote them, by which a call that is made again writes nothing, NULL where it had none.
+filters: see engine/store/saved_filters.py. versions, version_images: see engine/store/versions.py.
 """
 
 _SEQUENCE = "batch_ids"
@@ -93,14 +118,21 @@ def log_path(workspace: Workspace) -> Path:
     return workspace.root / "decisions.duckdb"
 
 
-def log_stamp(workspace: Workspace) -> tuple[tuple[int, ...], ...]:
-    """What changes with every write to the file: cheap to look at, and the same as long as nobody wrote."""
-    found = []
+def log_stamp(workspace: Workspace) -> tuple[object, ...]:
+    """What changes with every write to the file, from its folder alone: whoever opened it would free DuckDB's lock."""
+    found: list[object] = []
     for name in _files(log_path(workspace)):
         with contextlib.suppress(FileNotFoundError):
             at = os.stat(name)
-            found.append((at.st_ino, at.st_size, at.st_mtime_ns))
+            found.append((at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
     return tuple(found)
+
+
+def is_settled(workspace: Workspace) -> bool:
+    """Whether the next write will change the stamp: two in one tick of the file system's clock bear the same time."""
+    with contextlib.suppress(FileNotFoundError):
+        return time.time_ns() - os.stat(log_path(workspace)).st_mtime_ns > _TICK_NS
+    return True
 
 
 def write(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
@@ -109,9 +141,8 @@ def write(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T]) 
     Raises: BusyError when others write for a minute; StorageError for a file of another make, or a disk that refuses
     """
 
-    def step(connection: duckdb.DuckDBPyConnection) -> T:
+    def step(connection: duckdb.DuckDBPyConnection, held: dict[str, set[str]]) -> T:
         connection.execute("BEGIN")
-        held = _columns(connection, log_path(workspace))
         if not held:
             connection.execute(f"CREATE SEQUENCE {_SEQUENCE}")
         for name, table in TABLES.items():
@@ -142,8 +173,7 @@ def read(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection, Mappin
     if not os.path.lexists(log_path(workspace)):
         return None
 
-    def step(connection: duckdb.DuckDBPyConnection) -> T | None:
-        held = _columns(connection, log_path(workspace))
+    def step(connection: duckdb.DuckDBPyConnection, held: dict[str, set[str]]) -> T | None:
         return work(connection, {name: _source(name, held) for name in TABLES}) if held else None
 
     return _transact(workspace, step, read_only=True)
@@ -228,6 +258,19 @@ def _columns(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, set
 _turn = threading.Lock()
 """Of the threads of this process: DuckDB refuses a reader beside a writer, and numbers would be taken out of order."""
 
+_opened: dict[tuple[int, Path], duckdb.DuckDBPyConnection] = {}
+"""An empty database in memory per process and file, which can reach the file: to start one takes longer than to attach."""
+
+_looked_at: dict[Path, tuple[object, dict[str, set[str]]]] = {}
+"""The columns of a file as this process looked at it or left it last, with its stamp then."""
+
+
+@atexit.register
+def _close_all() -> None:
+    for connection in _opened.values():
+        connection.close()
+    _opened.clear()
+
 
 @contextlib.contextmanager
 def _own_turn(deadline: float) -> Iterator[None]:
@@ -239,7 +282,9 @@ def _own_turn(deadline: float) -> Iterator[None]:
         _turn.release()
 
 
-def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], T], *, read_only: bool) -> T:
+def _transact(
+    workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection, dict[str, set[str]]], T], *, read_only: bool
+) -> T:
     path = log_path(workspace)
     for file in _files(path):
         try:
@@ -249,8 +294,16 @@ def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], 
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            with _own_turn(deadline), storage_errors("decisions", path.parent), _open(path, read_only) as connection:
-                return work(connection)
+            with _own_turn(deadline), storage_errors("decisions", path.parent):
+                with _attached(path, read_only) as connection:
+                    before = log_stamp(workspace)
+                    known = _looked_at.get(path)
+                    held = known[1] if known and known[0] == before else _columns(connection, path)
+                    done = work(connection, held)
+                if held or not read_only:
+                    left = held if read_only else {name: set(table.columns) for name, table in TABLES.items()}
+                    _looked_at[path] = log_stamp(workspace), left
+                return done
         except (duckdb.DataError, duckdb.ProgrammingError, duckdb.InternalError, duckdb.NotSupportedError) as error:
             reason = str(error).splitlines()[0]
             raise StorageError(f"{path} is damaged ({reason}); move it away, and winnow starts a new one") from error
@@ -260,20 +313,34 @@ def _transact(workspace: Workspace, work: Callable[[duckdb.DuckDBPyConnection], 
             time.sleep(random.uniform(0.005, 0.03))  # or two that wait keep step, and one of them always comes second
 
 
-def _files(path: Path) -> tuple[Path, Path]:
-    return path, path.with_name(f"{path.name}.wal")
-
-
-def _open(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+@contextlib.contextmanager
+def _attached(path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection in which the file is open, and needs no prefix; what is not committed at the end is rolled back."""
+    key = os.getpid(), path
+    if key not in _opened:
+        # DuckDB's names for what it writes while it carries a log of writes over into the file.
+        _opened[key] = open_walled([path, Path(f"{path}.wal.checkpoint"), Path(f"{path}.wal.recovery")])
+    connection = _opened[key]
     try:
-        return duckdb.connect(str(path), read_only=read_only, config=CLOSED)
+        connection.execute(f"ATTACH {literal(path)} AS decisions (TYPE duckdb{', READ_ONLY' if read_only else ''})")
     except duckdb.Error as error:
-        # Within one process DuckDB refuses a reader beside a writer with a ConnectionException.
-        if (
-            isinstance(error, duckdb.IOException)
-            and "lock" in str(error).lower()
-            or isinstance(error, duckdb.ConnectionException)
-        ):
+        # A reader in another place of this process holds it: DuckDB says so with a BinderException.
+        if "lock" in str(error).lower() or "already attached" in str(error).lower():
             raise BusyError("decisions are being written by another process; try again") from error
+        if is_full(error):
+            raise
         reason = str(error).splitlines()[0]
         raise StorageError(f"{path} cannot be read: {reason}; move it away, and winnow starts a new one") from error
+    try:
+        connection.execute("USE decisions")
+        yield connection
+        connection.execute("USE memory")
+        connection.execute("DETACH decisions")  # which writes it out
+    except BaseException:
+        # Whatever state it is in: closed, it holds no lock, and what was not committed falls away.
+        _opened.pop(key).close()
+        raise
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    return path, path.with_name(f"{path.name}.wal")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from engine.store.contents import find_contents
-from engine.store.decision_file import log_stamp, read
+from engine.store.decision_file import is_settled, log_stamp, read
 from engine.store.records import dataset_facts
 from engine.store.workspace import Workspace
 
@@ -53,6 +53,7 @@ class Standing:
 
     def _empty(self) -> None:
         self._stamp: object = None
+        self._settled = False
         self._seen, self._seen_rows = 0, 0
         kinds = {"batch": np.int64, "sample_id": np.int32, "action": np.int8, "new_label": np.int32}
         self._rows: dict[str, Ints] = {name: np.zeros(0, kind) for name, kind in kinds.items()}
@@ -65,8 +66,8 @@ class Standing:
 
         Raises: StorageError for damaged decisions
         """
-        stamp = log_stamp(self._workspace)
-        if stamp == self._stamp:
+        stamp, settled = log_stamp(self._workspace), is_settled(self._workspace)
+        if stamp == self._stamp and self._settled:
             return np.zeros(0, np.int32)
         all_of_it = self._stamp is None
         found = read(self._workspace, self._read)
@@ -75,7 +76,7 @@ class Standing:
             found, all_of_it = read(self._workspace, self._read), True
         if found is not None:
             changed = self._take(found)
-        self._stamp = stamp
+        self._stamp, self._settled = stamp, settled
         return None if all_of_it else changed
 
     def current(self) -> pd.DataFrame:
@@ -93,6 +94,11 @@ class Standing:
         found = np.full(len(decided), -1, np.int8)
         found[decided] = self._rows["action"][self._latest[decided]]
         return found
+
+    def recent(self, ids: Ints, most: int) -> Ints:
+        """The places in ACTIONS of what was decided last about any of some samples, the latest first."""
+        places = self._latest[ids]
+        return np.asarray(self._rows["action"][np.sort(places[places >= 0])[: -most - 1 : -1]])
 
     def disagreements(self) -> pd.DataFrame:
         """The latest decision per sample and author of the samples whose authors differ in action or new label."""

@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, reviews
+from dashboard.data import decisions, proofs, reviews
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -17,6 +17,7 @@ from dashboard.data.core import (
     workspace_root,
 )
 from dashboard.data.jobs import (
+    SCORED,
     dataset_of,
     jobs,
     latest_dataset,
@@ -89,6 +90,7 @@ __all__ = [
     "Filter",
     "Ids",
     "Job",
+    "SCORED",
     "SUSPICION",
     "Setting",
     "Snapshot",
@@ -129,6 +131,7 @@ __all__ = [
     "neighbors",
     "pause",
     "percent",
+    "proofs",
     "proposals",
     "psi_points",
     "published",

@@ -13,11 +13,30 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, groups, listing, paper, pruned, reviews, samples, summaries, verdicts, writers
-from engine.store.usage import Usage, measure
-from engine.store.workspace import Workspace, default_root
-
-QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers, reviews, listing, groups)
+QUERIES = (
+    Usage,
+    Workspace,
+    connection,
+    default_root,
+    engine,
+    from,
+    groups,
+    import,
+    listing,
+    measure,
+    paper,
+    proofs,
+    pruned,
+    queries,
+    reviews,
+    samples,
+    store,
+    summaries,
+    usage,
+    verdicts,
+    workspace,
+    writers,
+)
 """Where a query is looked for by its name."""
 
 

@@ -16,6 +16,7 @@ from engine.errors import WinnowError
 QUERIES = (
     Usage,
     Workspace,
+    classes,
     connection,
     default_root,
     engine,

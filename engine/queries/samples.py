@@ -39,17 +39,18 @@ class Filter:
 
     split: train, test, or all that were judged: the training samples, and those of the test part that have a p_wrong.
     flagged: on the shortlist of the run. least, most: of its p_wrong, 0..1, both inclusive; 0 and 1 restrict nothing.
-    labels, others: the given label; the true label or, where it is unknown, a suggested one. rule: a rule that
-    flags it. truth: known to be mislabeled or known to be right. agreement: whether the networks agreed with the
-    given label after the last epoch (margin_last > 0). score, low, high: percentiles of the rank by that score,
-    0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y. plane, outline:
-    two scores of the run, and a closed outline over their values. measure: a score whose value is from above to below,
-    both inclusive. about: a name of the metadata that a sample has; value: what it is, as text; at_least, at_most: what
-    it is as a number, both inclusive.
+    labels, others: the given label; the true label or, where it is unknown, a suggested one. suggested: the label that
+    the run suggests, which is the given one where it suggests no other. rule: a rule that flags it. truth: known to be
+    mislabeled or known to be right. agreement: whether the networks agreed with the given label after the last epoch
+    (margin_last > 0). score, low, high: percentiles of the rank by that score, 0 = easiest, low inclusive, high exclusive
+    unless 100. region: a closed outline on the map, x and y. plane, outline: two scores of the run, and a closed outline
+    over their values. measure: a score whose value is from above to below, both inclusive. about: a name of the metadata
+    that a sample has; value: what it is, as text; at_least, at_most: what it is as a number, both inclusive.
     """
 
     labels: tuple[int, ...] = ()
     others: tuple[int, ...] = ()
+    suggested: tuple[int, ...] = ()
     rule: str = ""
     truth: Truth = ""
     agreement: Agreement = ""
@@ -110,6 +111,12 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
         parts.append(
             f"(true_label IN {_tuple(wanted.others)} OR true_label IS NULL AND sample_id IN (SELECT sample_id "
             f"FROM suggestions WHERE run_id = {proposed} GROUP BY sample_id HAVING {SUGGESTED} IN {_tuple(wanted.others)}))"
+        )
+    if wanted.suggested:
+        of_run = f"FROM suggestions WHERE run_id = {literal(source_run(connection, 'suggestions', run_id))}"
+        parts.append(
+            f"(sample_id IN (SELECT sample_id {of_run} GROUP BY sample_id HAVING {SUGGESTED} IN {_tuple(wanted.suggested)}) "
+            f"OR label IN {_tuple(wanted.suggested)} AND sample_id NOT IN (SELECT sample_id {of_run}))"
         )
     if wanted.truth:
         parts.append("label <> true_label" if wanted.truth == "wrong" else "label = true_label")

@@ -13,29 +13,35 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-QUERIES = (
-    Usage,
-    Workspace,
+from engine.queries import (
     classes,
     connection,
-    default_root,
-    engine,
-    from,
     groups,
-    import,
     listing,
-    measure,
     paper,
     proofs,
     pruned,
-    queries,
     reviews,
     samples,
-    store,
     summaries,
-    usage,
     verdicts,
-    workspace,
+    writers,
+)
+from engine.store.usage import Usage, measure
+from engine.store.workspace import Workspace, default_root
+
+QUERIES = (
+    classes,
+    connection,
+    groups,
+    listing,
+    paper,
+    proofs,
+    pruned,
+    reviews,
+    samples,
+    summaries,
+    verdicts,
     writers,
 )
 """Where a query is looked for by its name."""

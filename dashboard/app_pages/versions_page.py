@@ -9,7 +9,7 @@ from dashboard import data, state, versions, widgets
 from dashboard.data.versions import Version
 from dashboard.markup import plain
 
-PAGE = {"title": "Versions", "icon": ":material/bookmarks:", "place": 85}
+PAGE = {"title": "Versions", "icon": ":material/bookmarks:", "place": 85, "section": "Curate"}
 
 view = widgets.current_view()
 found = data.versions.versions(view.at)

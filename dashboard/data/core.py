@@ -13,11 +13,39 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, paper, pruned, reviews, samples, summaries, verdicts, versions, writers
+from engine.queries import (
+    classes,
+    connection,
+    groups,
+    listing,
+    paper,
+    proofs,
+    pruned,
+    reviews,
+    samples,
+    summaries,
+    verdicts,
+    versions,
+    writers,
+)
 from engine.store.usage import Usage, measure
 from engine.store.workspace import Workspace, default_root
 
-QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers, reviews, versions)
+QUERIES = (
+    classes,
+    connection,
+    groups,
+    listing,
+    paper,
+    proofs,
+    pruned,
+    reviews,
+    samples,
+    summaries,
+    verdicts,
+    versions,
+    writers,
+)
 """Where a query is looked for by its name."""
 
 
@@ -87,17 +115,16 @@ atexit.register(lambda: _connection.clear())
 @st.cache_data(max_entries=400, show_spinner=False)
 def few(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer is small."""
-    return ask(at, name, *given)
+    return _ask(at, name, *given)
 
 
 @st.cache_data(max_entries=24, show_spinner=False)
 def many(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer has a row per sample, or pictures."""
-    return ask(at, name, *given)
+    return _ask(at, name, *given)
 
 
-def ask(at: Snapshot, name: str, *given: Any) -> Any:
-    """A query whose answer is not kept."""
+def _ask(at: Snapshot, name: str, *given: Any) -> Any:
     function = next(f for module in QUERIES if (f := getattr(module, name, None)))
     with connection.damage_errors(at.dataset):
         return function(_connection(at).cursor(), *given)

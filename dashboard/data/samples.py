@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pandas as pd
 
+from dashboard.data import decisions
 from dashboard.data.core import Snapshot, few, frame, many
 from engine.queries.samples import Filter, Ids
 
@@ -28,8 +30,10 @@ def metadata(at: Snapshot, what: Literal["names", "values", "samples"], *name: s
 
 
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
-    found: Ids = many(at, "fetch_ids", run_id, wanted, sort, hardest_first)
-    return found
+    """Conditions on decisions are applied to what the others leave: each decision changes them, and they are in memory."""
+    always = replace(wanted, decision="", author="")
+    found: Ids = many(at, "fetch_ids", run_id, always, sort, hardest_first)
+    return found if always == wanted else found[decisions.meets(at, wanted)[found]]
 
 
 def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
@@ -37,7 +41,10 @@ def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
 
 
 def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = "") -> pd.DataFrame:
-    return frame(many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))
+    """What the thumbnails show (see fetch_cards), and action: what a person decided last, NA where nobody did."""
+    found = frame(many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))
+    decided = decisions.of(at, wanted).set_index("sample_id")["action"]
+    return found.assign(action=found["sample_id"].map(decided))
 
 
 def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import duckdb
 import numpy as np
@@ -18,11 +18,13 @@ import pandas as pd
 from engine.errors import SpecError, unknown_name
 from engine.fields import check_choice, check_range
 from engine.queries.connection import SUGGESTED, fetch_sql, source_run
+from engine.store.decisions import Action
 from engine.store.sql import literal
 
 Truth = Literal["", "wrong", "right"]
 Agreement = Literal["", "agrees", "disagrees"]
 Split = Literal["train", "test", "all"]
+Decision = Literal["", "undecided", "decided", "keep", "drop", "relabel", "unsure", "disputed"]
 
 SUSPICION = "p_wrong"
 """Stands for a score where samples are sorted: by their place on the shortlist, the most suspicious first."""
@@ -41,6 +43,8 @@ class Filter:
     given label after the last epoch (margin_last > 0). score, low, high: percentiles of the rank by that score,
     0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y. about: a name of
     the metadata that a sample has; value: what it is, as text; at_least, at_most: what it is as a number, both inclusive.
+    decision: whether or what people decided about it last, disputed: the latest decisions of its authors differ; author:
+    the latest decision is of this person.
     """
 
     labels: tuple[int, ...] = ()
@@ -60,9 +64,12 @@ class Filter:
     value: str = ""
     at_least: float = -math.inf
     at_most: float = math.inf
+    decision: Decision = ""
+    author: str = ""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, Split)
+        check_choice("decision", self.decision, Decision)
         check_range("least", self.least, 0, 1)
         check_range("most", self.most, self.least, 1)
         check_choice("truth", self.truth, Truth)
@@ -127,7 +134,18 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
         parts.append(f"sample_id IN (SELECT sample_id FROM metadata WHERE {' AND '.join(meant)})")
     if wanted.region:
         parts.append(_inside(source_run(connection, "embedding", run_id), wanted.region))
+    parts += _decided(wanted)
     return " AND ".join(parts)
+
+
+def _decided(wanted: Filter) -> list[str]:
+    """The conditions on decisions. As standing.Standing.meets has them, in memory."""
+    meant = [f"action = {literal(wanted.decision)}"] if wanted.decision in get_args(Action) else []
+    meant += ["disputed"] if wanted.decision == "disputed" else []
+    meant += [f"author = {literal(wanted.author)}"] if wanted.author else []
+    listed = f"(SELECT sample_id FROM decisions{' WHERE ' if meant else ''}{' AND '.join(meant)})"
+    parts = ["sample_id NOT IN (SELECT sample_id FROM decisions)"] if wanted.decision == "undecided" else []
+    return parts + ([f"sample_id IN {listed}"] if meant or wanted.decision == "decided" else [])
 
 
 def fetch_ids(
@@ -198,20 +216,19 @@ def fetch_cards(
     connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int], score: str = ""
 ) -> pd.DataFrame:
     """What a thumbnail shows, in the order of ids: sample_id, split, label, true_label, suggested_label, value (of the
-    score), p_wrong, flagged (on the shortlist), action (a person's decision), thumbnail (WebP bytes). NA where unknown;
+    score), p_wrong, flagged (on the shortlist), thumbnail (WebP bytes). NA where unknown;
     p_wrong also where the run's networks cannot tell; flagged is false for every sample of a run without a shortlist."""
     return fetch_sql(
         connection,
         f"""SELECT sample_id, split, label, true_label, suggested_label, value, p_wrong,
-        coalesce(listed, false) AS flagged, action, thumbnail
+        coalesce(listed, false) AS flagged, thumbnail
         FROM (SELECT unnest($ids::INTEGER[]) AS sample_id, unnest(range(len($ids::INTEGER[]))) AS place)
         JOIN samples USING (sample_id) LEFT JOIN images USING (sample_id)
         LEFT JOIN (SELECT sample_id, {SUGGESTED} AS suggested_label FROM suggestions
             WHERE run_id = $proposed AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
         LEFT JOIN (SELECT sample_id, value FROM scores WHERE run_id = $run AND score = $score) USING (sample_id)
         LEFT JOIN (SELECT sample_id, if((SELECT any_value(noise) FROM verdict WHERE run_id = $run) IS NULL, NULL, p_wrong)
-            AS p_wrong, listed FROM shortlist WHERE run_id = $run) USING (sample_id)
-        LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id) ORDER BY place""",
+            AS p_wrong, listed FROM shortlist WHERE run_id = $run) USING (sample_id) ORDER BY place""",
         {
             "ids": [int(i) for i in ids],
             "run": run_id,

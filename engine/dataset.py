@@ -141,6 +141,25 @@ class Dataset:
 
         return self._compute(plan_psi_from(self._workspace, self.name, options), device, cluster, progress)
 
+    def prove(
+        self,
+        *,
+        device: str = "auto",
+        cluster: str = "",
+        progress: bool = True,
+        **options: str | float | bool | None,
+    ) -> Run:
+        """Train networks on the curated set and on the full one, side by side: what is gained is `Run.gain()`.
+
+        Args:   device, cluster, progress: as for `run`; options: those of `winnow prove`, such as where="NOT flagged",
+                drop_shortlist=True, seeds=5, epochs=10. Without where or drop_shortlist the set is what people decided
+        Raises: SpecError for an unknown option, or when no decision changes anything
+        """
+        from engine.runs.options import plan_prove_from
+
+        spec, curated = plan_prove_from(self._workspace, self.name, options)
+        return self._compute(spec, device, cluster, progress, curated)
+
     def export(
         self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: str = "train"
     ) -> tuple[int, int]:  # fmt: skip
@@ -194,12 +213,12 @@ class Dataset:
 
         return fetch_disagreements(self._workspace, self.name)
 
-    def _compute(self, spec: Any, device: str, cluster: str, progress: bool) -> Run:
+    def _compute(self, spec: Any, device: str, cluster: str, progress: bool, curated: Any = None) -> Run:
         from engine.queries.frames import Run
         from engine.runs.compute import compute
 
         with listening(self.name, progress) as listen:
-            run_id, _ = compute(self._workspace, spec, device, listen, cluster)
+            run_id, _ = compute(self._workspace, spec, device, listen, cluster, curated)
         return Run(self._workspace, run_id)
 
     def _find(self, view: str, run: str | Run | None) -> Run:

@@ -17,13 +17,13 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, paper, pruned, samples, summaries, verdicts, writers
+from engine.queries import connection, metadata, paper, pruned, reviews, samples, summaries, verdicts, writers
 from engine.queries.samples import Ids
 from engine.store.standing import Standing
 from engine.store.usage import Usage, measure
 from engine.store.workspace import Workspace, default_root
 
-QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers)
+QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers, reviews, metadata)
 """Where a query is looked for by its name."""
 
 DECIDED = {"fetch_selected"}
@@ -92,7 +92,7 @@ class Opened:
     def __init__(self, at: Snapshot) -> None:
         workspace = Workspace(Path(at.root))
         self._turn, self._standing = threading.Lock(), Standing(workspace, at.dataset)
-        self.connection = connection.connect(workspace, at.dataset, at.runs, self._standing)
+        self.connection = connection.connect(workspace, at.dataset, at.runs, decisions=self._standing)
         self._changed: Ids | None = np.zeros(0, np.int32)
 
     @contextlib.contextmanager
@@ -131,6 +131,11 @@ def few(at: Snapshot, name: str, *given: Any) -> Any:
 def many(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer has a row per sample, or pictures."""
     return _many(at, _seen(at, name, given), name, *given)
+
+
+def ask(at: Snapshot, name: str, *given: Any) -> Any:
+    """A query whose answer is not kept."""
+    return _ask(at, _seen(at, name, given), name, *given)
 
 
 def _seen(at: Snapshot, name: str, given: Sequence[Any]) -> object:

@@ -17,6 +17,7 @@ from engine.store import decisions as log
 from engine.store import saved_filters as saved
 from engine.store.decision_file import log_stamp
 from engine.store.decisions import Action
+from engine.store.standing import Standing
 from engine.store.workspace import Workspace
 
 AUTHOR = "WINNOW_AUTHOR"
@@ -46,7 +47,7 @@ def decide(
 
     Raises: WinnowError as engine.store.decisions.decide does
     """
-    with _by_this_session(at) as workspace:
+    with by_this_session(at) as workspace:
         return log.decide(workspace, at.dataset, sample_ids, action, new_label=new_label, note=note, author=author())
 
 
@@ -56,7 +57,7 @@ def undo(at: Snapshot, batch: int | None = None) -> int | None:
     Returns: the batch; None when there is nothing to take back
     Raises:  WinnowError for a batch that does not stand or is another's
     """
-    with _by_this_session(at) as workspace:
+    with by_this_session(at) as workspace:
         return log.undo(workspace, at.dataset, author(), batch)
 
 
@@ -65,8 +66,15 @@ def current(at: Snapshot) -> pd.DataFrame:
 
     disputed: the latest decisions of its authors differ in action or new label.
     """
-    with opened(at).decisions() as standing:
+    with following(at) as standing:
         return standing.current()
+
+
+@contextlib.contextmanager
+def following(at: Snapshot) -> Iterator[Standing]:
+    """What is decided about a dataset, up to date, for the time of a block."""
+    with opened(at).decisions() as standing:
+        yield standing
 
 
 def of(at: Snapshot, sample_ids: Sequence[int] | Ids) -> pd.DataFrame:
@@ -107,7 +115,8 @@ def _stamp() -> object:
 
 
 @contextlib.contextmanager
-def _by_this_session(at: Snapshot) -> Iterator[Workspace]:
+def by_this_session(at: Snapshot) -> Iterator[Workspace]:
+    """Write to the log within this block: what it writes is no news to this session."""
     before = _stamp()
     yield Workspace(Path(at.root))
     if st.session_state.get(_DRAWN) == before:

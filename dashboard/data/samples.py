@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from dashboard.data import decisions
-from dashboard.data.core import Snapshot, few, frame, many
+from dashboard.data.core import Snapshot, ask, few, frame, many
 from engine.queries.samples import Filter, Ids
 
 
@@ -41,10 +41,15 @@ def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
 
 
 def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = "") -> pd.DataFrame:
-    """What the thumbnails show (see fetch_cards), and action: what a person decided last, NA where nobody did."""
+    """What the thumbnails show (see fetch_cards), and action and new_label of the decisions, NA where there is none."""
     found = frame(many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))
-    decided = decisions.of(at, wanted).set_index("sample_id")["action"]
-    return found.assign(action=found["sample_id"].map(decided))
+    decided = decisions.of(at, wanted)[["sample_id", "action", "new_label"]]
+    return found.merge(decided, on="sample_id", how="left")
+
+
+def proposals(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids) -> pd.DataFrame:
+    """What thumbnails show after the arrow, of those of some samples that have it; not cached."""
+    return frame(ask(at, "fetch_proposals", run_id, wanted))
 
 
 def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:

@@ -88,6 +88,18 @@ def fetch_contents(path: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT content FROM file.samples ORDER BY sample_id").fetchall()]
 
 
+def fetch_joined_contents(path: Path, samples: int) -> bytes:
+    """The contents of the first samples of a dataset file, 16 bytes each, one after the other."""
+    if not _has_contents(path):
+        return bytes.fromhex("".join(_computed(path)["content"][:samples]))
+    with reading(path) as connection:
+        [(joined,)] = connection.execute(
+            "SELECT coalesce(string_agg(content, '' ORDER BY sample_id), '') FROM file.samples WHERE sample_id < ?",
+            [samples],
+        ).fetchall()
+    return bytes.fromhex(joined)
+
+
 def find_contents(path: Path, contents: Sequence[str]) -> pd.DataFrame:
     """sample_id, content, copy of the samples of a dataset file that have one of these contents."""
     if not _has_contents(path):

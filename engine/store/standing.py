@@ -94,6 +94,13 @@ class Standing:
         rows = self._latest[np.unique(ids[(ids >= 0) & (ids < len(self._latest))])]
         return self._latest_of(rows[rows >= 0])
 
+    def actions(self) -> Ints:
+        """Of every sample, the place of its action in ACTIONS; -1 where nothing is decided."""
+        decided = self._latest >= 0
+        found = np.full(len(decided), -1, np.int8)
+        found[decided] = self._rows["action"][self._latest[decided]]
+        return found
+
     def meets(self, decision: str, author: str = "") -> Ints:
         """Of every sample, whether its latest decision is as a filter wants it: bool.
 
@@ -111,6 +118,11 @@ class Standing:
         if author:
             found[decided] &= self._author_of(self._rows["batch"][rows]) == self._authors.get(author, -1)
         return found
+
+    def recent(self, ids: Ints, most: int) -> Ints:
+        """The places in ACTIONS of what was decided last about any of some samples, the latest first."""
+        places = self._latest[ids]
+        return np.asarray(self._rows["action"][np.sort(places[places >= 0])[: -most - 1 : -1]])
 
     def disagreements(self) -> pd.DataFrame:
         """The latest decision per sample and author of the samples whose authors differ in action or new label."""

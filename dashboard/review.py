@@ -180,7 +180,7 @@ def _originals(view: View, rows: Mapping[int, Any]) -> list[dict[str, Any]]:
     for place, row in rows.items():
         if found and (size > MOST_BYTES or time.monotonic() - since > MOST_SECONDS):
             break
-        given = view.at.root, view.at.dataset, view.at.stamp[0], int(row.sample_id), str(row.source or "")
+        given = view.at.root, view.at.dataset, view.at.stamp, int(row.sample_id), str(row.source or "")
         seen = data.reviews.original(*given, _bytes(row.thumbnail), SIDE)
         image = _picture(seen.content) if seen.content else ""
         size += len(image)

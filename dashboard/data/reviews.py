@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.data.core import Snapshot, few, frame, many
-from dashboard.data.decisions import author, following
+from dashboard.data.decisions import author, by_this_session, following
 from engine.data.viewing import Viewed, Viewer
 from engine.data.whereabouts import Whereabouts
 from engine.errors import WinnowError
@@ -85,7 +85,8 @@ def write(at: Snapshot, requests: Sequence[Request]) -> tuple[list[str], dict[st
     if not requests:
         return [], {}, ""
     try:
-        refused = write_requests(Workspace(Path(at.root)), at.dataset, requests, author())
+        with by_this_session(at) as workspace:
+            refused = write_requests(workspace, at.dataset, requests, author())
     except WinnowError as error:
         return [], {}, str(error)
     return [one.name for one in requests if one.name not in refused], refused, ""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from dashboard.data import decisions
 from dashboard.data.core import Snapshot, few, frame, many
 from engine.queries.groups import Grouped, group_by_class, group_by_duplicate, group_by_pair
 from engine.queries.listing import Column, count_classes, in_order
@@ -32,8 +33,13 @@ def metadata(at: Snapshot, what: Literal["names", "values", "samples"], *name: s
 
 
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
-    """The samples that pass. What passes and each order are read once, and put together in memory."""
-    found = _passing(at, run_id, wanted)
+    """The samples that pass. What passes and each order are read once, and put together in memory.
+
+    Conditions on decisions are applied to what the others leave: each decision changes them, and they are in memory.
+    """
+    found = _passing(at, run_id, replace(wanted, decision="", author=""))
+    if wanted.decision or wanted.author:
+        found = found[decisions.meets(at, wanted)[found]]
     return in_order(found, order(at, run_id, sort, hardest_first)) if sort else found
 
 
@@ -76,7 +82,10 @@ def duplicate_facts(at: Snapshot, run_id: str) -> pd.DataFrame:
 
 
 def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = "") -> pd.DataFrame:
-    return frame(many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))
+    """What the thumbnails show (see fetch_cards), and action and new_label of the decisions, NA where there is none."""
+    found = frame(many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))
+    decided = decisions.of(at, wanted)[["sample_id", "action", "new_label"]]
+    return found.merge(decided, on="sample_id", how="left")
 
 
 def proposals(at: Snapshot, run_id: str, wanted: Ids) -> tuple[Ids, Column]:

@@ -124,7 +124,7 @@ def shared_pickers() -> None:
         state.put(dataset=dataset)
         at = data.snapshot(dataset)
         found = data.runs(at)
-        scored = found[found["kind"] != "psi"]
+        scored = found[found["kind"].isin(data.SCORED)]
         run_id = ""
         if len(scored):
             titles = run_titles(scored)

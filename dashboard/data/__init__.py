@@ -58,6 +58,7 @@ from dashboard.data.runs import (
 from dashboard.data.samples import (
     cards,
     condition,
+    explanation,
     export,
     facets,
     ids,
@@ -112,6 +113,7 @@ __all__ = [
     "disk_use",
     "epoch_quality",
     "epochs",
+    "explanation",
     "export",
     "export_bytes",
     "facets",

@@ -13,11 +13,22 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, paper, proofs, pruned, reviews, samples, summaries, verdicts, writers
+from engine.queries import (
+    connection,
+    explanations,
+    paper,
+    proofs,
+    pruned,
+    reviews,
+    samples,
+    summaries,
+    verdicts,
+    writers,
+)
 from engine.store.usage import Usage, measure
 from engine.store.workspace import Workspace, default_root
 
-QUERIES = (connection, summaries, samples, verdicts, pruned, proofs, paper, writers, reviews)
+QUERIES = (connection, summaries, samples, verdicts, pruned, proofs, paper, writers, reviews, explanations)
 """Where a query is looked for by its name."""
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from dashboard.data.core import Snapshot, ask, few, frame, many
+from engine.errors import NotFoundError
+from engine.queries.explanations import Numbers
 from engine.queries.samples import Filter, Ids
+from engine.store.atomic import file_hash
+from engine.store.detector_files import detector_file
+from engine.store.workspace import Workspace
 
 
 def score(at: Snapshot, run_id: str, name: str) -> pd.DataFrame:
@@ -77,6 +83,23 @@ def trajectory(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
 
 def sample_logits(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
     return frame(few(at, "fetch_sample_logits", run_id, sample_id))
+
+
+def explanation(at: Snapshot, run_id: str, sample_id: int, seed: int) -> Numbers | None:
+    """What each epoch of a seed adds to the sample's probability of a wrong label, by the run's noise detector: (T,).
+
+    None where the run has no dynamics of that seed, or its detector is not in this workspace any more
+    """
+    workspace = Workspace(Path(at.root))
+    spec = workspace.read_record(run_id).spec
+    try:
+        path = detector_file(workspace, str(spec.get("detector") or ""))
+        if spec.get("detector") and file_hash(path) != spec.get("detector_hash"):
+            return None  # another one has its name now
+        found: Numbers = few(at, "fetch_explanation", run_id, sample_id, path, seed)
+    except NotFoundError:
+        return None
+    return found
 
 
 def neighbors(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:

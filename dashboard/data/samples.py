@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+import streamlit as st
 
 from dashboard.data.core import Snapshot, ask, few, frame, many
 from engine.errors import NotFoundError
-from engine.queries.explanations import Numbers
+from engine.queries.explanations import Numbers, explain
 from engine.queries.samples import Filter, Ids
 from engine.store.atomic import file_hash
 from engine.store.detector_files import detector_file
@@ -94,12 +96,21 @@ def explanation(at: Snapshot, run_id: str, sample_id: int, seed: int) -> Numbers
     spec = workspace.read_record(run_id).spec
     try:
         path = detector_file(workspace, str(spec.get("detector") or ""))
-        if spec.get("detector") and file_hash(path) != spec.get("detector_hash"):
-            return None  # another one has its name now
-        found: Numbers = few(at, "fetch_explanation", run_id, sample_id, path, seed)
     except NotFoundError:
         return None
-    return found
+    if spec.get("detector") and file_hash(path) != spec.get("detector_hash"):
+        return None  # another one has its name now
+    dynamics = trajectory(at, run_id, sample_id)
+    own = dynamics.loc[dynamics["seed"] == seed, "p_given"].tolist() if len(dynamics) else []
+    mean = few(at, "fetch_mean_p_given", run_id, seed)
+    if not own or len(own) != len(mean) or not np.isfinite([*own, *mean]).all():
+        return None
+    return _explained(path, tuple(own), tuple(mean))
+
+
+@st.cache_data(max_entries=400, show_spinner=False)
+def _explained(path: Path, own: tuple[float, ...], mean: tuple[float, ...]) -> Numbers:
+    return explain(path, np.array(own, np.float32), np.array(mean, np.float32))
 
 
 def neighbors(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:

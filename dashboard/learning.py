@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from dashboard.charts import rows
 from dashboard.grid import number
-from dashboard.markup import plain
 
 LEGEND = """<div class="legend wrapped">
 <span><i class="line given"></i>given label</span><span><i class="line other"></i>the other class that leads most</span>
@@ -24,19 +21,6 @@ DETECTOR = """<span><i class="for"></i>the noise detector takes the epoch for a 
 def legend(detector: bool) -> str:
     """The legend as HTML. detector: whether what a noise detector makes of the epochs is drawn"""
     return LEGEND.format(detector=DETECTOR if detector else "")
-
-
-def preferred(given: str, names: Sequence[str], dynamics: pd.DataFrame) -> str:
-    """What the networks preferred while they learned, as Markdown. given: the given label's name"""
-    seeds, epochs = dynamics["seed"].nunique(), dynamics["epoch"].max()
-    span = f"{len(dynamics)} epochs ({seeds} networks × {epochs})" if seeds > 1 else f"{epochs} epochs"
-    against = dynamics[~dynamics["correct"].astype(bool)]
-    if against.empty:
-        return f"In all {span} the networks preferred the given {plain(given)}."
-    rival = int(against["predicted"].mode().iloc[0])
-    times = int((against["predicted"] == rival).sum())
-    share = "all" if times == len(dynamics) else f"**{times}** of"
-    return f"In {share} {span} the networks preferred **{plain(names[rival])}** over the given **{plain(given)}**."
 
 
 def aums(dynamics: pd.DataFrame, scores: pd.DataFrame, flags: pd.DataFrame) -> str:

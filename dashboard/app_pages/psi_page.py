@@ -9,7 +9,7 @@ from dashboard import charts, data, launching, proving, psi_points, state, widge
 from dashboard.figures import cg_paper
 from dashboard.markup import plain
 
-PAGE = {"title": "Psi curves", "icon": ":material/content_cut:", "place": 70}
+PAGE = {"title": "Psi curves", "icon": ":material/content_cut:", "place": 70, "section": "Analyze"}
 
 view = widgets.current_view()
 broken = data.unreadable(view.at)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import charts, curves, data, learning, state, widgets
-from dashboard.detail import chips, picture
+from dashboard.detail import chips, picture, why_text
 from dashboard.markup import plain
 
-PAGE = {"title": "Trajectories", "icon": ":material/show_chart:", "place": 30}
+PAGE = {"title": "Trajectories", "icon": ":material/show_chart:", "place": 30, "section": "Analyze"}
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -70,8 +70,8 @@ for place, i in enumerate(shown):
                         width="content",
                     )
                     chips(card, view.names)
+                st.caption(why_text(view, i))
                 flags, scores = data.sample_flags(view.at, view.run_id, i), data.sample_scores(view.at, view.run_id, i)
-                st.markdown(learning.preferred(view.names[label], view.names, dynamics))
                 st.caption(learning.aums(dynamics, scores, flags))
         own = seed if seed in set(dynamics["seed"]) else int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, i)

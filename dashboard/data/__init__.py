@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, proofs, reviews
+from dashboard.data import decisions, proofs, reviews, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -58,9 +58,11 @@ from dashboard.data.runs import (
 from dashboard.data.samples import (
     cards,
     condition,
+    duplicate_facts,
     explanation,
     export,
     facets,
+    grouped,
     ids,
     labels,
     metadata,
@@ -111,6 +113,7 @@ __all__ = [
     "decisions",
     "detection_curve",
     "disk_use",
+    "duplicate_facts",
     "epoch_quality",
     "epochs",
     "explanation",
@@ -118,6 +121,7 @@ __all__ = [
     "export_bytes",
     "facets",
     "figure_table",
+    "grouped",
     "having",
     "histogram",
     "ids",
@@ -161,6 +165,7 @@ __all__ = [
     "velocity",
     "verdict",
     "verdicts_of",
+    "versions",
     "window_points",
     "windows",
     "workspace_root",

@@ -20,6 +20,7 @@ from engine.errors import WinnowError
 from engine.queries import (
     classes,
     connection,
+    explanations,
     groups,
     listing,
     metadata,
@@ -41,6 +42,7 @@ from engine.store.workspace import Workspace, default_root
 QUERIES = (
     classes,
     connection,
+    explanations,
     groups,
     listing,
     metadata,

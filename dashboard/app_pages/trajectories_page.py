@@ -8,7 +8,7 @@ from dashboard import charts, curves, data, state, widgets
 from dashboard.detail import chips, picture, why_text
 from dashboard.markup import plain
 
-PAGE = {"title": "Trajectories", "icon": ":material/show_chart:", "place": 30}
+PAGE = {"title": "Trajectories", "icon": ":material/show_chart:", "place": 30, "section": "Analyze"}
 
 view = widgets.current_view()
 widgets.need_run(view)

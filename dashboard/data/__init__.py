@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, reviews
+from dashboard.data import decisions, proofs, reviews, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -17,6 +17,7 @@ from dashboard.data.core import (
     workspace_root,
 )
 from dashboard.data.jobs import (
+    SCORED,
     dataset_of,
     jobs,
     latest_dataset,
@@ -57,8 +58,10 @@ from dashboard.data.runs import (
 from dashboard.data.samples import (
     cards,
     condition,
+    duplicate_facts,
     export,
     facets,
+    grouped,
     ids,
     labels,
     metadata,
@@ -87,6 +90,7 @@ __all__ = [
     "Filter",
     "Ids",
     "Job",
+    "SCORED",
     "SUSPICION",
     "Setting",
     "Snapshot",
@@ -107,12 +111,14 @@ __all__ = [
     "decisions",
     "detection_curve",
     "disk_use",
+    "duplicate_facts",
     "epoch_quality",
     "epochs",
     "export",
     "export_bytes",
     "facets",
     "figure_table",
+    "grouped",
     "having",
     "histogram",
     "ids",
@@ -125,6 +131,7 @@ __all__ = [
     "neighbors",
     "pause",
     "percent",
+    "proofs",
     "proposals",
     "psi_points",
     "published",
@@ -154,6 +161,7 @@ __all__ = [
     "velocity",
     "verdict",
     "verdicts_of",
+    "versions",
     "window_points",
     "windows",
     "workspace_root",

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.data.core import Snapshot, ask, few, frame, many
-from dashboard.data.decisions import author, following
+from dashboard.data.decisions import author, by_this_session, following
 from engine.data.viewing import Viewed, Viewer
 from engine.errors import WinnowError
 from engine.queries.samples import Ids
@@ -60,15 +60,15 @@ def _small(root: str, dataset: str, changed: int, sample_id: int, place: str, _t
 def original(at: Snapshot, sample_id: int, place: str, thumbnail: bytes, most: int) -> Viewed:
     """The original of a sample, at most so many pixels a side. Args: place, thumbnail: of the sample"""
     if most > KEPT_SIDE:
-        return _viewer(at.root, at.dataset, at.stamp[0]).view(place, thumbnail, most)
-    return _small(at.root, at.dataset, at.stamp[0], sample_id, place, thumbnail, most)
+        return _viewer(at.root, at.dataset, at.stamp).view(place, thumbnail, most)
+    return _small(at.root, at.dataset, at.stamp, sample_id, place, thumbnail, most)
 
 
 @st.cache_data(ttl=600, max_entries=24, show_spinner=False)
 def moved(at: Snapshot, ids: tuple[int, ...]) -> int:
     """How many of some samples have files that are not where they were, nor where they are looked for."""
     sources = frame(ask(at, "fetch_sources", ids))["source"]
-    viewer = _viewer(at.root, at.dataset, at.stamp[0])
+    viewer = _viewer(at.root, at.dataset, at.stamp)
     return sum(1 for place in sources if isinstance(place, str) and viewer.is_gone(place))
 
 
@@ -102,7 +102,8 @@ def write(at: Snapshot, requests: Sequence[Request]) -> tuple[list[str], dict[st
     if not requests:
         return [], {}, ""
     try:
-        refused = write_requests(Workspace(Path(at.root)), at.dataset, requests, author())
+        with by_this_session(at) as workspace:
+            refused = write_requests(workspace, at.dataset, requests, author())
     except WinnowError as error:
         return [], {}, str(error)
     return [one.name for one in requests if one.name not in refused], refused, ""

@@ -2,7 +2,7 @@
 // batches of what it has not acknowledged, which survive a reload and a server that ends (see Outbox).
 const AHEAD = 20;
 const KEPT = 80;
-const PATIENCE = 8000;
+const PATIENCE = 10000;
 const ACTIONS = { k: "keep", d: "drop", u: "unsure" };
 const WORDS = { keep: "kept", drop: "dropped", unsure: "unsure", relabel: "relabeled" };
 const KEYS = [
@@ -66,6 +66,7 @@ class Review {
     for (const [id, decision] of Object.entries(data.standing))
       for (const item of this.items.values()) if (String(item.id) === id) item.standing = decision;
     if (this.flight && data.tick === this.flight.tick) this.flight = null;
+    this.silent = false;
     for (const index of [...this.items.keys()]) if (Math.abs(index - this.at) > KEPT) this.items.delete(index);
     this.draw();
     if (fresh) {
@@ -344,7 +345,9 @@ class Review {
     this.find(".wrong").textContent = tally.wrong + tally.kept ? `${Math.round((100 * tally.wrong) / (tally.wrong + tally.kept))} % of them wrong` : "";
     const pace = this.outbox.pace();
     const left = pace ? Math.ceil((n - done) / pace) : 0;
-    this.find(".pace").textContent = pace ? `${pace < 10 ? pace.toFixed(1) : Math.round(pace)} a minute \u00b7 ${left < 90 ? `${left} min` : `${(left / 60).toFixed(1)} h`} left` : "";
+    const speed = pace ? `${pace < 10 ? pace.toFixed(1) : Math.round(pace)} a minute` : "";
+    const rest = left < 90 ? `${left} min` : `${number(Math.round(left / 60))} h`;
+    this.find(".pace").textContent = speed && left ? `${speed} \u00b7 ${rest} left` : speed;
     const stop = this.find(".stop");
     if (stop.hidden === Boolean(tally.stop)) {
       stop.hidden = !tally.stop;
@@ -357,7 +360,7 @@ class Review {
     if (!this.answer) return;
     const saved = this.find(".saved");
     const waiting = this.outbox.pending.length;
-    const slow = this.flight && Date.now() - this.flight.since > 4000;
+    const slow = this.flight && Date.now() - this.flight.since > 6000;
     if (!this.flight && !waiting) this.silent = false;
     let text = this.answer.author ? `saved as ${this.answer.author}` : "saved";
     let trouble = "";

@@ -41,6 +41,9 @@ def open_sample(sample_id: int | None) -> None:
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     filters.filter_chips(view, wanted, len(ids), filters.count_all(view, wanted))
+    st.page_link(
+        "app_pages/review_page.py", label="Review", icon=":material/rate_review:", query_params=state.link(page=None)
+    )
     widgets.legend(data.dataset_facts(view.at)["known"] > 0, bool(verdict and verdict.tells))
     with st.container(horizontal=True, vertical_alignment="center", width="content"):
         per_page = int(

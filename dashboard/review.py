@@ -191,13 +191,13 @@ def _originals(view: View, rows: Mapping[int, Any]) -> list[dict[str, Any]]:
                 "width": seen.width,
                 "height": seen.height,
                 "path": data.shown(seen.path, 4_000),
-                "missing": _MISSING[seen.missing] + (f": {data.shown(seen.problem, 120)}" if seen.problem else ""),
+                "missing": MISSING[seen.missing] + (f": {data.shown(seen.problem, 120)}" if seen.problem else ""),
             }
         )
     return found
 
 
-_MISSING = {
+MISSING = {
     "": "",
     "moved": "thumbnail: the original is not there any more",
     "changed": "thumbnail: another image is in the place of the original",

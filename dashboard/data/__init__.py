@@ -64,12 +64,14 @@ from dashboard.data.samples import (
     ids,
     labels,
     metadata,
+    metadata_of,
     neighbors,
     proposals,
     sample,
     sample_flags,
     sample_logits,
     sample_map,
+    sample_metadata,
     sample_scores,
     score,
     suspect,
@@ -77,6 +79,7 @@ from dashboard.data.samples import (
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
+from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
 from engine.queries.samples import SUSPICION, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
@@ -88,6 +91,7 @@ from engine.text import shown
 __all__ = [
     "EPOCH_COLUMNS",
     "Filter",
+    "Grouped",
     "Ids",
     "Job",
     "SUSPICION",
@@ -127,6 +131,7 @@ __all__ = [
     "latest_dataset",
     "likely",
     "metadata",
+    "metadata_of",
     "neighbors",
     "pause",
     "percent",
@@ -140,6 +145,7 @@ __all__ = [
     "sample",
     "sample_flags",
     "sample_logits",
+    "sample_metadata",
     "sample_map",
     "sample_scores",
     "score",

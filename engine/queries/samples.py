@@ -45,7 +45,7 @@ class Filter:
     0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y. plane, outline:
     two scores of the run, and a closed outline over their values. measure: a score whose value is from above to below,
     both inclusive. about: a name of the metadata that a sample has; value: what it is, as text; at_least, at_most: what
-    it is as a number, both inclusive.
+    it is as a number, both inclusive. named: a part of where it comes from, such as its file's name, in upper or lower case.
     """
 
     labels: tuple[int, ...] = ()
@@ -70,6 +70,7 @@ class Filter:
     value: str = ""
     at_least: float = -math.inf
     at_most: float = math.inf
+    named: str = ""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, Split)
@@ -103,6 +104,8 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
     if suspicion:
         of_run = " AND ".join([f"run_id = {run}", *suspicion])
         parts.append(f"sample_id IN (SELECT sample_id FROM shortlist WHERE {of_run})")
+    if wanted.named:
+        parts.append(f"contains(lower(source), lower({literal(wanted.named)}))")
     if wanted.labels:
         parts.append(f"label IN {_tuple(wanted.labels)}")
     if wanted.others:

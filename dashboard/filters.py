@@ -28,6 +28,7 @@ def filter_bar(view: View, score: str, split: str = "train", suspicion: bool = T
     wanted = _valid(wanted, view, list(rules["rule"]), verdict if suspicion else None)
     with st.sidebar:
         st.divider()
+        _named()
         if verdict and suspicion:
             _suspicion(verdict, facts["train"], split)
         if len(rules):
@@ -99,6 +100,21 @@ def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.
     if not verdict.tells:
         found = replace(found, least=0, most=1)
     return found if verdict.listed else replace(found, flagged=False)
+
+
+def _named() -> None:
+    """The filter by a part of a file's name."""
+    key = "pick_name"
+    st.session_state[key] = state.get("name")[: state.MOST_NAMED]
+    st.text_input(
+        "File name",
+        key=key,
+        on_change=lambda: state.put(name=st.session_state[key].strip(), page=None),
+        max_chars=state.MOST_NAMED,
+        placeholder="any part of it",
+        icon=":material/search:",
+        help="samples whose path has this in it, in upper or lower case",
+    )
 
 
 def _suspicion(verdict: data.Verdict, train: int, split: str) -> None:
@@ -196,6 +212,8 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
     if wanted.least > 0 or wanted.most < 1:
         between = f"{100 * wanted.least:.0f} to {100 * wanted.most:.0f} %"
         chips.append((f"wrong with {between}", {"least": None, "most": None}))
+    if wanted.named:
+        chips.append((f"named {wanted.named[:60]}", {"name": None}))
     if wanted.labels:
         chips.append((f"given {', '.join(view.names[c] for c in wanted.labels)}", {"label": None}))
     if wanted.others:

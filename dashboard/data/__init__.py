@@ -67,12 +67,14 @@ from dashboard.data.samples import (
     ids,
     labels,
     metadata,
+    metadata_of,
     neighbors,
     proposals,
     sample,
     sample_flags,
     sample_logits,
     sample_map,
+    sample_metadata,
     sample_scores,
     score,
     suspect,
@@ -80,6 +82,7 @@ from dashboard.data.samples import (
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
+from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
 from engine.queries.samples import SUSPICION, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
@@ -91,6 +94,7 @@ from engine.text import shown
 __all__ = [
     "EPOCH_COLUMNS",
     "Filter",
+    "Grouped",
     "Ids",
     "Job",
     "SCORED",
@@ -132,6 +136,7 @@ __all__ = [
     "latest_dataset",
     "likely",
     "metadata",
+    "metadata_of",
     "neighbors",
     "pause",
     "percent",
@@ -147,6 +152,7 @@ __all__ = [
     "sample",
     "sample_flags",
     "sample_logits",
+    "sample_metadata",
     "sample_map",
     "sample_scores",
     "score",

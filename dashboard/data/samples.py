@@ -39,6 +39,15 @@ def metadata(at: Snapshot, what: Literal["names", "values", "samples"], *name: s
     return frame(many(at, f"fetch_metadata_{what}", *name))
 
 
+def metadata_of(at: Snapshot, name: str, wanted: Ids) -> pd.DataFrame:
+    """The metadata of some samples under one name."""
+    return frame(many(at, "fetch_metadata_of", name, tuple(int(i) for i in wanted)))
+
+
+def sample_metadata(at: Snapshot, sample_id: int) -> pd.DataFrame:
+    return frame(few(at, "fetch_sample_metadata", sample_id))
+
+
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
     """The samples that pass. What passes and each order are read once, and put together in memory.
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 import re
+from typing import cast
 
 import streamlit as st
 
-from dashboard.data import SUSPICION, Filter
+from dashboard.data import SUSPICION, Decision, Filter
+from dashboard.data.decisions import DECISIONS, MOST_AUTHOR
 
 _CHOSEN = "winnow_chosen"
 _FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about")
+_DECIDED = ("decision", "by")
 _WITH = ("value", "from", "to")  # which restrict what "about" names
 
 MOST_NUMBERS, MOST_CORNERS = 2_000, 200
@@ -136,6 +139,8 @@ def get_filter(score: str, split: str = "train") -> Filter:
         value=get("value"),
         at_least=(between := get_numbers("from", "to"))[0],
         at_most=between[1],
+        decision=cast(Decision, found) if (found := get("decision")) in DECISIONS else "",
+        author=get("by")[:MOST_AUTHOR],
     )
 
 
@@ -155,10 +160,10 @@ def _percentages(first: str, last: str) -> tuple[int, int]:
 
 def open_on_shortlist() -> None:
     """Choose the shortlist where no condition is chosen. "all" is written as well, so that it is not chosen again."""
-    if not any(get(name) for name in (*_FILTERS, "list")):
+    if not any(get(name) for name in (*_FILTERS, *_DECIDED, "list")):
         put(list="short")
 
 
 def clear_filter() -> None:
     """Take back every filter, the shortlist too."""
-    put(**dict.fromkeys((*_FILTERS, *_WITH)), list="all", page=None)
+    put(**dict.fromkeys((*_FILTERS, *_DECIDED, *_WITH)), list="all", page=None)

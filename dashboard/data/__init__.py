@@ -76,7 +76,7 @@ from dashboard.data.samples import (
 from engine.errors import WinnowError
 from engine.fields import Setting
 from engine.queries.pruned import EPOCH_COLUMNS
-from engine.queries.samples import SUSPICION, Filter, Ids
+from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
 from engine.queries.writers import WRITERS, export_bytes
 from engine.store.jobs import Job, Started
@@ -84,6 +84,7 @@ from engine.store.usage import size
 from engine.text import shown
 
 __all__ = [
+    "Decision",
     "EPOCH_COLUMNS",
     "Filter",
     "Ids",

@@ -45,7 +45,10 @@ def at_the_root() -> None:
 
 
 named = st.Page(at_the_root, title=first.title, url_path=first.address, visibility="hidden")
-opened = st.navigation([*entries, named], position="top")
+sections: dict[str, list[st.Page | str | Path]] = {"": [named]}
+for page, entry in zip(pages, entries, strict=True):
+    sections.setdefault(page.section, []).append(entry)
+opened = st.navigation(sections, position="top")
 if opened == named:
     opened.run()
 page = pages[entries.index(opened)]

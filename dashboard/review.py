@@ -19,7 +19,7 @@ from dashboard.data.reviews import Progress
 from dashboard.why import Doubt, doubt_of, why
 
 KEY = "review"
-MOST_ITEMS = 16
+MOST_ITEMS = 24
 """Samples in one answer. The browser asks for more as soon as it has drawn them."""
 MOST_BYTES, MOST_SECONDS = 3_000_000, 0.3
 """What the originals in one answer take at most, but for the first."""
@@ -57,8 +57,8 @@ def draw_review(view: View, ids: data.Ids, start: int, falling: bool) -> int:
     refused: dict[str, str] = {}
     problem = ""
     if sent.get("about") == about:
-        operations = [one for one in map(data.reviews.parse, _listed(sent, "operations")) if one]
-        done, refused, problem = data.reviews.write(view.at, operations)
+        requests = [one for one in map(data.reviews.parse, _listed(sent, "operations")) if one]
+        done, refused, problem = data.reviews.write(view.at, requests)
     same = sent.get("list") == listed
     wanted = _places(sent, "items", len(ids)) if same else list(range(start, min(len(ids), start + 3)))
     pictures = _places(sent, "originals", len(ids)) if same else wanted[:1]

@@ -18,7 +18,9 @@ from dashboard.data import SUSPICION, Decision, Filter
 from dashboard.data.decisions import DECISIONS, MOST_AUTHOR
 
 _CHOSEN = "winnow_chosen"
-_FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about")
+_FILTERS = (
+    "label", "other", "suggested", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about",
+)  # fmt: skip
 _DECIDED = ("decision", "by")
 _WITH = ("value", "from", "to")  # which restrict what "about" names
 
@@ -124,6 +126,7 @@ def get_filter(score: str, split: str = "train") -> Filter:
     return Filter(
         labels=get_ints("label"),
         others=get_ints("other"),
+        suggested=get_ints("suggested"),
         rule=get("rule"),
         truth="wrong" if truth == "wrong" else "right" if truth == "right" else "",
         agreement="agrees" if agrees == "agrees" else "disagrees" if agrees == "disagrees" else "",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import charts, curves, data, state, widgets
-from dashboard.detail import chips, picture, why
+from dashboard.detail import chips, picture, why_text
 from dashboard.markup import plain
 
-PAGE = {"title": "Trajectories", "icon": ":material/show_chart:", "place": 30}
+PAGE = {"title": "Trajectories", "icon": ":material/show_chart:", "place": 30, "section": "Analyze"}
 
 view = widgets.current_view()
 widgets.need_run(view)
@@ -68,8 +68,7 @@ for place, i in enumerate(shown):
                         width="content",
                     )
                     chips(card, view.names)
-                flags, scores = data.sample_flags(view.at, view.run_id, i), data.sample_scores(view.at, view.run_id, i)
-                st.caption(why(view.names[label], view.names, dynamics, flags, scores))
+                st.caption(why_text(view, i))
         own = seed if seed in set(dynamics["seed"]) else int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, i)
         st.plotly_chart(

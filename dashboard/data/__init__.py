@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, reviews
+from dashboard.data import decisions, proofs, reviews, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -17,6 +17,7 @@ from dashboard.data.core import (
     workspace_root,
 )
 from dashboard.data.jobs import (
+    SCORED,
     dataset_of,
     jobs,
     latest_dataset,
@@ -57,15 +58,16 @@ from dashboard.data.runs import (
 from dashboard.data.samples import (
     cards,
     condition,
+    duplicate_facts,
     export,
     facets,
+    grouped,
     ids,
     labels,
     metadata,
     neighbors,
     proposals,
     sample,
-    sample_flags,
     sample_logits,
     sample_map,
     sample_scores,
@@ -89,6 +91,7 @@ __all__ = [
     "Filter",
     "Ids",
     "Job",
+    "SCORED",
     "SUSPICION",
     "Setting",
     "Snapshot",
@@ -109,12 +112,14 @@ __all__ = [
     "decisions",
     "detection_curve",
     "disk_use",
+    "duplicate_facts",
     "epoch_quality",
     "epochs",
     "export",
     "export_bytes",
     "facets",
     "figure_table",
+    "grouped",
     "having",
     "histogram",
     "ids",
@@ -127,6 +132,7 @@ __all__ = [
     "neighbors",
     "pause",
     "percent",
+    "proofs",
     "proposals",
     "psi_points",
     "published",
@@ -135,7 +141,6 @@ __all__ = [
     "rules",
     "runs",
     "sample",
-    "sample_flags",
     "sample_logits",
     "sample_map",
     "sample_scores",
@@ -157,6 +162,7 @@ __all__ = [
     "velocity",
     "verdict",
     "verdicts_of",
+    "versions",
     "window_points",
     "windows",
     "workspace_root",

@@ -17,16 +17,46 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, metadata, paper, pruned, reviews, samples, summaries, verdicts, writers
+from engine.queries import (
+    classes,
+    connection,
+    groups,
+    listing,
+    metadata,
+    paper,
+    proofs,
+    pruned,
+    reviews,
+    samples,
+    summaries,
+    verdicts,
+    versions,
+    writers,
+)
 from engine.queries.samples import Ids
 from engine.store.standing import Standing
 from engine.store.usage import Usage, measure
 from engine.store.workspace import Workspace, default_root
 
-QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers, reviews, metadata)
+QUERIES = (
+    classes,
+    connection,
+    groups,
+    listing,
+    metadata,
+    paper,
+    proofs,
+    pruned,
+    reviews,
+    samples,
+    summaries,
+    verdicts,
+    versions,
+    writers,
+)
 """Where a query is looked for by its name."""
 
-DECIDED = {"fetch_selected"}
+DECIDED = {"fetch_selected", "fetch_class_quality"}
 """Queries that read the view `decisions`, besides those that a filter on decisions restricts: asked anew after each."""
 
 

@@ -116,6 +116,11 @@ def batches(at: Snapshot, most: int = 200) -> pd.DataFrame:
     return log.fetch_batches(Workspace(Path(at.root)), at.dataset, most)
 
 
+def days(at: Snapshot) -> pd.DataFrame:
+    """How much was decided: author, day (UTC), n, by day and author."""
+    return log.fetch_days(Workspace(Path(at.root)), at.dataset)
+
+
 def drawn() -> None:
     """Note that this session draws its page now: what is decided from now on is news to it."""
     st.session_state.setdefault(_SEEN, {})["stamp"] = _stamp()

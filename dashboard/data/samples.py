@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from dashboard.data import decisions
-from dashboard.data.core import Snapshot, ask, few, frame, many
+from dashboard.data.core import Snapshot, few, frame, many
+from engine.queries.groups import Grouped, group_by_class, group_by_duplicate, group_by_pair
+from engine.queries.listing import Column, count_classes, in_order
 from engine.queries.samples import Filter, Ids
 
 
@@ -30,14 +33,52 @@ def metadata(at: Snapshot, what: Literal["names", "values", "samples"], *name: s
 
 
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
-    """Conditions on decisions are applied to what the others leave: each decision changes them, and they are in memory."""
-    always = replace(wanted, decision="", author="")
-    found: Ids = many(at, "fetch_ids", run_id, always, sort, hardest_first)
-    return found if always == wanted else found[decisions.meets(at, wanted)[found]]
+    """The samples that pass. What passes and each order are read once, and put together in memory.
+
+    Conditions on decisions are applied to what the others leave: each decision changes them, and they are in memory.
+    """
+    found = _passing(at, run_id, replace(wanted, decision="", author=""))
+    if wanted.decision or wanted.author:
+        found = found[decisions.meets(at, wanted)[found]]
+    return in_order(found, order(at, run_id, sort, hardest_first)) if sort else found
+
+
+def order(at: Snapshot, run_id: str, sort: str, hardest_first: bool = True) -> Ids:
+    """All samples in an order."""
+    found: Ids = many(at, "fetch_order", run_id, sort, hardest_first)
+    return found
+
+
+def _passing(at: Snapshot, run_id: str, wanted: Filter) -> Ids:
+    """The samples that pass, by id; a choice of classes costs no query."""
+    asked = replace(wanted, labels=(), score=wanted.score if wanted.low > 0 or wanted.high < 100 else "")
+    found: Ids = many(at, "fetch_passing", run_id, asked)
+    return found[np.isin(_labels(at)[found], wanted.labels)] if wanted.labels else found
+
+
+def _labels(at: Snapshot) -> Column:
+    found: Column = many(at, "fetch_given_labels")
+    return found
 
 
 def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
-    return frame(few(at, "fetch_facets", run_id, wanted))
+    passing, all_of_it = (_passing(at, run_id, given) for given in (wanted, Filter(split=wanted.split)))
+    return count_classes(frame(few(at, "fetch_classes")), _labels(at), passing, all_of_it)
+
+
+def grouped(at: Snapshot, run_id: str, found: Ids, by: str, sort: str, hardest_first: bool) -> Grouped:
+    """Some samples, in an order, by class, pair (given and proposed label) or duplicates."""
+    if by == "class":
+        return group_by_class(found, _labels(at))
+    if by == "pair":
+        classes = len(frame(few(at, "fetch_classes")))
+        return group_by_pair(found, _labels(at), many(at, "fetch_proposals", run_id), classes)
+    groups = many(at, "fetch_duplicate_groups", run_id)
+    return group_by_duplicate(found, order(at, run_id, sort, hardest_first), groups, duplicate_facts(at, run_id))
+
+
+def duplicate_facts(at: Snapshot, run_id: str) -> pd.DataFrame:
+    return frame(few(at, "fetch_duplicate_facts", run_id))
 
 
 def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = "") -> pd.DataFrame:
@@ -47,9 +88,10 @@ def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = ""
     return found.merge(decided, on="sample_id", how="left")
 
 
-def proposals(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids) -> pd.DataFrame:
-    """What thumbnails show after the arrow, of those of some samples that have it; not cached."""
-    return frame(ask(at, "fetch_proposals", run_id, wanted))
+def proposals(at: Snapshot, run_id: str, wanted: Ids) -> tuple[Ids, Column]:
+    """Those of some samples whose thumbnails show a label after the arrow, and these labels."""
+    others = many(at, "fetch_proposals", run_id)[wanted]
+    return wanted[others >= 0], others[others >= 0]
 
 
 def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
@@ -72,10 +114,6 @@ def sample_scores(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
 
 def suspect(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
     return frame(few(at, "fetch_suspect", run_id, sample_id))
-
-
-def sample_flags(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
-    return frame(few(at, "fetch_sample_flags", run_id, sample_id))
 
 
 def trajectory(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:

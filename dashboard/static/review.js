@@ -1,7 +1,7 @@
 // Decides about one sample after the other. Everything that a person does counts at once in here; the server is told in
 // batches of what it has not acknowledged, which survive a reload and a server that ends (see Outbox).
-const AHEAD = 12;
-const KEPT = 60;
+const AHEAD = 20;
+const KEPT = 80;
 const PATIENCE = 8000;
 const ACTIONS = { k: "keep", d: "drop", u: "unsure" };
 const WORDS = { keep: "kept", drop: "dropped", unsure: "unsure", relabel: "relabeled" };

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import deciding, explore, learn, manage, prove, start, verdict
+from engine.cli import deciding, explore, learn, manage, prove, start, verdict, version
 
 app = typer.Typer(
     help="See which samples of an image-classification set are redundant, hard or mislabeled, and why.",
@@ -15,3 +15,4 @@ app = typer.Typer(
 for group in (start, manage, verdict, prove, deciding, explore):
     app.add_typer(group.app)
 app.add_typer(learn.app, name="detector")
+app.add_typer(version.app, name="version")

@@ -10,7 +10,8 @@ import numpy as np
 
 from engine.errors import SourceError, SpecError, unknown_name
 from engine.queries.connection import connected
-from engine.queries.samples import Ids, fetch_proposals
+from engine.queries.listing import fetch_proposals
+from engine.queries.samples import Ids
 from engine.queries.writers import fetch_selected, run_for
 from engine.store.records import dataset_facts
 from engine.store.workspace import Workspace
@@ -82,8 +83,8 @@ def fetch_matching(workspace: Workspace, dataset: str, where: str, run: str | No
 def fetch_suggested(workspace: Workspace, dataset: str, ids: Ids, run: str | None = None) -> tuple[Ids, Ids]:
     """Of some samples those to which another label is proposed, and the labels: the true one where it is known."""
     with connected(workspace, dataset) as connection:
-        found = fetch_proposals(connection, run or run_for(connection, "") or "", ids)
-    return found["sample_id"].to_numpy(np.int32), found["label"].to_numpy(np.int32)
+        proposed = fetch_proposals(connection, run or run_for(connection, "") or "")[ids]
+    return ids[proposed >= 0], proposed[proposed >= 0].astype(np.int32)
 
 
 def find_label(workspace: Workspace, dataset: str, name: str) -> int:

@@ -36,13 +36,11 @@ def decide(
     new_label: int | Sequence[int] | Ids | None = None,
     note: str = "",
     author: str = "",
-    request: str = "",
 ) -> int:
     """Append one decision for every sample, as one batch that `undo` takes back whole.
 
     Args:    new_label: of a relabel, one for all samples or one for each; of a sample that is given twice the last
-             counts; author: who decides, "" = nobody in particular; request: a name for this call, one that is in the log
-             already is not written again; "" = always write
+             counts; author: who decides, "" = nobody in particular
     Returns: the batch's id
     Raises:  SpecError for an unknown action, a relabel without a label, unknown samples or labels, or too long a text
     """
@@ -64,16 +62,13 @@ def decide(
     classes = pd.DataFrame({"new_label": range(len(facts.classes)), "new_class": list(facts.classes)})
 
     def append(connection: duckdb.DuckDBPyConnection) -> int:
-        if request and (written := _requested(connection, "log", dataset, request)) is not None:
-            return written
         batch = next_number(connection)
         connection.register("decided", rows)
         connection.register("names", classes)
         connection.execute(
             "INSERT INTO log BY NAME SELECT $batch AS batch, $dataset AS dataset, sample_id, $action AS action, "
             "CAST(new_label AS INTEGER) AS new_label, $note AS note, $now::TIMESTAMP AS decided_at, "
-            "$fingerprint AS fingerprint, content, CAST(copy AS INTEGER) AS copy, new_class, $author AS author, "
-            "nullif($request, '') AS request "
+            "$fingerprint AS fingerprint, content, CAST(copy AS INTEGER) AS copy, new_class, $author AS author "
             "FROM decided LEFT JOIN names USING (new_label) ORDER BY sample_id",
             {
                 "batch": batch,
@@ -83,7 +78,6 @@ def decide(
                 "now": _now(),
                 "fingerprint": facts.fingerprint,
                 "author": author,
-                "request": request,
             },
         )
         connection.unregister("decided")
@@ -137,17 +131,6 @@ def last_batch(workspace: Workspace) -> int:
     return read(workspace, fetch) or 0
 
 
-def find_request(workspace: Workspace, dataset: str, request: str) -> int | None:
-    """The batch that `decide` wrote under the name of a request, whether or not it stands; None when there is none."""
-    return read(workspace, lambda connection, tables: _requested(connection, tables["log"], dataset, request))
-
-
-def _requested(connection: duckdb.DuckDBPyConnection, log: str, dataset: str, request: str) -> int | None:
-    sql = f"SELECT max(batch) FROM {log} WHERE dataset = ? AND request = ?"
-    [(batch,)] = connection.execute(sql, [dataset, request]).fetchall()
-    return None if batch is None else int(batch)
-
-
 def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = None) -> pd.DataFrame:
     """The latest standing decision per sample, by id: sample_id, action, new_label, note, author, decided_at, disputed.
 
@@ -189,6 +172,22 @@ def fetch_batches(workspace: Workspace, dataset: str, most: int | None = None) -
 
     found = read(workspace, fetch)
     return pd.DataFrame(columns=columns) if found is None else found.astype({"new_label": "Int64"})
+
+
+def fetch_days(workspace: Workspace, dataset: str) -> pd.DataFrame:
+    """How much was decided: author, day (UTC), n (decisions about a sample that stand), by day and author."""
+
+    def fetch(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> pd.DataFrame:
+        return connection.execute(
+            f"""WITH log AS (FROM {tables["log"]}) SELECT coalesce(author, '') AS author,
+            date_trunc('day', decided_at) AS day, count(sample_id) AS n FROM log
+            WHERE dataset = $dataset AND action <> 'undo' AND decided_at IS NOT NULL AND batch NOT IN ({_UNDONE})
+            GROUP BY ALL ORDER BY day, author""",
+            {"dataset": dataset},
+        ).df()
+
+    found = read(workspace, fetch)
+    return pd.DataFrame(columns=["author", "day", "n"]) if found is None else found
 
 
 def _spread(new_label: int | Sequence[int] | Ids, n: int) -> Ids:

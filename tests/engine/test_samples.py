@@ -12,12 +12,11 @@ import pytest
 
 from engine.errors import SpecError
 from engine.queries.connection import connect
+from engine.queries.listing import fetch_facets, fetch_ids
 from engine.queries.samples import (
     Filter,
     condition,
     fetch_cards,
-    fetch_facets,
-    fetch_ids,
     fetch_labels,
     fetch_neighbors,
     fetch_sample,

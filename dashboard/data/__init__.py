@@ -84,7 +84,7 @@ from engine.errors import WinnowError
 from engine.fields import Setting
 from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
-from engine.queries.samples import SUSPICION, Filter, Ids
+from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
 from engine.queries.writers import WRITERS, export_bytes
 from engine.store.jobs import Job, Started
@@ -92,6 +92,7 @@ from engine.store.usage import size
 from engine.text import shown
 
 __all__ = [
+    "Decision",
     "EPOCH_COLUMNS",
     "Filter",
     "Grouped",

@@ -174,6 +174,22 @@ def fetch_batches(workspace: Workspace, dataset: str, most: int | None = None) -
     return pd.DataFrame(columns=columns) if found is None else found.astype({"new_label": "Int64"})
 
 
+def fetch_days(workspace: Workspace, dataset: str) -> pd.DataFrame:
+    """How much was decided: author, day (UTC), n (decisions about a sample that stand), by day and author."""
+
+    def fetch(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> pd.DataFrame:
+        return connection.execute(
+            f"""WITH log AS (FROM {tables["log"]}) SELECT coalesce(author, '') AS author,
+            date_trunc('day', decided_at) AS day, count(sample_id) AS n FROM log
+            WHERE dataset = $dataset AND action <> 'undo' AND decided_at IS NOT NULL AND batch NOT IN ({_UNDONE})
+            GROUP BY ALL ORDER BY day, author""",
+            {"dataset": dataset},
+        ).df()
+
+    found = read(workspace, fetch)
+    return pd.DataFrame(columns=["author", "day", "n"]) if found is None else found
+
+
 def _spread(new_label: int | Sequence[int] | Ids, n: int) -> Ids:
     labels = np.asarray(new_label, dtype=np.int64)
     if labels.ndim and labels.shape != (n,):

@@ -13,6 +13,7 @@ import pytest
 from dashboard import clouds, data
 from dashboard.data import core
 from engine.queries.samples import Filter
+from engine.store import decision_file
 from engine.store.decisions import decide, undo
 from engine.store.workspace import Workspace
 
@@ -89,7 +90,7 @@ def test_a_session_decides_under_its_name_and_sees_what_others_decide(
     root = tmp_path / "copy"
     shutil.copytree(demo_workspace, root)
     monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
-    monkeypatch.setenv(data.decisions.AUTHOR, "ann")
+    monkeypatch.setenv(decision_file.AUTHOR, "ann")
     workspace, at = Workspace.open(root), data.snapshot("digits-noisy")
     data.decisions.drawn()
     data.decisions.decide(at, [7], "drop")

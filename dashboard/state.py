@@ -9,14 +9,30 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import streamlit as st
 
 from dashboard.data import SUSPICION, Filter
 
 _CHOSEN = "winnow_chosen"
-_FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about")
-_WITH = ("value", "from", "to")  # which restrict what "about" names
+_FILTERS = (
+    "label",
+    "other",
+    "rule",
+    "truth",
+    "agrees",
+    "low",
+    "high",
+    "region",
+    "outline",
+    "measure",
+    "least",
+    "most",
+    "split",
+    "about",
+)
+_WITH = ("value", "from", "to", "across", "up", "above", "below")  # which restrict, or say of what, the others are
 
 MOST_NUMBERS, MOST_CORNERS = 2_000, 200
 """So many numbers of a list, and corners of an outline, are read: an address that has more was not made by a page."""
@@ -87,10 +103,10 @@ def get_ints(name: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(number for number in found if number is not None and number >= 0))
 
 
-def get_region() -> tuple[tuple[float, float], ...]:
-    """The outline chosen on the map: x,y pairs separated by spaces; empty when there is none or it is malformed."""
+def get_region(name: str = "region") -> tuple[tuple[float, float], ...]:
+    """A chosen outline: x,y pairs separated by spaces; empty when there is none or it is malformed."""
     points = []
-    for pair in get("region").split(None, MOST_CORNERS):
+    for pair in get(name).split(None, MOST_CORNERS):
         x, _, y = pair.partition(",")
         at = real_number(x), real_number(y)
         if at[0] is None or at[1] is None:
@@ -99,10 +115,10 @@ def get_region() -> tuple[tuple[float, float], ...]:
     return tuple(points) if 3 <= len(points) <= MOST_CORNERS else ()
 
 
-def put_region(x: list[float], y: list[float], most: int = 60) -> None:
-    """Choose an outline on the map, thinned to at most 60 points."""
-    step = max(1, -(-len(x) // most))
-    put(region=" ".join(f"{a:.4g},{b:.4g}" for a, b in zip(x[::step], y[::step], strict=True)), page=None)
+def region_text(corners: Sequence[tuple[float, float]], most: int = 60) -> str:
+    """An outline as an address holds it, thinned to at most 60 points."""
+    step = max(1, -(-len(corners) // most))
+    return " ".join(f"{x:.6g},{y:.6g}" for x, y in corners[::step])
 
 
 def toggle(name: str, value: int) -> None:
@@ -127,6 +143,11 @@ def get_filter(score: str, split: str = "train") -> Filter:
         low=low,
         high=high,
         region=get_region(),
+        plane=(get("across"), get("up")),
+        outline=get_region("outline"),
+        measure=get("measure"),
+        above=(values := get_numbers("above", "below"))[0],
+        below=values[1],
         split="test" if split == "test" else "all" if split == "all" else "train",
         flagged=get("list") == "short",
         least=least / 100,

@@ -115,7 +115,7 @@ def shared_pickers() -> None:
             "dataset",
             names,
             dataset or data.latest_dataset(),
-            resets=("run", "sample", "samples", "page", "label", "other", "region"),
+            resets=("run", "sample", "samples", "page", "label", "other", "region", "outline"),
         )
         state.put(dataset=dataset)
         at = data.snapshot(dataset)
@@ -135,7 +135,7 @@ def shared_pickers() -> None:
                 given or (best if best in titles else str(scored["run_id"].iloc[0])),
                 lambda r: titles[r],
                 help="The best is the run whose held-out predictions agree with most labels; it opens where none is chosen.",
-                resets=("region",),
+                resets=("region", "outline"),
             )
             state.put(run=run_id)
     st.session_state["winnow_view"] = View(at, run_id, short_names(data.class_names(at)))

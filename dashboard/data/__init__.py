@@ -6,6 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
+from dashboard.data import clouds
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -64,7 +65,6 @@ from dashboard.data.samples import (
     sample,
     sample_flags,
     sample_logits,
-    sample_map,
     sample_scores,
     score,
     suspect,
@@ -82,11 +82,11 @@ from engine.text import shown
 
 __all__ = [
     "EPOCH_COLUMNS", "Filter", "Ids", "Job", "SUSPICION", "Setting", "Snapshot", "Started", "Verdict", "View",
-    "WRITERS", "WinnowError", "best_run", "cards", "catalog", "class_names", "classes", "condition", "dataset_facts",
+    "WRITERS", "WinnowError", "best_run", "cards", "catalog", "class_names", "classes", "clouds", "condition", "dataset_facts",
     "datasets", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
     "figure_table", "having", "histogram", "ids", "jobs", "kept_sets", "labels", "latest_dataset", "likely",
     "metadata", "neighbors", "pause", "percent", "psi_points", "published", "remove", "rules", "runs", "sample",
-    "sample_flags", "sample_logits", "sample_map", "sample_scores", "score", "settings", "shown", "size", "snapshot",
+    "sample_flags", "sample_logits", "sample_scores", "score", "settings", "shown", "size", "snapshot",
     "spearman", "start", "started_run", "suspect", "suspicion", "throughput", "training", "trajectory",
     "transition_matrix", "unreadable", "velocity", "verdict", "verdicts_of", "window_points", "windows",
     "workspace_root",

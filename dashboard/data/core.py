@@ -13,11 +13,11 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, paper, pruned, samples, summaries, verdicts, writers
+from engine.queries import clouds, connection, pairs, paper, pruned, samples, summaries, verdicts, writers
 from engine.store.usage import Usage, measure
 from engine.store.workspace import Workspace, default_root
 
-QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers)
+QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers, clouds, pairs)
 """Where a query is looked for by its name."""
 
 
@@ -96,10 +96,15 @@ def many(at: Snapshot, name: str, *given: Any) -> Any:
     return _ask(at, name, *given)
 
 
+def cursor(at: Snapshot) -> duckdb.DuckDBPyConnection:
+    """A connection of one's own to the files of a dataset."""
+    return _connection(at).cursor()
+
+
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
     function = next(f for module in QUERIES if (f := getattr(module, name, None)))
     with connection.damage_errors(at.dataset):
-        return function(_connection(at).cursor(), *given)
+        return function(cursor(at), *given)
 
 
 @st.cache_data(ttl=30, max_entries=8, show_spinner=False)

@@ -75,7 +75,7 @@ def draw_cloud(
     if not ends["n"]:
         st.info("No sample has two finite numbers to draw it by.", icon=":material/scatter_plot:")
         return
-    key = f"{name}_{zlib.crc32(repr(shown.of.plane).encode()):x}"
+    key = f"{name}_{_short(shown.of.plane)}"
 
     def outlined() -> None:
         given = st.session_state[key]["outline"]
@@ -188,11 +188,11 @@ def _message(shown: Shown, ends: dict[str, float], asked: Sequence[float]) -> di
     rings = shown.coloring.color.kind != "flagged" or not few
     verdict = data.verdict(of.at, of.plane.run_id)
     return {
-        "plane": f"{of.plane}",
+        "plane": _short(of.plane),
         "full": full,
         "home": home,
         "equal": shown.equal,
-        "axes": {"x": shown.axes[0], "y": shown.axes[1]} if shown.axes else None,
+        "axes": {"x": data.shown(shown.axes[0], 80), "y": data.shown(shown.axes[1], 80)} if shown.axes else None,
         "window": [part.left, part.right, part.bottom, part.top],
         "bins": [part.across, part.up],
         "complete": total <= MOST_POINTS,
@@ -200,9 +200,9 @@ def _message(shown: Shown, ends: dict[str, float], asked: Sequence[float]) -> di
         "points": _packed_points(of, wanted, part, shown) if few else None,
         "marked": _packed(marked) if marked is not None and len(marked) else None,
         "color": {
-            "key": f"{color}",
+            "key": _short(color),
             "kind": shown.coloring.kind,
-            "title": shown.coloring.title,
+            "title": data.shown(shown.coloring.title, 80),
             "names": list(shown.coloring.names[:300]),
             "yes": shown.coloring.yes,
             "no": shown.coloring.no,
@@ -214,7 +214,10 @@ def _message(shown: Shown, ends: dict[str, float], asked: Sequence[float]) -> di
         "palette": list(charts.CLASSES),
         "labels": _labels(shown),
         "listed": listed if rings and verdict and verdict.listed else "",
-        "lines": [{"text": text, "x0": x0, "y0": y0, "x1": x1, "y1": y1} for text, (x0, y0, x1, y1) in shown.lines],
+        "lines": [
+            {"text": data.shown(text, 80), "x0": x0, "y0": y0, "x1": x1, "y1": y1}
+            for text, (x0, y0, x1, y1) in shown.lines
+        ],
         "outline": [list(corner) for corner in shown.outline],
         "selected": list(data.clouds.place(of, shown.selected) or ()) or None if shown.selected is not None else None,
         "text": _in_words(shown, total),
@@ -227,7 +230,7 @@ def _in_words(shown: Shown, total: int) -> str:
         found = data.clouds.middles(shown.of, shown.wanted, shown.coloring.color).head(5)
         largest = ", ".join(f"{names[row.code]} {row.n:,}" for row in charts.rows(found) if row.code < len(names))
     return (
-        f"{shown.title}: {total:,} samples, colored by {shown.coloring.title}. "
+        f"{data.shown(shown.title, 200)}: {total:,} samples, colored by {data.shown(shown.coloring.title, 80)}. "
         + (f"The largest groups: {largest}. " if largest else "")
         + "Arrow keys move, plus and minus zoom, 0 shows everything, Escape clears the outline. "
         "The samples themselves are listed beside it."
@@ -296,6 +299,11 @@ def _packed_points(of: data.clouds.Cloud, wanted: data.Filter, part: Any, shown:
 def _packed(found: Any) -> dict[str, Any]:
     numbers = {"ids": found["sample_id"].to_numpy("<i4")} | {axis: found[axis].to_numpy("<f4") for axis in "xy"}
     return {name: _bytes(values) for name, values in numbers.items()}
+
+
+def _short(given: object) -> str:
+    """A short name for a plane or a color: their own may be anything."""
+    return f"{zlib.crc32(repr(given).encode()):x}"
 
 
 def _bytes(values: np.ndarray[Any, Any]) -> str:

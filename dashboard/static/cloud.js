@@ -196,7 +196,7 @@ class Cloud {
       context.drawImage(this.image, this.px(l), this.py(t), this.px(r) - this.px(l), this.py(b) - this.py(t));
     }
     if (this.points) this.dots(context, this.points, theme);
-    if (this.marked) this.rings(context, this.marked, theme, 2.2);
+    if (this.marked) this.specks(context, this.marked, theme);
     for (const line of this.data.lines) this.line(context, line);
     this.names(context, theme, f);
     context.restore();
@@ -249,6 +249,14 @@ class Cloud {
       context.arc(x, y, size, 0, 7);
     }
     context.stroke();
+  }
+
+  specks(context, points, theme) {
+    if (this.data.color.rings === false) return;
+    context.fillStyle = theme.dark ? "#ff8a50" : "#b8430f";
+    context.globalAlpha = 0.75;
+    for (let i = 0; i < points.ids.length; i++) context.fillRect(this.px(points.x[i]) - 0.9, this.py(points.y[i]) - 0.9, 1.8, 1.8);
+    context.globalAlpha = 1;
   }
 
   line(context, { x0, y0, x1, y1 }) {

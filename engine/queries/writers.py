@@ -21,7 +21,7 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from engine.errors import NotFoundError, SpecError, WinnowError, unknown_name
 from engine.queries.connection import best_run, connected, fetch_sql
-from engine.queries.samples import population
+from engine.queries.samples import Ids, population
 from engine.queries.verdicts import Verdict, fetch_verdict, no_verdict
 from engine.store.atomic import write_export
 from engine.store.sql import check_condition, fetch_answer, identifier, literal
@@ -157,9 +157,40 @@ def fetch_selected(
     Raises:  SpecError for anything but one expression; WinnowError for a mistake in it; NotFoundError when it names
              what only a verdict gives, and the run has none
     """
-    condition = check_condition(where or "true")
     run = run_id or _run_for(connection, where)
     verdict = fetch_verdict(connection, run) if run else None
+    written = [
+        "sample_id, split, label, true_label, class_name, (SELECT class_name FROM classes WHERE classes.label = "
+        "samples.true_label) AS true_class_name, source",
+        *(SUSPICION_COLUMNS if verdict else ()),
+    ]
+    kept = _answer(connection, ", ".join(written), where, run, verdict, split)
+    for name in SUSPICION_COLUMNS:
+        kept[name] = kept[name] if verdict else None
+    types = {"true_label": "Int64", "p_wrong": "float32", "flagged": "boolean", "suspicion_rank": "Int64"}
+    kept = _with_metadata(connection, kept.astype(types))
+    kept.attrs["verdict"] = asdict(verdict) if verdict else None
+    return kept
+
+
+def fetch_matching(connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None) -> Ids:
+    """The ids of the training samples that `fetch_selected` would give, ascending: (n,) int32."""
+    run = run_id or _run_for(connection, where)
+    verdict = fetch_verdict(connection, run) if run else None
+    ids: Ids = _answer(connection, "sample_id", where, run, verdict, "train")["sample_id"].to_numpy(np.int32)
+    return ids
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection,
+    columns: str,
+    where: str,
+    run: str | None,
+    verdict: Verdict | None,
+    split: str,
+) -> pd.DataFrame:
+    """Columns of the samples of a split that meet a condition, by id (see `fetch_selected`)."""
+    condition = check_condition(where or "true")
     # Of what can be named only what is: all scores of a million samples side by side take seconds.
     named = [name for name in _scores(connection, run) if name in where or "COLUMNS" in where.upper()]
     scores = (
@@ -168,24 +199,19 @@ def fetch_selected(
     )
     metadata = _metadata_named(connection, where, [*_scores(connection, run), *_NAMED, *SUSPICION_COLUMNS])
     further = [sql for sql, wanted in ((scores, named), (metadata, metadata)) if wanted]
-    columns = "".join(f", further_{i}.* EXCLUDE (sample_id)" for i in range(len(further)))
+    more = "".join(f", further_{i}.* EXCLUDE (sample_id)" for i in range(len(further)))
     joins = "".join(f"LEFT JOIN ({sql}) AS further_{i} USING (sample_id) " for i, sql in enumerate(further))
     # Without a verdict a condition cannot name what only a verdict gives: NULL would silently drop every sample.
     suspicion = "p_wrong, coalesce(listed, false) AS flagged, rank AS suspicion_rank, " if verdict else ""
     everything = (
-        f"SELECT samples.*{columns}, {suspicion}action FROM samples {joins}"
+        f"SELECT samples.*{more}, {suspicion}action FROM samples {joins}"
         "LEFT JOIN (SELECT sample_id, p_wrong, listed, rank FROM shortlist WHERE run_id = $run) USING (sample_id) "
         f"LEFT JOIN decisions USING (sample_id) WHERE {_among(verdict, run, split)}"
     )
-    written = [
-        "sample_id, split, label, true_label, class_name, (SELECT class_name FROM classes WHERE classes.label = "
-        "samples.true_label) AS true_class_name, source",
-        *(SUSPICION_COLUMNS if verdict else ()),
-    ]
     try:
         kept, _ = fetch_answer(
             connection,
-            f"SELECT {', '.join(written)} FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
+            f"SELECT {columns} FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
             {"run": run, **({"named": named} if named else {})},
         )
     except WinnowError as error:
@@ -194,11 +220,6 @@ def fetch_selected(
             ((dataset,),) = connection.execute("SELECT name FROM dataset").fetchall()
             raise NotFoundError(f"'{missing[1]}': {no_verdict(dataset, run)}") from error
         raise
-    for name in SUSPICION_COLUMNS:
-        kept[name] = kept[name] if verdict else None
-    types = {"true_label": "Int64", "p_wrong": "float32", "flagged": "boolean", "suspicion_rank": "Int64"}
-    kept = _with_metadata(connection, kept.astype(types))
-    kept.attrs["verdict"] = asdict(verdict) if verdict else None
     return kept
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import data, navigation, widgets
+from dashboard import data, navigation, state, widgets
 
 # A sieve of nine pixels, one of which does not belong. Drawn here: an icon by name would be fetched from outside.
 DOTS = "".join(
@@ -53,7 +53,8 @@ page = pages[entries.index(opened)]
 
 @st.fragment(run_every=3)
 def follow() -> None:
-    """Draw the page anew when a run or a dataset is published."""
+    """Draw the page anew when a run or a dataset is published; note which address the browser has by now."""
+    state.chosen()
     now = data.published()
     if st.session_state.setdefault("winnow_published", now) != now:
         st.session_state["winnow_published"] = now

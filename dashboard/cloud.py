@@ -35,9 +35,9 @@ def _text(*names: str) -> str:
 
 _CLOUD = st.components.v2.component(
     "winnow_cloud",
-    html='<div class="cloud"><div class="stage"><canvas class="base" aria-hidden="true"></canvas>'
-    '<canvas class="over" tabindex="0" role="application"></canvas>'
-    '<div class="tools" role="group" aria-label="tools"></div></div><div class="legend"></div><p class="words"></p></div>',
+    html='<div class="cloud"><div class="head"><div class="legend"></div><div class="tools" role="group" aria-label="tools">'
+    '</div></div><div class="stage"><canvas class="base" aria-hidden="true"></canvas>'
+    '<canvas class="over" tabindex="0" role="application"></canvas></div><p class="words"></p></div>',
     css=_text("cloud.css"),
     js=_text("scales.js", "cloud.js", "cloud_hands.js"),
 )

@@ -243,9 +243,12 @@ def before_and_after(view: View) -> None:
     plane = data.clouds.Plane(view.run_id, score, score, "rank", data.clouds.BEFORE)
     of = data.clouds.Cloud(view.at, plane, (before, other))
     moved = data.clouds.moved(of)
-    moves = "" if math.isnan(moved[0]) else (
-        f"; the mislabeled moved from the easiest {100 * moved[0]:.0f} % to {100 * moved[1]:.0f} % on average"
-    )  # fmt: skip
+    last = data.clouds.extent(of)["right"]
+    moves = (
+        ""
+        if math.isnan(moved[0])
+        else f"; the mislabeled moved from rank {last * moved[0]:,.0f} to {last * moved[1]:,.0f} on average"
+    )
     st.markdown(f"#### Rank by {plain(score)} before and after noise&ensp;:gray[:small[0 = easiest{moves}]]")
     _ranks(view, of, coloring, (parent, view.at.dataset), score)
 

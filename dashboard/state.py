@@ -13,10 +13,12 @@ import re
 from collections.abc import Sequence
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dashboard.data import SUSPICION, Filter
 
 _CHOSEN = "winnow_chosen"
+_BEHIND, _RUN = "winnow_behind", "winnow_run"
 _FILTERS = (
     "label", "other", "rule", "truth", "agrees", "low", "high", "region", "outline", "measure", "least", "most", "split", "about",
 )  # fmt: skip
@@ -50,10 +52,29 @@ def real_number(text: str) -> float | None:
 def chosen() -> dict[str, str]:
     """Everything that is chosen now, by query parameter."""
     remembered: dict[str, str] = st.session_state.setdefault(_CHOSEN, {})
+    _catch_up(remembered)
     if named := st.query_params.to_dict():
         remembered.clear()
         remembered.update(named)
     return remembered
+
+
+def _catch_up(remembered: dict[str, str]) -> None:
+    """Once in a run: where the browser had not received the last address that was written when it sent what this run
+    answers, the address is that last one, not the one before it. Otherwise what was chosen meanwhile would be lost, such
+    as an outline on the map when a click or a timer follows it closely on a slow server.
+
+    Going back to an earlier address is another matter: Streamlit marks it, and it counts.
+    """
+    context = get_script_run_ctx()
+    if context is None or context.cursors is st.session_state.get(_RUN):
+        return
+    st.session_state[_RUN] = context.cursors  # a new one for every run: its identity tells runs apart
+    given, behind = st.query_params.to_dict(), st.session_state.setdefault(_BEHIND, [])
+    if given and given in behind and given != remembered and not context.is_history_navigation:
+        st.query_params.from_dict(remembered)
+    elif given:
+        behind.clear()
 
 
 def get(name: str, default: str = "") -> str:
@@ -63,13 +84,14 @@ def get(name: str, default: str = "") -> str:
 
 def put(**values: object) -> None:
     """Choose; None or '' takes a choice back."""
-    now = chosen()
+    now, before = chosen(), st.query_params.to_dict()
     for name, value in values.items():
         if value is None or value == "":
             now.pop(name, None)
         else:
             now[name] = str(value)
-    if st.query_params.to_dict() != now:
+    if before != now:
+        st.session_state.setdefault(_BEHIND, []).append(before)
         st.query_params.from_dict(now)
 
 

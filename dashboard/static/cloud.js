@@ -277,7 +277,7 @@ class Cloud {
     context.textBaseline = "middle";
     for (const label of this.data.labels) {
       if (placed.length >= 40) break;
-      const [x, y] = [this.px(label.x), this.py(label.y)];
+      const [x, y] = [this.px(label.x), this.py(label.y) - (this.points ? 18 : 0)]; // beside the points, not on them
       let text = label.text;
       while (context.measureText(text).width > 190 && text.length > 4) text = text.slice(0, -4).trimEnd() + "\u2026";
       const w = context.measureText(text).width + 12, box = [x - w / 2, y - 10, x + w / 2, y + 10];

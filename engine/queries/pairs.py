@@ -152,7 +152,7 @@ def fetch_apart(
     found = fetch_sql(
         connection,
         f"""SELECT sample_id FROM ({_ranks(plane)}) WHERE {gap} > 0
-        AND sample_id IN (SELECT sample_id FROM samples WHERE {where}) ORDER BY {gap} DESC, sample_id LIMIT $most""",
+        AND sample_id IN (SELECT sample_id FROM samples WHERE {where}) ORDER BY round({gap}, 9) DESC, sample_id LIMIT $most""",
         {"most": most},
     )
     ids: Ids = found["sample_id"].to_numpy(np.int32)

@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, proofs, reviews, versions
+from dashboard.data import clouds, decisions, proofs, reviews, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -73,7 +73,6 @@ from dashboard.data.samples import (
     sample,
     sample_flags,
     sample_logits,
-    sample_map,
     sample_metadata,
     sample_scores,
     score,
@@ -112,6 +111,7 @@ __all__ = [
     "catalog",
     "class_names",
     "classes",
+    "clouds",
     "condition",
     "dataset_facts",
     "dataset_of",
@@ -154,7 +154,6 @@ __all__ = [
     "sample_flags",
     "sample_logits",
     "sample_metadata",
-    "sample_map",
     "sample_scores",
     "score",
     "settings",

@@ -19,11 +19,13 @@ import streamlit as st
 from engine.errors import WinnowError
 from engine.queries import (
     classes,
+    clouds,
     connection,
     explanations,
     groups,
     listing,
     metadata,
+    pairs,
     paper,
     proofs,
     pruned,
@@ -41,11 +43,13 @@ from engine.store.workspace import Workspace, default_root
 
 QUERIES = (
     classes,
+    clouds,
     connection,
     explanations,
     groups,
     listing,
     metadata,
+    pairs,
     paper,
     proofs,
     pruned,
@@ -163,6 +167,11 @@ def few(at: Snapshot, name: str, *given: Any) -> Any:
 def many(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer has a row per sample, or pictures."""
     return _many(at, _seen(at, name, given), name, *given)
+
+
+def cursor(at: Snapshot) -> duckdb.DuckDBPyConnection:
+    """A connection of one's own to the files of a dataset."""
+    return opened(at).cursor(with_decisions=False)
 
 
 def ask(at: Snapshot, name: str, *given: Any) -> Any:

@@ -27,10 +27,6 @@ def score(at: Snapshot, run_id: str, name: str) -> pd.DataFrame:
     return frame(many(at, "fetch_score", run_id, name))
 
 
-def sample_map(at: Snapshot, run_id: str) -> pd.DataFrame:
-    return frame(many(at, "fetch_map", run_id))
-
-
 def labels(at: Snapshot) -> pd.DataFrame:
     return frame(many(at, "fetch_labels"))
 

@@ -15,6 +15,7 @@ from dashboard.data.core import (
     snapshot,
     workspace_root,
 )
+from dashboard.data.exports import export, file_bytes
 from dashboard.data.jobs import (
     jobs,
     latest_dataset,
@@ -55,7 +56,6 @@ from dashboard.data.runs import (
 from dashboard.data.samples import (
     cards,
     condition,
-    export,
     facets,
     ids,
     labels,
@@ -75,7 +75,7 @@ from engine.fields import Setting
 from engine.queries.pruned import EPOCH_COLUMNS
 from engine.queries.samples import SUSPICION, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
-from engine.queries.writers import WRITERS, export_bytes
+from engine.queries.writers import WRITERS
 from engine.store.jobs import Job, Started
 from engine.store.usage import size
 from engine.text import shown
@@ -83,7 +83,8 @@ from engine.text import shown
 __all__ = [
     "EPOCH_COLUMNS", "Filter", "Ids", "Job", "SUSPICION", "Setting", "Snapshot", "Started", "Verdict", "View",
     "WRITERS", "WinnowError", "best_run", "cards", "catalog", "class_names", "classes", "condition", "dataset_facts",
-    "datasets", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "export_bytes", "facets",
+    "datasets", "detection_curve", "disk_use", "epoch_quality", "epochs", "export", "facets",
+    "file_bytes",
     "figure_table", "having", "histogram", "ids", "jobs", "kept_sets", "labels", "latest_dataset", "likely",
     "metadata", "neighbors", "pause", "percent", "psi_points", "published", "remove", "rules", "runs", "sample",
     "sample_flags", "sample_logits", "sample_map", "sample_scores", "score", "settings", "shown", "size", "snapshot",

@@ -96,10 +96,15 @@ def many(at: Snapshot, name: str, *given: Any) -> Any:
     return _ask(at, name, *given)
 
 
+def connection_of(at: Snapshot) -> duckdb.DuckDBPyConnection:
+    """A cursor of the connection that all sessions share: for this thread."""
+    return _connection(at).cursor()
+
+
 def _ask(at: Snapshot, name: str, *given: Any) -> Any:
     function = next(f for module in QUERIES if (f := getattr(module, name, None)))
     with connection.damage_errors(at.dataset):
-        return function(_connection(at).cursor(), *given)
+        return function(connection_of(at), *given)
 
 
 @st.cache_data(ttl=30, max_entries=8, show_spinner=False)

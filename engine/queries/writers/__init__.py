@@ -1,0 +1,46 @@
+"""Export of samples: which, under which label, and in which format. A format is one function here.
+
+The command line writes a file or a folder by `export_choice`; a page offers the same bytes by `export_bytes`.
+"""
+
+from __future__ import annotations
+
+from engine.queries.writers import pictures as pictures  # each declares its formats
+from engine.queries.writers import tables as tables
+from engine.queries.writers.export import (
+    MANIFEST,
+    Exported,
+    export,
+    export_bytes,
+    export_choice,
+    export_samples,
+)
+from engine.queries.writers.registry import (
+    WRITERS,
+    Folder,
+    Images,
+    Link,
+    Picture,
+    Writer,
+    find_writer,
+    folder_writer,
+    formats_help,
+    writer,
+)
+from engine.queries.writers.selection import (
+    SUSPICION_COLUMNS,
+    Choice,
+    Decisions,
+    Selection,
+    fetch_export,
+    fetch_selected,
+    score_columns,
+    selected,
+)
+from engine.queries.writers.tables import csv_of
+
+__all__ = [
+    "MANIFEST", "SUSPICION_COLUMNS", "WRITERS", "Choice", "Decisions", "Exported", "Folder", "Images", "Link", "Picture",
+    "Selection", "Writer", "csv_of", "export", "export_bytes", "export_choice", "export_samples", "fetch_export", "fetch_selected",
+    "find_writer", "folder_writer", "formats_help", "score_columns", "selected", "writer",
+]  # fmt: skip

@@ -82,8 +82,10 @@ def count_all(view: View, wanted: data.Filter) -> int:
 
 
 def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.Verdict | None) -> data.Filter:
-    """Without what a link names and this run does not have."""
+    """Without what a link names and this run does not have; classes are named here, the rest under its picker."""
     known = range(len(view.names))
+    if lost := [c for c in (*wanted.labels, *wanted.others) if c not in known]:
+        st.warning(f"There is no class {', '.join(map(str, lost[:5]))}.", icon=":material/search_off:")
     found = replace(
         wanted,
         labels=tuple(c for c in wanted.labels if c in known),

@@ -2,7 +2,8 @@
 
 The query parameters are the truth; widgets are set from them before they are drawn and write to them when they
 change. Streamlit empties them when a person goes to another page, so what was chosen is remembered per session: an
-address with a dataset in it speaks for itself, one without is filled up with what was chosen before.
+empty address is filled up with what was chosen before, one that names anything opens exactly that, and what it leaves
+out is what pages open with.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def real_number(text: str) -> float | None:
 def chosen() -> dict[str, str]:
     """Everything that is chosen now, by query parameter."""
     remembered: dict[str, str] = st.session_state.setdefault(_CHOSEN, {})
-    if "dataset" in st.query_params:
+    if named := st.query_params.to_dict():
         remembered.clear()
-    remembered.update(st.query_params.to_dict())
+        remembered.update(named)
     return remembered
 
 

@@ -53,12 +53,13 @@ def choose(
     help: str | None = None,
     resets: Sequence[str] = (),
 ) -> str:
-    """A picker for one query parameter; what is not an option counts as the default. `resets` are taken back on change.
+    """A picker for one query parameter; what is not an option counts as the default, and is named under the picker.
 
-    Args: titles: what a person reads for an option, as plain text
+    Args: titles: what a person reads for an option, as plain text; resets: what is taken back on change
     """
     label = plain(label)
-    current = state.get(name, default)
+    named = state.get(name)
+    current = named or default
     if current not in options:
         current = default if default in options else options[0]
     key = f"pick_{name}"
@@ -91,6 +92,8 @@ def choose(
             help=help,
             label_visibility=visibility,
         )
+    if named and named not in options:
+        st.caption(plain(f"The address names {data.shown(named, 60)}, which is not there."))
     return current
 
 
@@ -107,7 +110,8 @@ def shared_pickers() -> None:
     if not names:
         empty("There is no dataset in this workspace yet. This command makes a demo:", "demo", "--workspace", str(root))
     with st.sidebar:
-        dataset = state.get("dataset")
+        named = state.get("run")
+        dataset = state.get("dataset") or data.dataset_of(named)
         if dataset and dataset not in names:
             data.snapshot(dataset)  # its error names the nearest dataset
         dataset = choose(
@@ -127,12 +131,13 @@ def shared_pickers() -> None:
             best = data.best_run(at)
             if len(titles) > 1 and best in titles and data.verdict(at, best):
                 titles[best] += " · best"
-            given = next((r for r in scored["run_id"] if state.get("run") and r.startswith(state.get("run"))), None)
+            if given := next((r for r in scored["run_id"] if named and r.startswith(named)), None):
+                state.put(run=given)  # which may be named by its first digits
             run_id = choose(
                 "Run",
                 "run",
                 list(titles),
-                given or (best if best in titles else str(scored["run_id"].iloc[0])),
+                best if best in titles else str(scored["run_id"].iloc[0]),
                 lambda r: titles[r],
                 help="The best is the run whose held-out predictions agree with most labels; it opens where none is chosen.",
                 resets=("region",),

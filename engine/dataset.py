@@ -141,6 +141,25 @@ class Dataset:
 
         return self._compute(plan_psi_from(self._workspace, self.name, options), device, cluster, progress)
 
+    def prove(
+        self,
+        *,
+        device: str = "auto",
+        cluster: str = "",
+        progress: bool = True,
+        **options: str | float | bool | None,
+    ) -> Run:
+        """Train networks on the curated set and on the full one, side by side: what is gained is `Run.gain()`.
+
+        Args:   device, cluster, progress: as for `run`; options: those of `winnow prove`, such as where="NOT flagged",
+                drop_shortlist=True, seeds=5, epochs=10. Without where or drop_shortlist the set is what people decided
+        Raises: SpecError for an unknown option, or when no decision changes anything
+        """
+        from engine.runs.options import plan_prove_from
+
+        spec, curated = plan_prove_from(self._workspace, self.name, options)
+        return self._compute(spec, device, cluster, progress, curated)
+
     def export(
         self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: str = "train"
     ) -> tuple[int, int]:  # fmt: skip
@@ -156,33 +175,49 @@ class Dataset:
         chosen = None if run is None else self._own(run).id
         return export(self._workspace, self.name, where, Path(to), format, chosen, split)
 
-    def decide(self, sample_ids: Sequence[int], action: Action, new_label: int | None = None, note: str = "") -> int:
-        """Decide about samples: keep, drop, or relabel with a new label. `undo` takes the whole call back.
+    def decide(
+        self,
+        sample_ids: Sequence[int],
+        action: Action,
+        new_label: int | Sequence[int] | None = None,
+        note: str = "",
+        author: str = "",
+    ) -> int:
+        """Decide about samples: keep, drop, unsure, or relabel with a new label. `undo` takes the whole call back.
 
-        Args:    sample_ids: a list, an array or a column of a frame
+        Args:    sample_ids: a list, an array or a column of a frame; new_label: one for all, or one for each; author:
+                 who decides
         Returns: the number of the decision
         Raises:  SpecError for an unknown action, sample or label
         """
         from engine.store.decisions import decide
 
-        return decide(self._workspace, self.name, list(sample_ids), action, new_label=new_label, note=note)
+        return decide(self._workspace, self.name, sample_ids, action, new_label=new_label, note=note, author=author)
 
-    def undo(self) -> int | None:
-        """Take back the latest decision: its number, or None when there is none."""
+    def undo(self, author: str | None = None) -> int | None:
+        """Take back the latest decision of an author, None: of anybody. Returns its number, or None when there is none."""
         from engine.store.decisions import undo
 
-        return undo(self._workspace, self.name)
+        return undo(self._workspace, self.name, author)
 
     def decisions(self) -> pd.DataFrame:
-        """The latest decision per sample: sample_id, action, new_label, note, decided_at (UTC)."""
-        return self.query("SELECT * FROM decisions ORDER BY sample_id")
+        """The latest decision per sample: sample_id, action, new_label, note, author, decided_at (UTC)."""
+        from engine.store.decisions import fetch_decisions_log
 
-    def _compute(self, spec: Any, device: str, cluster: str, progress: bool) -> Run:
+        return fetch_decisions_log(self._workspace, self.name)
+
+    def disagreements(self) -> pd.DataFrame:
+        """The latest decision per sample and author, of the samples about which people differ; columns as `decisions`."""
+        from engine.store.decisions import fetch_disagreements
+
+        return fetch_disagreements(self._workspace, self.name)
+
+    def _compute(self, spec: Any, device: str, cluster: str, progress: bool, curated: Any = None) -> Run:
         from engine.queries.frames import Run
         from engine.runs.compute import compute
 
         with listening(self.name, progress) as listen:
-            run_id, _ = compute(self._workspace, spec, device, listen, cluster)
+            run_id, _ = compute(self._workspace, spec, device, listen, cluster, curated)
         return Run(self._workspace, run_id)
 
     def _find(self, view: str, run: str | Run | None) -> Run:

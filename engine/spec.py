@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from engine.errors import SpecError
@@ -258,8 +258,34 @@ class RecordedSpec:
     """SHA-256 of the recorded dynamics: two recordings are the same run only when they recorded the same."""
 
 
-Spec = RunSpec | PsiSpec | RecordedSpec
-KINDS: dict[str, type[Any]] = {"run": RunSpec, "psi": PsiSpec, "recorded": RecordedSpec}
+@dataclass(frozen=True)
+class ProveSpec:
+    """One `winnow prove`: accuracy of networks trained on a curated set against that of the same on the full set.
+
+    curated: SHA-256 of the set's sample ids and labels, which the run holds itself; kept, relabeled: its samples, and
+    those of them with another label than the given one; source: in words where the set came from, which decides nothing
+    """
+
+    dataset: str
+    fingerprint: str
+    curated: str
+    kept: int
+    relabeled: int
+    training: TrainingSpec = TrainingSpec()
+    steps: PsiSteps = option(
+        "epochs",
+        introduced="epochs",
+        choices=PsiSteps,
+        help="epochs: as many passes over the curated set as over the full one; fixed: as many steps.",
+    )
+    source: str = field(default="", metadata={"introduced": "", "identity": lambda text: ""})
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+Spec = RunSpec | PsiSpec | RecordedSpec | ProveSpec
+KINDS: dict[str, type[Any]] = {"run": RunSpec, "psi": PsiSpec, "recorded": RecordedSpec, "prove": ProveSpec}
 
 
 # Identity ----------------------------------------------------------------------------------------------------------

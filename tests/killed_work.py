@@ -18,6 +18,7 @@ from engine.queries.connection import connected
 from engine.queries.writers import export
 from engine.runs import results
 from engine.runs.compute import compute
+from engine.runs.options import plan_prove_from
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
@@ -114,6 +115,11 @@ def _psi(workspace: Workspace, confirmed: Path) -> None:
     compute(workspace, plan, "cpu")
 
 
+def _prove(workspace: Workspace, confirmed: Path) -> None:
+    spec, curated = plan_prove_from(workspace, "small", {"where": "sample_id > 50", "seeds": 2, "epochs": 2})
+    compute(workspace, spec, "cpu", curated=curated)
+
+
 def _export(workspace: Workspace, confirmed: Path) -> None:
     for name in ("kept.csv", "kept.parquet", "kept.npy"):
         export(workspace, "small", "aum > 0", workspace.root.parent / name)
@@ -150,6 +156,7 @@ WORK = {
     "ingest": _ingest,
     "run": _run,
     "psi": _psi,
+    "prove": _prove,
     "export": _export,
     "decide": _decide,
     "remove": _remove,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
 from dashboard import data, filters, grid, state, widgets
@@ -52,7 +53,8 @@ if not len(ids):
     st.stop()
 
 pages = -(-len(ids) // per_page)
-number = max(1, min(state.get_int("page", 1) or 1, pages))
+at = np.flatnonzero(ids == sample_id)
+number = max(1, min(state.get_int("page") or 1 + (int(at[0]) // per_page if len(at) else 0), pages))
 shown = ids[(number - 1) * per_page : number * per_page]
 cards = data.cards(view.at, view.run_id, shown, score)
 if sample_id is None:

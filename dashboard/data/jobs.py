@@ -22,6 +22,12 @@ def latest_dataset() -> str:
     return next((name for name in newest if name in names), names[0])
 
 
+def dataset_of(given: str) -> str:
+    """The dataset of a published run, by its id or the first digits of it; "" where there is no such run."""
+    found = [job.dataset for job in jobs() if given and job.state == "done" and job.run_id.startswith(given)]
+    return found[0] if found and found[0] in datasets() else ""
+
+
 def start(words: Sequence[str]) -> Started:
     """Start a command of the command line on this workspace; it goes on when the dashboard ends."""
     return start_job(Workspace.open(workspace_root()), words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import explore, learn, manage, start, transfer, verdict
+from engine.cli import explore, learn, manage, prove, start, transfer, verdict
 
 app = typer.Typer(
     help="See which samples of an image-classification set are redundant, hard or mislabeled, and why.",
@@ -12,6 +12,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (start, manage, verdict, explore, transfer):
+for group in (start, manage, verdict, prove, explore, transfer):
     app.add_typer(group.app)
 app.add_typer(learn.app, name="detector")

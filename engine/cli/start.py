@@ -27,11 +27,12 @@ from engine.cli.arguments import (
     with_options,
 )
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
+from engine.cli.gains import print_gains, read_gains
 from engine.cli.verdict import has_verdict, print_verdict
 from engine.data.request import IngestSpec
 from engine.errors import SpecError, WinnowError
 from engine.presets import find_preset
-from engine.spec import PsiSpec, RunSpec, TrainingSpec
+from engine.spec import ProveSpec, PsiSpec, RunSpec, TrainingSpec
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
@@ -102,7 +103,7 @@ def run(
         given["originals"] = originals
         spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
-    _compute(at, spec, device, cluster, json, yes)
+    compute_run(at, spec, device, cluster, json, yes)
 
 
 @app.command(cls=DeclaredHelp)
@@ -139,7 +140,7 @@ def psi(
     given["trust_model"] = trust_model
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
-    _compute(at, spec, device, cluster, json, yes)
+    compute_run(at, spec, device, cluster, json, yes)
 
 
 @app.command()
@@ -165,9 +166,9 @@ def resume(
         raise SpecError(problem)
     trust_roots(at, named_folders(originals))
     spec = as_stored(at, spec_from_json(record.spec))
-    if isinstance(spec, RunSpec | PsiSpec) and spec.training:
+    if isinstance(spec, RunSpec | PsiSpec | ProveSpec) and spec.training:
         allow_trusted(at, spec.training.model, trust_model)
-    _compute(at, spec, device, cluster, json, yes)
+    compute_run(at, spec, device, cluster, json, yes)
 
 
 @app.command()
@@ -199,22 +200,25 @@ def demo(
         _serve(at, port, no_token)
 
 
-def _compute(workspace: Workspace, spec: Any, device: str, cluster: str, json: bool, yes: bool) -> None:
-    """Compute a run with a progress bar, and print its id."""
+def compute_run(
+    workspace: Workspace, spec: Any, device: str, cluster: str, json: bool, yes: bool, curated: Any = None
+) -> None:
+    """Compute a run with a progress bar, and print its id and what it found. curated: the set of a new proof"""
     from engine.runs.compute import compute
     from engine.store.jobs import fetch_job
 
     if not cluster:
         _announce(workspace, spec, device, yes)
     with progress_bar(f"{spec.dataset}") as listen:
-        run_id, existed = compute(workspace, spec, device, listen, cluster)
+        run_id, existed = compute(workspace, spec, device, listen, cluster, curated)
     job = fetch_job(workspace, run_id)
     outcome = "was there already" if existed else "published"
-    report(
-        json,
-        {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title},
-        f"run {run_id} {outcome}: {job.title}",
-    )
+    found: dict[str, Any] = {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title}
+    if isinstance(spec, ProveSpec):
+        found |= read_gains(workspace, spec.dataset, run_id)
+    report(json, found, f"run {run_id} {outcome}: {job.title}")
+    if isinstance(spec, ProveSpec) and not json:
+        print_gains(found)
     _say_notes(workspace, spec)
     if isinstance(spec, RunSpec) and not json and has_verdict(workspace, spec.dataset, run_id):
         print_verdict(workspace, spec.dataset, run_id)

@@ -28,7 +28,7 @@ from engine.data.splits import stratified
 from engine.data.writing import Report, together, write_part, wrong_rate
 from engine.errors import BusyError, SpecError
 from engine.store.contents import content_of, find_contents
-from engine.store.decisions import carry_over
+from engine.store.decision_file import carry_over
 from engine.store.jobs import fetch_jobs
 from engine.store.trust import Roots
 from engine.store.workspace import Workspace

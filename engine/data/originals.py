@@ -9,9 +9,7 @@ have written where it is.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +25,10 @@ from engine.data.columns import parse_wanted
 from engine.data.dataset_file import fetch_one, read_blocks, reading
 from engine.data.images import READ_ERRORS, decode, fit, open_image, reason
 from engine.data.parts import Part
-from engine.data.sources import base_of, open_source
+from engine.data.sources import open_source
 from engine.data.sources.places import open_original
+from engine.data.whereabouts import Whereabouts
 from engine.errors import SpecError, WinnowError
-from engine.store.trust import fetch_trust
 from engine.store.workspace import Workspace
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -88,7 +86,8 @@ class Originals:
     ) -> None:
         self.workspace, self.dataset, self.side, self.known = workspace, dataset, side, known
         self._path = workspace.require_dataset(dataset)
-        self.roots = fetch_trust(workspace).roots
+        self._where = Whereabouts(workspace, dataset)
+        self.roots = self._where.roots
         self._lock = threading.Lock()
         with reading(self._path) as connection:
             shape, dtype = fetch_one(connection, "SELECT input_shape, input_dtype FROM dataset")
@@ -140,7 +139,7 @@ class Originals:
                     image = decode(opened, LARGEST)
             except READ_ERRORS as error:
                 return reason(error)
-            return image if _is_like(image, small) else "its source holds another image now"
+            return image if is_like(image, small) else "its source holds another image now"
         try:
             if not self.roots.cover(path):
                 self.roots.require(path)  # which says what to do
@@ -151,15 +150,15 @@ class Originals:
                 image = decode(opened, 2 * self.side)
         except READ_ERRORS as error:
             return reason(error)
-        return path if _is_like(image, small) else "the file holds another image now"
+        return path if is_like(image, small) else "the file holds another image now"
 
     def _see(self, sample: int, small: Pixels) -> Seen:
-        path = self.path_of(sample)
+        path = self._where.file_of(self.places[sample])
         found = self._see_in_source(sample, small) if path is None else self._see_file(sample, path, small)
         if found is None:
             picture = Image.fromarray(small[0] if len(small) == 1 else small.transpose(1, 2, 0))
             found = self._see_pixels(sample, picture)
-            found = replace(found, stands_in=True, outside=self._is_outside(sample))
+            found = replace(found, stands_in=True, outside=self._where.is_outside(self.places[sample]))
         return found
 
     def _see_file(self, sample: int, path: Path, small: Pixels) -> Seen | None:
@@ -181,7 +180,7 @@ class Originals:
                 image = decode(opened, 2 * self.side)
         except READ_ERRORS:
             return None
-        return Seen(self._square(image), None, origin, file) if _is_like(image, small) else None
+        return Seen(self._square(image), None, origin, file) if is_like(image, small) else None
 
     def _see_in_source(self, sample: int, small: Pixels) -> Seen | None:
         """The image that the source gives, where it is no file of its own; None when the source is gone or another."""
@@ -195,7 +194,7 @@ class Originals:
                 image = decode(opened, 2 * self.side)
         except READ_ERRORS:
             return None
-        return self._see_pixels(sample, image) if _is_like(image, small) else None
+        return self._see_pixels(sample, image) if is_like(image, small) else None
 
     def _see_pixels(self, sample: int, image: Image.Image) -> Seen:
         pixels = self._square(image)
@@ -205,56 +204,6 @@ class Originals:
 
     def _square(self, image: Image.Image) -> Pixels:
         return fit(image, (3, self.side, self.side))
-
-    # Where the originals are ---------------------------------------------------------------------------------
-
-    def path_of(self, sample: int) -> Path | None:
-        """The file of a sample, there or not; None where samples are not files of their own (`<source>:<index>`)."""
-        place = self.places[sample]
-        if not place or re.search(r":\d+$", place):
-            return None
-        path = Path(place)
-        if path.is_absolute() and self.roots.cover(path) and path.exists():
-            return path
-        found = (one for one in self._elsewhere(path) if self.roots.cover(one) and one.exists())
-        return next(found, path)
-
-    def _elsewhere(self, path: Path) -> Iterator[Path]:
-        """Where else a file may be: its folder may have been moved, and ingest's working folder, where relative places of
-        version 0.1 begin, is unknown."""
-        sources = [base for text in self._sources if (base := base_of(text))]
-        if not path.is_absolute():
-            yield from (folder / path for source in sources for folder in (source, *source.parents))
-            yield from (root / path for root in self.roots.paths)
-        for source in sources:
-            for folder in (source, source.parent):
-                if path.is_relative_to(folder):
-                    yield from (root / path.relative_to(folder) for root in self.roots.paths)
-
-    def _is_outside(self, sample: int) -> bool:
-        """Whether what a sample came from may not be read here, because this user has not named its folder."""
-        place = self.path_of(sample) or Path(self.places[sample].rpartition(":")[0])
-        if place.is_absolute():
-            return not self.roots.cover(place)
-        bases = [base for text in self._sources if (base := base_of(text))]
-        return bool(bases) and not any(self.roots.cover(base) for base in bases)
-
-    @cached_property
-    def _sources(self) -> list[str]:
-        texts = (self._spec.get("source"), self._spec.get("test"))
-        return [text for text in texts if isinstance(text, str) and text]
-
-    @cached_property
-    def _spec(self) -> dict[str, Any]:
-        """What the dataset was ingested from, or the one that it derives from."""
-        dataset, seen = self.dataset, set[str]()
-        while True:
-            seen.add(dataset)
-            with reading(self.workspace.dataset_path(dataset)) as connection:
-                text, parent = fetch_one(connection, "SELECT spec, parent FROM dataset")
-            if parent is None or parent in seen or parent not in self.workspace.datasets():
-                return dict(json.loads(text))
-            dataset = parent
 
     def _in_source(self, sample: int) -> tuple[Part, int] | None:
         with self._lock:
@@ -266,11 +215,11 @@ class Originals:
         """Where the samples of the training and of the test split are in the source, by place; empty if it is gone, or may
         not be read."""
         try:
-            if not all(self.roots.cover(base) for text in self._sources if (base := base_of(text))):
+            if not all(self.roots.cover(base) for base in self._where.bases):
                 return {}, {}
-            wanted = parse_wanted(self._spec.get("columns"), "none")
-            seed, test = int(self._spec.get("seed", 0)), self._spec.get("test")
-            source = open_source(self._spec["source"], seed, test, wanted, self.roots)
+            spec = self._where.spec
+            wanted = parse_wanted(spec.get("columns"), "none")
+            source = open_source(spec["source"], int(spec.get("seed", 0)), spec.get("test"), wanted, self.roots)
         except (WinnowError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}, {}  # the stored inputs stand in, and whoever streams counts them
         train = _by_place(source.train)
@@ -288,6 +237,6 @@ def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _is_like(image: Image.Image, small: Pixels) -> bool:
+def is_like(image: Image.Image, small: Pixels) -> bool:
     """Whether an image is the one whose stored input (C, H, W) is given."""
     return float(np.abs(fit(image, small.shape).astype(np.int16) - small).mean()) < UNLIKE

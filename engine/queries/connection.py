@@ -29,19 +29,22 @@ from engine.store.workspace import Workspace
 _DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
 
 
-def connect(workspace: Workspace, dataset: str, runs: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    workspace: Workspace, dataset: str, runs: Sequence[str] | None = None, decisions_until: int | None = None
+) -> duckdb.DuckDBPyConnection:
     """A locked connection with every view of the contract over a dataset and its published runs.
 
     A run that is broken, or was made by a newer version, is left out and listed in the view `unreadable`.
 
-    Args:    runs: only these run ids; None = all published runs of the dataset
+    Args:    runs: only these run ids; None = all published runs of the dataset; decisions_until: the view `decisions` as
+             it was after that batch of the log, None = as it is now
     Returns: a connection for one thread (`.cursor()` gives another thread its own)
     Raises:  NotFoundError for an unknown dataset; StorageError for a damaged dataset file or damaged decisions
     """
     path = workspace.require_dataset(dataset)
     facts = dataset_facts(path)  # of a format that this version reads
     wanted, problems = _find_runs(workspace, dataset) if runs is None else (list(runs), {})
-    decisions = fetch_decisions_log(workspace, dataset)
+    decisions = fetch_decisions_log(workspace, dataset, decisions_until)
     files: dict[str, Path] = {}
     for run_id in wanted:
         with _noted(problems, run_id):
@@ -159,10 +162,10 @@ def default_dataset(workspace: Workspace) -> str:
 
 @contextlib.contextmanager
 def connected(
-    workspace: Workspace, dataset: str, runs: Sequence[str] | None = None
+    workspace: Workspace, dataset: str, runs: Sequence[str] | None = None, decisions_until: int | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """`connect`, closed at the end of the block; damage that shows in it is a StorageError."""
-    connection = connect(workspace, dataset, runs)
+    connection = connect(workspace, dataset, runs, decisions_until)
     try:
         with damage_errors(dataset):
             yield connection

@@ -13,6 +13,7 @@ import pandas as pd
 
 from engine.errors import NotFoundError
 from engine.queries.connection import best_run, connected, fetch_sql
+from engine.queries.proofs import Gain, fetch_gain
 from engine.queries.summaries import fetch_epochs, fetch_evaluation, fetch_runs
 from engine.queries.verdicts import Verdict, fetch_shortlist, fetch_verdict, no_verdict
 from engine.queries.writers import score_columns
@@ -25,7 +26,7 @@ class Run:
 
     Attributes:
         id: the run's id; title: a short description; dataset: the name of its dataset
-        spec: what was computed, as stored: kind (run, psi or recorded), dataset, fingerprint, and every option
+        spec: what was computed, as stored: kind (run, psi, recorded or prove), dataset, fingerprint, and every option
     """
 
     def __init__(self, workspace: Workspace, run_id: str) -> None:
@@ -112,6 +113,19 @@ class Run:
     def psi(self) -> pd.DataFrame:
         """The points of a psi-curve: order, seed, pruned (samples), kept_fraction, accuracy (0..1), seconds."""
         return self._view("psi", '"order", pruned, seed')
+
+    def proof(self) -> pd.DataFrame:
+        """The networks of a proof: seed, set (full or curated), accuracy, accuracy_true (0..1), samples, tested, steps, ..."""
+        return self._view("proofs", 'seed, "set" DESC')
+
+    def gain(self, column: str = "accuracy") -> Gain:
+        """What the curated set of a proof gains: difference (0..1), low, high (its 95 % interval), sentence, ...
+
+        Args:   column: accuracy, by given labels, or accuracy_true
+        Raises: NotFoundError for a run that is no proof, or when a true label is unknown
+        """
+        with self._connected() as connection:
+            return fetch_gain(connection, self.id, column)
 
     def _view(self, view: str, order: str) -> pd.DataFrame:
         sql = f"SELECT * EXCLUDE (run_id) FROM {view} WHERE run_id = ? ORDER BY {order}"

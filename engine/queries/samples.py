@@ -29,6 +29,9 @@ SUSPICION = "p_wrong"
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int32]]
 
+Outline = tuple[tuple[float, float], ...]
+"""The corners of a closed outline, x and y of each."""
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -39,8 +42,10 @@ class Filter:
     labels, others: the given label; the true label or, where it is unknown, a suggested one. rule: a rule that
     flags it. truth: known to be mislabeled or known to be right. agreement: whether the networks agreed with the
     given label after the last epoch (margin_last > 0). score, low, high: percentiles of the rank by that score,
-    0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y. about: a name of
-    the metadata that a sample has; value: what it is, as text; at_least, at_most: what it is as a number, both inclusive.
+    0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y. plane, outline:
+    two scores of the run, and a closed outline over their values. measure: a score whose value is from above to below,
+    both inclusive. about: a name of the metadata that a sample has; value: what it is, as text; at_least, at_most: what
+    it is as a number, both inclusive.
     """
 
     labels: tuple[int, ...] = ()
@@ -51,7 +56,12 @@ class Filter:
     score: str = ""
     low: float = 0
     high: float = 100
-    region: tuple[tuple[float, float], ...] = ()
+    region: Outline = ()
+    plane: tuple[str, str] = ("", "")
+    outline: Outline = ()
+    measure: str = ""
+    above: float = -math.inf
+    below: float = math.inf
     split: Split = "train"
     flagged: bool = False
     least: float = 0
@@ -70,10 +80,12 @@ class Filter:
         check_range("low", self.low, 0, 100)
         check_range("high", self.high, self.low, 100)
         check_range("at_most", self.at_most, self.at_least, math.inf)
-        if 0 < len(self.region) < 3:
-            raise SpecError(f"a region of {len(self.region)} points; allowed: 3 or more")
-        if not all(math.isfinite(value) for point in self.region for value in point):
-            raise SpecError("a region with a coordinate that is not a finite number; allowed: x,y of each corner")
+        check_range("below", self.below, self.above, math.inf)
+        for corners in (self.region, self.outline):
+            if 0 < len(corners) < 3:
+                raise SpecError(f"a region of {len(corners)} points; allowed: 3 or more")
+            if not all(math.isfinite(value) for point in corners for value in point):
+                raise SpecError("a region with a coordinate that is not a finite number; allowed: x,y of each corner")
 
 
 def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> str:
@@ -119,6 +131,12 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
             f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = {literal(wanted.score)} "
             f"AND rank BETWEEN {first} AND {last})"
         )
+    if wanted.measure and (wanted.above > -math.inf or wanted.below < math.inf):
+        _require(connection, "score", "scores", run_id, wanted.measure)
+        meant = [f"value >= {_double(wanted.above)}"] if wanted.above > -math.inf else []
+        meant += [f"value <= {_double(wanted.below)}"] if wanted.below < math.inf else []
+        of_score = f"run_id = {run} AND score = {literal(wanted.measure)}"
+        parts.append(f"sample_id IN (SELECT sample_id FROM scores WHERE {' AND '.join([of_score, *meant])})")
     if wanted.about:
         meant = [f"name = {literal(wanted.about)}"]
         meant += [f"value = {literal(wanted.value)}"] if wanted.value else []
@@ -126,7 +144,12 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
         meant += [f"number <= {wanted.at_most!r}"] if wanted.at_most < math.inf else []
         parts.append(f"sample_id IN (SELECT sample_id FROM metadata WHERE {' AND '.join(meant)})")
     if wanted.region:
-        parts.append(_inside(source_run(connection, "embedding", run_id), wanted.region))
+        mapped = literal(source_run(connection, "embedding", run_id))
+        parts.append(inside(f"SELECT sample_id, x, y FROM embedding WHERE run_id = {mapped}", wanted.region))
+    if wanted.outline:
+        for score in wanted.plane:
+            _require(connection, "score", "scores", run_id, score)
+        parts.append(inside(score_plane(run_id, *wanted.plane), wanted.outline))
     return " AND ".join(parts)
 
 
@@ -261,15 +284,22 @@ def fetch_metadata_samples(connection: duckdb.DuckDBPyConnection, name: str) -> 
 
 
 def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
-    """score, title, higher_means, value, percentile (0 = easiest .. 100 = hardest by rank) of one sample."""
-    return fetch_sql(
+    """score, title, higher_means, value, percentile (0 = easiest .. 100 = hardest by rank) of one sample.
+
+    Every score of a run covers the same samples, so that they are counted once: for each of twenty scores of a million
+    samples it would take half a second.
+    """
+    found = fetch_sql(
         connection,
-        """SELECT score, coalesce(title, score) AS title, higher_means, value,
-        100.0 * rank / greatest((SELECT count(*) FROM scores AS a WHERE a.run_id = s.run_id AND a.score = s.score) - 1, 1)
-            AS percentile
-        FROM scores AS s LEFT JOIN score_catalog USING (score) WHERE s.run_id = ? AND sample_id = ? ORDER BY score""",
+        "SELECT score, coalesce(title, score) AS title, higher_means, value, rank FROM scores LEFT JOIN score_catalog "
+        "USING (score) WHERE run_id = ? AND sample_id = ? ORDER BY score",
         [run_id, sample_id],
     )
+    if found.empty:
+        return found.rename(columns={"rank": "percentile"})
+    counted = "SELECT count(*) FROM scores WHERE run_id = ? AND score = ?"
+    ((n,),) = connection.execute(counted, [run_id, found["score"][0]]).fetchall()
+    return found.assign(percentile=100.0 * found["rank"] / max(n - 1, 1)).drop(columns="rank")
 
 
 def fetch_sample_flags(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
@@ -320,17 +350,37 @@ def _require(connection: duckdb.DuckDBPyConnection, kind: str, view: str, run_id
     return int(counts[name])
 
 
-def _inside(run_id: str, outline: Sequence[tuple[float, float]]) -> str:
-    """Even-odd rule: a point is inside when a ray to its right crosses the outline an odd number of times."""
-    sides = ", ".join(
-        f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
-        for (x1, y1), (x2, y2) in zip(outline, [*outline[1:], outline[0]], strict=True)
-    )
+def score_plane(run_id: str, x: str, y: str) -> str:
+    """The values of two scores of a run as SQL: sample_id, x, y."""
+    of = f"FROM scores WHERE run_id = {literal(run_id)} AND score ="
     return (
-        f"sample_id IN (SELECT e.sample_id FROM embedding AS e, (VALUES {sides}) AS side(x1, y1, x2, y2) "
-        f"WHERE e.run_id = {literal(run_id)} AND (y1 > e.y) <> (y2 > e.y) "
+        f"SELECT sample_id, x, y FROM (SELECT sample_id, value AS x {of} {literal(x)}) "
+        f"JOIN (SELECT sample_id, value AS y {of} {literal(y)}) USING (sample_id)"
+    )
+
+
+def inside(places: str, outline: Outline) -> str:
+    """The samples inside a closed outline, as an SQL condition over sample_id.
+
+    Even-odd rule: a point is inside when a ray to its right crosses the outline an odd number of times.
+
+    Args: places: SQL that gives sample_id, x, y
+    """
+    corners = [f"{_double(x)}, {_double(y)}" for x, y in outline]
+    sides = ", ".join(f"({one}, {other})" for one, other in zip(corners, [*corners[1:], corners[0]], strict=True))
+    xs, ys = zip(*outline, strict=True)
+    within = f"e.x <= {_double(max(xs))} AND e.y BETWEEN {_double(min(ys))} AND {_double(max(ys))}"
+    return (
+        f"sample_id IN (SELECT e.sample_id FROM ({places}) AS e, (VALUES {sides}) AS side(x1, y1, x2, y2) "
+        f"WHERE {within} AND (y1 > e.y) <> (y2 > e.y) "
         "AND e.x < (x2 - x1) * (e.y - y1) / (y2 - y1) + x1 GROUP BY e.sample_id HAVING count(*) % 2 = 1)"
     )
+
+
+def _double(value: float) -> str:
+    """A finite number as SQL: without an exponent it would be a decimal, with which DuckDB counts several times longer."""
+    text = f"{value:.9g}"
+    return text if "e" in text else f"{text}e0"
 
 
 def _tuple(labels: Sequence[int]) -> str:

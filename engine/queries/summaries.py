@@ -183,29 +183,3 @@ def fetch_score(connection: duckdb.DuckDBPyConnection, run_id: str, score: str) 
         "SELECT sample_id, value, rank FROM scores WHERE run_id = ? AND score = ? ORDER BY sample_id",
         [run_id, score],
     )
-
-
-def fetch_spearman(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """Spearman correlation of every two scores of a run, oriented so that higher = harder: a square frame.
-
-    Ranks are averaged over ties; a score that is constant correlates with nothing (NaN).
-    """
-    long = fetch_sql(
-        connection,
-        """SELECT score, sample_id, CASE WHEN higher_means = 'easier' THEN -value ELSE value END AS value
-        FROM scores LEFT JOIN score_catalog USING (score) WHERE run_id = ?""",
-        [run_id],
-    )
-    return long.pivot(index="sample_id", columns="score", values="value").rank().corr()
-
-
-def fetch_map(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """sample_id, x, y, label, true_label (-1 where unknown), flagged (on the shortlist), by sample_id."""
-    return fetch_sql(
-        connection,
-        """SELECT sample_id, x, y, CAST(label AS SMALLINT) AS label,
-        CAST(coalesce(true_label, -1) AS SMALLINT) AS true_label, sample_id IN
-        (SELECT sample_id FROM shortlist WHERE run_id = $run AND listed) AS flagged
-        FROM embedding JOIN samples USING (sample_id) WHERE run_id = $map ORDER BY sample_id""",
-        {"run": run_id, "map": source_run(connection, "embedding", run_id)},
-    )

@@ -22,7 +22,7 @@ from engine.runs.trial import FEATURES, ON_FEATURES
 from engine.runs.work import Work
 from engine.scores.inputs import find_input
 from engine.scores.registry import Score, resolve_scores
-from engine.spec import PsiSpec, RunSpec, Spec
+from engine.spec import ProveSpec, PsiSpec, RecordedSpec, RunSpec, Spec
 from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
 from engine.training.loop import epochs_before_first_drop
@@ -159,10 +159,12 @@ def estimate_seconds(workspace: Workspace, spec: Spec, device: torch.device) -> 
     A step of its networks is timed, which takes seconds. What an earlier attempt has done is not taken off.
     Raises: SpecError for a network that cannot be built or trained on this dataset
     """
-    if workspace.is_published(find_run(workspace, spec)) or not isinstance(spec, RunSpec | PsiSpec):
+    if workspace.is_published(find_run(workspace, spec)) or isinstance(spec, RecordedSpec):
         return 0.0
     if isinstance(spec, PsiSpec):
         return psi_seconds(workspace, spec, device)
+    if isinstance(spec, ProveSpec):
+        return prove_seconds(workspace, spec, device)
     scores = resolve_scores(spec.scores)
     trained = False
     if spec.training:
@@ -174,9 +176,19 @@ def estimate_seconds(workspace: Workspace, spec: Spec, device: torch.device) -> 
 def psi_seconds(workspace: Workspace, spec: PsiSpec, device: torch.device) -> float:
     """Rough seconds of a curve whose networks are trained one by one or side by side."""
     shape, test = _shapes(workspace, spec.dataset, spec.training.trained_on)
-    networks = [network for level in plan_networks(spec, shape.samples) for network in level]
-    speed = measure_speed(spec.training, shape, device, len(networks))
-    kept = [shape.samples - network.pruned for network in networks]
+    kept = [shape.samples - network.pruned for level in plan_networks(spec, shape.samples) for network in level]
+    return _seconds_of(spec, kept, shape, test, device)
+
+
+def prove_seconds(workspace: Workspace, spec: ProveSpec, device: torch.device) -> float:
+    """The same of a proof: two networks for each seed."""
+    shape, test = _shapes(workspace, spec.dataset, spec.training.trained_on)
+    return _seconds_of(spec, [shape.samples, spec.kept] * spec.training.seeds, shape, test, device)
+
+
+def _seconds_of(spec: PsiSpec | ProveSpec, kept: Sequence[int], shape: Shape, test: int, device: torch.device) -> float:
+    """Rough seconds of networks on so many samples each."""
+    speed = measure_speed(spec.training, shape, device, len(kept))
     each = [speed.training(n, training_of(spec, shape.samples, n).epochs) + speed.passing * test for n in kept]
     return sum(each) / speed.workers
 
@@ -184,7 +196,7 @@ def psi_seconds(workspace: Workspace, spec: PsiSpec, device: torch.device) -> fl
 def alternatives(workspace: Workspace, spec: Spec, device: torch.device) -> dict[str, float]:
     """Other options that would take less, with the rough seconds of each: `--precision bfloat16`, for one."""
     options: dict[str, Spec] = {}
-    if not isinstance(spec, RunSpec | PsiSpec) or not spec.training:
+    if isinstance(spec, RecordedSpec) or not spec.training:
         return {}
     facts = dataset_shape(workspace, spec.dataset)
     on_images = len(facts.shape) == 3 and not spec.training.trained_on

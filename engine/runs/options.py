@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import PathLike, fspath
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -19,16 +19,19 @@ from engine.errors import SpecError, unknown_name
 from engine.features.stored import forget_stand_ins
 from engine.fields import options_of
 from engine.presets import curve_settings, find_preset
+from engine.queries.connection import best_run, connected, runs_of
+from engine.queries.curated import CuratedSet, curate
 from engine.runs.named_files import check_files, files_of, trust_files
-from engine.runs.planning import plan_run, run_needs_training
+from engine.runs.planning import model_hash, plan_run, run_needs_training
+from engine.runs.prove import plan_prove
 from engine.runs.psi import plan_psi
 from engine.runs.trial import ON_FEATURES, choose_network
 from engine.selection.names import split_orders
-from engine.spec import LEARNING_RATE, PsiSpec, RunSpec, TrainingSpec
+from engine.spec import LEARNING_RATE, ProveSpec, PsiSpec, RunSpec, TrainingSpec
 from engine.store.progress import Listener
 from engine.store.trust import named_folders, trust_roots
 from engine.store.workspace import Workspace
-from engine.training.models import draws_while_training
+from engine.training.models import HEADS, draws_while_training
 from engine.training.own_models import allow_named, allow_trusted, only_trusted
 
 Options = Mapping[str, Any]
@@ -130,6 +133,46 @@ def plan_psi_from(workspace: Workspace, dataset: str, options: Options) -> PsiSp
     spec = plan_psi(workspace, dataset, **given, **settings)
     allow_trusted(workspace, spec.training.model, trust)  # the model is that of the scores' run
     return spec
+
+
+def plan_prove_from(workspace: Workspace, dataset: str, options: Options) -> tuple[ProveSpec, CuratedSet]:
+    """The spec of `winnow prove DATASET` with the options that were given, and the curated set that it names by its hash.
+
+    The networks are trained as those of the run to trust most; options that are given take precedence.
+
+    Args:   options: those of ProveSpec and TrainingSpec, and where, drop_shortlist, run (whose shortlist, scores and training
+            are read) and trust_model
+    Raises: SpecError for an unknown option or a value that it cannot take, or where there is nothing to prove
+    """
+    of_training = _types(TrainingSpec)
+    others = {"where": str, "drop_shortlist": bool, "run": str, "trust_model": bool}
+    given = _given("prove", options, {**of_training, **_types(ProveSpec), **others}, ("device", "cluster"))
+    workspace.require_dataset(dataset)
+    run = workspace.require_run(given.pop("run")) if given.get("run") else None
+    trust = given.pop("trust_model", False)
+    typed = {name: given.pop(name) for name in of_training if name in given}
+    steps = given.pop("steps", ProveSpec.steps)
+    curated, source = curate(workspace, dataset, run=run, **given)
+    training = _trained_as(workspace, dataset, run, typed)
+    allow_trusted(workspace, training.model, trust)
+    return plan_prove(workspace, dataset, curated, source, training, steps), curated
+
+
+def _trained_as(workspace: Workspace, dataset: str, run: str | None, typed: Options) -> TrainingSpec:
+    """The training of a run, else of the one to trust most, else of the newest, with the options that were typed.
+
+    Another model has settings of its own, and reads the same features where it is one that takes them.
+    """
+    trained = {r.run_id: s.training for r, s in workspace.known_runs() if isinstance(s, RunSpec) and s.training}
+    with connected(workspace, dataset) as connection:
+        asked = [run] if run else [best_run(connection), *reversed(runs_of(workspace, dataset))]
+    found = next((trained[one] for one in asked if one in trained), TrainingSpec())
+    model = typed.get("model", found.model)
+    if model == found.model:
+        settings = {**asdict(found), "seeds": TrainingSpec.seeds}
+        return _training(settings, {"threads": found.threads, **typed})
+    on = found.trained_on if model in HEADS else ""
+    return replace(_training({}, typed), model_hash=model_hash(model), trained_on=on)
 
 
 def _types(spec: type[Any]) -> dict[str, Any]:

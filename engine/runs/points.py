@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.data.loader import Samples
 from engine.errors import SpecError
 from engine.runs.cluster import Report
-from engine.spec import PsiSpec, TrainingSpec, spec_hash
+from engine.spec import ProveSpec, PsiSpec, TrainingSpec, spec_hash
 from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, compute_accuracy, train_epochs
 from engine.training.models import build_model
 from engine.training.stacked import Member, batch_width, compute_accuracies, train_stacked
@@ -97,7 +97,7 @@ def plan_stacks(spec: PsiSpec, n: int, size: int) -> list[list[Network]]:
     return stacks
 
 
-def training_of(spec: PsiSpec, n: int, kept: int) -> TrainingSpec:
+def training_of(spec: PsiSpec | ProveSpec, n: int, kept: int) -> TrainingSpec:
     """How a network on that many samples is trained.
 
     steps="fixed": for as many optimizer steps as the full set, in whole epochs.
@@ -109,7 +109,7 @@ def training_of(spec: PsiSpec, n: int, kept: int) -> TrainingSpec:
     return replace(spec.training, epochs=max(1, round(steps / batches_per_epoch(kept, size))))
 
 
-def network_id(spec: PsiSpec, training: TrainingSpec, kept: Tensor, seed: int) -> str:
+def network_id(spec: PsiSpec | ProveSpec, training: TrainingSpec, kept: Tensor, seed: int) -> str:
     """What two networks share exactly when they are trained on the same samples in the same way."""
     content = {k: v for k, v in asdict(training).items() if k not in ("seeds", "observe", "logit_seeds")}
     samples = hashlib.sha256(kept.cpu().numpy().astype("<i8").tobytes()).hexdigest()
@@ -130,30 +130,36 @@ ALMOST = 1 - 1e-6
 
 @dataclass(frozen=True)
 class Study:
-    """What all networks of a curve read. stacked: whether those of a stack are trained as one."""
+    """What all networks of a curve read.
+
+    tests: what each is tested on, one accuracy for each; stacked: whether the networks of a stack are trained as one
+    """
 
     samples: Samples
-    test: Samples
+    tests: tuple[Samples, ...]
     normalization: Normalization
     training: TrainingSpec
     stacked: bool
 
 
-def train_networks(study: Study, members: Sequence[Member], report: Report) -> list[float]:
+def train_networks(study: Study, members: Sequence[Member], report: Report) -> list[tuple[float, ...]]:
     """Train the networks of a stack and test them.
 
-    Returns: the accuracy of each on the test split, 0..1
+    Returns: the accuracy of each on every one of the study's tests, 0..1
     """
     if study.stacked:
         stack = train_stacked(members, study.samples, study.normalization, study.training, heartbeat=report)
-        return compute_accuracies(stack, study.test, study.normalization, partial(report, ALMOST))
+        heartbeat = partial(report, ALMOST)
+        return list(
+            zip(*(compute_accuracies(stack, test, study.normalization, heartbeat) for test in study.tests), strict=True)
+        )
     return [
         _train_network(study, member, lambda share, i=i: report((i + share) / len(members)))  # type: ignore[misc]
         for i, member in enumerate(members)
     ]
 
 
-def _train_network(study: Study, member: Member, report: Report) -> float:
+def _train_network(study: Study, member: Member, report: Report) -> tuple[float, ...]:
     samples, scale, training = study.samples, study.normalization, replace(study.training, epochs=member.epochs)
     subset = samples.subset(member.kept)
     network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, member.seed)
@@ -163,4 +169,4 @@ def _train_network(study: Study, member: Member, report: Report) -> float:
     heartbeat = lambda: report(next(seen) / total)  # noqa: E731
     for _ in train_epochs(network, optimizer, subset, scale, training, member.seed, heartbeat=heartbeat):
         pass
-    return compute_accuracy(network, study.test, scale, partial(report, ALMOST))
+    return tuple(compute_accuracy(network, test, scale, partial(report, ALMOST)) for test in study.tests)

@@ -197,7 +197,7 @@ class _Curve:
     def __post_init__(self) -> None:
         self.n = len(self.samples)
         scale = Normalization(*normalization(self.samples))
-        self.study = self.tasks.share(Study(self.samples, self.test, scale, self.spec.training, self.stacked))
+        self.study = self.tasks.share(Study(self.samples, (self.test,), scale, self.spec.training, self.stacked))
         self.networks = [network for level in plan_networks(self.spec, self.n) for network in level]
         # The work of a network goes with its steps; the constant stands for starting one.
         steps = {x.pruned: self._steps(self.n - x.pruned) for x in self.networks}
@@ -253,7 +253,7 @@ class _Curve:
         accuracies = self.tasks.call(train_networks, self.study, members, report) if members else []
         seconds = time.perf_counter() - started
         steps = [self._steps(len(member.kept), member.epochs) for member in members]
-        for (_, _, point), accuracy, count in zip(fresh, accuracies, steps, strict=True):
+        for (_, _, point), (accuracy,), count in zip(fresh, accuracies, steps, strict=True):
             point |= {"accuracy": accuracy, "seconds": seconds * count / sum(steps)}
         append_journal(self.folder, "psi_points", durable=True, points=points)
         self.done.update(zip([network.key for network in stack], points, strict=True))

@@ -96,6 +96,10 @@ class Results:
             options=[json.dumps(dict(order.options)) for order in orders],
         )
 
+    def write_proofs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The networks of a proof, with all columns of the table."""
+        self._insert("proofs", **{name: [row[name] for row in rows] for name in RESULT_TABLES["proofs"]})
+
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape
         offsets = pa.array(np.arange(n + 1, dtype=np.int32) * k)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from engine.errors import Cancelled, NotFoundError, SpecError, StorageError, WinnowError
 from engine.spec import spec_from_json
 from engine.store.atomic import remove_path, storage_errors
-from engine.store.decisions import carry_over
+from engine.store.decision_file import carry_over
 from engine.store.documents import NO_LINK, number
 from engine.store.journal import append_journal, read_journal
 from engine.store.records import RunRecord

@@ -71,3 +71,23 @@ def _is_point(point: object) -> bool:
     shares = all(0 <= number(point.get(name), -1) <= 1 for name in ("accuracy", "kept_fraction"))
     named = isinstance(point.get("network", ""), str) and isinstance(point.get("order"), str | None)
     return whole and shares and named and number(point.get("seconds"), -1) >= 0
+
+
+def proof_networks(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The networks of a proof among the events of a journal: network, seed, set, accuracy, accuracy_true (or None), samples,
+    tested, held_out, steps, seconds. One that is not whole is passed over, so it is trained again."""
+    found = []
+    for event in events:
+        listed = event.get("networks") if event["event"] == "proof" else ()
+        found += [one for one in listed if _is_network(one)] if isinstance(listed, list) else []
+    return found
+
+
+def _is_network(one: object) -> bool:
+    if not isinstance(one, dict):
+        return False
+    counts = all(type(one.get(n)) is int and 0 <= one[n] < 1 << 31 for n in ("seed", "samples", "tested", "steps"))
+    shares = [one.get("accuracy")] + ([] if one.get("accuracy_true") is None else [one["accuracy_true"]])
+    named = one.get("set") in ("full", "curated") and isinstance(one.get("network"), str)
+    measured = all(0 <= number(share, -1) <= 1 for share in shares) and number(one.get("seconds"), -1) >= 0
+    return counts and named and measured and isinstance(one.get("held_out"), bool) and one["tested"] > 0

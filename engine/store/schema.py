@@ -18,7 +18,7 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
         "The published runs.",
         {
             "run_id": _RUN,
-            "kind": ("VARCHAR", "run, psi or recorded"),
+            "kind": ("VARCHAR", "run, psi, recorded or prove"),
             "title": ("VARCHAR", "a short description"),
             "created_at": ("TIMESTAMP", "when it was published, UTC"),
             "seconds": ("DOUBLE", "time to compute, over all attempts"),
@@ -257,6 +257,31 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
         'SELECT {run_id} AS run_id, "order", score, reversed, sampler, options, seed, pruned, kept_fraction, accuracy, seconds '
         "FROM {psi}",
     ),
+    "proofs": View(
+        "What a curated set gains: accuracy of networks trained on it, and of the same trained on the full set.",
+        {
+            "run_id": _RUN,
+            "seed": ("INTEGER", "of the network; the two networks of a seed are a pair"),
+            "set": (
+                "VARCHAR",
+                "what it was trained on: full (every training sample, given label) or curated (those that stay, with "
+                "their corrected labels)",
+            ),
+            "accuracy": ("DOUBLE", "against the given labels of what it was tested on, 0..1"),
+            "accuracy_true": ("DOUBLE", "the same against the true labels; NULL where one of them is unknown"),
+            "samples": ("INTEGER", "samples it was trained on"),
+            "tested": ("INTEGER", "samples it was tested on, the same for both networks of a seed"),
+            "held_out": (
+                "BOOLEAN",
+                "whether these are training samples that the seed held out of both sets, for lack of a test split",
+            ),
+            "steps": ("INTEGER", "optimizer steps"),
+            "seconds": ("DOUBLE", "to train and test"),
+        },
+        "proofs",
+        'SELECT {run_id} AS run_id, seed, "set", accuracy, accuracy_true, samples, tested, held_out, steps, seconds '
+        "FROM {proofs}",
+    ),
     "suggestions": View(
         "Another label that a method proposes.",
         {
@@ -289,9 +314,10 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
 
 DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
     "sample_id": SAMPLE,
-    "action": ("VARCHAR", "keep, drop or relabel"),
+    "action": ("VARCHAR", "keep, drop, relabel or unsure"),
     "new_label": ("INTEGER", "the label a person gave; NULL unless relabel"),
     "note": ("VARCHAR", "the note of that person"),
+    "author": ("VARCHAR", "the person; empty where none was named"),
     "decided_at": ("TIMESTAMP", "when, UTC"),
 }
 """The view `decisions`: the latest decision per sample. It is read from decisions.duckdb, not from a run."""

@@ -146,6 +146,17 @@ RESULT_TABLES: dict[str, Columns] = {
         "accuracy": "DOUBLE",
         "seconds": "DOUBLE",
     },
+    "proofs": {
+        "seed": "INTEGER",
+        "set": "VARCHAR",
+        "accuracy": "DOUBLE",
+        "accuracy_true": "DOUBLE",
+        "samples": "INTEGER",
+        "tested": "INTEGER",
+        "held_out": "BOOLEAN",
+        "steps": "INTEGER",
+        "seconds": "DOUBLE",
+    },
     "suggestions": {
         "sample_id": "INTEGER",
         "suggested_label": "INTEGER",

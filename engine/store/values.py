@@ -38,6 +38,12 @@ _IMPOSSIBLE: dict[str, tuple[tuple[str, ...], str]] = {
         '"order" IS NULL OR NOT coalesce(seed >= 0 AND pruned BETWEEN 0 AND $samples AND kept_fraction BETWEEN 0 AND 1 AND '
         "accuracy BETWEEN 0 AND 1, false)",
     ),
+    "proofs": (
+        ("seed", "set", "accuracy", "accuracy_true", "samples", "tested", "held_out"),
+        "NOT coalesce(seed >= 0 AND \"set\" IN ('full', 'curated') AND accuracy BETWEEN 0 AND 1 AND "
+        "samples BETWEEN 1 AND $samples AND tested BETWEEN 1 AND $samples AND held_out IS NOT NULL, false) OR "
+        "accuracy_true NOT BETWEEN 0 AND 1",
+    ),
     "suggestions": (("suggested_label",), "NOT coalesce(suggested_label BETWEEN 0 AND $classes - 1, false)"),
     "trajectories": (
         ("seed", "label", "predicted"),

@@ -89,7 +89,7 @@ def everything_works(root: Path) -> None:
         fetch_decisions_log(workspace, dataset)
         with connected(workspace, dataset) as connection:
             assert connection.execute("FROM unreadable").fetchall() == []
-            for view in ("samples", "images", "scores", "dynamics", "psi", "decisions", "flags", "neighbors"):
+            for view in ("samples", "images", "scores", "dynamics", "psi", "proofs", "decisions", "flags", "neighbors"):
                 connection.execute(f"SELECT count(*) FROM {view}").fetchall()
 
 
@@ -107,6 +107,7 @@ def content(root: Path) -> dict[str, Any]:
                 "dynamics": [],
                 "neighbors": [],
                 "psi": ["seconds"],
+                "proofs": ["seconds"],
                 "decisions": ["decided_at", "note"],
             }.items():
                 exclude = f"EXCLUDE ({', '.join(left_out)})" if left_out else ""

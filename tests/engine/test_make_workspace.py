@@ -16,7 +16,7 @@ from PIL import Image
 from engine.data.loader import load_split
 from engine.errors import SpecError
 from engine.queries import connection as views
-from engine.queries import paper, pruned, samples, summaries
+from engine.queries import pairs, paper, pruned, samples, summaries
 from engine.queries.samples import Filter
 from engine.scores.registry import all_scores
 from engine.store.schema import DECISIONS_COLUMNS, VIEWS
@@ -82,7 +82,7 @@ def test_ranks_and_values_keep_to_the_catalog(connection, run):
         steps = np.diff(of_score["value"].to_numpy(np.float64))
         assert ((steps >= 0) if found.higher_means == "harder" else (steps <= 0)).all(), found.score
         assert of_score["value"].nunique() > 4, found.score
-    correlation = summaries.fetch_spearman(connection, run)
+    correlation = pairs.fetch_spearman(connection, run)
     assert correlation.loc["aum", "confidence"] > 0.8 and correlation.loc["aum", "knn_disagreement"] > 0.2
 
 

@@ -15,6 +15,7 @@ from engine.fields import option, options_of
 from engine.spec import (
     KINDS,
     SPEC_VERSION,
+    ProveSpec,
     PsiSpec,
     RunSpec,
     TrainingSpec,
@@ -25,6 +26,7 @@ from engine.spec import (
     spec_to_json,
 )
 
+PROOF = ProveSpec("mine", "feed", "ab12", 90, 3, TrainingSpec(epochs=4), "fixed", "where x > 0")
 RUN = RunSpec("mine", "feed", ("aum", "el2n"), TrainingSpec())
 
 INTRODUCED = {
@@ -40,6 +42,7 @@ INTRODUCED = {
         "versions": (),
     },
     PsiSpec: {"points": 20, "steps": "epochs", "seed": 0, "class_balanced": False, "window": False, "until": 1.0},
+    ProveSpec: {"steps": "epochs", "source": ""},
 }  # fmt: skip
 """Frozen: a value here never changes; a new option adds one."""
 
@@ -54,6 +57,7 @@ def test_ids_are_frozen():
     assert run_id(RUN) == "a558e35dc949"
     assert run_id(dataclasses.replace(RUN, seed=1, training=TrainingSpec(epochs=3))) == "d19de9a63bf2"
     assert run_id(PsiSpec("mine", "feed", ("random",), 20, TrainingSpec(), None)) == "a8ff68fa18be"
+    assert run_id(ProveSpec("mine", "feed", "ab12", 90, 3)) == "c643811c0f0b"
 
 
 def test_at_its_default_no_option_is_hashed():
@@ -102,7 +106,7 @@ def test_seeds_share_their_networks_and_other_trainings_do_not():
     assert network_key("beef", TrainingSpec()) != key
 
 
-@pytest.mark.parametrize("spec", [RUN, PsiSpec("mine", "feed", ("el2n*",), 4, TrainingSpec(), "abc", until=0.5)])
+@pytest.mark.parametrize("spec", [RUN, PsiSpec("mine", "feed", ("el2n*",), 4, TrainingSpec(), "abc", until=0.5), PROOF])
 def test_a_stored_spec_is_read_back(spec):
     stored = json.loads(json.dumps(spec_to_json(spec)))
     assert stored["version"] == SPEC_VERSION and spec_from_json(stored) == spec
@@ -114,7 +118,7 @@ def test_a_stored_spec_is_read_back(spec):
         ({"version": SPEC_VERSION + 1}, "made by a newer winnow .spec version 3, this one reads up to 2"),
         ({"version": "2"}, "version '2'; allowed: 1 to 2"),
         ({"version": True}, "allowed: 1 to 2"),
-        ({"kind": "poem"}, "no known kind; allowed: run, psi, recorded"),
+        ({"kind": "poem"}, "no known kind; allowed: run, psi, recorded, prove"),
         ({"novelty": 1}, "unknown field 'novelty'; it was made by a newer winnow"),
         ({"neighbors": "many"}, "is damaged"),
         ({"neighbors": 10**400}, "neighbors is|is damaged"),
@@ -151,7 +155,7 @@ def test_the_specs_of_version_1_are_upgraded(tmp_path):
     assert spec.standardize and spec.training.threads == 1 and spec.versions == ()
 
 
-@pytest.mark.parametrize("spec", [TrainingSpec, RunSpec, PsiSpec, IngestSpec])
+@pytest.mark.parametrize("spec", [TrainingSpec, RunSpec, PsiSpec, ProveSpec, IngestSpec])
 def test_every_option_has_a_sentence_of_help_and_a_default_within_its_range(spec):
     for name, (field, declared) in options_of(spec).items():
         assert declared.help.endswith(".") and declared.help[0] == declared.help[0].strip(), name

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from engine.errors import WinnowError
-from engine.queries import pruned, summaries
+from engine.queries import pairs, pruned, summaries
 from engine.queries.connection import connect, connected, fetch_sql, source_run
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
@@ -183,7 +183,7 @@ def test_rules_are_judged_against_the_truth(opened: tuple[duckdb.DuckDBPyConnect
 
 def test_spearman_is_scipys_with_both_turned_the_same_way(opened: tuple[duckdb.DuckDBPyConnection, str, str]) -> None:
     connection, run, _ = opened
-    matrix = summaries.fetch_spearman(connection, run)
+    matrix = pairs.fetch_spearman(connection, run)
     wide = {s: summaries.fetch_score(connection, run, s)["value"] for s in ("aum", "el2n", "forgetting")}
     for a, b, sign in (("aum", "el2n", -1), ("el2n", "forgetting", 1), ("aum", "forgetting", -1)):
         assert matrix[a][b] == pytest.approx(sign * spearmanr(wide[a], wide[b]).statistic, abs=1e-9)

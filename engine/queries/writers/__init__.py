@@ -33,6 +33,7 @@ from engine.queries.writers.selection import (
     Decisions,
     Selection,
     fetch_export,
+    fetch_matching,
     fetch_selected,
     score_columns,
     selected,
@@ -41,6 +42,7 @@ from engine.queries.writers.tables import csv_of
 
 __all__ = [
     "MANIFEST", "SUSPICION_COLUMNS", "WRITERS", "Choice", "Decisions", "Exported", "Folder", "Images", "Link", "Picture",
-    "Selection", "Writer", "csv_of", "export", "export_bytes", "export_choice", "export_samples", "fetch_export", "fetch_selected",
+    "Selection", "Writer", "csv_of", "export", "export_bytes", "export_choice", "export_samples", "fetch_export",
+    "fetch_matching", "fetch_selected",
     "find_writer", "folder_writer", "formats_help", "score_columns", "selected", "writer",
 ]  # fmt: skip

@@ -221,6 +221,15 @@ def fetch_selected(
         return found.frame()
 
 
+def fetch_matching(connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None) -> Ids:
+    """The ids of the training samples that `fetch_selected` would give, ascending: (n,) int32."""
+    run = run_id or run_for(connection, where)
+    verdict = fetch_verdict(connection, run) if run else None
+    among = _among(verdict, run, "train")
+    ids: Ids = _passing(connection, Choice(where), run, verdict, among)["sample_id"].to_numpy(np.int32)
+    return ids
+
+
 def _select(cursor: duckdb.DuckDBPyConnection, choice: Choice, listen: Callable[[float], None]) -> Selection:
     run = choice.run or run_for(cursor, choice.where)
     verdict = fetch_verdict(cursor, run) if run else None

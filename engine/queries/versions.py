@@ -1,0 +1,190 @@
+"""Named versions of the curated set: making one, opening one on the dataset as it is now, and comparing two. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from engine.errors import NotFoundError, SpecError, WinnowError
+from engine.queries.connection import connected, fetch_sql
+from engine.queries.recipes import evaluate, make_recipe
+from engine.store.contents import fetch_joined_contents
+from engine.store.records import dataset_facts
+from engine.store.versions import (
+    DROPPED,
+    Labels,
+    Recipe,
+    Version,
+    add_version,
+    kept_set,
+    load_contents,
+    load_version,
+    require_free_name,
+    set_hash,
+    stored_version,
+)
+from engine.store.workspace import Workspace
+
+
+def create_version(
+    workspace: Workspace,
+    dataset: str,
+    name: str,
+    *,
+    drop: Sequence[str] = (),
+    drop_shortlist: bool = False,
+    relabel_above: float | None = None,
+    decisions: bool = True,
+    unsure: str = "",
+    run: str | None = None,
+    note: str = "",
+    author: str = "",
+) -> Version:
+    """Name the set that a recipe gives now (see `make_recipe`), and keep it.
+
+    Raises: SpecError when the dataset has a version of that name, or the set is empty; what `make_recipe` raises
+    """
+    require_free_name(workspace, dataset, name)
+    recipe = make_recipe(
+        workspace,
+        dataset,
+        drop=drop,
+        drop_shortlist=drop_shortlist,
+        relabel_above=relabel_above,
+        decisions=decisions,
+        unsure=unsure,
+        run=run,
+    )
+    return store_version(workspace, recipe, name, note=note, author=author)
+
+
+def store_version(workspace: Workspace, recipe: Recipe, name: str, *, note: str = "", author: str = "") -> Version:
+    """Evaluate a recipe, and keep the set under a name; SpecError when nothing is left of the dataset."""
+    made = evaluate(workspace, recipe)
+    if not made.facts["kept"]:
+        raise SpecError(f"the recipe drops every training sample of '{recipe.dataset}'; loosen its rules")
+    path = workspace.require_dataset(recipe.dataset)
+    return add_version(
+        workspace,
+        recipe,
+        name,
+        made.labels,
+        made.reasons,
+        contents=fetch_joined_contents(path, len(made.labels)),
+        facts=made.facts,
+        classes=dataset_facts(path).classes,
+        note=note,
+        author=author,
+    )
+
+
+def fetch_version_set(workspace: Workspace, dataset: str, name: str) -> tuple[Labels, Labels]:
+    """The samples of a version under the ids that they have in the dataset now, ascending, and their labels: (n,) int32.
+
+    They are read as they were stored, whatever was decided or removed since. When the dataset was ingested anew, every
+    sample is found by its image, and its label by the name of its class.
+
+    Raises: NotFoundError for an unknown dataset or version, or when images or classes of it are not in the dataset now
+    """
+    version = stored_version(workspace, dataset, name)
+    now = open_on_dataset(workspace, version)
+    if now.gone or now.classes_gone:
+        raise NotFoundError(f"version '{name}' is not whole: {now.words(version)}")
+    return now.kept
+
+
+@dataclass(frozen=True)
+class OnDataset:
+    """A version on the dataset as it is now. labels: of every training sample there is now, DROPPED where it is not in the
+    version; how: same, grown (samples were added since) or anew (ingested again: found by the images); found, gone: images
+    of the version that are and are not among its training samples; classes_gone: names that its labels need."""
+
+    labels: Labels
+    how: Literal["same", "grown", "anew"]
+    gone: int = 0
+    classes_gone: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> tuple[Labels, Labels]:
+        """The sample ids that stay, ascending, and their labels."""
+        return kept_set(self.labels)
+
+    def words(self, version: Version) -> str:
+        """How the dataset differs from the one the version was made of, and what that means for it; "" where it does not."""
+        if self.how == "same":
+            return ""
+        if self.how == "grown":
+            return (
+                f"samples were added to the dataset since: {len(self.labels) - version.samples:,} training samples are not in "
+                "the version"
+            )
+        kept = int(version.facts.get("kept", 0))
+        text = f"the dataset was ingested anew since; of its {kept:,} samples {kept - self.gone:,} are found by their images"
+        if self.gone:
+            text += f", {self.gone:,} are not in it now; ingest their images again, or make a new version"
+        if self.classes_gone:
+            text += f"; the dataset has no class '{self.classes_gone[0][:80]}' now"
+        return text
+
+
+def open_on_dataset(workspace: Workspace, version: Version) -> OnDataset:
+    """A version on the dataset as it is now; NotFoundError when the dataset is gone."""
+    path = workspace.require_dataset(version.dataset)
+    facts, labels = dataset_facts(path), load_version(workspace, version)[0]
+    n = _training_samples(workspace, version.dataset)
+    if version.fingerprint == facts.fingerprint:
+        return OnDataset(labels, "same")
+    if version.fingerprint in facts.earlier and n >= len(labels):  # samples that are added follow those that were there
+        return OnDataset(np.concatenate([labels, np.full(n - len(labels), DROPPED, np.int32)]), "grown")
+    before = _keys(load_contents(workspace, version)).assign(label=labels)
+    kept = before[before["label"] != DROPPED]
+    now = _keys(fetch_joined_contents(path, n)).reset_index(names="sample_id")
+    found = now.merge(kept, on=["a", "b", "copy"])
+    number = {name: label for label, name in enumerate(facts.classes)}
+    known = np.array([number.get(name, DROPPED) for name in version.classes], np.int32)
+    carried = np.full(n, DROPPED, np.int32)
+    carried[found["sample_id"]] = known[found["label"]]
+    used = sorted({version.classes[label] for label in found["label"].unique() if known[label] == DROPPED})
+    return OnDataset(carried, "anew", len(kept) - len(found), tuple(used))
+
+
+def _keys(contents: bytes) -> pd.DataFrame:
+    """The contents as two numbers each, and how many of the same came before."""
+    halves = np.frombuffer(contents, "<u8").reshape(-1, 2)
+    keys = pd.DataFrame({"a": halves[:, 0], "b": halves[:, 1]})
+    return keys.assign(copy=keys.groupby(["a", "b"]).cumcount())
+
+
+def _training_samples(workspace: Workspace, dataset: str) -> int:
+    with connected(workspace, dataset, [], 0) as connection:
+        return int(fetch_sql(connection, "SELECT count(*) AS n FROM samples WHERE split = 'train'")["n"][0])
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What evaluating the recipe of a version again gave. same: the set of the version, byte for byte; words: which it
+    is, and what changed since the version was made, in a sentence."""
+
+    same: bool
+    words: str
+
+
+def reproduce(workspace: Workspace, version: Version) -> Reproduced:
+    """Evaluate the recipe of a version again, and compare. The version itself is as it was stored, whatever comes out."""
+    now = open_on_dataset(workspace, version)
+    if now.how != "same":
+        return Reproduced(False, f"Cannot be computed again: {now.words(version)}. The set is the stored one.")
+    try:
+        again = evaluate(workspace, version.recipe)
+    except WinnowError as error:
+        return Reproduced(False, f"Cannot be computed again: {error}. The set is the stored one.")
+    if set_hash(*again.kept) == version.hash:
+        return Reproduced(True, "Computed again, it is the same set, byte for byte.")
+    differ = int((again.labels != now.labels).sum())
+    decided, before = again.facts["decisions"], version.facts.get("decisions")
+    why = f"; {before:,} decisions counted then, {decided:,} are in the log now" if decided != before else ""
+    return Reproduced(False, f"Computed again, {differ:,} samples differ{why}. The set is the stored one.")

@@ -45,6 +45,9 @@ def export(
             help="apply: leave out what was dropped, and write what was relabeled under its new label; ignore: all as given."
         ),
     ] = "apply",
+    version: Annotated[
+        str, typer.Option(help="A version of the curated set: its samples, under its labels.", show_default=False)
+    ] = "",
     scores: Annotated[
         str, typer.Option(help="Scores to write as columns, separated by commas, or all.", show_default=False)
     ] = "",
@@ -74,7 +77,17 @@ def export(
     wanted = tuple(name.strip() for name in scores.split(",") if name.strip())
     choice = Choice(where, split, at.require_run(run) if run else None, cast(Decisions, decisions), wanted)
     with _shown(dataset) as listen:
-        done = export_set(at, dataset, choice, to, writer, link=cast(Link, link), thumbnails=thumbnails, listen=listen)
+        done = export_set(
+            at,
+            dataset,
+            choice,
+            to,
+            writer,
+            version=version,
+            link=cast(Link, link),
+            thumbnails=thumbnails,
+            listen=listen,
+        )
     found = {"kept": done.kept, "of": done.total, "to": str(to), "format": writer.name}
     if json:
         found |= {"left_out": done.left_out, "relabeled": done.relabeled, "notes": list(done.notes)}

@@ -17,6 +17,7 @@ from engine.data.images import SUFFIXES
 from engine.data.originals import Originals
 from engine.errors import SpecError
 from engine.queries.connection import fetch_sql
+from engine.queries.versions import choose_version
 from engine.queries.writers import Choice, Exported, Link, Picture, Selection, Writer, export_choice
 from engine.store.progress import Listener
 from engine.store.workspace import Workspace
@@ -89,16 +90,21 @@ def export_set(
     to: Path,
     writer: Writer,
     *,
+    version: str = "",
     link: Link = "copy",
     thumbnails: bool = False,
     listen: Listener = lambda stage, share, left: None,
 ) -> Exported:
     """`export_choice` in any format: those with images get the originals.
 
-    Args:   link: copy, hardlink or symlink, how image files get into a folder; thumbnails: write the thumbnail where an
-            original is gone, was changed, or lies outside of what this user named to the workspace
-    Raises: WinnowError, which counts and names them, for such originals without `thumbnails`
+    Args:   version: of the curated set, whose samples and labels are taken; link: copy, hardlink or symlink, how image files
+            get into a folder; thumbnails: write the thumbnail where an original is gone, was changed, or lies outside of
+            what this user named to the workspace
+    Raises: WinnowError, which counts and names them, for such originals without `thumbnails`; NotFoundError for an unknown
+            version
     """
+    if version:
+        choice = choose_version(workspace, dataset, version, choice)
     return export_choice(
         workspace,
         dataset,

@@ -128,7 +128,7 @@ class Originals:
 
         small: its stored input, which the original must look like
         """
-        path = self.path_of(sample)
+        path = self._where.file_of(self.places[sample])
         if path is None:
             try:
                 found = self._in_source(sample)

@@ -50,7 +50,8 @@ class Choice:
     that have all scores that are named the one to trust most. decisions: apply = what a person dropped is left out, and what
     they relabeled has its new label; ignore = every sample as it was ingested. scores: those that are columns of their own,
     ("all",) = all. ids: no others than these, ascending; None = all. weights: one of each of the ids, as a column.
-    labels: the label to train on of those ids, in place of the decisions'; set_name: what the ids and labels are called.
+    labels: the label to train on of those ids, in place of the decisions'; set_name: the version that ids and labels are of,
+    which says nothing of test samples: they are taken as they are.
     """
 
     where: str = ""
@@ -58,9 +59,9 @@ class Choice:
     run: str | None = None
     decisions: Decisions = "ignore"
     scores: tuple[str, ...] = ()
-    ids: Sequence[int] | None = None
+    ids: Sequence[int] | Ids | None = None
     weights: Sequence[float] | None = None
-    labels: Sequence[int] | None = None
+    labels: Sequence[int] | Ids | None = None
     set_name: str = ""
 
     def __post_init__(self) -> None:
@@ -241,9 +242,13 @@ def _select(cursor: duckdb.DuckDBPyConnection, choice: Choice, listen: Callable[
     weights = np.zeros(len(ids))
     if choice.ids is not None:
         given: Ids = np.asarray(choice.ids, np.int32)
+        labels = np.full(len(given), -1, np.int32) if choice.labels is None else np.asarray(choice.labels, np.int32)
+        if choice.set_name:
+            ((first_test,),) = cursor.execute("SELECT count(*) FROM samples WHERE split = 'train'").fetchall()
+            tests = ids.compress(ids >= first_test)
+            given, labels = np.append(given, tests), np.append(labels, np.full(len(tests), -1, np.int32))
         here = np.isin(given, ids)
-        wanted = given.compress(here)
-        new = np.full(len(wanted), -1, np.int32) if choice.labels is None else np.asarray(choice.labels, np.int32)[here]
+        wanted, new = given.compress(here), labels.compress(here)
         weights = np.zeros(len(wanted)) if choice.weights is None else np.asarray(choice.weights, float)[here]
     left_out = 0
     if choice.decisions == "apply" and choice.labels is None:

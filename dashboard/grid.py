@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ def _text(name: str) -> str:
 
 _GRID = st.components.v2.component(
     "winnow_grid",
-    html='<div class="grid" role="listbox" aria-label="samples"></div>',
+    html='<div class="gallery"><div class="grid" role="listbox" aria-label="samples"></div>'
+    '<div class="bulk" role="group" aria-label="decide about samples" hidden></div></div>',
     css=_text("grid.css"),
-    js=_text("grid.js"),
+    js="\n".join(map(_text, ("tiles.js", "choosing.js", "bulk.js", "grid.js"))),
 )
 _FACETS = st.components.v2.component(
     "winnow_facets",
@@ -31,6 +33,35 @@ _FACETS = st.components.v2.component(
     css=_text("facets.css"),
     js=_text("facets.js"),
 )
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What lets a person select and decide in a grid.
+
+    total: samples that match, on all pages; scope: stands for which they are, so that a choice of all of them does not
+    outlive it; classes: by label; done: the last of the client's messages that was worked off, and its client; message:
+    what came of it, and whether it went wrong
+    """
+
+    total: int
+    scope: str
+    classes: Sequence[str]
+    on_acts: Callable[[], None]
+    client: str = ""
+    done: int = 0
+    message: str = ""
+    wrong: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """A head over some of the cards: those from first to last, exclusive. notes: (kind, text), kind wrong or plain."""
+
+    title: str
+    first: int
+    last: int
+    notes: Sequence[tuple[str, str]] = ()
 
 
 def draw_cards(
@@ -44,12 +75,17 @@ def draw_cards(
     follow: bool = False,
     clipped: bool = False,
     page: int = 1,
+    acting: Acting | None = None,
+    groups: Sequence[Group] = (),
+    on_turn: Callable[[int], None] = lambda way: None,
+    tints: dict[int, tuple[str, str]] | None = None,
 ) -> None:
     """Draw samples as cards; a click or Enter calls on_open(sample_id), Escape on_open(None).
 
     Args: cards as fetch_cards gives them; size of a thumbnail in pixels; follow: while a sample is open, the arrow
           keys open the one they move to; clipped: show one row only, as many as fit; page: another
-          one scrolls back to its top
+          one scrolls back to its top; acting: with selection and decisions; groups: heads, in order, over all cards;
+          on_turn: called with 1 or -1 for the next group beyond the page; tints: a text and a color for samples
     """
 
     def opened() -> None:
@@ -57,17 +93,38 @@ def draw_cards(
         if given is not None:
             on_open(None if given < 0 else int(given))
 
+    def turned() -> None:
+        if way := st.session_state[key]["turn"]:
+            on_turn(1 if way > 0 else -1)
+
     _GRID(
         key=key,
         data={
-            "cards": [_card(row, names) for row in charts.rows(cards)],
+            "name": key,
+            "cards": [_card(row, names, tints or {}) for row in charts.rows(cards)],
             "size": size,
             "selected": selected,
             "follow": follow,
             "clipped": clipped,
             "page": page,
+            "groups": [
+                {"title": g.title, "first": g.first, "last": g.last, "notes": [list(n) for n in g.notes]}
+                for g in groups
+            ],
+            "acting": acting
+            and {
+                "total": acting.total,
+                "scope": acting.scope,
+                "classes": list(acting.classes),
+                "client": acting.client,
+                "done": acting.done,
+                "message": acting.message,
+                "wrong": acting.wrong,
+            },
         },
         on_open_change=opened,
+        on_turn_change=turned,
+        on_acts_change=acting.on_acts if acting else lambda: None,
     )
 
 
@@ -83,7 +140,7 @@ def chips(row: Any, names: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _card(row: Any, names: Sequence[str]) -> dict[str, Any]:
+def _card(row: Any, names: Sequence[str], tints: dict[int, tuple[str, str]]) -> dict[str, Any]:
     labels = chips(row, names)
     words = [f"sample {row.sample_id}", *(f"{kind} {text}" for kind, text in labels)]
     if row.split == "test":
@@ -91,16 +148,25 @@ def _card(row: Any, names: Sequence[str]) -> dict[str, Any]:
     doubt = "" if pd.isna(row.p_wrong) else data.likely(float(row.p_wrong))
     if doubt:
         words.append(f"{'flagged: ' if row.flagged else ''}label wrong with {doubt}")
+    tint = tints.get(int(row.sample_id))
+    if tint:
+        words.append(tint[0])
+    decision = None
+    if isinstance(row.action, str):
+        decision = {"action": row.action, "name": "" if pd.isna(row.new_label) else names[int(row.new_label)]}
     return {
         "id": int(row.sample_id),
         "image": base64.b64encode(bytes(row.thumbnail)).decode()
         if isinstance(row.thumbnail, bytes | bytearray)
         else "",
         "chips": labels,
+        "suggestion": labels[1][1] if len(labels) > 1 else "",
         "value": "" if pd.isna(row.value) else number(row.value),
         "doubt": doubt,
         "flagged": bool(row.flagged),
-        "action": row.action if isinstance(row.action, str) else "test" if row.split == "test" else "",
+        "test": row.split == "test",
+        "tint": tint and list(tint),
+        "decision": decision,
         "title": " · ".join(words),
     }
 

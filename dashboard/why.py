@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
 
 from dashboard.markup import plain
 
@@ -35,6 +38,30 @@ class Doubt:
     like_suggested: int = 0
     judged: bool = False
     test: bool = False
+
+
+def doubt_of(row: Any, neighbors: Sequence[int], names: Sequence[str], judged: bool) -> Doubt:
+    """What is known of a sample.
+
+    Args: row: of `data.reviews.doubts`; neighbors: the labels of its nearest ones; names: of the classes; judged: whether
+          the run has predictions of networks that did not see it
+    """
+    label, suggested = int(row.label), -1 if pd.isna(row.suggested_label) else int(row.suggested_label)
+    return Doubt(
+        given=names[label],
+        suggested=names[suggested] if suggested >= 0 else "",
+        true="" if pd.isna(row.true_label) else names[int(row.true_label)],
+        confidence=None if pd.isna(row.confidence) else float(row.confidence),
+        method="" if pd.isna(row.method) else str(row.method),
+        p_given=None if pd.isna(row.p_given) else float(row.p_given),
+        rules=int(row.rules),
+        flagging=int(row.flagging),
+        neighbors=len(neighbors),
+        like_given=sum(1 for one in neighbors if one == label),
+        like_suggested=sum(1 for one in neighbors if one == suggested),
+        judged=judged,
+        test=row.split == "test",
+    )
 
 
 def why(doubt: Doubt) -> list[Piece]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard import data, filters, grid, state, widgets
+from dashboard import data, deciding, filters, grid, state, widgets
 from dashboard.detail import detail
 
 PAGE = {"title": "Gallery", "icon": ":material/grid_view:", "place": 20}
 
 view = widgets.current_view()
 widgets.need_run(view)
-SIZES = {"S": 64, "M": 104, "L": 168}
+SIZES = {"S": 88, "M": 120, "L": 190}
 
 verdict, sample_id = data.verdict(view.at, view.run_id), state.get_int("sample")
 if verdict and verdict.listed and sample_id is None:
@@ -57,14 +57,23 @@ at = np.flatnonzero(ids == sample_id)
 number = max(1, min(state.get_int("page") or 1 + (int(at[0]) // per_page if len(at) else 0), pages))
 shown = ids[(number - 1) * per_page : number * per_page]
 cards = data.cards(view.at, view.run_id, shown, score)
+acting = deciding.acting(view, ids, "samples", wanted, score, order)
 if sample_id is None:
-    grid.draw_cards(cards, view.names, "samples", open_sample, size=size, page=number)
+    grid.draw_cards(cards, view.names, "samples", open_sample, size=size, page=number, acting=acting)
     column = st.container()
 else:
     column, beside = st.columns([11, 9], gap="large")
     with column:
         grid.draw_cards(
-            cards, view.names, "samples", open_sample, size=size, selected=sample_id, follow=True, page=number
+            cards,
+            view.names,
+            "samples",
+            open_sample,
+            size=size,
+            selected=sample_id,
+            follow=True,
+            page=number,
+            acting=acting,
         )
     with beside, st.container(key="detail"):
         detail(view, sample_id, ids)

@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions
+from dashboard.data import decisions, reviews
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -63,6 +63,7 @@ from dashboard.data.samples import (
     labels,
     metadata,
     neighbors,
+    proposals,
     sample,
     sample_flags,
     sample_logits,
@@ -125,9 +126,11 @@ __all__ = [
     "neighbors",
     "pause",
     "percent",
+    "proposals",
     "psi_points",
     "published",
     "remove",
+    "reviews",
     "rules",
     "runs",
     "sample",

@@ -13,11 +13,11 @@ import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, paper, pruned, samples, summaries, verdicts, writers
+from engine.queries import connection, paper, pruned, reviews, samples, summaries, verdicts, writers
 from engine.store.usage import Usage, measure
 from engine.store.workspace import Workspace, default_root
 
-QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers)
+QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers, reviews)
 """Where a query is looked for by its name."""
 
 
@@ -87,13 +87,13 @@ atexit.register(lambda: _connection.clear())
 @st.cache_data(max_entries=400, show_spinner=False)
 def few(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer is small."""
-    return _ask(at, name, *given)
+    return ask(at, name, *given)
 
 
 @st.cache_data(max_entries=24, show_spinner=False)
 def many(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer has a row per sample, or pictures."""
-    return _ask(at, name, *given)
+    return ask(at, name, *given)
 
 
 def connection_of(at: Snapshot) -> duckdb.DuckDBPyConnection:
@@ -101,7 +101,8 @@ def connection_of(at: Snapshot) -> duckdb.DuckDBPyConnection:
     return _connection(at).cursor()
 
 
-def _ask(at: Snapshot, name: str, *given: Any) -> Any:
+def ask(at: Snapshot, name: str, *given: Any) -> Any:
+    """A query whose answer is not kept."""
     function = next(f for module in QUERIES if (f := getattr(module, name, None)))
     with connection.damage_errors(at.dataset):
         return function(connection_of(at), *given)

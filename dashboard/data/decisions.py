@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -60,10 +61,17 @@ def undo(at: Snapshot, batch: int | None = None) -> int | None:
 
 def current(at: Snapshot) -> pd.DataFrame:
     """The latest decision of each decided sample, by id: sample_id, action, new_label, note, author, decided_at."""
+    with following(at) as standing:
+        return standing.current()
+
+
+@contextlib.contextmanager
+def following(at: Snapshot) -> Iterator[Standing]:
+    """What is decided about a dataset, up to date, for the time of a block."""
     with _reading:
         standing = _standing(at.root, at.dataset, at.stamp[0])
         standing.refresh()
-        return standing.current()
+        yield standing
 
 
 _reading = threading.Lock()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from dashboard.data.core import Snapshot, few, frame, many
+from dashboard.data.core import Snapshot, ask, few, frame, many
 from engine.queries.samples import Filter, Ids
 
 
@@ -38,6 +38,11 @@ def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
 
 def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = "") -> pd.DataFrame:
     return frame(many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))
+
+
+def proposals(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids) -> pd.DataFrame:
+    """What thumbnails show after the arrow, of those of some samples that have it; not cached."""
+    return frame(ask(at, "fetch_proposals", run_id, wanted))
 
 
 def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:

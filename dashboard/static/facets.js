@@ -8,10 +8,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
       const on = data.chosen.includes(r.label);
       row.className = "row" + (on ? " on" : "") + (r.n === 0 ? " none" : "");
       row.setAttribute("aria-pressed", on);
-      row.title = `${r.name}: ${r.n.toLocaleString()} of ${r.total.toLocaleString()}`;
+      row.setAttribute("aria-label", `given ${r.name}, ${r.n.toLocaleString("en")} of ${r.total.toLocaleString("en")} samples`);
+      row.title = `${r.name}: ${r.n.toLocaleString("en")} of ${r.total.toLocaleString("en")}`;
       row.append(
         part("name", r.name),
-        part("count", r.n === r.total ? r.total.toLocaleString() : `${r.n.toLocaleString()} of ${r.total.toLocaleString()}`),
+        part("count", r.n === r.total ? r.total.toLocaleString("en") : `${r.n.toLocaleString("en")} of ${r.total.toLocaleString("en")}`),
         bar("total", r.total / most),
         bar("part", r.n / most),
       );

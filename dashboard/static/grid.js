@@ -1,97 +1,227 @@
 // The thumbnail grid: one element for a whole page of samples. Arrow keys move, Enter or a click opens, Escape closes.
+// With `acting` tiles are selected and decided about; what is decided shows at once, and again when the server has it.
+const CONFIRMED_FROM = 200;
+
 export default function ({ data, parentElement, setTriggerValue }) {
   const grid = parentElement.querySelector(".grid");
+  const bar = parentElement.querySelector(".bulk");
+  const acting = data.acting;
+  const my = remembered(data.name);
   grid.style.setProperty("--size", data.size + "px");
-  grid.classList.toggle("small", data.size < 90);
   grid.classList.toggle("clipped", data.clipped);
-  const fresh = JSON.stringify(data.cards.map((c) => [c.id, c.value, c.chips, c.doubt, c.flagged, c.action]));
-  if (grid.dataset.drawn !== fresh) {
-    grid.dataset.drawn = fresh;
-    grid.replaceChildren(...data.cards.map(card));
+  grid.setAttribute("aria-multiselectable", Boolean(acting));
+  if (acting) {
+    my.pending = my.pending.filter((a) => acting.client !== my.client || a.seq > acting.done);
+    if (my.scope !== acting.scope) clear(my);
+    my.scope = acting.scope;
+    const present = new Set(data.cards.map((c) => c.id));
+    for (const id of my.chosen) if (!present.has(id)) my.chosen.delete(id);
   }
+  const cards = lay(grid, data);
+  const byId = new Map(data.cards.map((c) => [c.id, c]));
+  const idOf = (element) => Number(element.dataset.id);
   if (grid.dataset.page && grid.dataset.page !== String(data.page)) grid.scrollIntoView({ block: "start" });
   grid.dataset.page = data.page;
-  const cards = [...grid.children];
-  for (const c of cards) {
-    const selected = c.dataset.id === String(data.selected);
-    c.classList.toggle("selected", selected);
-    c.setAttribute("aria-selected", selected);
-    c.tabIndex = selected ? 0 : -1;
-  }
-  if (!cards.some((c) => c.tabIndex === 0) && cards[0]) cards[0].tabIndex = 0;
-  const chosen = cards.find((c) => c.classList.contains("selected"));
+
+  const focused = () => cards.find((c) => c === grid.getRootNode().activeElement);
+  const show = () => {
+    const decided = new Map();
+    for (const act of my.pending) {
+      if (act.action === "undo" || act.scope !== my.scope) continue;
+      for (const id of act.ids ?? byId.keys()) {
+        const own = act.action === "suggested" ? byId.get(id)?.suggestion : act.name;
+        if (act.action === "suggested" && !own) continue;
+        decided.set(id, { action: act.action === "suggested" ? "relabel" : act.action, name: own ?? "" });
+      }
+    }
+    for (const c of cards) {
+      const id = idOf(c);
+      dress(c, byId.get(id), decided.get(id) ?? byId.get(id).decision);
+      const opened = id === data.selected;
+      const chosen = my.everything || my.chosen.has(id);
+      c.classList.toggle("selected", opened);
+      c.classList.toggle("chosen", Boolean(acting) && chosen);
+      c.setAttribute("aria-selected", acting ? chosen : opened);
+      if (opened) c.setAttribute("aria-current", "true");
+      else c.removeAttribute("aria-current");
+    }
+    grid.classList.toggle("choosing", my.everything || my.chosen.size > 0);
+    if (acting) showBar(bar, my, acting, cards.length, cards.some((c) => c.tabIndex === 0));
+  };
+  const rove = (to) => cards.forEach((c) => (c.tabIndex = c === to ? 0 : -1));
+  const opened = cards.find((c) => idOf(c) === data.selected);
+  if (opened || !cards.some((c) => c.tabIndex === 0)) rove(opened ?? cards[0]);
+
+  // Deciding ----------------------------------------------------------------------------------------------------------
+  let again;
+  const send = () => {
+    clearTimeout(again);
+    if (!my.pending.length) return;
+    // All that the server has not confirmed: a later message replaces one that it has not read yet.
+    setTriggerValue("acts", { client: my.client, acts: my.pending });
+    again = setTimeout(send, 5000);
+  };
+  const commit = (asked = my.asking) => {
+    const held = grid.getRootNode().activeElement;
+    my.pending.push({ ...asked, seq: ++my.seq });
+    clear(my);
+    send();
+    show();
+    if (held?.closest?.(".ask")) back();
+  };
+  const act = (action, label = null) => {
+    if (action === "undo") return commit({ action, ids: [], label, name: "", n: 0, scope: my.scope });
+    const one = cards.find((c) => c.tabIndex === 0);
+    const ids = my.chosen.size ? cards.map(idOf).filter((id) => my.chosen.has(id)) : one ? [idOf(one)] : [];
+    const n = my.everything ? acting.total : ids.length;
+    if (!n) return;
+    const name = label === null ? "" : acting.classes[label];
+    const asked = { action, ids: my.everything ? null : ids, label, name, n, scope: my.scope };
+    if (n <= CONFIRMED_FROM) return commit(asked);
+    my.asking = asked;
+    show();
+    bar.querySelector(".yes").focus();
+  };
+  const back = () => cards.find((c) => c.tabIndex === 0)?.focus({ preventScroll: true });
+  const choose = (what) => {
+    if (what === "everything") {
+      my.everything = acting.total > cards.length;
+      my.chosen = new Set(cards.map(idOf));
+      back();
+    } else if (what === "none") {
+      clear(my);
+      back();
+    } else {
+      my.asking = null;
+      back();
+    }
+    show();
+  };
+  bar.hidden = !acting;
+  if (acting && !bar.children.length) makeBar(bar, (...given) => bar.act(...given), () => bar.commit(), (w) => bar.choose(w));
+  Object.assign(bar, { act, commit: () => commit(), choose });
+  show();
+  if (acting && my.pending.length) again = setTimeout(send, 5000);
+
+  // Focus -------------------------------------------------------------------------------------------------------------
   let focusing;
-  if (chosen && data.follow) {
+  if (opened && data.follow) {
     // Opening a sample lays the page out anew around the grid, and the focus goes when the old grid does, which is
     // only at the end of the script run: take it back then, so that the arrow keys go on from the open sample.
     const until = Date.now() + 10000;
     focusing = setInterval(() => {
-      if (!document.activeElement || document.activeElement === document.body) chosen.focus({ preventScroll: true });
+      if (!document.activeElement || document.activeElement === document.body) opened.focus({ preventScroll: true });
       if (grid.getRootNode().activeElement || Date.now() > until) clearInterval(focusing);
     }, 100);
   }
-  const open = (c) => setTriggerValue("open", Number(c.dataset.id));
+  const skip = acting ? skipLink(back) : null;
+
+  // Mouse and keyboard ------------------------------------------------------------------------------------------------
+  const open = (c) => setTriggerValue("open", idOf(c));
   grid.onclick = (event) => {
     const c = event.target.closest(".card");
-    if (c) open(c);
+    if (!c) return;
+    rove(c);
+    const adds = event.ctrlKey || event.metaKey || event.target.closest(".tick");
+    if (acting && event.shiftKey) extend(my, cards, idOf(c));
+    else if (acting && adds) toggle(my, idOf(c));
+    else return open(c);
+    c.focus({ preventScroll: true });
+    show();
+  };
+  grid.onpointerdown = (event) => {
+    if (acting && event.button === 0 && event.pointerType !== "touch") drawBox(my, grid, cards, event, show);
   };
   let wait;
+  const move = (to, extends_) => {
+    if (acting && extends_) {
+      my.anchor = my.chosen.size ? my.anchor : idOf(focused() ?? to);
+      extend(my, cards, idOf(to));
+      show();
+    }
+    rove(to);
+    to.focus();
+    if (data.selected !== null && data.follow && !extends_) {
+      clearTimeout(wait);
+      wait = setTimeout(() => open(to), 150);
+    }
+  };
   grid.onkeydown = (event) => {
     const at = cards.indexOf(event.target.closest(".card"));
     if (at < 0) return;
     const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-    if (step !== undefined) {
-      event.preventDefault();
-      const next = cards[Math.max(0, Math.min(cards.length - 1, at + step))];
-      cards.forEach((c) => (c.tabIndex = c === next ? 0 : -1));
-      next.focus();
-      if (data.selected !== null && data.follow) {
-        clearTimeout(wait);
-        wait = setTimeout(() => open(next), 150);
-      }
-    } else if (event.key === "Escape" && data.selected !== null) {
-      setTriggerValue("open", -1);
-    }
+    const steps = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + columns, ArrowUp: at - columns, Home: 0, End: cards.length - 1 };
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const held = event.ctrlKey || event.metaKey;
+    if (key in steps) move(cards[Math.max(0, Math.min(cards.length - 1, steps[key]))], event.shiftKey);
+    else if (key === "Enter") open(cards[at]);
+    else if (key === "g" && !held) nextGroup(cards, at, event.shiftKey ? -1 : 1, move, setTriggerValue);
+    else if (acting && held && key === "a") my.chosen = new Set(cards.map(idOf));
+    else if (acting && held && key === "z") act("undo");
+    else if (acting && !held && (key === " " || key === "x")) toggle(my, idOf(cards[at]));
+    else if (acting && !held && key === "l") bar.querySelector("input").focus();
+    else if (acting && !held && ACTIONS.some(([, , own]) => own === key)) act(ACTIONS.find(([, , own]) => own === key)[0]);
+    else if (key === "Escape" && acting && (my.chosen.size || my.everything)) clear(my);
+    else if (key === "Escape" && data.selected !== null) setTriggerValue("open", -1);
+    else return;
+    event.preventDefault();
+    show();
   };
   return () => {
     clearInterval(focusing);
     clearTimeout(wait);
+    clearTimeout(again);
+    skip?.remove();
   };
 }
 
-function card(c) {
-  const element = document.createElement("button");
-  element.className = "card";
-  element.dataset.id = c.id;
-  element.title = c.title;
-  element.setAttribute("role", "option");
-  const picture = document.createElement("span");
-  picture.className = "picture";
-  const image = document.createElement("img");
-  image.alt = c.title;
-  image.decoding = "async";
-  // Small pictures are enlarged with sharp pixels, large ones smoothly.
-  image.onload = () => image.classList.toggle("sharp", image.naturalWidth <= 64);
-  image.className = "sharp";
-  image.src = "data:image/webp;base64," + c.image;
-  picture.append(image);
-  const foot = document.createElement("span");
-  foot.className = "foot";
-  c.chips.forEach(([kind, text], i) => {
-    if (i) foot.append(part("arrow", "→"));
-    foot.append(part("chip " + kind, text));
+// Put the tiles and the heads of groups in their places; those that stay are kept, with their focus.
+function lay(grid, data) {
+  const before = new Map([...grid.querySelectorAll(".card")].map((c) => [c.dataset.drawn, c]));
+  const cards = data.cards.map((c) => {
+    const drawn = JSON.stringify({ ...c, decision: null });
+    const element = before.get(drawn) ?? tile(c);
+    element.dataset.drawn = drawn;
+    return element;
   });
-  if (c.value) foot.append(part("value", c.value));
-  element.append(picture, foot);
-  if (c.doubt) element.append(part(c.flagged ? "mark on" : "mark", c.doubt));
-  if (c.action) element.append(part("action", c.action));
+  const nodes = data.groups.length ? data.groups.map((g) => group(g, cards)) : cards;
+  const now = [...grid.children];
+  if (now.length === nodes.length && now.every((node, i) => node === nodes[i])) return cards;
+  const old = [...grid.querySelectorAll(".card")];
+  const held = grid.getRootNode().activeElement?.closest?.(".card");
+  const at = old.indexOf(held);
+  grid.replaceChildren(...nodes);
+  if (held) (cards.includes(held) ? held : cards[Math.min(at, cards.length - 1)])?.focus({ preventScroll: true });
+  return cards;
+}
+
+function group(given, cards) {
+  const element = document.createElement("div");
+  element.className = "group";
+  element.setAttribute("role", "group");
+  element.setAttribute("aria-label", [given.title, ...given.notes.map((n) => n[1])].join(", "));
+  const head = part("head", "");
+  head.setAttribute("aria-hidden", "true");
+  head.append(part("title", given.title), ...given.notes.map(([kind, text]) => part("note " + kind, text)));
+  element.append(head, ...cards.slice(given.first, given.last));
   return element;
 }
 
-function part(name, text) {
-  const element = document.createElement("span");
-  element.className = name;
-  element.textContent = text;
-  return element;
+// The first tile of the next group, or of the one before; beyond the page, the next page.
+function nextGroup(cards, at, way, move, setTriggerValue) {
+  const groups = [...new Set(cards.map((c) => c.parentElement))];
+  const to = groups[groups.indexOf(cards[at].parentElement) + way];
+  if (to?.classList.contains("group")) move(to.querySelector(".card"), false);
+  else if (!to) setTriggerValue("turn", way);
+}
+
+// The first thing that Tab reaches on the page: straight to the samples.
+function skipLink(focus) {
+  document.querySelector(".winnow-skip")?.remove();
+  const link = document.createElement("button");
+  link.className = "winnow-skip";
+  link.textContent = "Skip to the samples";
+  link.onclick = focus;
+  document.body.prepend(link);
+  return link;
 }

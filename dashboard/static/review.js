@@ -97,7 +97,7 @@ class Review {
     const late = originals.some((index) => index <= this.at + 5);
     if (!operations.length && !late && few < 5 && !(few && this.at + AHEAD >= this.answer.n)) return;
     this.flight = { tick: ++this.tick, since: Date.now(), first: this.flight?.first };
-    this.send({ tick: this.tick, list: this.list, operations, items, originals, named: this.names.length > 0 });
+    this.send({ tick: this.tick, list: this.list, about: this.answer.about, operations, items, originals, named: this.names.length > 0 });
     this.status();
   }
 

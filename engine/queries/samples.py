@@ -221,12 +221,12 @@ def fetch_cards(
     connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int], score: str = ""
 ) -> pd.DataFrame:
     """What a thumbnail shows, in the order of ids: sample_id, split, label, true_label, suggested_label, value (of the
-    score), p_wrong, flagged (on the shortlist), action (a person's decision), thumbnail (WebP bytes). NA where unknown;
-    p_wrong also where the run's networks cannot tell; flagged is false for every sample of a run without a shortlist."""
+    score), p_wrong, flagged (on the shortlist), action and new_label (a person's decision), thumbnail (WebP bytes). NA where
+    unknown; p_wrong also where the run's networks cannot tell; flagged is false for every sample of a run without a shortlist."""
     return fetch_sql(
         connection,
         f"""SELECT sample_id, split, label, true_label, suggested_label, value, p_wrong,
-        coalesce(listed, false) AS flagged, action, thumbnail
+        coalesce(listed, false) AS flagged, action, new_label, thumbnail
         FROM (SELECT unnest($ids::INTEGER[]) AS sample_id, unnest(range(len($ids::INTEGER[]))) AS place)
         JOIN samples USING (sample_id) LEFT JOIN images USING (sample_id)
         LEFT JOIN (SELECT sample_id, {SUGGESTED} AS suggested_label FROM suggestions
@@ -234,7 +234,7 @@ def fetch_cards(
         LEFT JOIN (SELECT sample_id, value FROM scores WHERE run_id = $run AND score = $score) USING (sample_id)
         LEFT JOIN (SELECT sample_id, if((SELECT any_value(noise) FROM verdict WHERE run_id = $run) IS NULL, NULL, p_wrong)
             AS p_wrong, listed FROM shortlist WHERE run_id = $run) USING (sample_id)
-        LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id) ORDER BY place""",
+        LEFT JOIN (SELECT sample_id, action, new_label FROM decisions) USING (sample_id) ORDER BY place""",
         {
             "ids": [int(i) for i in ids],
             "run": run_id,
@@ -242,6 +242,23 @@ def fetch_cards(
             "proposed": source_run(connection, "suggestions", run_id),
         },
     )
+
+
+def fetch_proposals(connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int] | Ids) -> pd.DataFrame:
+    """sample_id, label: what a thumbnail shows after the arrow, of those of some samples that have it: the true label
+    where it is known, else the suggested one, where it is another than the given label."""
+    connection.register("meant", pd.DataFrame({"sample_id": np.asarray(ids, np.int32)}))
+    try:
+        return fetch_sql(
+            connection,
+            f"""SELECT sample_id, coalesce(true_label, suggested_label) AS label FROM samples SEMI JOIN meant USING (sample_id)
+            LEFT JOIN (SELECT sample_id, {SUGGESTED} AS suggested_label FROM suggestions SEMI JOIN meant USING (sample_id)
+                WHERE run_id = $run GROUP BY sample_id) USING (sample_id)
+            WHERE coalesce(true_label, suggested_label) <> samples.label ORDER BY sample_id""",
+            {"run": source_run(connection, "suggestions", run_id)},
+        )
+    finally:
+        connection.unregister("meant")
 
 
 def fetch_labels(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:

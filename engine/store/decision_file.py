@@ -64,6 +64,7 @@ TABLES = {
             "copy": "INTEGER",
             "new_class": "VARCHAR",
             "author": "VARCHAR",
+            "request": "VARCHAR",
         },
     ),
     "filters": Table(
@@ -102,7 +103,8 @@ TABLES = {
 log: the decisions, a row per sample. What logs of version 0.1 lack: fingerprint, of the data that the sample id and the
 new label belong to; content and copy, the key of the image (engine/store/contents.py), NULL in a decision of version 0.1
 about a dataset that was gone when the log was carried over; new_class, the name of the new label's class, because
-another ingest may number the classes otherwise; author, NULL in decisions of before.
+another ingest may number the classes otherwise; author, NULL in decisions of before; request, the
+name of the call that wrote them, by which a call that is made again writes nothing, NULL where it had none.
 filters: see engine/store/saved_filters.py. versions, version_images: see engine/store/versions.py.
 """
 

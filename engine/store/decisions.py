@@ -36,11 +36,13 @@ def decide(
     new_label: int | Sequence[int] | None = None,
     note: str = "",
     author: str = "",
+    request: str = "",
 ) -> int:
     """Append one decision for every sample, as one batch that `undo` takes back whole.
 
     Args:    new_label: of a relabel, one for all samples or one for each; of a sample that is given twice the last
-             counts; author: who decides, "" = nobody in particular
+             counts; author: who decides, "" = nobody in particular; request: a name for this call, one that is in the log
+             already is not written again; "" = always write
     Returns: the batch's id
     Raises:  SpecError for an unknown action, a relabel without a label, unknown samples or labels, or too long a text
     """
@@ -62,13 +64,16 @@ def decide(
     classes = pd.DataFrame({"new_label": range(len(facts.classes)), "new_class": list(facts.classes)})
 
     def append(connection: duckdb.DuckDBPyConnection) -> int:
+        if request and (written := _requested(connection, "log", dataset, request)) is not None:
+            return written
         batch = next_number(connection)
         connection.register("decided", rows)
         connection.register("names", classes)
         connection.execute(
             "INSERT INTO log BY NAME SELECT $batch AS batch, $dataset AS dataset, sample_id, $action AS action, "
             "CAST(new_label AS INTEGER) AS new_label, $note AS note, $now::TIMESTAMP AS decided_at, "
-            "$fingerprint AS fingerprint, content, CAST(copy AS INTEGER) AS copy, new_class, $author AS author "
+            "$fingerprint AS fingerprint, content, CAST(copy AS INTEGER) AS copy, new_class, $author AS author, "
+            "nullif($request, '') AS request "
             "FROM decided LEFT JOIN names USING (new_label) ORDER BY sample_id",
             {
                 "batch": batch,
@@ -78,6 +83,7 @@ def decide(
                 "now": _now(),
                 "fingerprint": facts.fingerprint,
                 "author": author,
+                "request": request,
             },
         )
         connection.unregister("decided")
@@ -129,6 +135,17 @@ def last_batch(workspace: Workspace) -> int:
         return int(last)
 
     return read(workspace, fetch) or 0
+
+
+def find_request(workspace: Workspace, dataset: str, request: str) -> int | None:
+    """The batch that `decide` wrote under the name of a request, whether or not it stands; None when there is none."""
+    return read(workspace, lambda connection, tables: _requested(connection, tables["log"], dataset, request))
+
+
+def _requested(connection: duckdb.DuckDBPyConnection, log: str, dataset: str, request: str) -> int | None:
+    sql = f"SELECT max(batch) FROM {log} WHERE dataset = ? AND request = ?"
+    [(batch,)] = connection.execute(sql, [dataset, request]).fetchall()
+    return None if batch is None else int(batch)
 
 
 def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = None) -> pd.DataFrame:

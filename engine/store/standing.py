@@ -95,6 +95,11 @@ class Standing:
         found[decided] = self._rows["action"][self._latest[decided]]
         return found
 
+    def recent(self, ids: Ints, most: int) -> Ints:
+        """The places in ACTIONS of what was decided last about any of some samples, the latest first."""
+        places = self._latest[ids]
+        return np.asarray(self._rows["action"][np.sort(places[places >= 0])[: -most - 1 : -1]])
+
     def disagreements(self) -> pd.DataFrame:
         """The latest decision per sample and author of the samples whose authors differ in action or new label."""
         everything = self._frame(np.flatnonzero(self._stands))

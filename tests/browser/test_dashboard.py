@@ -111,7 +111,7 @@ def test_the_gallery_shows_the_hardest_first_as_sharp_pictures(page: Page, addre
     assert all(
         complete and natural == 8 and how == "pixelated" and width > 64 for complete, natural, how, width in images
     )
-    cards.first.locator(".mark").evaluate_all(
+    cards.first.locator(".mark, .value").evaluate_all(
         "marks => marks.forEach(mark => mark.remove())"
     )  # they lie on the picture
     assert colors(cards.first.locator("img")) <= 80  # 64 pixels, enlarged without a shade between them

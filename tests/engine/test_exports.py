@@ -23,6 +23,9 @@ from engine.errors import SpecError, WinnowError
 from engine.queries.connection import connected
 from engine.queries.writers import MANIFEST, WRITERS, Choice, Exported, export_bytes, fetch_selected, find_writer
 from engine.queries.writers.pictures import safe_name
+from engine.runs.compute import compute
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
 from engine.store.decisions import decide
 from engine.store.workspace import Workspace
 
@@ -48,6 +51,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         csv.writer(file).writerows([["path", "label", "true_label", "split", "about"], *rows])
     found = Workspace.open(root / "workspace", create=True)
     ingest(found, IngestSpec("set", str(root / "set.csv")))
+    compute(found, plan_run(found, "set", ["aum", "heldout_margin"], TrainingSpec(model="mlp", epochs=2, seeds=1, batch_size=8)), "cpu")
     decide(found, "set", [1, 2], "drop")
     decide(found, "set", [3], "relabel", new_label=4)
     decide(found, "set", [4], "keep")
@@ -253,8 +257,8 @@ def test_names_are_safe_everywhere() -> None:
 
 
 def test_what_cannot_be_written_is_one_line(workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="unknown score 'aum'"):
-        write(workspace, tmp_path / "out", "csv", Choice(scores=("aum",)))
+    with pytest.raises(SpecError, match="unknown score 'aun'; did you mean 'aum'"):
+        write(workspace, tmp_path / "out", "csv", Choice(scores=("aun",)))
     with pytest.raises(SpecError, match="unknown decisions 'maybe'; allowed: apply, ignore"):
         Choice(decisions="maybe")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="whose name has no ending; name the format"):

@@ -5,8 +5,12 @@ The command line writes a file or a folder by `export_choice`; a page offers the
 
 from __future__ import annotations
 
-from engine.queries.writers import pictures as pictures  # each declares its formats
-from engine.queries.writers import tables as tables
+from engine.queries.writers import tables as tables  # each declares its formats: in the order in which they are offered
+
+from engine.queries.writers import pictures as pictures  # isort: skip
+from engine.queries.writers import recipes as recipes  # isort: skip
+from engine.queries.writers import labeling as labeling  # isort: skip
+from engine.queries.writers.conditions import SUSPICION_COLUMNS, score_columns
 from engine.queries.writers.export import (
     MANIFEST,
     Exported,
@@ -28,14 +32,12 @@ from engine.queries.writers.registry import (
     writer,
 )
 from engine.queries.writers.selection import (
-    SUSPICION_COLUMNS,
     Choice,
     Decisions,
     Selection,
     fetch_export,
     fetch_matching,
     fetch_selected,
-    score_columns,
     selected,
 )
 from engine.queries.writers.tables import csv_of

@@ -35,11 +35,11 @@ SHARD = 4_096
 )
 def _imagefolder(selection: Selection, folder: Folder) -> None:
     """The images in train/ and test/, a sub-folder per class, and samples.csv with the id of each file."""
-    classes, used, problems = _Names(), _Names(), _Problems()
+    classes, used, problems = _Names(), _Names(), Problems()
     names = {label: classes.free("", name, "", label) for label, name in enumerate(selection.classes)}
     index = open(folder.path / "samples.csv", "wb")
     with index:
-        for i, (block, pictures) in enumerate(_with_pictures(selection, folder)):
+        for i, (block, pictures) in enumerate(with_pictures(selection, folder)):
             files = []
             for row, picture in zip(records(block), pictures, strict=True):
                 if problems.has(picture, str(row["source"])):
@@ -48,26 +48,26 @@ def _imagefolder(selection: Selection, folder: Folder) -> None:
                 place.mkdir(parents=True, exist_ok=True)
                 stem = picture.path.stem if picture.path else str(picture.sample_id)
                 name = used.free(str(place), stem, picture.suffix, picture.sample_id)
-                _put(picture, place / name, folder)
+                put(picture, place / name, folder)
                 files.append(f"{row['split']}/{names[row['label']]}/{name}")
             if not problems.found:
                 columns = ["sample_id", "split", "label", "class_name", "given_label", "given_class", "source"]
                 index.write(csv_of(block[columns].assign(file=files), header=i == 0).encode())
-    problems.refuse(len(selection))
-    _note_classes(selection, folder, names, problems.stand_ins)
+    problems.refuse(len(selection), folder)
+    _note_classes(selection, folder, names)
 
 
 @folder_writer("hf", title="Hugging Face", read_by="Hugging Face datasets, winnow ingest", images=True)
 def _hf(selection: Selection, folder: Folder) -> None:
     """Parquet files of images and labels in data/, with the features that Hugging Face datasets reads."""
-    problems = _Problems()
+    problems = Problems()
     schema = _hf_schema(selection)
     (folder.path / "data").mkdir()
     sizes = selection.values("SELECT split, count(*) AS n FROM chosen JOIN samples USING (sample_id) GROUP BY 1")
     shards = {split: -(-int(n) // SHARD) for split, n in zip(sizes["split"], sizes["n"], strict=True)}
     taken, opened = dict.fromkeys(shards, 0), dict[str, pq.ParquetWriter]()
     try:
-        for block, pictures in _with_pictures(selection, folder):
+        for block, pictures in with_pictures(selection, folder):
             rows = [
                 (row, picture)
                 for row, picture in zip(records(block), pictures, strict=True)
@@ -90,11 +90,9 @@ def _hf(selection: Selection, folder: Folder) -> None:
     finally:
         for file in opened.values():
             file.close()
-    problems.refuse(len(selection))
+    problems.refuse(len(selection), folder)
     if not shards:  # a reader that finds no file has nothing to say what there is none of
         pq.write_table(schema.empty_table(), folder.path / "data" / "train-00000-of-00001.parquet")
-    if problems.stand_ins:
-        folder.notes.append(_stand_ins(problems.stand_ins))
 
 
 def _hf_schema(selection: Selection) -> pa.Schema:
@@ -126,14 +124,14 @@ def _hf_rows(rows: list[tuple[Any, Picture]], schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema)
 
 
-def _with_pictures(selection: Selection, folder: Folder) -> Iterator[tuple[pd.DataFrame, Iterator[Picture]]]:
+def with_pictures(selection: Selection, folder: Folder) -> Iterator[tuple[pd.DataFrame, Iterator[Picture]]]:
     """The samples in blocks, with the picture of each."""
     assert folder.images is not None
     for block in selection.blocks(_PICTURES):
         yield block, folder.images.fetch(block["sample_id"].tolist())
 
 
-class _Problems:
+class Problems:
     """The samples whose image cannot be written, which are counted and of which some are named."""
 
     def __init__(self) -> None:
@@ -148,30 +146,26 @@ class _Problems:
                 self._named.append(f"sample {picture.sample_id}, {shown(source, 200)}: {shown(picture.problem)}")
         return self.found > 0
 
-    def refuse(self, of: int) -> None:
-        """WinnowError where the image of a sample cannot be written."""
+    def refuse(self, of: int, folder: Folder) -> None:
+        """WinnowError where the image of a sample cannot be written; a note where thumbnails stand in."""
         if self.found:
             more = f", and {self.found - len(self._named):,} more" if self.found > len(self._named) else ""
             raise WinnowError(
                 f"{self.found:,} of {of:,} originals cannot be read ({'; '.join(self._named)}{more}); --originals FOLDER "
                 "reads them where they lie now, --thumbnails writes small pictures in their place, and nothing was written"
             )
+        if self.stand_ins:
+            folder.notes.append(f"{self.stand_ins:,} images are thumbnails, because their originals cannot be read")
+            folder.about["thumbnails"] = self.stand_ins
 
 
-def _stand_ins(count: int) -> str:
-    return f"{count:,} images are thumbnails, because their originals cannot be read"
-
-
-def _note_classes(selection: Selection, folder: Folder, names: dict[int, str], stand_ins: int) -> None:
+def _note_classes(selection: Selection, folder: Folder, names: dict[int, str]) -> None:
     """What the manifest and a person should know of the class folders."""
     counts = selection.values(
         "SELECT DISTINCT split, coalesce(chosen.new_label, samples.label) AS label FROM chosen JOIN samples USING (sample_id)"
     )
     by_split = {str(split): set(part["label"]) for split, part in counts.groupby("split")}
     folder.about["class_folders"] = {names[label]: name for label, name in enumerate(selection.classes)}
-    if stand_ins:
-        folder.notes.append(_stand_ins(stand_ins))
-        folder.about["thumbnails"] = stand_ins
     for split, labels in by_split.items():
         gone = [selection.classes[label] for label in names if label not in labels]
         if gone:
@@ -187,7 +181,7 @@ def _note_classes(selection: Selection, folder: Folder, names: dict[int, str], s
         )
 
 
-def _put(picture: Picture, to: Path, folder: Folder) -> None:
+def put(picture: Picture, to: Path, folder: Folder) -> None:
     if picture.path is None:
         to.write_bytes(picture.data)
     elif folder.link == "copy":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -13,27 +11,22 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from engine.errors import NotFoundError, SpecError, WinnowError, unknown_name
 from engine.fields import check_choice
-from engine.queries.connection import best_run, fetch_sql
-from engine.queries.samples import Ids, population
-from engine.queries.verdicts import Verdict, fetch_verdict, no_verdict
-from engine.store.sql import check_condition, fetch_answer, identifier, literal
-from engine.store.tables import PROPERTIES
+from engine.queries.connection import fetch_sql
+from engine.queries.samples import Ids
+from engine.queries.verdicts import Verdict, fetch_verdict
+from engine.queries.writers.conditions import (
+    COLUMNS,
+    SUSPICION_COLUMNS,
+    among,
+    fetch_passing,
+    metadata_kinds,
+    run_for,
+    score_columns,
+    wanted_scores,
+)
 
 Decisions = Literal["apply", "ignore"]
-
-SUSPICION_COLUMNS = ("p_wrong", "flagged", "suspicion_rank")
-"""The columns of an export that come from the run's verdict."""
-
-COLUMNS = (
-    *("sample_id", "split", "label", "true_label", "class_name", "true_class_name", "source", *SUSPICION_COLUMNS),
-    *("given_label", "given_class", "decision"),
-)
-"""The columns of every export. label, class_name: the label to train on; given_label, given_class: as it was ingested."""
-
-_NAMED = ("sample_id", "split", "label", "true_label", "class_name", "source", "action", "new_label", "note")
-"""What a condition names besides scores and SUSPICION_COLUMNS; metadata that are called so are in the view `metadata`."""
 
 _DTYPES: dict[str, Any] = {"Int64": pd.Int64Dtype(), "float64": np.float64, "str": str}
 
@@ -226,16 +219,17 @@ def fetch_matching(connection: duckdb.DuckDBPyConnection, where: str, run_id: st
     """The ids of the training samples that `fetch_selected` would give, ascending: (n,) int32."""
     run = run_id or run_for(connection, where)
     verdict = fetch_verdict(connection, run) if run else None
-    among = _among(verdict, run, "train")
-    ids: Ids = _passing(connection, Choice(where), run, verdict, among)["sample_id"].to_numpy(np.int32)
+    ids: Ids = fetch_passing(connection, where, run, verdict, among(verdict, run, "train"))["sample_id"].to_numpy(
+        np.int32
+    )
     return ids
 
 
 def _select(cursor: duckdb.DuckDBPyConnection, choice: Choice, listen: Callable[[float], None]) -> Selection:
     run = choice.run or run_for(cursor, choice.where)
     verdict = fetch_verdict(cursor, run) if run else None
-    among = _among(verdict, run, choice.split)
-    passing = _passing(cursor, choice, run, verdict, among)
+    samples = among(verdict, run, choice.split)
+    passing = fetch_passing(cursor, choice.where, run, verdict, samples)
     ids: Ids = passing["sample_id"].to_numpy(np.int32)
     wanted: Ids = ids
     new: Ids = np.full(len(ids), -1, np.int32)
@@ -266,137 +260,16 @@ def _select(cursor: duckdb.DuckDBPyConnection, choice: Choice, listen: Callable[
     cursor.unregister("chosen_rows")
     ((dataset, fingerprint),) = cursor.execute("SELECT name, fingerprint FROM dataset").fetchall()
     classes = tuple(str(name) for (name,) in cursor.execute("SELECT class_name FROM classes ORDER BY label").fetchall())
-    total = int(fetch_sql(cursor, f"SELECT count(*) AS n FROM samples WHERE {among}")["n"][0])
+    total = int(fetch_sql(cursor, f"SELECT count(*) AS n FROM samples WHERE {samples}")["n"][0])
     found = Selection(
         cursor, choice, str(dataset), str(fingerprint), classes, run, verdict, wanted, total, left_out, listen
     )
     found.relabeled = int(
         found.values("SELECT count(*) AS n FROM chosen JOIN samples USING (sample_id) WHERE new_label <> label")["n"][0]
     )
-    found.scores = _wanted_scores(cursor, run, choice.scores)
-    found.kinds = _metadata_kinds(cursor)
+    found.scores = wanted_scores(cursor, run, choice.scores)
+    found.kinds = metadata_kinds(cursor)
     return found
-
-
-def _passing(
-    cursor: duckdb.DuckDBPyConnection, choice: Choice, run: str | None, verdict: Verdict | None, among: str
-) -> pd.DataFrame:
-    """The ids of the samples that meet the condition."""
-    where = choice.where
-    condition = check_condition(where or "true")
-    # Of what can be named only what is: all scores of a million samples side by side take seconds.
-    named = [name for name in _scores(cursor, run) if name in where or "COLUMNS" in where.upper()]
-    scores = (
-        f"SELECT sample_id{score_columns(named)} FROM scores WHERE run_id = $run AND score IN "
-        "(SELECT unnest($named::VARCHAR[])) GROUP BY sample_id"
-    )
-    metadata = _metadata_named(cursor, where, [*_scores(cursor, run), *_NAMED, *SUSPICION_COLUMNS])
-    further = [sql for sql, wanted in ((scores, named), (metadata, metadata)) if wanted]
-    columns = "".join(f", further_{i}.* EXCLUDE (sample_id)" for i in range(len(further)))
-    joins = "".join(f"LEFT JOIN ({sql}) AS further_{i} USING (sample_id) " for i, sql in enumerate(further))
-    # Without a verdict a condition cannot name what only a verdict gives: NULL would silently drop every sample.
-    suspicion = "p_wrong, coalesce(listed, false) AS flagged, rank AS suspicion_rank, " if verdict else ""
-    everything = (
-        f"SELECT samples.*{columns}, {suspicion}action FROM samples {joins}"
-        "LEFT JOIN (SELECT sample_id, p_wrong, listed, rank FROM shortlist WHERE run_id = $run) USING (sample_id) "
-        f"LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id) WHERE {among}"
-    )
-    try:
-        return fetch_answer(
-            cursor,
-            f"SELECT sample_id FROM ({everything}) AS samples WHERE {condition} ORDER BY sample_id",
-            {"run": run, **({"named": named} if named else {})},
-        )[0]
-    except WinnowError as error:
-        missing = re.search(r'column "?(\w+)"? not found', str(error))
-        if verdict is None and run and missing and missing[1] in SUSPICION_COLUMNS:
-            ((dataset,),) = cursor.execute("SELECT name FROM dataset").fetchall()
-            raise NotFoundError(f"'{missing[1]}': {no_verdict(dataset, run)}") from error
-        raise
-
-
-def _among(verdict: Verdict | None, run: str | None, split: str) -> str:
-    """The samples of a split as an SQL condition. Without a verdict nothing is judged, and all are all there are."""
-    judged = population(run or "", split)
-    return "true" if split == "all" and verdict is None else judged
-
-
-def _metadata_named(connection: duckdb.DuckDBPyConnection, where: str, taken: Sequence[str]) -> str:
-    """SQL that makes one column of each name of the metadata that a condition may mean; "" when it means none."""
-    if not where.strip() or where.strip().lower() == "true":
-        return ""
-    found = connection.execute(
-        "SELECT name, bool_and(number IS NOT NULL) FROM metadata GROUP BY name ORDER BY 1"
-    ).fetchall()
-    lower, used = where.lower(), {name.lower() for name in taken}
-    columns = []
-    for name, is_number in sorted(found, key=lambda row: str(row[0]) not in where):  # the one that is written so
-        written = name.lower().replace('"', '""')  # in quotes, in any case
-        if written in lower and name.lower() not in used:
-            used.add(name.lower())
-            value = "number" if is_number else "value"
-            columns.append(f", any_value({value}) FILTER (name = {literal(name)}) AS {identifier(name)}")
-    return f"SELECT sample_id{''.join(columns)} FROM metadata GROUP BY sample_id" if columns else ""
-
-
-def _metadata_kinds(cursor: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """The names of the metadata of the chosen samples in alphabetical order, but for what is measured anew, each with the
-    type of its column: numbers only where each value is written just as that number would be."""
-    kinds: dict[str, str] = {}
-    of_chosen = "FROM metadata SEMI JOIN chosen USING (sample_id)"
-    rows = cursor.execute(
-        f"""SELECT name, bool_and(len(value) < 19 AND TRY_CAST(value AS BIGINT)::VARCHAR IS NOT DISTINCT FROM value),
-        bool_and(number IS NOT NULL) {of_chosen} WHERE name NOT IN (SELECT unnest(?::VARCHAR[])) GROUP BY name ORDER BY name""",
-        [[*PROPERTIES]],
-    ).fetchall()
-    for name, whole, number in rows:
-        kinds[name] = "Int64" if whole else "str"
-        if number and not whole and _is_written_back(cursor, of_chosen, name):
-            kinds[name] = "float64"
-    return kinds
-
-
-def _is_written_back(cursor: duckdb.DuckDBPyConnection, of_chosen: str, name: str) -> bool:
-    """Whether every value of a name is a finite number as Python writes it."""
-    cursor.execute(f"SELECT value {of_chosen} WHERE name = ?", [name])
-    while rows := cursor.fetchmany(BLOCK):
-        try:
-            if not all(math.isfinite(float(text)) and repr(float(text)) == text for (text,) in rows):
-                return False
-        except ValueError:
-            return False
-    return True
-
-
-def run_for(connection: duckdb.DuckDBPyConnection, where: str) -> str | None:
-    """The run whose scores a condition names, else the one to trust most."""
-    rows = connection.execute("SELECT DISTINCT score FROM score_costs").fetchall()
-    named = [str(score) for (score,) in rows if _names(where, str(score))]
-    return best_run(connection, scores=named) or best_run(connection)
-
-
-def _names(where: str, column: str) -> bool:
-    """Whether a condition has a column's name as a word of its own."""
-    return re.search(rf"(?<![\w@.]){re.escape(column)}(?![\w@])", where) is not None
-
-
-def score_columns(names: Sequence[str]) -> str:
-    """SQL that makes one column of each score, called by its name, of the rows of `scores` grouped by sample."""
-    return "".join(f", any_value(value) FILTER (score = {literal(name)}) AS {identifier(name)}" for name in names)
-
-
-def _wanted_scores(cursor: duckdb.DuckDBPyConnection, run: str | None, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The scores that are to be columns, by name; SpecError for one that the run has not."""
-    there = _scores(cursor, run)
-    for name in wanted:
-        if name != "all" and name not in there:
-            raise SpecError(unknown_name("score", name, there, f"of run {run}" if run else "of any run"))
-    return tuple(there if wanted == ("all",) else dict.fromkeys(wanted))
-
-
-def _scores(connection: duckdb.DuckDBPyConnection, run: str | None) -> list[str]:
-    rows = connection.execute("SELECT DISTINCT score FROM scores WHERE run_id = ? ORDER BY 1", [run]).fetchall()
-    return [str(name) for (name,) in rows]
 
 
 def fetch_export(

@@ -102,6 +102,36 @@ def export(
         say(note)
 
 
+@app.command(name="import", cls=DeclaredHelp)
+def import_(
+    dataset: Dataset,
+    file: Annotated[
+        Path, typer.Argument(help="What people labeled: a CSV, the JSON of Label Studio, or labels of FiftyOne.")
+    ],
+    format: Annotated[
+        str, typer.Option(help="csv, labelstudio or fiftyone. (default: by the file's ending and content)")
+    ] = "",
+    author: Annotated[str, typer.Option("--as", metavar="NAME", help="Who decided. (default: nobody named)")] = "",
+    note: Annotated[str, typer.Option(help="A note on all of these decisions.", show_default=False)] = "",
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Make decisions of labels from another tool: another label relabels, the given one keeps, a rejected sample drops."""
+    from engine.data.returning import bring_back
+
+    done = bring_back(Workspace.open(workspace), dataset, file, format, author=author, note=note)
+    found = {"batch": done.batch, "decisions": done.counts, "unmatched": done.unmatched, "unlabeled": done.unlabeled}
+    if json:
+        return print_json({**found, "unmatched_named": list(done.named)})
+    made = ", ".join(f"{action} {count:,}" for action, count in done.counts.items()) or "none"
+    say(f"decisions: {made}" + (f" (winnow undo {dataset} takes all of them back)" if done.counts else ""))
+    if done.unlabeled:
+        say(f"{done.unlabeled:,} samples have no label in {file}, and nothing is decided about them")
+    if done.unmatched:
+        more = ", ..." if done.unmatched > len(done.named) else ""
+        say(f"{done.unmatched:,} are about no sample of {dataset}: {', '.join(done.named)}{more}")
+
+
 @contextmanager
 def _shown(title: str) -> Iterator[Listener]:
     """A bar in a terminal; a line a second elsewhere, which a page reads."""

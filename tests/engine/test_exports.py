@@ -51,7 +51,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         csv.writer(file).writerows([["path", "label", "true_label", "split", "about"], *rows])
     found = Workspace.open(root / "workspace", create=True)
     ingest(found, IngestSpec("set", str(root / "set.csv")))
-    compute(found, plan_run(found, "set", ["aum", "heldout_margin"], TrainingSpec(model="mlp", epochs=2, seeds=1, batch_size=8)), "cpu")
+    compute(
+        found,
+        plan_run(found, "set", ["aum", "heldout_margin"], TrainingSpec(model="mlp", epochs=2, seeds=1, batch_size=8)),
+        "cpu",
+    )
     decide(found, "set", [1, 2], "drop")
     decide(found, "set", [3], "relabel", new_label=4)
     decide(found, "set", [4], "keep")

@@ -96,7 +96,8 @@ print(json.dumps(rows))
     )
     assert done.returncode == 0, done.stderr
     assert sorted(map(tuple, json.loads(done.stdout.splitlines()[-1]))) == sorted(
-        (row.split, row.Index, pixel(Image.open(row.source)), row.class_name, row.given_class) for row in rows.itertuples()
+        (row.split, row.Index, pixel(Image.open(row.source)), row.class_name, row.given_class)
+        for row in rows.itertuples()
     )
 
 
@@ -117,7 +118,12 @@ print(json.dumps(rows, default=int))
     assert done.returncode == 0, done.stderr
     found = pd.DataFrame(json.loads(done.stdout.splitlines()[-1])).set_index("sample_id")
     assert found.index.tolist() == rows.index.tolist()
-    for theirs, ours in (("path", "source"), ("class_name", "class_name"), ("given_class", "given_class"), ("label", "label")):
+    for theirs, ours in (
+        ("path", "source"),
+        ("class_name", "class_name"),
+        ("given_class", "given_class"),
+        ("label", "label"),
+    ):
         assert found[theirs].tolist() == rows[ours].tolist()
 
 
@@ -134,7 +140,11 @@ def test_torch_reads_the_recipe(workspace: Workspace, tmp_path: Path) -> None:
         kept = recipe["subset"](folder)
         assert len(kept) == len(rows) and kept.targets == [label + 1 for label in rows["label"]]
         batches = list(DataLoader(kept, batch_size=4))  # which asks a Subset for several at once
-        seen = [(int(image[0, 0, 0]), int(label)) for images, labels in batches for image, label in zip(images, labels)]
+        seen = [
+            (int(image[0, 0, 0]), int(label))
+            for images, labels in batches
+            for image, label in zip(images, labels, strict=True)
+        ]
         (tmp_path / "moved" / "t" / "ape" / "0.png").unlink()
         (tmp_path / "moved" / "t" / "ape").rmdir()
     finally:

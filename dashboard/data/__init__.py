@@ -16,6 +16,7 @@ from dashboard.data.core import (
     snapshot,
     workspace_root,
 )
+from dashboard.data.exports import export, file_bytes
 from dashboard.data.jobs import (
     SCORED,
     dataset_of,
@@ -61,7 +62,6 @@ from dashboard.data.samples import (
     condition,
     duplicate_facts,
     explanation,
-    export,
     facets,
     grouped,
     ids,
@@ -85,7 +85,7 @@ from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
 from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
-from engine.queries.writers import WRITERS, export_bytes
+from engine.queries.writers import WRITERS
 from engine.store.jobs import Job, Started
 from engine.store.usage import size
 from engine.text import shown
@@ -124,9 +124,9 @@ __all__ = [
     "epochs",
     "explanation",
     "export",
-    "export_bytes",
     "facets",
     "figure_table",
+    "file_bytes",
     "grouped",
     "having",
     "histogram",

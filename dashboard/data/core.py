@@ -62,7 +62,7 @@ QUERIES = (
 )
 """Where a query is looked for by its name."""
 
-DECIDED = {"fetch_selected", "fetch_class_quality"}
+DECIDED = {"fetch_class_quality", "fetch_export", "fetch_selected"}
 """Queries that read the view `decisions`, besides those that a filter on decisions restricts: asked anew after each."""
 
 
@@ -169,9 +169,9 @@ def many(at: Snapshot, name: str, *given: Any) -> Any:
     return _many(at, _seen(at, name, given), name, *given)
 
 
-def cursor(at: Snapshot) -> duckdb.DuckDBPyConnection:
-    """A connection of one's own to the files of a dataset."""
-    return opened(at).cursor(with_decisions=False)
+def cursor(at: Snapshot, with_decisions: bool = False) -> duckdb.DuckDBPyConnection:
+    """A connection of one's own to the files of a dataset; with the view `decisions` as it stands now, or without it."""
+    return opened(at).cursor(with_decisions=with_decisions)
 
 
 def ask(at: Snapshot, name: str, *given: Any) -> Any:

@@ -110,11 +110,6 @@ def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
     return str(few(at, "condition", run_id, wanted))
 
 
-def export(at: Snapshot, run_id: str, where: str, split: str) -> pd.DataFrame:
-    """The samples of a split that meet a condition, as `winnow export` writes them."""
-    return frame(many(at, "fetch_selected", where, run_id, split))
-
-
 def sample(at: Snapshot, sample_id: int) -> dict[str, Any] | None:
     found: dict[str, Any] | None = few(at, "fetch_sample", sample_id)
     return found

@@ -56,13 +56,13 @@ page = pages[entries.index(opened)]
 
 @st.fragment(run_every=3)
 def follow() -> None:
-    """Draw the page anew when a run or a dataset is published."""
-    now = data.published()
-    if st.session_state.setdefault("winnow_published", now) != now:
-        st.session_state["winnow_published"] = now
+    """Draw the page anew when a run or a dataset is published, or somebody else decides."""
+    if st.session_state.get("winnow_published") != data.published() or data.decisions.is_news():
         st.rerun()
 
 
+st.session_state["winnow_published"] = data.published()
+data.decisions.drawn()
 follow()
 try:
     if page.pickers:

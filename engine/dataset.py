@@ -202,7 +202,8 @@ class Dataset:
         return undo(self._workspace, self.name, author)
 
     def decisions(self) -> pd.DataFrame:
-        """The latest decision per sample: sample_id, action, new_label, note, author, decided_at (UTC)."""
+        """The latest decision per sample: sample_id, action, new_label, note, author, decided_at (UTC),
+        disputed (the latest decisions of its authors differ)."""
         from engine.store.decisions import fetch_decisions_log
 
         return fetch_decisions_log(self._workspace, self.name)

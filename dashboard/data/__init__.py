@@ -41,6 +41,7 @@ from dashboard.data.runs import (
     histogram,
     kept_sets,
     psi_points,
+    report,
     rules,
     runs,
     settings,
@@ -59,17 +60,21 @@ from dashboard.data.samples import (
     cards,
     condition,
     duplicate_facts,
+    explanation,
     export,
     facets,
     grouped,
     ids,
     labels,
     metadata,
+    metadata_of,
     neighbors,
     proposals,
     sample,
+    sample_flags,
     sample_logits,
     sample_map,
+    sample_metadata,
     sample_scores,
     score,
     suspect,
@@ -77,8 +82,9 @@ from dashboard.data.samples import (
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
+from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
-from engine.queries.samples import SUSPICION, Filter, Ids
+from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
 from engine.queries.writers import WRITERS, export_bytes
 from engine.store.jobs import Job, Started
@@ -86,8 +92,10 @@ from engine.store.usage import size
 from engine.text import shown
 
 __all__ = [
+    "Decision",
     "EPOCH_COLUMNS",
     "Filter",
+    "Grouped",
     "Ids",
     "Job",
     "SCORED",
@@ -114,6 +122,7 @@ __all__ = [
     "duplicate_facts",
     "epoch_quality",
     "epochs",
+    "explanation",
     "export",
     "export_bytes",
     "facets",
@@ -128,6 +137,7 @@ __all__ = [
     "latest_dataset",
     "likely",
     "metadata",
+    "metadata_of",
     "neighbors",
     "pause",
     "percent",
@@ -136,11 +146,14 @@ __all__ = [
     "psi_points",
     "published",
     "remove",
+    "report",
     "reviews",
     "rules",
     "runs",
     "sample",
+    "sample_flags",
     "sample_logits",
+    "sample_metadata",
     "sample_map",
     "sample_scores",
     "score",

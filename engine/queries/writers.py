@@ -157,7 +157,7 @@ def fetch_selected(
     Raises:  SpecError for anything but one expression; WinnowError for a mistake in it; NotFoundError when it names
              what only a verdict gives, and the run has none
     """
-    run = run_id or _run_for(connection, where)
+    run = run_id or run_for(connection, where)
     verdict = fetch_verdict(connection, run) if run else None
     written = [
         "sample_id, split, label, true_label, class_name, (SELECT class_name FROM classes WHERE classes.label = "
@@ -175,7 +175,7 @@ def fetch_selected(
 
 def fetch_matching(connection: duckdb.DuckDBPyConnection, where: str, run_id: str | None = None) -> Ids:
     """The ids of the training samples that `fetch_selected` would give, ascending: (n,) int32."""
-    run = run_id or _run_for(connection, where)
+    run = run_id or run_for(connection, where)
     verdict = fetch_verdict(connection, run) if run else None
     ids: Ids = _answer(connection, "sample_id", where, run, verdict, "train")["sample_id"].to_numpy(np.int32)
     return ids
@@ -271,7 +271,7 @@ def _typed(texts: pd.Series) -> pd.Series:
     return texts
 
 
-def _run_for(connection: duckdb.DuckDBPyConnection, where: str) -> str | None:
+def run_for(connection: duckdb.DuckDBPyConnection, where: str) -> str | None:
     """The run whose scores a condition names, else the one to trust most."""
     rows = connection.execute("SELECT DISTINCT score FROM score_costs").fetchall()
     named = [str(score) for (score,) in rows if _names(where, str(score))]
@@ -306,7 +306,7 @@ def export(
     find_writer(format or to.suffix.lstrip(".").lower())
     with connected(workspace, dataset) as connection:
         kept = fetch_selected(connection, where, run, split)
-        chosen = run or _run_for(connection, where)
+        chosen = run or run_for(connection, where)
         among = _among(fetch_verdict(connection, chosen) if chosen else None, chosen, split)
         total = int(fetch_sql(connection, f"SELECT count(*) AS n FROM samples WHERE {among}")["n"][0])
     write_frame(kept, to, format)

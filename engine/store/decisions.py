@@ -30,10 +30,10 @@ _UNDONE = "SELECT new_label FROM log WHERE dataset = $dataset AND action = 'undo
 def decide(
     workspace: Workspace,
     dataset: str,
-    sample_ids: Sequence[int],
+    sample_ids: Sequence[int] | Ids,
     action: Action,
     *,
-    new_label: int | Sequence[int] | None = None,
+    new_label: int | Sequence[int] | Ids | None = None,
     note: str = "",
     author: str = "",
 ) -> int:
@@ -132,7 +132,9 @@ def last_batch(workspace: Workspace) -> int:
 
 
 def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = None) -> pd.DataFrame:
-    """The latest standing decision per sample, by id: sample_id, action, new_label, note, author, decided_at.
+    """The latest standing decision per sample, by id: sample_id, action, new_label, note, author, decided_at, disputed.
+
+    disputed: the latest decisions of its authors differ in action or new label.
 
     until: as it was right after this batch or undo; None = now
     """
@@ -142,8 +144,8 @@ def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = 
 def fetch_disagreements(workspace: Workspace, dataset: str) -> pd.DataFrame:
     """Where people differ: the latest standing decision per sample and author, of the samples whose authors differ.
 
-    They differ in the action, or in the label to which they relabel. Columns as in `fetch_decisions_log`, by sample and
-    author.
+    They differ in the action, or in the label to which they relabel. By sample and author: sample_id, action, new_label,
+    note, author, decided_at.
     """
     return Standing(workspace, dataset).disagreements()
 
@@ -172,7 +174,23 @@ def fetch_batches(workspace: Workspace, dataset: str, most: int | None = None) -
     return pd.DataFrame(columns=columns) if found is None else found.astype({"new_label": "Int64"})
 
 
-def _spread(new_label: int | Sequence[int], n: int) -> Ids:
+def fetch_days(workspace: Workspace, dataset: str) -> pd.DataFrame:
+    """How much was decided: author, day (UTC), n (decisions about a sample that stand), by day and author."""
+
+    def fetch(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> pd.DataFrame:
+        return connection.execute(
+            f"""WITH log AS (FROM {tables["log"]}) SELECT coalesce(author, '') AS author,
+            date_trunc('day', decided_at) AS day, count(sample_id) AS n FROM log
+            WHERE dataset = $dataset AND action <> 'undo' AND decided_at IS NOT NULL AND batch NOT IN ({_UNDONE})
+            GROUP BY ALL ORDER BY day, author""",
+            {"dataset": dataset},
+        ).df()
+
+    found = read(workspace, fetch)
+    return pd.DataFrame(columns=["author", "day", "n"]) if found is None else found
+
+
+def _spread(new_label: int | Sequence[int] | Ids, n: int) -> Ids:
     labels = np.asarray(new_label, dtype=np.int64)
     if labels.ndim and labels.shape != (n,):
         raise SpecError(f"{labels.size:,} labels for {n:,} samples; allowed: one for all, or one for each")

@@ -108,6 +108,16 @@ def test_each_condition_keeps_what_pandas_keeps(raw: Raw, frame: pd.DataFrame) -
         assert 0 < keep.sum() < n, wanted  # or the case would say nothing
 
 
+@pytest.mark.parametrize("named", ["7", "DIGITS:1", "%", "_", "' OR true --", "digits:99"])
+def test_a_name_is_looked_for_as_it_is_written(raw: Raw, named: str) -> None:
+    sources = raw.read("SELECT sample_id, source FROM samples WHERE split = 'train'", results=False).set_index(
+        "sample_id"
+    )["source"]
+    keep = sources.str.lower().str.contains(named.lower(), regex=False)
+    assert fetch_ids(raw.connection, raw.run, Filter(named=named)).tolist() == sorted(sources.index[keep])
+    assert keep.any() == (named[0] in "7Dd")
+
+
 def test_an_outline_on_the_map_keeps_the_points_inside_it(raw: Raw, frame: pd.DataFrame) -> None:
     x0, x1 = frame["x"].quantile([0.1, 0.8]).round(2)
     y0, y1 = frame["y"].quantile([0.2, 0.9]).round(2)

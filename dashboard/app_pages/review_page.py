@@ -67,7 +67,8 @@ falling = order == "hard" and not given
 @widgets.guarded
 def decide() -> None:
     if not review.draw_review(view, ids, start, falling):
-        with st.container(horizontal=True, gap="medium"):
+        with st.container(horizontal=True, horizontal_alignment="center", gap="medium"):
+            st.page_link("app_pages/versions_page.py", label="Name a version of the set", icon=":material/bookmarks:")
             st.page_link("app_pages/export_page.py", label="Export the set", icon=":material/download:")
 
 

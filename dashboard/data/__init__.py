@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, reviews
+from dashboard.data import decisions, reviews, similar
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -151,6 +151,7 @@ __all__ = [
     "score",
     "settings",
     "shown",
+    "similar",
     "size",
     "snapshot",
     "spearman",

@@ -85,12 +85,13 @@ def count_all(view: View, wanted: data.Filter) -> int:
 def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.Verdict | None) -> data.Filter:
     """Without what a link names and this run does not have; classes are named here, the rest under its picker."""
     known = range(len(view.names))
-    if lost := [c for c in (*wanted.labels, *wanted.others) if c not in known]:
+    if lost := [c for c in (*wanted.labels, *wanted.others, *wanted.suggested) if c not in known]:
         st.warning(f"There is no class {', '.join(map(str, lost[:5]))}.", icon=":material/search_off:")
     found = replace(
         wanted,
         labels=tuple(c for c in wanted.labels if c in known),
         others=tuple(c for c in wanted.others if c in known),
+        suggested=tuple(c for c in wanted.suggested if c in known),
         rule=wanted.rule if wanted.rule in rules else "",
         about=wanted.about if wanted.about in set(data.metadata(view.at, "names")["name"]) else "",
     )
@@ -217,6 +218,8 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
         chips.append((f"given {', '.join(view.names[c] for c in wanted.labels)}", {"label": None}))
     if wanted.others:
         chips.append((f"true or suggested {', '.join(view.names[c] for c in wanted.others)}", {"other": None}))
+    if wanted.suggested:
+        chips.append((f"suggested {', '.join(view.names[c] for c in wanted.suggested)}", {"suggested": None}))
     if wanted.rule:
         chips.append((f"flagged by {wanted.rule}", {"rule": None}))
     if wanted.truth:

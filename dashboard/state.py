@@ -18,20 +18,9 @@ from dashboard.data import SUSPICION, Filter
 
 _CHOSEN = "winnow_chosen"
 _FILTERS = (
-    "label",
-    "other",
-    "rule",
-    "truth",
-    "agrees",
-    "low",
-    "high",
-    "region",
-    "least",
-    "most",
-    "split",
-    "about",
+    "label", "other", "suggested", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about",
     "name",
-)
+)  # fmt: skip
 _WITH = ("value", "from", "to")  # which restrict what "about" names
 
 MOST_NAMED = 200
@@ -139,6 +128,7 @@ def get_filter(score: str, split: str = "train") -> Filter:
     return Filter(
         labels=get_ints("label"),
         others=get_ints("other"),
+        suggested=get_ints("suggested"),
         rule=get("rule"),
         truth="wrong" if truth == "wrong" else "right" if truth == "right" else "",
         agreement="agrees" if agrees == "agrees" else "disagrees" if agrees == "disagrees" else "",

@@ -48,6 +48,9 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
         searching.similar_chip(similar)
     else:
         filters.filter_chips(view, wanted, len(ids), filters.count_all(view, wanted))
+    st.page_link(
+        "app_pages/review_page.py", label="Review", icon=":material/rate_review:", query_params=state.link(page=None)
+    )
     widgets.legend(data.dataset_facts(view.at)["known"] > 0, bool(verdict and verdict.tells))
     if tint:
         gallery.tint_legend(view, tint)

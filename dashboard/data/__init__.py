@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, reviews, similar
+from dashboard.data import decisions, proofs, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -17,6 +17,7 @@ from dashboard.data.core import (
     workspace_root,
 )
 from dashboard.data.jobs import (
+    SCORED,
     dataset_of,
     jobs,
     latest_dataset,
@@ -40,6 +41,7 @@ from dashboard.data.runs import (
     histogram,
     kept_sets,
     psi_points,
+    report,
     rules,
     runs,
     settings,
@@ -58,6 +60,7 @@ from dashboard.data.samples import (
     cards,
     condition,
     duplicate_facts,
+    explanation,
     export,
     facets,
     grouped,
@@ -94,6 +97,7 @@ __all__ = [
     "Grouped",
     "Ids",
     "Job",
+    "SCORED",
     "SUSPICION",
     "Setting",
     "Snapshot",
@@ -117,6 +121,7 @@ __all__ = [
     "duplicate_facts",
     "epoch_quality",
     "epochs",
+    "explanation",
     "export",
     "export_bytes",
     "facets",
@@ -135,10 +140,12 @@ __all__ = [
     "neighbors",
     "pause",
     "percent",
+    "proofs",
     "proposals",
     "psi_points",
     "published",
     "remove",
+    "report",
     "reviews",
     "rules",
     "runs",
@@ -167,6 +174,7 @@ __all__ = [
     "velocity",
     "verdict",
     "verdicts_of",
+    "versions",
     "window_points",
     "windows",
     "workspace_root",

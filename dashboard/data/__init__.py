@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import clouds, decisions, proofs, reviews, versions
+from dashboard.data import clouds, decisions, proofs, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -158,6 +158,7 @@ __all__ = [
     "score",
     "settings",
     "shown",
+    "similar",
     "size",
     "snapshot",
     "spearman",

@@ -151,7 +151,7 @@ def one_score(view: View) -> None:
 def two_runs(view: View) -> None:
     """Two runs of a dataset: what to believe of each, what they flag, how their scores agree, what moved most."""
     runs = data.runs(view.at)
-    others = runs[(runs["kind"] != "psi") & (runs["run_id"] != view.run_id)]
+    others = runs[runs["kind"].isin(data.SCORED) & (runs["run_id"] != view.run_id)]
     if others.empty:
         widgets.empty(
             f"{view.at.dataset} has one run with scores. This command makes another, with other seeds:",
@@ -228,7 +228,7 @@ def before_and_after(view: View) -> None:
         )
     before = data.snapshot(parent)
     runs = data.runs(before)
-    runs = runs[runs["kind"] != "psi"]
+    runs = runs[runs["kind"].isin(data.SCORED)]
     if runs.empty:
         widgets.empty(f"{parent} has no scores yet.", "run", parent)
     with st.sidebar:

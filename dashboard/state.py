@@ -10,19 +10,27 @@ from __future__ import annotations
 
 import math
 import re
+import urllib.parse
 from collections.abc import Sequence
+from typing import cast
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from dashboard.data import SUSPICION, Filter
+from dashboard.data import SUSPICION, Decision, Filter
+from dashboard.data.decisions import DECISIONS, MOST_AUTHOR
 
 _CHOSEN = "winnow_chosen"
 _BEHIND, _RUN = "winnow_behind", "winnow_run"
 _FILTERS = (
-    "label", "other", "rule", "truth", "agrees", "low", "high", "region", "outline", "measure", "least", "most", "split", "about",
+    "label", "other", "suggested", "rule", "truth", "agrees", "low", "high", "region", "outline", "measure", "least", "most",
+    "split", "about", "name",
 )  # fmt: skip
+_DECIDED = ("decision", "by")
 _WITH = ("value", "from", "to", "across", "up", "above", "below")  # which restrict, or say of what, the others are
+
+MOST_NAMED = 200
+"""Characters of a file's name that are looked for."""
 
 MOST_NUMBERS, MOST_CORNERS = 2_000, 200
 """So many numbers of a list, and corners of an outline, are read: an address that has more was not made by a page."""
@@ -147,6 +155,7 @@ def get_filter(score: str, split: str = "train") -> Filter:
     return Filter(
         labels=get_ints("label"),
         others=get_ints("other"),
+        suggested=get_ints("suggested"),
         rule=get("rule"),
         truth="wrong" if truth == "wrong" else "right" if truth == "right" else "",
         agreement="agrees" if agrees == "agrees" else "disagrees" if agrees == "disagrees" else "",
@@ -165,8 +174,11 @@ def get_filter(score: str, split: str = "train") -> Filter:
         most=most / 100,
         about=get("about"),
         value=get("value"),
+        named=get("name")[:MOST_NAMED],
         at_least=(between := get_numbers("from", "to"))[0],
         at_most=between[1],
+        decision=cast(Decision, found) if (found := get("decision")) in DECISIONS else "",
+        author=get("by")[:MOST_AUTHOR],
     )
 
 
@@ -186,10 +198,25 @@ def _percentages(first: str, last: str) -> tuple[int, int]:
 
 def open_on_shortlist() -> None:
     """Choose the shortlist where no condition is chosen. "all" is written as well, so that it is not chosen again."""
-    if not any(get(name) for name in (*_FILTERS, "list")):
+    if not any(get(name) for name in (*_FILTERS, *_DECIDED, "list")):
         put(list="short")
 
 
 def clear_filter() -> None:
     """Take back every filter, the shortlist too."""
-    put(**dict.fromkeys((*_FILTERS, *_WITH)), list="all", page=None)
+    put(**dict.fromkeys((*_FILTERS, *_DECIDED, *_WITH)), list="all", page=None)
+
+
+def filter_query() -> str:
+    """The chosen filter as the query of an address, "" where nothing is filtered; the order of samples is not in it."""
+    now = {name: get(name) for name in (*_FILTERS, *_DECIDED, *_WITH) if get(name)}
+    if get("list") == "short":
+        now["list"] = "short"
+    return urllib.parse.urlencode(now)
+
+
+def choose_filter(query: str) -> None:
+    """Choose a filter that `filter_query` gave, in place of the present one; what is no part of one is passed over."""
+    found = dict(urllib.parse.parse_qsl(query[:20_000], max_num_fields=100))
+    whole = dict.fromkeys((*_FILTERS, *_DECIDED, *_WITH)) | {"list": "all"}
+    put(**{name: found.get(name, default) for name, default in whole.items()}, page=None, sample=None)

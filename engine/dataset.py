@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.queries.frames import Run
+    from engine.queries.versions import NamedVersion
+    from engine.queries.writers import Decisions, Link
     from engine.store.decisions import Action
     from engine.store.progress import Listener
     from engine.store.workspace import Workspace
@@ -161,19 +163,50 @@ class Dataset:
         return self._compute(spec, device, cluster, progress, curated)
 
     def export(
-        self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: str = "train"
-    ) -> tuple[int, int]:  # fmt: skip
-        """Write the samples of a split (train, test or all) that meet a condition to a file that `ingest` reads again.
+        self,
+        to: str | PathLike[str],
+        where: str = "true",
+        format: str = "",
+        run: str | Run | None = None,
+        split: str = "train",
+        *,
+        decisions: Decisions = "apply",
+        version: str = "",
+        scores: str | Sequence[str] = (),
+        link: Link = "copy",
+        thumbnails: bool = False,
+        progress: bool = False,
+    ) -> tuple[int, int]:
+        """Write the samples of a split (train, test or all) that meet a condition to a file or a folder, with its manifest.
 
-        Args:    to: the file; where: SQL over the columns of samples, scores and metadata by name, flagged, action:
-                 "NOT flagged AND aum > 0"; format: csv, parquet or npy (sample ids), "" = by the file's ending
+        Args:    to: the file or folder; where: SQL over the columns of samples, scores and metadata by name, flagged, action:
+                 "NOT flagged AND aum > 0"; format: as `winnow export --format`, "" = by the file's ending; decisions: apply =
+                 leave out what was dropped and write what was relabeled under its new label, ignore = all as given; version:
+                 of the curated set, whose samples and labels are taken; scores: to be columns, "all" = all; link: copy,
+                 hardlink or symlink, how images get into a folder; thumbnails: write the thumbnail where an original cannot
+                 be read; progress: show how far it is
         Returns: (kept, all) numbers of samples
-        Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
+        Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL, and for originals that are gone
         """
-        from engine.queries.writers import export
+        from engine.data.exporting import export_set
+        from engine.queries.writers import Choice, find_writer
 
         chosen = None if run is None else self._own(run).id
-        return export(self._workspace, self.name, where, Path(to), format, chosen, split)
+        named = (scores,) if isinstance(scores, str) else tuple(scores)
+        choice = Choice(where, split, chosen, decisions, tuple(name for name in named if name))
+        with listening(self.name, progress) as listen:
+            done = export_set(
+                self._workspace,
+                self.name,
+                choice,
+                Path(to),
+                find_writer(format, Path(to)),
+                version=version,
+                link=link,
+                thumbnails=thumbnails,
+                listen=listen or (lambda stage, share, left: None),
+            )
+        return done.kept, done.total
 
     def decide(
         self,
@@ -201,7 +234,8 @@ class Dataset:
         return undo(self._workspace, self.name, author)
 
     def decisions(self) -> pd.DataFrame:
-        """The latest decision per sample: sample_id, action, new_label, note, author, decided_at (UTC)."""
+        """The latest decision per sample: sample_id, action, new_label, note, author, decided_at (UTC),
+        disputed (the latest decisions of its authors differ)."""
         from engine.store.decisions import fetch_decisions_log
 
         return fetch_decisions_log(self._workspace, self.name)
@@ -211,6 +245,35 @@ class Dataset:
         from engine.store.decisions import fetch_disagreements
 
         return fetch_disagreements(self._workspace, self.name)
+
+    def create_version(self, name: str, **recipe: Any) -> NamedVersion:
+        """Name the set that a recipe gives now, and keep it: which training samples stay, and with which label.
+
+        Args:   recipe: drop=["aum < 0"] (SQL conditions), drop_shortlist=True, relabel_above=0.9, decisions=False, unsure=
+                "keep" or "drop", run="3fa2...", note="...", author="..."
+        Raises: SpecError for an option that is not allowed, or when there is a version of that name
+        """
+        from engine.queries.versions import NamedVersion, create_version
+
+        return NamedVersion(self._workspace, create_version(self._workspace, self.name, name, **recipe))
+
+    def versions(self) -> pd.DataFrame:
+        """The versions, the oldest first: name, created_at (UTC), author, note, hash, and their numbers, such as kept."""
+        import pandas as pd
+
+        from engine.store.versions import stored_versions
+
+        found = stored_versions(self._workspace, self.name)
+        columns = ["name", "created_at", "author", "note", "hash"]
+        rows = [{**{column: getattr(version, column) for column in columns}, **version.facts} for version in found]
+        return pd.DataFrame(rows, columns=None if rows else columns)
+
+    def version(self, name: str) -> NamedVersion:
+        """One version; NotFoundError, with the nearest name, when there is none."""
+        from engine.queries.versions import NamedVersion
+        from engine.store.versions import stored_version
+
+        return NamedVersion(self._workspace, stored_version(self._workspace, self.name, name))
 
     def _compute(self, spec: Any, device: str, cluster: str, progress: bool, curated: Any = None) -> Run:
         from engine.queries.frames import Run

@@ -208,6 +208,7 @@ def test_a_run_shows_its_progress_and_appears_by_itself(
     with computing(small_workspace, "feedfeedfeed", {"kind": "run", "dataset": "small"}, "a long one", {}) as folder:
         append_journal(folder, "progress", stage="training", fraction=0.37, seconds_left=80.0)
         expect(page.get_by_text("a long one · training · 37 % · 80 s left")).to_be_visible()
+        page.get_by_text("Analyze", exact=True).click()
         page.get_by_role("link", name="Psi curves").click()  # the other pages stay usable
         expect(page.get_by_text("small has no psi-curve yet")).to_be_visible()
         page.get_by_role("link", name="Overview").click()

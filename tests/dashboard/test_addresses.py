@@ -38,7 +38,8 @@ PARAMETERS = {
     "top": WORDS, "against": WORDS,
     "run": WORDS, "sort": WORDS, "rule": WORDS, "truth": WORDS, "agrees": WORDS, "split": WORDS, "list": WORDS, "about": WORDS,
     "value": WORDS, "x": WORDS, "y": WORDS, "compare": WORDS, "color": WORDS, "mode": WORDS, "order": WORDS, "psi": WORDS,
-    "figure": WORDS, "size": WORDS, "before": WORDS, "chapter": WORDS, "unknown": WORDS,
+    "figure": WORDS, "size": WORDS, "before": WORDS, "chapter": WORDS, "unknown": WORDS, "suggested": NUMBERS,
+    "classes": WORDS,
 }  # fmt: skip
 
 

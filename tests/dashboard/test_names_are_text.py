@@ -138,8 +138,11 @@ VIEWS = {
     "gallery": [{}, {"sample": "3", "list": "all"}, {"label": "1,2", "other": "3,4", "rule": "RULE", "list": "all"}],
     "trajectories": [{"samples": "3,4"}],
     "compare": [
-        {"x": "SCORE", "color": "about:NAME"}, {"compare": "noise", "sort": "SCORE"}, {"compare": "all"},
-        {"compare": "threshold", "sort": "SCORE"}, {"compare": "runs"},
+        {"x": "SCORE", "color": "about:NAME"},
+        {"compare": "noise", "sort": "SCORE"},
+        {"compare": "all"},
+        {"compare": "threshold", "sort": "SCORE"},
+        {"compare": "runs"},
     ],
     "embedding": [{}, {"color": "about:NAME", "about": "NAME"}, {"color": "score:SCORE"}],
     "scores": [{"sort": "SCORE"}],

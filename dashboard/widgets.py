@@ -228,8 +228,13 @@ def pages(number: int, count: int) -> None:
     if count < 2:
         return
     key = f"pages_{count}_{number}"
+
+    def turned() -> None:
+        if st.session_state[key] != number:  # a new list of pages reports the one that it shows as a change
+            state.put(page=st.session_state[key])
+
     with st.container(horizontal_alignment="center"):
-        st.pagination(count, default=number, key=key, on_change=lambda: state.put(page=st.session_state[key]))
+        st.pagination(count, default=number, key=key, on_change=turned)
 
 
 def duration(seconds: float | None) -> str:

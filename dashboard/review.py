@@ -201,11 +201,11 @@ def _original(view: View, place: int, row: Any, most: int) -> dict[str, Any]:
         "width": seen.width,
         "height": seen.height,
         "path": data.shown(seen.path, 4_000),
-        "missing": _MISSING[seen.missing] + (f": {data.shown(seen.problem, 120)}" if seen.problem else ""),
+        "missing": MISSING[seen.missing] + (f": {data.shown(seen.problem, 120)}" if seen.problem else ""),
     }
 
 
-_MISSING = {
+MISSING = {
     "": "",
     "moved": "thumbnail: the original is not there any more",
     "changed": "thumbnail: another image is in the place of the original",

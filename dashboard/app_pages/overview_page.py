@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -153,7 +154,19 @@ def disk() -> None:
     st.plotly_chart(charts.disk_chart(used.kinds, texts), config=charts.NO_BAR, key="disk")
 
 
-st.header(plain(view.at.dataset), anchor=False)
+with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+    st.header(plain(view.at.dataset), anchor=False, width="content")
+    if view.run_id:
+        st.download_button(
+            "Report",
+            partial(data.report, view.at, view.run_id),
+            f"{view.at.dataset}-report.html",
+            "text/html",
+            icon=":material/summarize:",
+            help=f"One HTML file with all that matters, as `winnow report {plain(view.at.dataset)}` writes it.",
+            on_click="ignore",
+            key="report",
+        )
 tiles()
 live()
 if view.run_id:

@@ -56,7 +56,7 @@ QUERIES = (
 )
 """Where a query is looked for by its name."""
 
-DECIDED = {"fetch_selected", "fetch_class_quality"}
+DECIDED = {"fetch_selected", "fetch_matching", "fetch_class_quality"}
 """Queries that read the view `decisions`, besides those that a filter on decisions restricts: asked anew after each."""
 
 

@@ -119,7 +119,7 @@ def shared_pickers() -> None:
             "dataset",
             names,
             dataset or data.latest_dataset(),
-            resets=("run", "sample", "samples", "page", "label", "other", "suggested", "region"),
+            resets=("run", "sample", "samples", "page", "label", "other", "suggested", "region", "outline"),
         )
         state.put(dataset=dataset)
         at = data.snapshot(dataset)
@@ -140,7 +140,7 @@ def shared_pickers() -> None:
                 best if best in titles else str(scored["run_id"].iloc[0]),
                 lambda r: titles[r],
                 help="The best is the run whose held-out predictions agree with most labels; it opens where none is chosen.",
-                resets=("region",),
+                resets=("region", "outline"),
             )
             state.put(run=run_id)
         author_field()

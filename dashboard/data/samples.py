@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import streamlit as st
 
 from dashboard.data import decisions
 from dashboard.data.core import Snapshot, few, frame, many
+from engine.errors import NotFoundError
+from engine.queries.explanations import Numbers, explain
 from engine.queries.groups import Grouped, group_by_class, group_by_duplicate, group_by_pair
 from engine.queries.listing import Column, count_classes, in_order
 from engine.queries.samples import Filter, Ids
+from engine.store.atomic import file_hash
+from engine.store.detector_files import detector_file
+from engine.store.workspace import Workspace
 
 
 def score(at: Snapshot, run_id: str, name: str) -> pd.DataFrame:
     return frame(many(at, "fetch_score", run_id, name))
-
-
-def sample_map(at: Snapshot, run_id: str) -> pd.DataFrame:
-    return frame(many(at, "fetch_map", run_id))
 
 
 def labels(at: Snapshot) -> pd.DataFrame:
@@ -30,6 +33,15 @@ def labels(at: Snapshot) -> pd.DataFrame:
 
 def metadata(at: Snapshot, what: Literal["names", "values", "samples"], *name: str) -> pd.DataFrame:
     return frame(many(at, f"fetch_metadata_{what}", *name))
+
+
+def metadata_of(at: Snapshot, name: str, wanted: Ids) -> pd.DataFrame:
+    """The metadata of some samples under one name."""
+    return frame(many(at, "fetch_metadata_of", name, tuple(int(i) for i in wanted)))
+
+
+def sample_metadata(at: Snapshot, sample_id: int) -> pd.DataFrame:
+    return frame(few(at, "fetch_sample_metadata", sample_id))
 
 
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
@@ -95,11 +107,6 @@ def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
     return str(few(at, "condition", run_id, wanted))
 
 
-def export(at: Snapshot, run_id: str, where: str, split: str) -> pd.DataFrame:
-    """The samples of a split that meet a condition, as `winnow export` writes them."""
-    return frame(many(at, "fetch_selected", where, run_id, split))
-
-
 def sample(at: Snapshot, sample_id: int) -> dict[str, Any] | None:
     found: dict[str, Any] | None = few(at, "fetch_sample", sample_id)
     return found
@@ -113,12 +120,42 @@ def suspect(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
     return frame(few(at, "fetch_suspect", run_id, sample_id))
 
 
+def sample_flags(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
+    return frame(few(at, "fetch_sample_flags", run_id, sample_id))
+
+
 def trajectory(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
     return frame(few(at, "fetch_trajectory", run_id, sample_id))
 
 
 def sample_logits(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
     return frame(few(at, "fetch_sample_logits", run_id, sample_id))
+
+
+def explanation(at: Snapshot, run_id: str, sample_id: int, seed: int) -> Numbers | None:
+    """What each epoch of a seed adds to the sample's probability of a wrong label, by the run's noise detector: (T,).
+
+    None where the run has no dynamics of that seed, or its detector is not in this workspace any more
+    """
+    workspace = Workspace(Path(at.root))
+    spec = workspace.read_record(run_id).spec
+    try:
+        path = detector_file(workspace, str(spec.get("detector") or ""))
+    except NotFoundError:
+        return None
+    if spec.get("detector") and file_hash(path) != spec.get("detector_hash"):
+        return None  # another one has its name now
+    dynamics = trajectory(at, run_id, sample_id)
+    own = dynamics.loc[dynamics["seed"] == seed, "p_given"].tolist() if len(dynamics) else []
+    mean = few(at, "fetch_mean_p_given", run_id, seed)
+    if not own or len(own) != len(mean) or not np.isfinite([*own, *mean]).all():
+        return None
+    return _explained(path, tuple(own), tuple(mean))
+
+
+@st.cache_data(max_entries=400, show_spinner=False)
+def _explained(path: Path, own: tuple[float, ...], mean: tuple[float, ...]) -> Numbers:
+    return explain(path, np.array(own, np.float32), np.array(mean, np.float32))
 
 
 def neighbors(at: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:

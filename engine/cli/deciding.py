@@ -46,7 +46,7 @@ def decide(
     json: Json = False,
 ) -> None:
     """Decide about samples: keep them, drop them, relabel them, or leave them open as unsure. One winnow undo takes it back."""
-    from engine.queries.chosen import samples_where, fetch_suggested, find_label, parse_samples, read_samples
+    from engine.queries.chosen import fetch_suggested, find_label, parse_samples, read_samples, samples_where
     from engine.store.decisions import decide
     from engine.store.records import dataset_facts
 

@@ -45,7 +45,10 @@ def at_the_root() -> None:
 
 
 named = st.Page(at_the_root, title=first.title, url_path=first.address, visibility="hidden")
-opened = st.navigation([*entries, named], position="top")
+sections: dict[str, list[st.Page | str | Path]] = {"": [named]}
+for page, entry in zip(pages, entries, strict=True):
+    sections.setdefault(page.section, []).append(entry)
+opened = st.navigation(sections, position="top")
 if opened == named:
     opened.run()
 page = pages[entries.index(opened)]
@@ -53,13 +56,13 @@ page = pages[entries.index(opened)]
 
 @st.fragment(run_every=3)
 def follow() -> None:
-    """Draw the page anew when a run or a dataset is published."""
-    now = data.published()
-    if st.session_state.setdefault("winnow_published", now) != now:
-        st.session_state["winnow_published"] = now
+    """Draw the page anew when a run or a dataset is published, or somebody else decides."""
+    if st.session_state.get("winnow_published") != data.published() or data.decisions.is_news():
         st.rerun()
 
 
+st.session_state["winnow_published"] = data.published()
+data.decisions.drawn()
 follow()
 try:
     if page.pickers:

@@ -67,11 +67,11 @@ def _act(view: View, ids: data.Ids, act: dict[str, Any], scope: str) -> str:
     else:
         meant = np.asarray(act["ids"], np.int32)
     if action == "suggested":
-        found = data.proposals(view.at, view.run_id, meant)
-        if found.empty:
+        found, labels = data.proposals(view.at, view.run_id, meant)
+        if not len(found):
             raise data.WinnowError("no suggestion differs from the given label here; nothing was decided")
         left = len(meant) - len(found)
-        data.decisions.decide(view.at, found["sample_id"].tolist(), "relabel", found["label"].astype(int).tolist())
+        data.decisions.decide(view.at, found.tolist(), "relabel", labels.tolist())
         return said(len(found), "relabel") + (f", {left:,} without a suggestion left out" if left else "")
     label = int(act["label"]) if action == "relabel" else None
     data.decisions.decide(view.at, meant.tolist(), action, label)

@@ -11,40 +11,25 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from dashboard import charts, curves, data, grid, state
+from dashboard import charts, curves, data, grid, state, zoom
 from dashboard.data import View
-from dashboard.grid import number
 from dashboard.markup import plain
+from dashboard.review import MISSING
+from dashboard.why import doubt_of, markdown, why
+
+SIDE, FULL_SIDE = 640, 8_192
+"""Pixels a side at most of the original beside the grid, and of the one that is opened over the window."""
+
+_ZOOMED = "winnow_zoomed"
 
 
-def why(given: str, names: Sequence[str], dynamics: pd.DataFrame, flags: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """In a sentence or two: what the networks preferred, and what each rule held its score against.
-
-    Args: given: the given label's name; dynamics, flags, scores of one sample, as the queries give them
-    """
-    parts = []
-    if len(dynamics):
-        seeds, epochs = dynamics["seed"].nunique(), dynamics["epoch"].max()
-        against = dynamics[~dynamics["correct"].astype(bool)]
-        span = f"{len(dynamics)} epochs ({seeds} networks × {epochs})" if seeds > 1 else f"{epochs} epochs"
-        if against.empty:
-            parts.append(f"In all {span} the networks preferred the given {plain(given)}.")
-        else:
-            rival = int(against["predicted"].mode().iloc[0])
-            times = int((against["predicted"] == rival).sum())
-            share = "all" if times == len(dynamics) else f"**{times}** of"
-            preferred = f"**{plain(names[rival])}** over the given **{plain(given)}**"
-            parts.append(f"In {share} {span} the networks preferred {preferred}.")
-    values = dict(zip(scores["score"], scores["value"], strict=True))
-    for flag in charts.rows(flags):
-        if flag.score not in values:
-            parts.append(f"{plain(flag.rule)} {'flags it' if flag.flagged else 'does not flag it'}.")
-            continue
-        value, threshold = flag.value, flag.threshold
-        side = "below" if value < threshold else "above" if value > threshold else "at"
-        verdict = f"**{plain(flag.rule)} flags it**" if flag.flagged else f"{plain(flag.rule)} does not flag it"
-        parts.append(f"Its {plain(flag.score)} {number(value)} is {side} the threshold {number(threshold)}: {verdict}.")
-    return " ".join(parts)
+def why_text(view: View, sample_id: int) -> str:
+    """Why a sample's label is in doubt, as Markdown."""
+    (row,) = charts.rows(data.reviews.doubts(view.at, view.run_id, [sample_id]))
+    near = data.reviews.neighbor_labels(view.at, view.run_id, [sample_id])
+    verdict = data.verdict(view.at, view.run_id)
+    judged = bool(verdict and verdict.accuracy is not None)
+    return markdown(why(doubt_of(row, near["label"].tolist(), view.names, judged)))
 
 
 def suspicion(judged: pd.DataFrame, verdict: data.Verdict | None) -> str:
@@ -76,19 +61,14 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
     scores = data.sample_scores(view.at, view.run_id, sample_id)
     card = data.cards(view.at, view.run_id, [sample_id])
     with st.container(horizontal=True, gap="medium"):
-        with st.container(width=190):
-            picture(card, 190)
+        with st.container(width=230):
+            path = original(view, card, str(sample["source"] or ""))
         with st.container():
             chips(card, view.names)
             judged = data.suspect(view.at, view.run_id, sample_id)
-            flags = data.sample_flags(view.at, view.run_id, sample_id)
-            text = suspicion(judged, data.verdict(view.at, view.run_id))
-            if sample["split"] == "test":
-                text += (
-                    "It is of the test part: no network was trained on it, so it has no learning curves and no scores."
-                )
-            st.markdown(text + why(view.names[label], view.names, dynamics, flags, scores))
-            st.caption(plain(sample["source"]))
+            told = suspicion(judged, data.verdict(view.at, view.run_id))
+            st.markdown(told + why_text(view, sample_id))
+            st.code(data.shown(path, 4_000), language=None, wrap_lines=True)
     if len(dynamics):
         seed = int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, sample_id)
@@ -105,6 +85,7 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             icon=":material/show_chart:",
             query_params=state.link(samples=sample_id),
         )
+    _metadata(view, sample_id)
     near = data.neighbors(view.at, view.run_id, sample_id)
     if len(near):
         st.markdown("##### Nearest neighbors (cosine of the features)")
@@ -121,6 +102,47 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
     if len(scores):
         st.markdown("##### Percentile of each score")
         st.plotly_chart(charts.percentile_chart(scores), config=charts.NO_BAR, key="percentiles")
+
+
+def original(view: View, card: pd.DataFrame, place: str) -> str:
+    """The sample's original, which opens over the whole window; its thumbnail stands in where the original is gone.
+
+    Returns: the path of its file, or the place that the dataset names
+    """
+    row = card.iloc[0]
+    sample_id, small = int(row["sample_id"]), row["thumbnail"]
+    if not isinstance(small, bytes | bytearray):
+        return place
+    small = bytes(small)
+    seen = data.reviews.original(view.at, sample_id, place, small, SIDE)
+    full = seen.content
+    if max(seen.width, seen.height) > SIDE:
+        opened = st.session_state.get(_ZOOMED) == sample_id
+        full = data.reviews.original(view.at, sample_id, place, small, FULL_SIDE).content if opened else b""
+    note = MISSING[seen.missing] + (f": {data.shown(seen.problem, 120)}" if seen.problem else "")
+    zoom.draw_zoom(
+        f"sample {sample_id}",
+        seen.content or small,
+        full or (b"" if seen.content else small),
+        note,
+        lambda: st.session_state.update({_ZOOMED: sample_id}),
+        known_size=(seen.width, seen.height),
+    )
+    return seen.path or place
+
+
+def _metadata(view: View, sample_id: int) -> None:
+    """What else the dataset knows of a sample."""
+    found = data.sample_metadata(view.at, sample_id)
+    if len(found):
+        with st.expander("Metadata"):
+            st.dataframe(
+                {
+                    "name": [data.shown(name, 80) for name in found["name"]],
+                    "value": [data.shown(value, 400) for value in found["value"]],
+                },
+                hide_index=True,
+            )
 
 
 def picture(card: pd.DataFrame, size: int) -> None:

@@ -28,6 +28,7 @@ def filter_bar(view: View, score: str, split: str = "train", suspicion: bool = T
     wanted = _valid(wanted, view, list(rules["rule"]), verdict if suspicion else None)
     with st.sidebar:
         st.divider()
+        _named()
         if verdict and suspicion:
             _suspicion(verdict, facts["train"], split)
         if len(rules):
@@ -84,12 +85,13 @@ def count_all(view: View, wanted: data.Filter) -> int:
 def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.Verdict | None) -> data.Filter:
     """Without what a link names and this run does not have; classes are named here, the rest under its picker."""
     known = range(len(view.names))
-    if lost := [c for c in (*wanted.labels, *wanted.others) if c not in known]:
+    if lost := [c for c in (*wanted.labels, *wanted.others, *wanted.suggested) if c not in known]:
         st.warning(f"There is no class {', '.join(map(str, lost[:5]))}.", icon=":material/search_off:")
     found = replace(
         wanted,
         labels=tuple(c for c in wanted.labels if c in known),
         others=tuple(c for c in wanted.others if c in known),
+        suggested=tuple(c for c in wanted.suggested if c in known),
         rule=wanted.rule if wanted.rule in rules else "",
         about=wanted.about if wanted.about in set(data.metadata(view.at, "names")["name"]) else "",
     )
@@ -98,6 +100,21 @@ def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.
     if not verdict.tells:
         found = replace(found, least=0, most=1)
     return found if verdict.listed else replace(found, flagged=False)
+
+
+def _named() -> None:
+    """The filter by a part of a file's name."""
+    key = "pick_name"
+    st.session_state[key] = state.get("name")[: state.MOST_NAMED]
+    st.text_input(
+        "File name",
+        key=key,
+        on_change=lambda: state.put(name=st.session_state[key].strip(), page=None),
+        max_chars=state.MOST_NAMED,
+        placeholder="any part of it",
+        icon=":material/search:",
+        help="samples whose path has this in it, in upper or lower case",
+    )
 
 
 def _suspicion(verdict: data.Verdict, train: int, split: str) -> None:
@@ -195,10 +212,14 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
     if wanted.least > 0 or wanted.most < 1:
         between = f"{100 * wanted.least:.0f} to {100 * wanted.most:.0f} %"
         chips.append((f"wrong with {between}", {"least": None, "most": None}))
+    if wanted.named:
+        chips.append((f"named {wanted.named[:60]}", {"name": None}))
     if wanted.labels:
         chips.append((f"given {', '.join(view.names[c] for c in wanted.labels)}", {"label": None}))
     if wanted.others:
         chips.append((f"true or suggested {', '.join(view.names[c] for c in wanted.others)}", {"other": None}))
+    if wanted.suggested:
+        chips.append((f"suggested {', '.join(view.names[c] for c in wanted.suggested)}", {"suggested": None}))
     if wanted.rule:
         chips.append((f"flagged by {wanted.rule}", {"rule": None}))
     if wanted.truth:

@@ -34,14 +34,18 @@ def pending() -> bool:
         return False
     del st.session_state[STARTED]
     if run_id is None:
-        st.toast("It was computed before: choose it above.", icon=":material/info:")
-    if run_id and len(chosen := [r for r in state.get("psi").split(",") if r]) and run_id not in chosen:
+        st.toast("It was computed before: it is on this page.", icon=":material/info:")
+    a_curve = any(job.run_id == run_id and job.kind == "psi" for job in data.jobs())
+    if run_id and a_curve and len(chosen := [r for r in state.get("psi").split(",") if r]) and run_id not in chosen:
         state.put(psi=",".join([*chosen, run_id]))
     return False
 
 
 def job_bar(job: data.Job, waiting: bool) -> None:
-    """How far a curve is, with the buttons that pause, resume and delete it. waiting: a command is on its way to be a run."""
+    """How far a curve or a proof is, with the buttons that pause, resume and delete it.
+
+    waiting: a command is on its way to be a run
+    """
     title = f"**{plain(job.title or job.run_id)}**"
     with st.container(horizontal=True, vertical_alignment="center", key=f"job_{job.run_id}"):
         if job.state == "running":
@@ -73,10 +77,10 @@ def job_bar(job: data.Job, waiting: bool) -> None:
                 disabled=waiting,
                 on_click=act,
                 args=(lambda run_id: start(["resume", run_id]), job.run_id),
-                help="Goes on after the last point that is trained.",
+                help="Goes on after the last network that is trained.",
             )
         with st.popover("Cancel", icon=":material/delete:"):
-            st.markdown("Stop this curve and delete what it has trained?")
+            st.markdown("Stop this run and delete what it has trained?")
             st.button(
                 "Delete it", type="primary", key=f"remove_{job.run_id}", on_click=act, args=(data.remove, job.run_id)
             )
@@ -99,7 +103,9 @@ def networks(orders: int, points: int, seeds: int) -> int:
 def scores_of(view: View) -> list[str]:
     """Every score that some run of the dataset has."""
     runs = data.runs(view.at)
-    found = {str(s) for run in runs[runs["kind"] != "psi"]["run_id"] for s in data.catalog(view.at, run)["score"]}
+    found = {
+        str(s) for run in runs[runs["kind"].isin(data.SCORED)]["run_id"] for s in data.catalog(view.at, run)["score"]
+    }
     return sorted(found - {"random"})
 
 

@@ -5,8 +5,9 @@ says how it is listed:
 
     PAGE = {"title": "Gallery", "icon": ":material/grid_view:", "place": 20}
 
-`place` orders the navigation. `"pickers": False` is for a page that shows no dataset: it is drawn without the pickers
-of dataset and run, and without a workspace too. The declarations are read without running the scripts.
+`place` orders the navigation, `"section": "Analyze"` lists a page there instead of by itself. `"pickers": False` is for
+a page that shows no dataset: it is drawn without the pickers of dataset and run, and without a workspace too. The
+declarations are read without running the scripts.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class PageInfo:
     place: int
     shows: str
     file: Path
+    section: str = ""
     pickers: bool = True
 
 

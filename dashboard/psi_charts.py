@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -70,19 +71,23 @@ def psi_chart(
     names: Mapping[Curve, str],
     marks: pd.DataFrame | None = None,
     ring: tuple[str, str, int] | None = None,
-    height: int = 520,
+    height: int = 440,
 ) -> go.Figure:
     """Test accuracy against the share pruned, a line per curve between the measured points.
 
     The mean over seeds is a dot on the line, each network a faint one, and the band goes from the lowest to the highest
-    seed. A star is the best point of a curve, a cross the first that falls below the tolerance.
+    seed. A star is the best point of a curve, a cross the first that falls below the tolerance. The axes stay where they
+    are while points arrive: x is 0 to 100 %, y only grows. The last three of a point's customdata are its run, order and
+    number pruned.
 
     Args: points: every network; means as of `curve_means`, with `about` (text) where more is known of a point; ring: the
           run, order and number pruned of a point to mark
     """
-    figure = new_figure(height, x="share of the training samples pruned", y="test accuracy", right=130)
-    figure.update_layout(uirevision="psi")
+    figure = new_figure(height, x="share of the training samples pruned", y="test accuracy", right=64)
     runs, ends = list(dict.fromkeys(means["run_id"])), []
+    # What a person zoomed to stays while points arrive, and goes with the curves that it was of.
+    figure.update_layout(uirevision=" ".join(runs), clickmode="event+select")
+    pruned_at = {(m.run_id, m.order, m.share): m.pruned for m in rows(means)}
     colors = order_colors(means["order"])
     for (run_id, order), name in names.items():
         color, number = colors[order], runs.index(run_id)
@@ -113,18 +118,27 @@ def psi_chart(
             name=chart_text(name),
             line={"color": with_alpha(color, 0.75), "width": 2, "dash": dash},
             marker={"size": 7, "color": color},
-            customdata=np.stack([curve["low"], curve["high"], curve["seeds"], about], axis=1, dtype=object),
+            customdata=np.stack(
+                [
+                    *(curve[c] for c in ("low", "high", "seeds")),
+                    about,
+                    *(curve[c] for c in ("run_id", "order", "pruned")),
+                ],
+                axis=1,
+                dtype=object,
+            ),
+            **ALL_ALIKE,
             hovertemplate=f"<b>{chart_text(name)}</b> %{{y:.1f}} % at %{{x:.4g}} % pruned<br>%{{customdata[0]:.1f}} to "
             "%{customdata[1]:.1f} %, seeds: %{customdata[2]}%{customdata[3]}<extra></extra>",
         )
         ends.append((float(curve["share"].iloc[-1]), float(curve["mean"].iloc[-1]), name, color))
     for mark in rows(marks) if marks is not None else ():
         color = colors[mark.order]
-        _mark(figure, mark.best_at, mark.best, "star", color, f"best of {chart_text(mark.order)}")
+        places = [("star", mark.best_at, mark.best, f"best of {chart_text(mark.order)}")]
         if mark.drop == mark.drop:
-            _mark(
-                figure, mark.drop_at, mark.drop, "x", color, f"{chart_text(mark.order)} falls below the tolerance here"
-            )
+            places.append(("x", mark.drop_at, mark.drop, f"{chart_text(mark.order)} falls below the tolerance here"))
+        for symbol, x, y, text in places:
+            _mark(figure, x, y, symbol, color, text, (mark.run_id, mark.order, pruned_at[mark.run_id, mark.order, x]))
     if ring is not None:
         run_id, order, pruned = ring
         at = means[(means["run_id"] == run_id) & (means["order"] == order) & (means["pruned"] == pruned)]
@@ -136,13 +150,23 @@ def psi_chart(
             marker={"size": 18, "symbol": "circle-open", "color": VERMILION, "line": {"width": 3}},
             hoverinfo="skip",
         )
-    low, high = float(means["low"].min()), float(means["high"].max())
-    heights = spread(sorted(end[1] for end in ends), max(high - low, 1) / 18)
+    low, high = accuracy_range(means)
+    heights = spread(sorted(end[1] for end in ends), (high - low) / 18)
     for (x, _, name, color), y in zip(sorted(ends, key=lambda e: e[1]), heights, strict=True):
         label_end(figure, x, y, name if len(name) <= 24 else f"{name[:22]}…", color)
-    figure.update_xaxes(ticksuffix=" %", showgrid=True, gridcolor=GRID)
-    figure.update_yaxes(ticksuffix=" %")
+    figure.update_xaxes(ticksuffix=" %", showgrid=True, gridcolor=GRID, range=[-1.5, 101.5])
+    figure.update_yaxes(ticksuffix=" %", range=[low, high])
     return figure
+
+
+ALL_ALIKE = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 1}}}
+"""A point that is chosen gets a ring; the others stay as they are."""
+
+
+def accuracy_range(means: pd.DataFrame) -> tuple[float, float]:
+    """Where the axis of accuracy begins and ends, in percent: whole fives, which further points only move apart."""
+    low, high = 5 * math.floor(means["low"].min() / 5), 5 * math.ceil(means["high"].max() / 5)
+    return max(0.0, low - 1.0), min(101.0, max(high, low + 5) + 1.0)
 
 
 def order_colors(orders: pd.Series) -> dict[str, str]:
@@ -152,14 +176,18 @@ def order_colors(orders: pd.Series) -> dict[str, str]:
     return fixed | {order: TINTS[i % len(TINTS)] for i, order in enumerate(others)}
 
 
-def _mark(figure: go.Figure, x: float, y: float, symbol: str, color: str, text: str) -> None:
+def _mark(
+    figure: go.Figure, x: float, y: float, symbol: str, color: str, text: str, point: tuple[str, str, int]
+) -> None:
     figure.add_scatter(
         x=[x],
         y=[y],
         mode="markers",
         name=symbol,
         marker={"size": 15, "symbol": symbol, "color": color, "line": {"width": 1.5, "color": "#ffffff"}},
+        customdata=[point],
         hovertemplate=f"{text}<br>%{{y:.1f}} % at %{{x:.4g}} % pruned<extra></extra>",
+        **ALL_ALIKE,
     )
 
 

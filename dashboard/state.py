@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import math
 import re
+import urllib.parse
 
 import streamlit as st
 
 from dashboard.data import SUSPICION, Filter
 
 _CHOSEN = "winnow_chosen"
-_FILTERS = ("label", "other", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about")
+_FILTERS = (
+    "label", "other", "suggested", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about",
+    "name",
+)  # fmt: skip
 _WITH = ("value", "from", "to")  # which restrict what "about" names
+
+MOST_NAMED = 200
+"""Characters of a file's name that are looked for."""
 
 MOST_NUMBERS, MOST_CORNERS = 2_000, 200
 """So many numbers of a list, and corners of an outline, are read: an address that has more was not made by a page."""
@@ -121,6 +128,7 @@ def get_filter(score: str, split: str = "train") -> Filter:
     return Filter(
         labels=get_ints("label"),
         others=get_ints("other"),
+        suggested=get_ints("suggested"),
         rule=get("rule"),
         truth="wrong" if truth == "wrong" else "right" if truth == "right" else "",
         agreement="agrees" if agrees == "agrees" else "disagrees" if agrees == "disagrees" else "",
@@ -134,6 +142,7 @@ def get_filter(score: str, split: str = "train") -> Filter:
         most=most / 100,
         about=get("about"),
         value=get("value"),
+        named=get("name")[:MOST_NAMED],
         at_least=(between := get_numbers("from", "to"))[0],
         at_most=between[1],
     )
@@ -162,3 +171,18 @@ def open_on_shortlist() -> None:
 def clear_filter() -> None:
     """Take back every filter, the shortlist too."""
     put(**dict.fromkeys((*_FILTERS, *_WITH)), list="all", page=None)
+
+
+def filter_query() -> str:
+    """The chosen filter as the query of an address, "" where nothing is filtered; the order of samples is not in it."""
+    now = {name: get(name) for name in (*_FILTERS, *_WITH) if get(name)}
+    if get("list") == "short":
+        now["list"] = "short"
+    return urllib.parse.urlencode(now)
+
+
+def choose_filter(query: str) -> None:
+    """Choose a filter that `filter_query` gave, in place of the present one; what is no part of one is passed over."""
+    found = dict(urllib.parse.parse_qsl(query[:20_000], max_num_fields=100))
+    whole = dict.fromkeys((*_FILTERS, *_WITH)) | {"list": "all"}
+    put(**{name: found.get(name, default) for name, default in whole.items()}, page=None, sample=None)

@@ -40,6 +40,9 @@ class Doubt:
     test: bool = False
 
 
+_OF_TEST = "It is of the test part: no network was trained on it, so it has no learning curves and no scores"
+
+
 def doubt_of(row: Any, neighbors: Sequence[int], names: Sequence[str], judged: bool) -> Doubt:
     """What is known of a sample.
 
@@ -73,7 +76,7 @@ def why(doubt: Doubt) -> list[Piece]:
     if doubt.true and doubt.true != doubt.given:
         sentences.append([("The known true label is ", False), (doubt.true, True)])
     if doubt.test:
-        sentences.append([("It is of the test part: no network was trained on it", False)])
+        sentences.append([(_OF_TEST, False)])
     found: list[Piece] = []
     for sentence in filter(None, sentences):
         (text, strong), *rest = sentence

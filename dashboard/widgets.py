@@ -119,12 +119,12 @@ def shared_pickers() -> None:
             "dataset",
             names,
             dataset or data.latest_dataset(),
-            resets=("run", "sample", "samples", "page", "label", "other", "region"),
+            resets=("run", "sample", "samples", "page", "label", "other", "suggested", "region"),
         )
         state.put(dataset=dataset)
         at = data.snapshot(dataset)
         found = data.runs(at)
-        scored = found[found["kind"] != "psi"]
+        scored = found[found["kind"].isin(data.SCORED)]
         run_id = ""
         if len(scored):
             titles = run_titles(scored)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.queries.frames import Run
+    from engine.queries.versions import NamedVersion
     from engine.queries.writers import Decisions, Link
     from engine.store.decisions import Action
     from engine.store.progress import Listener
@@ -233,7 +234,8 @@ class Dataset:
         return undo(self._workspace, self.name, author)
 
     def decisions(self) -> pd.DataFrame:
-        """The latest decision per sample: sample_id, action, new_label, note, author, decided_at (UTC)."""
+        """The latest decision per sample: sample_id, action, new_label, note, author, decided_at (UTC),
+        disputed (the latest decisions of its authors differ)."""
         from engine.store.decisions import fetch_decisions_log
 
         return fetch_decisions_log(self._workspace, self.name)
@@ -243,6 +245,35 @@ class Dataset:
         from engine.store.decisions import fetch_disagreements
 
         return fetch_disagreements(self._workspace, self.name)
+
+    def create_version(self, name: str, **recipe: Any) -> NamedVersion:
+        """Name the set that a recipe gives now, and keep it: which training samples stay, and with which label.
+
+        Args:   recipe: drop=["aum < 0"] (SQL conditions), drop_shortlist=True, relabel_above=0.9, decisions=False, unsure=
+                "keep" or "drop", run="3fa2...", note="...", author="..."
+        Raises: SpecError for an option that is not allowed, or when there is a version of that name
+        """
+        from engine.queries.versions import NamedVersion, create_version
+
+        return NamedVersion(self._workspace, create_version(self._workspace, self.name, name, **recipe))
+
+    def versions(self) -> pd.DataFrame:
+        """The versions, the oldest first: name, created_at (UTC), author, note, hash, and their numbers, such as kept."""
+        import pandas as pd
+
+        from engine.store.versions import stored_versions
+
+        found = stored_versions(self._workspace, self.name)
+        columns = ["name", "created_at", "author", "note", "hash"]
+        rows = [{**{column: getattr(version, column) for column in columns}, **version.facts} for version in found]
+        return pd.DataFrame(rows, columns=None if rows else columns)
+
+    def version(self, name: str) -> NamedVersion:
+        """One version; NotFoundError, with the nearest name, when there is none."""
+        from engine.queries.versions import NamedVersion
+        from engine.store.versions import stored_version
+
+        return NamedVersion(self._workspace, stored_version(self._workspace, self.name, name))
 
     def _compute(self, spec: Any, device: str, cluster: str, progress: bool, curated: Any = None) -> Run:
         from engine.queries.frames import Run

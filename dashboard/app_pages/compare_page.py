@@ -96,7 +96,7 @@ def before_after() -> None:
         )
     before = data.snapshot(parent)
     runs = data.runs(before)
-    runs = runs[runs["kind"] != "psi"]
+    runs = runs[runs["kind"].isin(data.SCORED)]
     if runs.empty:
         widgets.empty(f"{parent} has no scores yet.", "run", parent)
     with st.sidebar:

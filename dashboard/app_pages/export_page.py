@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import charts, data, filters, grid, state, widgets
 from dashboard.markup import command_line, plain
 
-PAGE = {"title": "Export", "icon": ":material/download:", "place": 90}
+PAGE = {"title": "Export", "icon": ":material/download:", "place": 90, "section": "Curate"}
 
 view = widgets.current_view()
 widgets.need_run(view)

@@ -9,7 +9,7 @@ from dashboard.figures.declare import all_figures
 from dashboard.figures.needs import Needs
 from dashboard.markup import plain
 
-PAGE = {"title": "Figures", "icon": ":material/auto_stories:", "place": 80}
+PAGE = {"title": "Figures", "icon": ":material/auto_stories:", "place": 80, "section": "Analyze"}
 
 view = widgets.current_view()
 widgets.need_run(view)

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import charts, data, state, widgets
 from dashboard.markup import plain
 
-PAGE = {"title": "Scores", "icon": ":material/bar_chart:", "place": 40}
+PAGE = {"title": "Scores", "icon": ":material/bar_chart:", "place": 40, "section": "Analyze"}
 
 view = widgets.current_view()
 widgets.need_run(view)

@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, reviews
+from dashboard.data import decisions, proofs, reviews, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -18,6 +18,7 @@ from dashboard.data.core import (
 )
 from dashboard.data.exports import export, file_bytes
 from dashboard.data.jobs import (
+    SCORED,
     dataset_of,
     jobs,
     latest_dataset,
@@ -41,6 +42,7 @@ from dashboard.data.runs import (
     histogram,
     kept_sets,
     psi_points,
+    report,
     rules,
     runs,
     settings,
@@ -58,16 +60,21 @@ from dashboard.data.runs import (
 from dashboard.data.samples import (
     cards,
     condition,
+    duplicate_facts,
+    explanation,
     facets,
+    grouped,
     ids,
     labels,
     metadata,
+    metadata_of,
     neighbors,
     proposals,
     sample,
     sample_flags,
     sample_logits,
     sample_map,
+    sample_metadata,
     sample_scores,
     score,
     suspect,
@@ -75,6 +82,7 @@ from dashboard.data.samples import (
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
+from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
 from engine.queries.samples import SUSPICION, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
@@ -86,8 +94,10 @@ from engine.text import shown
 __all__ = [
     "EPOCH_COLUMNS",
     "Filter",
+    "Grouped",
     "Ids",
     "Job",
+    "SCORED",
     "SUSPICION",
     "Setting",
     "Snapshot",
@@ -108,12 +118,15 @@ __all__ = [
     "decisions",
     "detection_curve",
     "disk_use",
+    "duplicate_facts",
     "epoch_quality",
     "epochs",
+    "explanation",
     "export",
     "facets",
     "file_bytes",
     "figure_table",
+    "grouped",
     "having",
     "histogram",
     "ids",
@@ -123,19 +136,23 @@ __all__ = [
     "latest_dataset",
     "likely",
     "metadata",
+    "metadata_of",
     "neighbors",
     "pause",
     "percent",
+    "proofs",
     "proposals",
     "psi_points",
     "published",
     "remove",
+    "report",
     "reviews",
     "rules",
     "runs",
     "sample",
     "sample_flags",
     "sample_logits",
+    "sample_metadata",
     "sample_map",
     "sample_scores",
     "score",
@@ -156,6 +173,7 @@ __all__ = [
     "velocity",
     "verdict",
     "verdicts_of",
+    "versions",
     "window_points",
     "windows",
     "workspace_root",

@@ -3,32 +3,76 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from engine.errors import WinnowError
-from engine.queries import connection, paper, pruned, reviews, samples, summaries, verdicts, writers
+from engine.queries import (
+    classes,
+    connection,
+    explanations,
+    groups,
+    listing,
+    metadata,
+    paper,
+    proofs,
+    pruned,
+    reviews,
+    samples,
+    summaries,
+    verdicts,
+    versions,
+    writers,
+)
+from engine.queries.samples import Ids
+from engine.store.standing import Standing
 from engine.store.usage import Usage, measure
 from engine.store.workspace import Workspace, default_root
 
-QUERIES = (connection, summaries, samples, verdicts, pruned, paper, writers, reviews)
+QUERIES = (
+    classes,
+    connection,
+    explanations,
+    groups,
+    listing,
+    metadata,
+    paper,
+    proofs,
+    pruned,
+    reviews,
+    samples,
+    summaries,
+    verdicts,
+    versions,
+    writers,
+)
 """Where a query is looked for by its name."""
+
+DECIDED = {"fetch_export", "fetch_class_quality"}
+"""Queries that read the view `decisions`, besides those that a filter on decisions restricts: asked anew after each."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of one dataset as they stand: the key of every cache. A new run or decision makes a new one."""
+    """The published files of one dataset as they stand: the key of every cache. A new run makes a new one.
+
+    Decisions do not, or every one of them would empty the caches: see `Opened`.
+    """
 
     root: str
     dataset: str
     runs: tuple[str, ...]
-    stamp: tuple[int, int]
+    stamp: int
 
 
 @dataclass(frozen=True)
@@ -53,17 +97,12 @@ def datasets() -> list[str]:
 def snapshot(dataset: str) -> Snapshot:
     """What can be read of a dataset now. Raises WinnowError for an unknown one."""
     workspace = Workspace.open(workspace_root())
-    path, log = workspace.require_dataset(dataset), workspace.root / "decisions.duckdb"
-    stamp = (_changed_at(path), _changed_at(log))
-    return Snapshot(str(workspace.root), dataset, tuple(connection.runs_of(workspace, dataset)), stamp)
-
-
-def _changed_at(path: Path) -> int:
-    """When a file was written last; 0 where there is none, such as one that another process has just removed."""
+    path = workspace.require_dataset(dataset)
     try:
-        return os.stat(path).st_mtime_ns
-    except FileNotFoundError:
-        return 0
+        stamp = os.stat(path).st_mtime_ns
+    except FileNotFoundError:  # another process has just removed it
+        stamp = 0
+    return Snapshot(str(workspace.root), dataset, tuple(connection.runs_of(workspace, dataset)), stamp)
 
 
 def published() -> tuple[str, ...]:
@@ -75,37 +114,89 @@ def published() -> tuple[str, ...]:
     return (*workspace.datasets(), *workspace.published_runs())
 
 
+class Opened:
+    """The connection that all sessions share which see the same files, and the decisions as they stand.
+
+    The decisions are in memory, where a new one is added in milliseconds, and are put into the connection's view
+    `decisions` when a query reads that.
+    """
+
+    def __init__(self, at: Snapshot) -> None:
+        workspace = Workspace(Path(at.root))
+        self._turn, self._standing = threading.Lock(), Standing(workspace, at.dataset)
+        self.connection = connection.connect(workspace, at.dataset, at.runs, decisions=self._standing)
+        self._changed: Ids | None = np.zeros(0, np.int32)
+
+    @contextlib.contextmanager
+    def decisions(self) -> Iterator[Standing]:
+        """The decisions as they stand now, for one thread at a time."""
+        with self._turn:
+            changed = self._standing.refresh()
+            both = None if changed is None or self._changed is None else np.union1d(self._changed, changed)
+            self._changed = both
+            yield self._standing
+
+    def cursor(self, with_decisions: bool) -> duckdb.DuckDBPyConnection:
+        """A cursor for one thread. with_decisions: bring the view `decisions` up to date first."""
+        if with_decisions:
+            with self.decisions() as standing:
+                if self._changed is None or len(self._changed):
+                    connection.put_decisions(self.connection.cursor(), standing, self._changed)
+                    self._changed = np.zeros(0, np.int32)
+        return self.connection.cursor()
+
+
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _connection(at: Snapshot) -> duckdb.DuckDBPyConnection:
-    return connection.connect(Workspace(Path(at.root)), at.dataset, at.runs)
+def opened(at: Snapshot) -> Opened:
+    return Opened(at)
 
 
 # A connection that is still open when the interpreter ends makes DuckDB's binding report leaks on the terminal.
-atexit.register(lambda: _connection.clear())
+atexit.register(lambda: opened.clear())
 
 
-@st.cache_data(max_entries=400, show_spinner=False)
 def few(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer is small."""
-    return ask(at, name, *given)
+    return _few(at, _seen(at, name, given), name, *given)
 
 
-@st.cache_data(max_entries=24, show_spinner=False)
 def many(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer has a row per sample, or pictures."""
-    return ask(at, name, *given)
+    return _many(at, _seen(at, name, given), name, *given)
 
 
 def connection_of(at: Snapshot) -> duckdb.DuckDBPyConnection:
-    """A cursor of the connection that all sessions share: for this thread."""
-    return _connection(at).cursor()
+    """A cursor of the connection that all sessions share, with the decisions as they are now: for this thread."""
+    return opened(at).cursor(with_decisions=True)
 
 
 def ask(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer is not kept."""
+    return _ask(at, _seen(at, name, given), name, *given)
+
+
+def _seen(at: Snapshot, name: str, given: Sequence[Any]) -> object:
+    """For a query that reads decisions what changes with them, else None."""
+    if name in DECIDED or any(isinstance(g, samples.Filter) and (g.decision or g.author) for g in given):
+        with opened(at).decisions() as standing:
+            return "decided", standing.stamp
+    return None
+
+
+@st.cache_data(max_entries=400, show_spinner=False)
+def _few(at: Snapshot, seen: object, name: str, *given: Any) -> Any:
+    return _ask(at, seen, name, *given)
+
+
+@st.cache_data(max_entries=24, show_spinner=False)
+def _many(at: Snapshot, seen: object, name: str, *given: Any) -> Any:
+    return _ask(at, seen, name, *given)
+
+
+def _ask(at: Snapshot, seen: object, name: str, *given: Any) -> Any:
     function = next(f for module in QUERIES if (f := getattr(module, name, None)))
     with connection.damage_errors(at.dataset):
-        return function(connection_of(at), *given)
+        return function(opened(at).cursor(with_decisions=seen is not None), *given)
 
 
 @st.cache_data(ttl=30, max_entries=8, show_spinner=False)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.data.core import Snapshot
+from dashboard.data.core import Snapshot, opened, workspace_root
+from engine.queries.samples import Filter, Ids
 from engine.store import decisions as log
 from engine.store import saved_filters as saved
+from engine.store.decision_file import log_stamp
 from engine.store.decisions import Action
 from engine.store.standing import Standing
 from engine.store.workspace import Workspace
@@ -21,7 +23,7 @@ from engine.store.workspace import Workspace
 AUTHOR = "WINNOW_AUTHOR"
 """The variable of the server's environment that holds the name of `winnow dashboard --as`."""
 
-_CHOSEN = "winnow_author"
+_CHOSEN, _DRAWN = "winnow_author", "winnow_decided"
 
 
 def author() -> str:
@@ -36,18 +38,17 @@ def choose_author(name: str) -> None:
 
 def decide(
     at: Snapshot,
-    sample_ids: Sequence[int],
+    sample_ids: Sequence[int] | Ids,
     action: Action,
-    new_label: int | Sequence[int] | None = None,
+    new_label: int | Sequence[int] | Ids | None = None,
     note: str = "",
 ) -> int:
     """Append a decision about samples; new_label: of a relabel, one for all or one for each. Returns: the batch
 
     Raises: WinnowError as engine.store.decisions.decide does
     """
-    return log.decide(
-        Workspace(Path(at.root)), at.dataset, sample_ids, action, new_label=new_label, note=note, author=author()
-    )
+    with by_this_session(at) as workspace:
+        return log.decide(workspace, at.dataset, sample_ids, action, new_label=new_label, note=note, author=author())
 
 
 def undo(at: Snapshot, batch: int | None = None) -> int | None:
@@ -56,11 +57,15 @@ def undo(at: Snapshot, batch: int | None = None) -> int | None:
     Returns: the batch; None when there is nothing to take back
     Raises:  WinnowError for a batch that does not stand or is another's
     """
-    return log.undo(Workspace(Path(at.root)), at.dataset, author(), batch)
+    with by_this_session(at) as workspace:
+        return log.undo(workspace, at.dataset, author(), batch)
 
 
 def current(at: Snapshot) -> pd.DataFrame:
-    """The latest decision of each decided sample, by id: sample_id, action, new_label, note, author, decided_at."""
+    """The latest decision of each decided sample, by id: sample_id, action, new_label, note, author, decided_at, disputed.
+
+    disputed: the latest decisions of its authors differ in action or new label.
+    """
     with following(at) as standing:
         return standing.current()
 
@@ -68,18 +73,54 @@ def current(at: Snapshot) -> pd.DataFrame:
 @contextlib.contextmanager
 def following(at: Snapshot) -> Iterator[Standing]:
     """What is decided about a dataset, up to date, for the time of a block."""
-    with _reading:
-        standing = _standing(at.root, at.dataset, at.stamp[0])
-        standing.refresh()
+    with opened(at).decisions() as standing:
         yield standing
 
 
-_reading = threading.Lock()
+def of(at: Snapshot, sample_ids: Sequence[int] | Ids) -> pd.DataFrame:
+    """`current` of some samples, as far as they are decided; ids that no sample has are passed over."""
+    with opened(at).decisions() as standing:
+        return standing.of(np.asarray(sample_ids, np.int64))
 
 
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _standing(root: str, dataset: str, changed: int) -> Standing:
-    return Standing(Workspace(Path(root)), dataset)
+def meets(at: Snapshot, wanted: Filter) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Of every sample, by id, whether it meets the conditions of a filter on decisions."""
+    with opened(at).decisions() as standing:
+        return standing.meets(wanted.decision, wanted.author)
+
+
+def disagreements(at: Snapshot) -> pd.DataFrame:
+    """The latest decision per sample and author of the samples about which people differ, by sample and author."""
+    with opened(at).decisions() as standing:
+        return standing.disagreements()
+
+
+def batches(at: Snapshot, most: int = 200) -> pd.DataFrame:
+    """The latest decisions and undos, the last first (see fetch_batches)."""
+    return log.fetch_batches(Workspace(Path(at.root)), at.dataset, most)
+
+
+def drawn() -> None:
+    """Note that this session draws its page now: what is decided from now on is news to it."""
+    st.session_state[_DRAWN] = _stamp()
+
+
+def is_news() -> bool:
+    """Whether others decided since this session drew its page; what it decides itself is no news."""
+    return bool(st.session_state.get(_DRAWN) != _stamp())
+
+
+def _stamp() -> object:
+    return log_stamp(Workspace(workspace_root()))
+
+
+@contextlib.contextmanager
+def by_this_session(at: Snapshot) -> Iterator[Workspace]:
+    """Write to the log within this block: what it writes is no news to this session."""
+    before = _stamp()
+    yield Workspace(Path(at.root))
+    if st.session_state.get(_DRAWN) == before:
+        drawn()
 
 
 def saved_filters(at: Snapshot) -> pd.DataFrame:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dashboard.data.core import datasets, workspace_root
-from engine.queries import pruned
+from engine.queries import proofs, pruned
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.workspace import Workspace
+
+SCORED = ("run", "recorded")
+"""The kinds of runs that score samples; psi-curves and proofs train networks on parts of a set and score none."""
 
 
 def jobs(dataset: str | None = None) -> list[Job]:
@@ -17,7 +20,7 @@ def jobs(dataset: str | None = None) -> list[Job]:
 
 def latest_dataset() -> str:
     """The dataset with the newest published scores, else the first by name."""
-    newest = [job.dataset for job in jobs() if job.state == "done" and job.kind != "psi"]
+    newest = [job.dataset for job in jobs() if job.state == "done" and job.kind in SCORED]
     names = datasets()
     return next((name for name in newest if name in names), names[0])
 
@@ -49,8 +52,11 @@ def remove(run_id: str) -> None:
 
 
 def throughput(run_id: str) -> tuple[int, float]:
-    """Of a curve that is being computed: the networks that are done, and how many a minute."""
+    """Of a curve or a proof that is being computed: the networks that are done, and how many a minute."""
     workspace = Workspace.open(workspace_root())
-    points = pruned.fetch_psi_journal(workspace, run_id)
-    done = len(points[points["pruned"] > 0]) + points[points["pruned"] == 0]["seed"].nunique()
+    if workspace.read_record(run_id).kind == "prove":
+        done = proofs.fetch_proof_journal(workspace, run_id)["seed"].size
+    else:
+        points = pruned.fetch_psi_journal(workspace, run_id)
+        done = len(points[points["pruned"] > 0]) + points[points["pruned"] == 0]["seed"].nunique()
     return done, 60 * done / max(1e-9, seconds_spent(workspace.run_dir(run_id)))

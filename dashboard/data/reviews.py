@@ -6,19 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.data.core import Snapshot, few, frame, many
-from dashboard.data.decisions import author, following
+from dashboard.data.core import Snapshot, ask, few, frame, many
+from dashboard.data.decisions import author, by_this_session, following
 from engine.data.viewing import Viewed, Viewer
-from engine.data.whereabouts import Whereabouts
-from engine.errors import NotFoundError, SpecError, WinnowError
+from engine.errors import WinnowError
 from engine.queries.samples import Ids
-from engine.store import decisions as log
+from engine.store.requests import Request, write_requests
 from engine.store.standing import ACTIONS
 from engine.store.workspace import Workspace
 
@@ -45,78 +43,70 @@ def thumbnails(at: Snapshot, ids: Sequence[int]) -> dict[int, bytes]:
 # Originals ----------------------------------------------------------------------------------------------------
 
 
+KEPT_SIDE = 1_600
+"""Pixels a side of an original up to which it is kept."""
+
+
 @st.cache_resource(ttl=60, max_entries=6, show_spinner=False)  # what this user trusts may change
 def _viewer(root: str, dataset: str, changed: int) -> Viewer:
     return Viewer(Workspace(Path(root)), dataset)
 
 
 @st.cache_data(ttl=600, max_entries=96, show_spinner=False)
-def original(root: str, dataset: str, changed: int, sample_id: int, place: str, _thumbnail: bytes, most: int) -> Viewed:
-    """The original of a sample, at most so many pixels a side; changed: when the dataset was written."""
+def _small(root: str, dataset: str, changed: int, sample_id: int, place: str, _thumbnail: bytes, most: int) -> Viewed:
     return _viewer(root, dataset, changed).view(place, _thumbnail, most)
+
+
+def original(at: Snapshot, sample_id: int, place: str, thumbnail: bytes, most: int) -> Viewed:
+    """The original of a sample, at most so many pixels a side. Args: place, thumbnail: of the sample"""
+    if most > KEPT_SIDE:
+        return _viewer(at.root, at.dataset, at.stamp).view(place, thumbnail, most)
+    return _small(at.root, at.dataset, at.stamp, sample_id, place, thumbnail, most)
+
+
+@st.cache_data(ttl=600, max_entries=24, show_spinner=False)
+def moved(at: Snapshot, ids: tuple[int, ...]) -> int:
+    """How many of some samples have files that are not where they were, nor where they are looked for."""
+    sources = frame(ask(at, "fetch_sources", ids))["source"]
+    viewer = _viewer(at.root, at.dataset, at.stamp)
+    return sum(1 for place in sources if isinstance(place, str) and viewer.is_gone(place))
 
 
 # Decisions ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Operation:
-    """What a browser wants written. key: its own name for it, never used twice; do: an action, or "undo" of the key `of`."""
-
-    key: str
-    do: str
-    sample_id: int
-    label: int | None = None
-    of: str = ""
-
-
-def parse(given: object) -> Operation | None:
-    """An operation as a browser sent it; None for what is none."""
+def parse(given: object) -> Request | None:
+    """A decision, or one taken back, as a browser sent it; None for what is none."""
     if not isinstance(given, Mapping):
         return None
     key, do, sample_id, label, of = (given.get(name) for name in ("key", "do", "id", "label", "of"))
-    named = [isinstance(name, str) and re.fullmatch(r"[0-9a-f]{16}-[0-9]{1,9}", name) is not None for name in (key, of)]
-    whole = [isinstance(n, int) and not isinstance(n, bool) and abs(n) < 2**31 for n in (sample_id, label)]
-    if not named[0] or not whole[0] or do not in (*ACTIONS, "undo"):
+    if not isinstance(key, str) or not re.fullmatch(_NAME, key) or not isinstance(do, str) or not _whole(sample_id):
         return None
-    if (do == "undo") != named[1] or (do == "relabel") != whole[1]:
+    if (label is not None and not _whole(label)) or (of is not None and not isinstance(of, str)):
         return None
-    return Operation(str(key), str(do), int(sample_id), label if whole[1] else None, str(of or ""))  # type: ignore[arg-type]
+    return Request(key, do[:20], int(str(sample_id)), None if label is None else int(str(label)), str(of or "")[:40])
 
 
-def write(at: Snapshot, operations: Sequence[Operation]) -> tuple[list[str], dict[str, str], str]:
+_NAME = r"[0-9a-f]{16}-[0-9]{1,9}"
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def write(at: Snapshot, requests: Sequence[Request]) -> tuple[list[str], dict[str, str], str]:
     """Write what was decided, in order, for the person of this session; what is written already is not written again.
 
-    Returns: the keys of what is written now; of what can never be, with the reason; why it ends early, "" if it does not
+    Returns: the names of what is written now; of what can never be, with the reason; why nothing was, "" if it was
     """
-    workspace = Workspace(Path(at.root))
-    done: list[str] = []
-    refused: dict[str, str] = {}
-    for one in operations:
-        try:
-            if one.do == "undo":
-                _take_back(workspace, at.dataset, one.of)
-            else:
-                action = cast(log.Action, one.do)
-                given = workspace, at.dataset, [one.sample_id], action
-                log.decide(*given, new_label=one.label, author=author(), request=one.key)
-        except SpecError as error:
-            refused[one.key] = str(error)
-            continue
-        except WinnowError as error:
-            return done, refused, str(error)
-        done.append(one.key)
-    return done, refused, ""
-
-
-def _take_back(workspace: Workspace, dataset: str, request: str) -> None:
-    batch = log.find_request(workspace, dataset, request)
-    if batch is None:
-        return  # it was refused
+    if not requests:
+        return [], {}, ""
     try:
-        log.undo(workspace, dataset, None, batch)
-    except NotFoundError:
-        return  # it was taken back already
+        with by_this_session(at) as workspace:
+            refused = write_requests(workspace, at.dataset, requests, author())
+    except WinnowError as error:
+        return [], {}, str(error)
+    return [one.name for one in requests if one.name not in refused], refused, ""
 
 
 @dataclass(frozen=True)
@@ -156,10 +146,3 @@ def decided(at: Snapshot, ids: Sequence[int]) -> dict[int, tuple[str, int | None
         found = standing.of(np.asarray(ids, np.int64))
     rows = zip(found["sample_id"], found["action"], found["new_label"], strict=True)
     return {int(i): (str(action), None if pd.isna(label) else int(label)) for i, action, label in rows}
-
-
-def moved(at: Snapshot, sources: Sequence[str]) -> int:
-    """How many of some samples' files are not where they were."""
-    where = Whereabouts(Workspace(Path(at.root)), at.dataset)
-    files = (where.file_of(place) for place in sources)
-    return sum(1 for file in files if file is not None and not file.exists())

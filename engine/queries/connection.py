@@ -17,12 +17,13 @@ import duckdb
 import pandas as pd
 
 from engine.errors import NotFoundError, StorageError, WinnowError
-from engine.queries.views import DATASET_DATABASE, database_of, make_table, make_views
+from engine.queries.views import DATASET_DATABASE, database_of, make_table, make_views, update_table
 from engine.store.attached import DATASET, RESULTS, Tables, attach, look_at, open_walled
-from engine.store.decisions import fetch_decisions_log
+from engine.store.contents import Ids
 from engine.store.records import DatasetFacts, dataset_facts
 from engine.store.schema import UNREADABLE_COLUMNS
 from engine.store.sql import MEMORY_LIMIT, one_line
+from engine.store.standing import Standing
 from engine.store.values import check_results, results_file
 from engine.store.workspace import Workspace
 
@@ -30,21 +31,26 @@ _DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, 
 
 
 def connect(
-    workspace: Workspace, dataset: str, runs: Sequence[str] | None = None, decisions_until: int | None = None
+    workspace: Workspace,
+    dataset: str,
+    runs: Sequence[str] | None = None,
+    decisions_until: int | None = None,
+    decisions: Standing | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A locked connection with every view of the contract over a dataset and its published runs.
 
     A run that is broken, or was made by a newer version, is left out and listed in the view `unreadable`.
 
     Args:    runs: only these run ids; None = all published runs of the dataset; decisions_until: the view `decisions` as
-             it was after that batch of the log, None = as it is now
+             it was after that batch of the log, None = as it is now; decisions: what to fill that view from instead of
+             the log (`put_decisions` brings it up to date)
     Returns: a connection for one thread (`.cursor()` gives another thread its own)
     Raises:  NotFoundError for an unknown dataset; StorageError for a damaged dataset file or damaged decisions
     """
     path = workspace.require_dataset(dataset)
     facts = dataset_facts(path)  # of a format that this version reads
     wanted, problems = _find_runs(workspace, dataset) if runs is None else (list(runs), {})
-    decisions = fetch_decisions_log(workspace, dataset, decisions_until)
+    decided = (decisions or Standing(workspace, dataset, decisions_until)).current()
     files: dict[str, Path] = {}
     for run_id in wanted:
         with _noted(problems, run_id):
@@ -57,7 +63,7 @@ def connect(
         if refused:
             raise StorageError(f"{refused[DATASET_DATABASE]}; ingest it again")
         make_views(connection, found[DATASET_DATABASE], results)
-        make_table(connection, "decisions", decisions)
+        make_table(connection, "decisions", decided)
         broken = pd.DataFrame(sorted(problems.items()), columns=list(UNREADABLE_COLUMNS))
         make_table(connection, "unreadable", broken)
     except duckdb.Error as error:
@@ -67,6 +73,15 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def put_decisions(connection: duckdb.DuckDBPyConnection, decisions: Standing, changed: Ids | None) -> None:
+    """Bring the view `decisions` of a connection up to what stands.
+
+    changed: the samples whose decision may be another now; None = any may be
+    """
+    rows = decisions.current() if changed is None else decisions.of(changed)
+    update_table(connection, "decisions", rows, changed)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -14,7 +14,7 @@ import pandas as pd
 from engine.errors import NotFoundError, SpecError
 from engine.queries.connection import best_run, connected, fetch_sql, runs_of, source_run
 from engine.queries.verdicts import fetch_verdict, no_verdict
-from engine.queries.writers import fetch_matching
+from engine.queries.writers import fetch_selected
 from engine.store.decisions import last_batch
 from engine.store.records import dataset_facts
 from engine.store.sql import check_condition
@@ -27,8 +27,6 @@ MOST_CONDITIONS = 100
 SUGGESTED_LABEL, SHORTLIST, KEEP, DROP, RELABEL, UNSURE_KEEP, UNSURE_DROP = range(101, 108)
 """Why a sample is in the set or not: 0 = nothing says otherwise; 1 .. 100 = the condition of that place drops it; a rule
 by the run's suggestion or its shortlist; a person's decision."""
-
-BY_PERSON = (KEEP, DROP, RELABEL, UNSURE_KEEP, UNSURE_DROP)
 
 _NOT_SQL = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _CHANGING = re.compile(r"\b(current_(date|time|timestamp)|localtime(stamp)?|(using|table)\s*sample)\b", re.IGNORECASE)
@@ -97,7 +95,7 @@ def make_recipe(
         drop=tuple(drop),
         relabel_above=relabel_above,
         drop_shortlist=drop_shortlist,
-        decisions=last_batch(workspace) if decisions else 0,
+        decisions=last_batch(workspace) if decisions else None,
         unsure=unsure,
     )
 
@@ -114,12 +112,12 @@ def evaluate(workspace: Workspace, recipe: Recipe) -> Outcome:
         if name not in published:
             raise NotFoundError(f"run {name}, which its rules read, is gone")
     runs = [name for name in dict.fromkeys((*recipe.runs, recipe.run)) if name in published]
-    with connected(workspace, recipe.dataset, runs, recipe.decisions) as connection:
+    with connected(workspace, recipe.dataset, runs, recipe.decisions or 0) as connection:
         base = _fetch_base(connection, recipe)
         given = base["label"].to_numpy(np.int32)
         labels, reasons = given.copy(), np.zeros(len(given), np.uint8)
         for place, condition in enumerate(recipe.drop, 1):
-            matched = fetch_matching(connection, condition, recipe.run or None)
+            matched = fetch_selected(connection, condition, recipe.run or None)["sample_id"].to_numpy(np.int32)
             _apply(labels, reasons, matched, place, DROPPED)
         if recipe.relabel_above is not None:
             proposed = (base["confidence"] >= recipe.relabel_above).to_numpy(bool, na_value=False)
@@ -134,11 +132,6 @@ def evaluate(workspace: Workspace, recipe: Recipe) -> Outcome:
         tells = bool(recipe.run and (found := fetch_verdict(connection, recipe.run)) and found.tells)
     facts = _facts(recipe, base, labels, reasons, tells, len(decided))
     return Outcome(recipe, labels, reasons, facts)
-
-
-def plain_recipe(recipe: Recipe) -> Recipe:
-    """The same recipe with nothing in it: what the dataset is before."""
-    return replace(recipe, drop=(), relabel_above=None, drop_shortlist=False, decisions=0, runs=())
 
 
 def _fetch_base(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> pd.DataFrame:
@@ -197,11 +190,12 @@ def _facts(
         "kept": int(kept.sum()),
         "dropped_by_condition": [int(counts[place]) for place in range(1, len(recipe.drop) + 1)],
         "dropped_by_shortlist": int(counts[SHORTLIST]),
-        "dropped_by_person": int(counts[DROP] + counts[UNSURE_DROP]),
+        "dropped_by_person": int(counts[DROP]),
         "relabeled": int((kept & (labels != given)).sum()),
         "relabeled_by_suggestion": int(counts[SUGGESTED_LABEL]),
         "relabeled_by_person": int(((reasons == RELABEL) & (labels != given)).sum()),
         "kept_by_person": int(counts[KEEP]),
+        "unsure": int(counts[UNSURE_KEEP] + counts[UNSURE_DROP]),
         "decisions": decisions,
         "before": np.bincount(given, minlength=classes).tolist(),
         "after": np.bincount(labels[kept], minlength=classes).tolist(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import duckdb
 import numpy as np
@@ -18,11 +18,13 @@ import pandas as pd
 from engine.errors import SpecError, unknown_name
 from engine.fields import check_choice, check_range
 from engine.queries.connection import SUGGESTED, fetch_sql, source_run
+from engine.store.decisions import Action
 from engine.store.sql import literal
 
 Truth = Literal["", "wrong", "right"]
 Agreement = Literal["", "agrees", "disagrees"]
 Split = Literal["train", "test", "all"]
+Decision = Literal["", "undecided", "decided", "keep", "drop", "relabel", "unsure", "disputed"]
 
 SUSPICION = "p_wrong"
 """Stands for a score where samples are sorted: by their place on the shortlist, the most suspicious first."""
@@ -39,17 +41,20 @@ class Filter:
 
     split: train, test, or all that were judged: the training samples, and those of the test part that have a p_wrong.
     flagged: on the shortlist of the run. least, most: of its p_wrong, 0..1, both inclusive; 0 and 1 restrict nothing.
-    labels, others: the given label; the true label or, where it is unknown, a suggested one. rule: a rule that
-    flags it. truth: known to be mislabeled or known to be right. agreement: whether the networks agreed with the
-    given label after the last epoch (margin_last > 0). score, low, high: percentiles of the rank by that score,
-    0 = easiest, low inclusive, high exclusive unless 100. region: a closed outline on the map, x and y. plane, outline:
-    two scores of the run, and a closed outline over their values. measure: a score whose value is from above to below,
-    both inclusive. about: a name of the metadata that a sample has; value: what it is, as text; at_least, at_most: what
-    it is as a number, both inclusive.
+    labels, others: the given label; the true label or, where it is unknown, a suggested one. suggested: the label that
+    the run suggests, which is the given one where it suggests no other. rule: a rule that flags it. truth: known to be
+    mislabeled or known to be right. agreement: whether the networks agreed with the given label after the last epoch
+    (margin_last > 0). score, low, high: percentiles of the rank by that score, 0 = easiest, low inclusive, high exclusive
+    unless 100. region: a closed outline on the map, x and y. plane, outline: two scores of the run, and a closed outline
+    over their values. measure: a score whose value is from above to below, both inclusive. about: a name of the metadata
+    that a sample has; value: what it is, as text; at_least, at_most: what it is as a number, both inclusive. decision:
+    whether or what people decided about it last, disputed: the latest decisions of its authors differ; author: the
+    latest decision is of this person. named: a part of where it comes from, such as its file's name, in any case.
     """
 
     labels: tuple[int, ...] = ()
     others: tuple[int, ...] = ()
+    suggested: tuple[int, ...] = ()
     rule: str = ""
     truth: Truth = ""
     agreement: Agreement = ""
@@ -70,9 +75,13 @@ class Filter:
     value: str = ""
     at_least: float = -math.inf
     at_most: float = math.inf
+    decision: Decision = ""
+    author: str = ""
+    named: str = ""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, Split)
+        check_choice("decision", self.decision, Decision)
         check_range("least", self.least, 0, 1)
         check_range("most", self.most, self.least, 1)
         check_choice("truth", self.truth, Truth)
@@ -103,6 +112,8 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
     if suspicion:
         of_run = " AND ".join([f"run_id = {run}", *suspicion])
         parts.append(f"sample_id IN (SELECT sample_id FROM shortlist WHERE {of_run})")
+    if wanted.named:
+        parts.append(f"contains(lower(source), lower({literal(wanted.named)}))")
     if wanted.labels:
         parts.append(f"label IN {_tuple(wanted.labels)}")
     if wanted.others:
@@ -111,28 +122,34 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
             f"(true_label IN {_tuple(wanted.others)} OR true_label IS NULL AND sample_id IN (SELECT sample_id "
             f"FROM suggestions WHERE run_id = {proposed} GROUP BY sample_id HAVING {SUGGESTED} IN {_tuple(wanted.others)}))"
         )
+    if wanted.suggested:
+        of_run = f"FROM suggestions WHERE run_id = {literal(source_run(connection, 'suggestions', run_id))}"
+        parts.append(
+            f"(sample_id IN (SELECT sample_id {of_run} GROUP BY sample_id HAVING {SUGGESTED} IN {_tuple(wanted.suggested)}) "
+            f"OR label IN {_tuple(wanted.suggested)} AND sample_id NOT IN (SELECT sample_id {of_run}))"
+        )
     if wanted.truth:
         parts.append("label <> true_label" if wanted.truth == "wrong" else "label = true_label")
     if wanted.rule:
-        _require(connection, "rule", "flags", run_id, wanted.rule)
+        require_name(connection, "rule", "flags", run_id, wanted.rule)
         parts.append(
             f"sample_id IN (SELECT sample_id FROM flags WHERE run_id = {run} AND rule = {literal(wanted.rule)} AND flagged)"
         )
     if wanted.agreement:
-        _require(connection, "score", "scores", run_id, "margin_last")
+        require_name(connection, "score", "scores", run_id, "margin_last")
         sign = ">" if wanted.agreement == "agrees" else "<="
         parts.append(
             f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = 'margin_last' AND value {sign} 0)"
         )
     if wanted.score and (wanted.low > 0 or wanted.high < 100):
-        n = _require(connection, "score", "scores", run_id, wanted.score)
+        n = require_name(connection, "score", "scores", run_id, wanted.score)
         first, last = round(n * wanted.low / 100), round(n * wanted.high / 100) - 1
         parts.append(
             f"sample_id IN (SELECT sample_id FROM scores WHERE run_id = {run} AND score = {literal(wanted.score)} "
             f"AND rank BETWEEN {first} AND {last})"
         )
     if wanted.measure and (wanted.above > -math.inf or wanted.below < math.inf):
-        _require(connection, "score", "scores", run_id, wanted.measure)
+        require_name(connection, "score", "scores", run_id, wanted.measure)
         meant = [f"value >= {_double(wanted.above)}"] if wanted.above > -math.inf else []
         meant += [f"value <= {_double(wanted.below)}"] if wanted.below < math.inf else []
         of_score = f"run_id = {run} AND score = {literal(wanted.measure)}"
@@ -148,44 +165,20 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
         parts.append(inside(f"SELECT sample_id, x, y FROM embedding WHERE run_id = {mapped}", wanted.region))
     if wanted.outline:
         for score in wanted.plane:
-            _require(connection, "score", "scores", run_id, score)
+            require_name(connection, "score", "scores", run_id, score)
         parts.append(inside(score_plane(run_id, *wanted.plane), wanted.outline))
+    parts += _decided(wanted)
     return " AND ".join(parts)
 
 
-def fetch_ids(
-    connection: duckdb.DuckDBPyConnection,
-    run_id: str,
-    wanted: Filter,
-    score: str = "",
-    hardest_first: bool = True,
-) -> Ids:
-    """The ids of the samples that pass, in the order of a score or of the shortlist: (n,) int32.
-
-    score: its rank decides, samples that have none (the test part has none) come last by their place on the shortlist;
-    SUSPICION: the place on the shortlist; "": the id
-    """
-    passing = f"SELECT sample_id FROM samples WHERE {_passes(connection, run_id, wanted)}"
-    suspects = "SELECT sample_id, rank AS place FROM shortlist WHERE run_id = $run"
-    if not score:
-        sql = f"{passing} ORDER BY sample_id"
-    elif score == SUSPICION:
-        way = "ASC" if hardest_first else "DESC"
-        sql = f"SELECT sample_id FROM ({passing}) LEFT JOIN ({suspects}) USING (sample_id) ORDER BY place {way} NULLS LAST, 1"
-    else:
-        _require(connection, "score", "scores", run_id, score)
-        ranks = "SELECT sample_id, rank FROM scores WHERE run_id = $run AND score = $score"
-        way = "DESC" if hardest_first else "ASC"
-        if wanted.split == "train":
-            sql = f"SELECT sample_id FROM ({passing}) JOIN ({ranks}) USING (sample_id) ORDER BY rank {way}"
-        else:
-            sql = (
-                f"SELECT sample_id FROM ({passing}) LEFT JOIN ({ranks}) USING (sample_id) "
-                f"LEFT JOIN ({suspects}) USING (sample_id) ORDER BY rank {way} NULLS LAST, place NULLS LAST, sample_id"
-            )
-    given = {name: value for name, value in (("run", run_id), ("score", score)) if f"${name}" in sql}
-    ids: Ids = fetch_sql(connection, sql, given)["sample_id"].to_numpy(np.int32)
-    return ids
+def _decided(wanted: Filter) -> list[str]:
+    """The conditions on decisions. As standing.Standing.meets has them, in memory."""
+    meant = [f"action = {literal(wanted.decision)}"] if wanted.decision in get_args(Action) else []
+    meant += ["disputed"] if wanted.decision == "disputed" else []
+    meant += [f"author = {literal(wanted.author)}"] if wanted.author else []
+    listed = f"(SELECT sample_id FROM decisions{' WHERE ' if meant else ''}{' AND '.join(meant)})"
+    parts = ["sample_id NOT IN (SELECT sample_id FROM decisions)"] if wanted.decision == "undecided" else []
+    return parts + ([f"sample_id IN {listed}"] if meant or wanted.decision == "decided" else [])
 
 
 def population(run_id: str, split: str) -> str:
@@ -200,41 +193,23 @@ def population(run_id: str, split: str) -> str:
     return f"(split = 'train' OR sample_id IN ({judged}))"
 
 
-def _passes(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> str:
-    """A filter with its split, as an SQL condition."""
-    return f"{population(run_id, wanted.split)} AND {condition(connection, run_id, wanted) or 'true'}"
-
-
-def fetch_facets(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter) -> pd.DataFrame:
-    """label, class_name, n (samples that pass), total (of the split), in label order."""
-    where, among = condition(connection, run_id, wanted) or "true", population(run_id, wanted.split)
-    return fetch_sql(
-        connection,
-        f"""SELECT label, any_value(classes.class_name) AS class_name, count(*) FILTER (passes) AS n,
-        count(sample_id) AS total FROM classes LEFT JOIN
-        (SELECT sample_id, label, {where} AS passes FROM samples WHERE {among}) USING (label)
-        GROUP BY label ORDER BY label""",
-    )
-
-
 def fetch_cards(
     connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int], score: str = ""
 ) -> pd.DataFrame:
     """What a thumbnail shows, in the order of ids: sample_id, split, label, true_label, suggested_label, value (of the
-    score), p_wrong, flagged (on the shortlist), action and new_label (a person's decision), thumbnail (WebP bytes). NA where
-    unknown; p_wrong also where the run's networks cannot tell; flagged is false for every sample of a run without a shortlist."""
+    score), p_wrong, flagged (on the shortlist), thumbnail (WebP bytes). NA where unknown;
+    p_wrong also where the run's networks cannot tell; flagged is false for every sample of a run without a shortlist."""
     return fetch_sql(
         connection,
         f"""SELECT sample_id, split, label, true_label, suggested_label, value, p_wrong,
-        coalesce(listed, false) AS flagged, action, new_label, thumbnail
+        coalesce(listed, false) AS flagged, thumbnail
         FROM (SELECT unnest($ids::INTEGER[]) AS sample_id, unnest(range(len($ids::INTEGER[]))) AS place)
         JOIN samples USING (sample_id) LEFT JOIN images USING (sample_id)
         LEFT JOIN (SELECT sample_id, {SUGGESTED} AS suggested_label FROM suggestions
             WHERE run_id = $proposed AND sample_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY sample_id) USING (sample_id)
         LEFT JOIN (SELECT sample_id, value FROM scores WHERE run_id = $run AND score = $score) USING (sample_id)
         LEFT JOIN (SELECT sample_id, if((SELECT any_value(noise) FROM verdict WHERE run_id = $run) IS NULL, NULL, p_wrong)
-            AS p_wrong, listed FROM shortlist WHERE run_id = $run) USING (sample_id)
-        LEFT JOIN (SELECT sample_id, action, new_label FROM decisions) USING (sample_id) ORDER BY place""",
+            AS p_wrong, listed FROM shortlist WHERE run_id = $run) USING (sample_id) ORDER BY place""",
         {
             "ids": [int(i) for i in ids],
             "run": run_id,
@@ -242,23 +217,6 @@ def fetch_cards(
             "proposed": source_run(connection, "suggestions", run_id),
         },
     )
-
-
-def fetch_proposals(connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int] | Ids) -> pd.DataFrame:
-    """sample_id, label: what a thumbnail shows after the arrow, of those of some samples that have it: the true label
-    where it is known, else the suggested one, where it is another than the given label."""
-    connection.register("meant", pd.DataFrame({"sample_id": np.asarray(ids, np.int32)}))
-    try:
-        return fetch_sql(
-            connection,
-            f"""SELECT sample_id, coalesce(true_label, suggested_label) AS label FROM samples SEMI JOIN meant USING (sample_id)
-            LEFT JOIN (SELECT sample_id, {SUGGESTED} AS suggested_label FROM suggestions SEMI JOIN meant USING (sample_id)
-                WHERE run_id = $run GROUP BY sample_id) USING (sample_id)
-            WHERE coalesce(true_label, suggested_label) <> samples.label ORDER BY sample_id""",
-            {"run": source_run(connection, "suggestions", run_id)},
-        )
-    finally:
-        connection.unregister("meant")
 
 
 def fetch_labels(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
@@ -277,27 +235,6 @@ def fetch_sample(connection: duckdb.DuckDBPyConnection, sample_id: int) -> dict[
         return None
     row = frame.astype(object).where(frame.notna(), None).iloc[0]
     return {str(name): value for name, value in row.items()}
-
-
-def fetch_metadata_names(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
-    """name, n (samples that have it), different (values), is_number, low, high (of numbers), by name."""
-    return fetch_sql(
-        connection,
-        "SELECT name, count(*) AS n, count(DISTINCT value) AS different, bool_and(number IS NOT NULL) AS is_number, "
-        "min(number) AS low, max(number) AS high FROM metadata GROUP BY name ORDER BY name",
-    )
-
-
-def fetch_metadata_values(connection: duckdb.DuckDBPyConnection, name: str, most: int = 200) -> pd.DataFrame:
-    """value, n (samples): the values of one name of the metadata, the most frequent first."""
-    sql = "SELECT value, count(*) AS n FROM metadata WHERE name = ? GROUP BY value ORDER BY n DESC, value LIMIT ?"
-    return fetch_sql(connection, sql, [name, most])
-
-
-def fetch_metadata_samples(connection: duckdb.DuckDBPyConnection, name: str) -> pd.DataFrame:
-    """sample_id, value, number of every sample that has a name of the metadata, by id."""
-    sql = "SELECT sample_id, value, number FROM metadata WHERE name = ? ORDER BY sample_id"
-    return fetch_sql(connection, sql, [name])
 
 
 def fetch_sample_scores(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int) -> pd.DataFrame:
@@ -358,7 +295,7 @@ def fetch_neighbors(connection: duckdb.DuckDBPyConnection, run_id: str, sample_i
     )
 
 
-def _require(connection: duckdb.DuckDBPyConnection, kind: str, view: str, run_id: str, name: str) -> int:
+def require_name(connection: duckdb.DuckDBPyConnection, kind: str, view: str, run_id: str, name: str) -> int:
     """How many rows a run has of a score or rule; SpecError, with the nearest name, when it has none."""
     rows = connection.execute(f"SELECT {kind}, count(*) FROM {view} WHERE run_id = ? GROUP BY 1", [run_id]).fetchall()
     counts = dict(rows)

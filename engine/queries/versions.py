@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import duckdb
 import numpy as np
 import pandas as pd
 
 from engine.errors import NotFoundError, SpecError, WinnowError
 from engine.queries.connection import connected, fetch_sql
+from engine.queries.proofs import Gain, compute_gain, fetch_proof
 from engine.queries.recipes import evaluate, make_recipe
+from engine.queries.version_words import version_line
 from engine.queries.writers import Choice
 from engine.store.contents import fetch_joined_contents
 from engine.store.records import dataset_facts
@@ -198,3 +202,98 @@ def reproduce(workspace: Workspace, version: Version) -> Reproduced:
     decided, before = again.facts["decisions"], version.facts.get("decisions")
     why = f"; {before:,} decisions counted then, {decided:,} are in the log now" if decided != before else ""
     return Reproduced(False, f"Computed again, {differ:,} samples differ{why}. The set is the stored one.")
+
+
+def fetch_gains(connection: duckdb.DuckDBPyConnection) -> dict[str, Gain]:
+    """What was gained, by the hash of the set: of the latest proof (`winnow prove`) of each set that has one."""
+    rows = connection.execute(
+        "SELECT run_id, spec->>'curated' FROM runs WHERE kind = 'prove' AND run_id IN (SELECT run_id FROM proofs) "
+        "ORDER BY created_at, run_id"
+    ).fetchall()
+    found = {str(curated): compute_gain(fetch_proof(connection, str(run_id))) for run_id, curated in rows}
+    return {curated: gain for curated, gain in found.items() if gain}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed between two versions, under the ids of the dataset as it is now.
+
+    same: samples that both keep under one label; only_first, only_second: ids of those that one of them keeps;
+    relabeled: sample_id, first, second (labels) of those that both keep under different labels
+    """
+
+    same: int
+    only_first: Labels
+    only_second: Labels
+    relabeled: pd.DataFrame
+
+
+def fetch_difference(workspace: Workspace, dataset: str, first: str, second: str) -> Difference:
+    """What changed from one version to another; NotFoundError when there is no such version, or one is not whole."""
+    n = _training_samples(workspace, dataset)
+    labels = np.full((2, n), DROPPED, np.int32)
+    for row, name in zip(labels, (first, second), strict=True):
+        ids, of_ids = fetch_version_set(workspace, dataset, name)
+        row[ids] = of_ids
+    return difference(*labels)
+
+
+def difference(first: Labels, second: Labels) -> Difference:
+    """What changed from one set to another, each the label of every training sample, DROPPED where it does not stay."""
+    here, there = first != DROPPED, second != DROPPED
+    at = np.flatnonzero(here & there & (first != second)).astype(np.int32)
+    relabeled = pd.DataFrame({"sample_id": at, "first": first[at], "second": second[at]})
+    return Difference(
+        int((here & there).sum()) - len(at),
+        np.flatnonzero(here & ~there).astype(np.int32),
+        np.flatnonzero(there & ~here).astype(np.int32),
+        relabeled,
+    )
+
+
+class NamedVersion:
+    """A version in Python: the set as it was stored, its recipe and its numbers.
+
+    Attributes:
+        name, note, author, created_at (UTC): of the version; recipe: what gave the set; facts: its numbers (see the guide);
+        hash: SHA-256 of the set
+    """
+
+    def __init__(self, workspace: Workspace, version: Version) -> None:
+        self._workspace, self._version = workspace, version
+        self.name, self.note, self.author, self.created_at = (
+            version.name,
+            version.note,
+            version.author,
+            version.created_at,
+        )
+        self.recipe, self.facts, self.hash = version.recipe, dict(version.facts), version.hash
+
+    @functools.cached_property
+    def _set(self) -> tuple[Labels, Labels]:
+        return fetch_version_set(self._workspace, self._version.dataset, self.name)
+
+    @property
+    def ids(self) -> Labels:
+        """The ids of the samples that stay, ascending: (n,) int32."""
+        return self._set[0]
+
+    @property
+    def labels(self) -> Labels:
+        """Their labels: (n,) int32."""
+        return self._set[1]
+
+    def diff(self, other: NamedVersion | str) -> Difference:
+        """What changed from this version to another of the same dataset."""
+        name = other if isinstance(other, str) else other.name
+        return fetch_difference(self._workspace, self._version.dataset, self.name, name)
+
+    def reproduce(self) -> Reproduced:
+        """Evaluate its recipe again, and compare."""
+        return reproduce(self._workspace, self._version)
+
+    def __len__(self) -> int:
+        return int(self.facts["kept"])
+
+    def __repr__(self) -> str:
+        return f"<Version {self.name} of {self._version.dataset}: {version_line(self._version)}>"

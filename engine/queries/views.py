@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import pandas as pd
 
 from engine.store.attached import Tables
+from engine.store.contents import Ids
 from engine.store.schema import TABLE_VIEWS, VIEWS, dynamics_select, empty_select
 from engine.store.sql import identifier, literal
 from engine.store.tables import DATASET_TABLES, RESULT_TABLES, Columns, complete_select
@@ -69,6 +70,28 @@ def make_table(connection: duckdb.DuckDBPyConnection, name: str, rows: pd.DataFr
         connection.unregister("rows_now")
     connection.execute(f"CREATE VIEW {identifier(name)} AS SELECT * FROM {identifier(f'{name}_now')}")
     _comment(connection, name, comment, columns)
+
+
+def update_table(
+    connection: duckdb.DuckDBPyConnection, name: str, rows: pd.DataFrame, changed: Sequence[int] | Ids | None
+) -> None:
+    """Put other rows in the place of those that `make_table` made, for all who read from the connection at once.
+
+    changed: the samples whose rows these are in place of; None = of all
+    """
+    table, columns = identifier(f"{name}_now"), list(TABLE_VIEWS[name][1])
+    connection.execute("BEGIN")
+    if changed is None:
+        connection.execute(f"DELETE FROM {table}")
+    else:
+        connection.register("changed_now", pd.DataFrame({"sample_id": changed}))
+        connection.execute(f"DELETE FROM {table} WHERE sample_id IN (SELECT sample_id FROM changed_now)")
+        connection.unregister("changed_now")
+    if len(rows):
+        connection.register("rows_now", rows[columns])
+        connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM rows_now")
+        connection.unregister("rows_now")
+    connection.execute("COMMIT")
 
 
 def _comment(

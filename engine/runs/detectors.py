@@ -6,7 +6,6 @@ one that ships with the package is called `digits+textures`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import scores
-from engine.errors import NotFoundError, SpecError, StorageError, unknown_name
+from engine.errors import NotFoundError, SpecError, StorageError
 from engine.queries.connection import connected, source_run
+from engine.queries.explanations import Numbers, fetch_explanation
 from engine.scores.evaluation import evaluate_detection
 from engine.scores.lstm import (
     SHIPPED,
     Detector,
     detector_of,
-    explain_detection,
     lstm_detector,
     train_detector,
 )
+from engine.store.detector_files import DETECTOR_NAME, detector_file, detectors_folder
 from engine.store.tensors import load_tensors, save_tensors
 from engine.store.workspace import Workspace
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-SHIPPED_FILE = Path(scores.__file__).parent / "detectors" / f"{SHIPPED}.safetensors"
 
 
 def train_on_run(
@@ -56,9 +52,9 @@ def train_on_run(
     Raises:  SpecError for a name that is taken or no file name; NotFoundError when the run has no dynamics or the
              dataset no true labels; ScoreInputError when too few samples are mislabeled
     """
-    if not _NAME.fullmatch(name):
+    if not DETECTOR_NAME.fullmatch(name):
         raise SpecError(f"detector name {name!r}; allowed: up to 64 letters, digits, '-' and '_'")
-    if _path(workspace, name).exists():
+    if (detectors_folder(workspace) / f"{name}.safetensors").exists():
         raise SpecError(f"there is a detector '{name}' already; choose another name")
     p_given, ids = read_sequences(workspace, dataset, run_id)
     mislabeled = read_mislabeled(workspace, dataset, ids)
@@ -108,40 +104,28 @@ def apply_to_run(workspace: Workspace, dataset: str, run_id: str, name: str) -> 
     return {"sample_ids": ids, "values": values, "metrics": metrics}
 
 
-def explain_sample(workspace: Workspace, dataset: str, run_id: str, sample_id: int, name: str = SHIPPED) -> Tensor:
+def explain_sample(workspace: Workspace, dataset: str, run_id: str, sample_id: int, name: str = SHIPPED) -> Numbers:
     """What each epoch of a run's first seed adds to a sample's probability of being mislabeled: (T,).
 
     Raises: NotFoundError for an unknown detector, run or sample
     """
-    detector, _ = load_detector(workspace, name)
-    p_given, ids = read_sequences(workspace, dataset, run_id)
-    place = np.flatnonzero(ids == sample_id)
-    if not len(place):
-        raise NotFoundError(f"run {run_id} has no training sample {sample_id}; it has 0 to {int(ids[-1])}")
-    return explain_detection(detector, p_given[0, :, int(place[0])], p_given[0].mean(1), seed=0)
+    path = detector_file(workspace, name)
+    with connected(workspace, dataset) as connection:
+        return fetch_explanation(connection, run_id, sample_id, path)
 
 
 def list_detectors(workspace: Workspace) -> list[dict[str, Any]]:
     """The records of the detectors that can be applied: the shipped one, then the workspace's by name."""
-    names = sorted(path.stem for path in _folder(workspace).glob("*.safetensors"))
+    names = sorted(path.stem for path in detectors_folder(workspace).glob("*.safetensors"))
     return [load_detector(workspace, name)[1] for name in (SHIPPED, *names)]
 
 
 def save_detector(workspace: Workspace, detector: Detector, record: dict[str, Any]) -> Path:
     """Write a detector under its record's name; returns the file."""
-    path = _path(workspace, record["name"])
+    path = detectors_folder(workspace) / f"{record['name']}.safetensors"
     path.parent.mkdir(exist_ok=True)
     tensors = {name: values.detach().cpu().numpy() for name, values in detector.state_dict().items()}
     save_tensors(path, {**tensors, "epochs": np.array(detector.epochs, np.int32)}, record)
-    return path
-
-
-def detector_file(workspace: Workspace, name: str) -> Path:
-    """The file of a detector; NotFoundError for an unknown name."""
-    path = SHIPPED_FILE if name == SHIPPED else _path(workspace, name)
-    if not (name == SHIPPED or _NAME.fullmatch(name)) or not path.is_file():
-        known = [SHIPPED, *(file.stem for file in _folder(workspace).glob("*.safetensors"))]
-        raise NotFoundError(unknown_name("detector", name, known, "winnow detector list"))
     return path
 
 
@@ -188,11 +172,3 @@ def read_mislabeled(workspace: Workspace, dataset: str, ids: np.ndarray[Any, Any
     place = np.searchsorted(columns["sample_id"], ids)
     truth, labels = columns["truth"][place], columns["label"][place]
     return None if (truth < 0).any() else torch.from_numpy(np.asarray(truth != labels))
-
-
-def _folder(workspace: Workspace) -> Path:
-    return workspace.root / "detectors"
-
-
-def _path(workspace: Workspace, name: str) -> Path:
-    return _folder(workspace) / f"{name}.safetensors"

@@ -14,12 +14,12 @@ from engine.errors import SpecError
 from engine.features.own_probs import probs_file
 from engine.features.stored import absolute, key_of
 from engine.queries.connection import class_sizes, fetch_fingerprint, has_properties, has_test
-from engine.runs.detectors import detector_file
 from engine.runs.inputs import needs_training
 from engine.runs.inputs.gaps import has_direction
 from engine.scores.registry import all_scores, resolve_scores
 from engine.spec import RunSpec, TrainingSpec, spec_hash
 from engine.store.atomic import file_hash
+from engine.store.detector_files import detector_file
 from engine.store.workspace import Workspace
 from engine.training.models import HEADS, find_factory, is_built_in
 

@@ -190,35 +190,6 @@ def train_detector(
     return replace(max(fits, key=lambda fit: fit.metrics["average_precision"]), notes=tuple(notes))
 
 
-def explain_detection(
-    detector: Detector, sequence: Tensor, reference: Tensor, seed: int, perturbations: int = 2000
-) -> Tensor:
-    """What each epoch adds to one sample's probability of being mislabeled: LIME with epochs as features.
-
-    Random halves of the epochs are masked, which means replaced by the reference; a ridge regression of the
-    detector's probability on the masks, weighted by closeness to the unmasked sequence, gives one coefficient
-    per epoch (Ribeiro et al. 2016; LSTM paper, figure 8).
-
-    Args:    sequence (T,), p_given of the sample; reference (T,), what a masked epoch shows: the mean over the
-             dataset; perturbations: masks drawn
-    Returns: (T,) float32: > 0 speaks for mislabeled, about the change of probability that the epoch makes
-    """
-    check_sequences(torch.stack([sequence, reference], 1))
-    length = len(sequence)
-    generator = torch.Generator().manual_seed(seed)
-    masks = torch.rand(perturbations, length, generator=generator) < 0.5
-    masks[0] = True
-    shown = torch.where(masks.T, sequence.cpu().float()[:, None], reference.cpu().float()[:, None])
-    probability = lstm_detector(shown.to(next(detector.parameters()).device), detector).cpu()
-    # Cosine distance between a mask and the all-ones one, with lime's own kernel for masked features (width 0.25).
-    distance = 1 - masks.float().mean(1).sqrt()
-    weight = torch.exp(-(distance**2) / 0.25**2)
-    from sklearn.linear_model import Ridge  # a second to import; only explanations need it
-
-    fitted = Ridge(alpha=1.0).fit(masks.float().numpy(), probability.numpy(), sample_weight=weight.numpy())
-    return torch.from_numpy(fitted.coef_).float()
-
-
 def check_sequences(p_given: Tensor) -> None:
     """Raise ScoreInputError unless (T, N) probabilities with at least one epoch; names the first bad sample."""
     if p_given.ndim != 2 or not len(p_given):

@@ -6,8 +6,11 @@ the samples of equal content by id from 0, so that two copies of one image with 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import StorageError
-from engine.store.attached import columns_of, reading
+from engine.store.attached import columns_of, identity_of, reading
 
 Ids = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,11 +43,26 @@ def contents_of(block: bytes, size: int) -> bytes:
 
 def fetch_keys(path: Path, sample_ids: Sequence[int] | Ids) -> pd.DataFrame:
     """sample_id, content, copy of some samples of a dataset file."""
-    with reading(path) as connection:
-        if "content" in columns_of(connection, "samples"):
-            return _keys(connection, sample_ids)
+    if kept := _kept_open(path, identity_of(path), os.getpid()):
+        return _keys(kept[0].cursor(), sample_ids)
     everything = _computed(path)
     return everything[everything["sample_id"].isin(list(sample_ids))]
+
+
+@lru_cache(maxsize=2)
+def _kept_open(
+    path: Path, identity: object, process: int
+) -> tuple[duckdb.DuckDBPyConnection, contextlib.ExitStack] | None:
+    """A connection that stays open for the next keys of a file, and has read its contents then: every decision asks for
+    some. With what closes it when it is forgotten. None for a file that does not hold them."""
+    with contextlib.ExitStack() as opened:
+        connection = opened.enter_context(reading(path))
+        if "content" not in columns_of(connection, "samples"):
+            return None
+        return connection, opened.pop_all()
+
+
+atexit.register(_kept_open.cache_clear)  # or DuckDB reports leaks when the interpreter ends
 
 
 def _keys(connection: duckdb.DuckDBPyConnection, sample_ids: Sequence[int] | Ids) -> pd.DataFrame:

@@ -30,20 +30,18 @@ _UNDONE = "SELECT new_label FROM log WHERE dataset = $dataset AND action = 'undo
 def decide(
     workspace: Workspace,
     dataset: str,
-    sample_ids: Sequence[int],
+    sample_ids: Sequence[int] | Ids,
     action: Action | Sequence[Action],
     *,
-    new_label: int | Sequence[int] | None = None,
+    new_label: int | Sequence[int] | Ids | None = None,
     note: str = "",
     author: str = "",
-    request: str = "",
 ) -> int:
     """Append one decision for every sample, as one batch that `undo` takes back whole.
 
     Args:    action: one for all samples, or one for each; new_label: of a relabel, one for all samples or one for each, passed
              over where the action is another; of a sample that is given twice the last counts; author: who decides, "" =
-             nobody in particular; request: a name for this call, one that is in the log already is not written again; "" =
-             always write
+             nobody in particular
     Returns: the batch's id
     Raises:  SpecError for an unknown action, a relabel without a label, unknown samples or labels, or too long a text
     """
@@ -69,16 +67,13 @@ def decide(
     classes = pd.DataFrame({"new_label": range(len(facts.classes)), "new_class": list(facts.classes)})
 
     def append(connection: duckdb.DuckDBPyConnection) -> int:
-        if request and (written := _requested(connection, "log", dataset, request)) is not None:
-            return written
         batch = next_number(connection)
         connection.register("decided", rows)
         connection.register("names", classes)
         connection.execute(
             "INSERT INTO log BY NAME SELECT $batch AS batch, $dataset AS dataset, sample_id, action, "
             "CAST(new_label AS INTEGER) AS new_label, $note AS note, $now::TIMESTAMP AS decided_at, "
-            "$fingerprint AS fingerprint, content, CAST(copy AS INTEGER) AS copy, new_class, $author AS author, "
-            "nullif($request, '') AS request "
+            "$fingerprint AS fingerprint, content, CAST(copy AS INTEGER) AS copy, new_class, $author AS author "
             "FROM decided LEFT JOIN names USING (new_label) ORDER BY sample_id",
             {
                 "batch": batch,
@@ -87,7 +82,6 @@ def decide(
                 "now": _now(),
                 "fingerprint": facts.fingerprint,
                 "author": author,
-                "request": request,
             },
         )
         connection.unregister("decided")
@@ -141,19 +135,10 @@ def last_batch(workspace: Workspace) -> int:
     return read(workspace, fetch) or 0
 
 
-def find_request(workspace: Workspace, dataset: str, request: str) -> int | None:
-    """The batch that `decide` wrote under the name of a request, whether or not it stands; None when there is none."""
-    return read(workspace, lambda connection, tables: _requested(connection, tables["log"], dataset, request))
-
-
-def _requested(connection: duckdb.DuckDBPyConnection, log: str, dataset: str, request: str) -> int | None:
-    sql = f"SELECT max(batch) FROM {log} WHERE dataset = ? AND request = ?"
-    [(batch,)] = connection.execute(sql, [dataset, request]).fetchall()
-    return None if batch is None else int(batch)
-
-
 def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = None) -> pd.DataFrame:
-    """The latest standing decision per sample, by id: sample_id, action, new_label, note, author, decided_at.
+    """The latest standing decision per sample, by id: sample_id, action, new_label, note, author, decided_at, disputed.
+
+    disputed: the latest decisions of its authors differ in action or new label.
 
     until: as it was right after this batch or undo; None = now
     """
@@ -163,8 +148,8 @@ def fetch_decisions_log(workspace: Workspace, dataset: str, until: int | None = 
 def fetch_disagreements(workspace: Workspace, dataset: str) -> pd.DataFrame:
     """Where people differ: the latest standing decision per sample and author, of the samples whose authors differ.
 
-    They differ in the action, or in the label to which they relabel. Columns as in `fetch_decisions_log`, by sample and
-    author.
+    They differ in the action, or in the label to which they relabel. By sample and author: sample_id, action, new_label,
+    note, author, decided_at.
     """
     return Standing(workspace, dataset).disagreements()
 
@@ -195,7 +180,7 @@ def fetch_batches(workspace: Workspace, dataset: str, most: int | None = None) -
     return pd.DataFrame(columns=columns) if found is None else found.astype({"new_label": "Int64"})
 
 
-def _spread(new_label: int | Sequence[int], n: int) -> Ids:
+def _spread(new_label: int | Sequence[int] | Ids, n: int) -> Ids:
     labels = np.asarray(new_label, dtype=np.int64)
     if labels.ndim and labels.shape != (n,):
         raise SpecError(f"{labels.size:,} labels for {n:,} samples; allowed: one for all, or one for each")

@@ -319,6 +319,7 @@ DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
     "note": ("VARCHAR", "the note of that person"),
     "author": ("VARCHAR", "the person; empty where none was named"),
     "decided_at": ("TIMESTAMP", "when, UTC"),
+    "disputed": ("BOOLEAN", "whether the latest decisions of its authors differ in action or label"),
 }
 """The view `decisions`: the latest decision per sample. It is read from decisions.duckdb, not from a run."""
 

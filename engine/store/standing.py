@@ -38,7 +38,10 @@ class _News:
 
 
 class Standing:
-    """The decisions about the samples of a dataset file: the latest standing one of each counts. For one thread."""
+    """The decisions about the samples of a dataset file: the latest standing one of each counts. For one thread.
+
+    stamp: changes when decisions come; None before the first was read
+    """
 
     def __init__(self, workspace: Workspace, dataset: str, until: int | None = None) -> None:
         """Reads the log. until: pass over what came after this batch or undo.
@@ -52,14 +55,16 @@ class Standing:
         self.refresh()
 
     def _empty(self) -> None:
-        self._stamp: object = None
+        self.stamp: object = None
         self._settled = False
         self._seen, self._seen_rows = 0, 0
         kinds = {"batch": np.int64, "sample_id": np.int32, "action": np.int8, "new_label": np.int32}
         self._rows: dict[str, Ints] = {name: np.zeros(0, kind) for name, kind in kinds.items()}
         self._stands: Ints = np.zeros(0, bool)
-        self._heads: pd.DataFrame | None = None
+        self._heads, self._head_author = _NO_HEADS, np.zeros(0, np.int64)
+        self._authors: dict[str, int] = {}
         self._latest: Ints = np.full(self._facts.samples, -1, np.int64)
+        self._disputed: Ints = np.zeros(self._facts.samples, bool)
 
     def refresh(self) -> Ints | None:
         """Read what is new. Returns: the ids of the samples whose decision may have changed; None: of any
@@ -67,32 +72,51 @@ class Standing:
         Raises: StorageError for damaged decisions
         """
         stamp, settled = log_stamp(self._workspace), is_settled(self._workspace)
-        if stamp == self._stamp and self._settled:
+        if stamp == self.stamp and self._settled:
             return np.zeros(0, np.int32)
-        all_of_it = self._stamp is None
+        all_of_it = self.stamp is None
         found = read(self._workspace, self._read)
         if not all_of_it and (found is None or not found.goes_on):  # the file was removed, or another put in its place
             self._empty()
             found, all_of_it = read(self._workspace, self._read), True
         if found is not None:
             changed = self._take(found)
-        self._stamp, self._settled = stamp, settled
+        self.stamp, self._settled = stamp, settled
         return None if all_of_it else changed
 
     def current(self) -> pd.DataFrame:
-        """The latest decision of each decided sample, by id: sample_id, action, new_label, note, author, decided_at."""
-        return self._frame(self._latest[self._latest >= 0])
+        """The latest decision of each decided sample, by id: sample_id, action, new_label, note, author, decided_at,
+        disputed (the latest decisions of its authors differ in action or new label)."""
+        return self._latest_of(self._latest[self._latest >= 0])
 
     def of(self, ids: Ints) -> pd.DataFrame:
-        """The latest decisions of some samples, by id; of those that are decided."""
-        rows = self._latest[np.unique(ids)]
-        return self._frame(rows[rows >= 0])
+        """The latest decisions of some samples, by id, of those that are decided; what is no sample is passed over."""
+        rows = self._latest[np.unique(ids[(ids >= 0) & (ids < len(self._latest))])]
+        return self._latest_of(rows[rows >= 0])
 
     def actions(self) -> Ints:
         """Of every sample, the place of its action in ACTIONS; -1 where nothing is decided."""
         decided = self._latest >= 0
         found = np.full(len(decided), -1, np.int8)
         found[decided] = self._rows["action"][self._latest[decided]]
+        return found
+
+    def meets(self, decision: str, author: str = "") -> Ints:
+        """Of every sample, whether its latest decision is as a filter wants it: bool.
+
+        decision: an action, "decided", "undecided" or "disputed", "" = any or none; author: of this person, "" = of any
+        """
+        decided = self._latest >= 0
+        if decision == "undecided":
+            return ~decided & (author == "")
+        found = np.ones(len(decided), bool) if decision == author == "" else decided.copy()
+        rows = self._latest[decided]
+        if decision in ACTIONS:
+            found[decided] &= self._rows["action"][rows] == ACTIONS.index(decision)
+        if decision == "disputed":
+            found &= self._disputed
+        if author:
+            found[decided] &= self._author_of(self._rows["batch"][rows]) == self._authors.get(author, -1)
         return found
 
     def recent(self, ids: Ints, most: int) -> Ints:
@@ -102,12 +126,23 @@ class Standing:
 
     def disagreements(self) -> pd.DataFrame:
         """The latest decision per sample and author of the samples whose authors differ in action or new label."""
-        everything = self._frame(np.flatnonzero(self._stands))
-        each = everything.drop_duplicates(["sample_id", "author"], keep="last")
-        said = each[["sample_id", "action", "new_label"]].drop_duplicates()
-        several = said["sample_id"][said["sample_id"].duplicated()].unique()
-        found = each[each["sample_id"].isin(several)]
-        return found.sort_values(["sample_id", "author"], kind="stable").reset_index(drop=True)
+        places = self._by_author(np.flatnonzero(self._stands & self._disputed[self._rows["sample_id"]]))
+        return self._frame(places).sort_values(["sample_id", "author"], kind="stable").reset_index(drop=True)
+
+    def _latest_of(self, places: Ints) -> pd.DataFrame:
+        found = self._frame(places)
+        return found.assign(disputed=self._disputed[found["sample_id"].to_numpy()])
+
+    def _by_author(self, places: Ints) -> Ints:
+        """Of the places of rows, the last of each sample and author, by sample."""
+        backwards = places[::-1]
+        author = self._author_of(self._rows["batch"][backwards])
+        key = self._rows["sample_id"][backwards] * np.int64(len(self._authors) or 1) + author
+        return backwards[np.unique(key, return_index=True)[1]]
+
+    def _author_of(self, batch: Ints) -> Ints:
+        """The number of the author of each of some batches."""
+        return self._head_author[np.searchsorted(self._heads.index.to_numpy(), batch)]
 
     def _frame(self, places: Ints) -> pd.DataFrame:
         """Rows, by their places, as a person reads them."""
@@ -115,8 +150,7 @@ class Standing:
         action = pd.array(list(ACTIONS), "str").take(rows["action"])
         frame = pd.DataFrame({"sample_id": rows["sample_id"], "action": action})
         frame["new_label"] = pd.arrays.IntegerArray(rows["new_label"], rows["new_label"] < 0)
-        heads = self._heads if self._heads is not None else _NO_HEADS
-        of_batch = heads.iloc[np.searchsorted(heads.index.to_numpy(), rows["batch"])]
+        of_batch = self._heads.iloc[np.searchsorted(self._heads.index.to_numpy(), rows["batch"])]
         for name in ("note", "author", "decided_at"):
             frame[name] = of_batch[name].to_numpy() if name == "decided_at" else of_batch[name].array
         return frame
@@ -132,7 +166,9 @@ class Standing:
         self._stands = np.concatenate([self._stands, np.ones(len(new), bool)])
         fallen = np.isin(self._rows["batch"], found.undone) if len(found.undone) else np.zeros(len(self._stands), bool)
         self._stands &= ~fallen
-        self._heads = found.heads if self._heads is None else pd.concat([self._heads, found.heads])
+        self._heads = pd.concat([self._heads, found.heads]) if len(self._heads) else found.heads
+        number = [self._authors.setdefault(name, len(self._authors)) for name in found.heads["author"]]
+        self._head_author = np.concatenate([self._head_author, np.asarray(number, np.int64)])
         self._seen, self._seen_rows = found.last, found.n
         fallen[len(fallen) - len(new) :] = True
         sample = self._rows["sample_id"]
@@ -141,6 +177,11 @@ class Standing:
         self._latest[touched] = -1
         places = np.flatnonzero(touched[sample] & self._stands)
         np.maximum.at(self._latest, sample[places], places)
+        self._disputed[touched] = False
+        if len(self._authors) > 1:
+            each = self._by_author(places)
+            of, said = sample[each], self._rows["action"][each] * np.int64(1 << 32) + self._rows["new_label"][each]
+            self._disputed[of[1:][(of[1:] == of[:-1]) & (said[1:] != said[:-1])]] = True
         return np.flatnonzero(touched).astype(np.int32)
 
     def _read(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> _News:

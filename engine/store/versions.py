@@ -48,7 +48,8 @@ class Recipe:
     decision comes before every rule.
 
     dataset, fingerprint: the data. run: whose scores, shortlist and suggestions, "" where there was none; runs: all runs
-    that the rules read. decisions: the batch of the log up to which decisions count, 0 = none. unsure: what becomes of
+    that the rules read. decisions: the batch of the log up to which they count, 0 = there was none yet, None =
+    they are passed over. unsure: what becomes of
     samples that a person was unsure of: keep, drop, or "" = what the rules say.
     """
 
@@ -59,7 +60,7 @@ class Recipe:
     drop: tuple[str, ...] = ()
     relabel_above: float | None = None
     drop_shortlist: bool = False
-    decisions: int = 0
+    decisions: int | None = None
     unsure: str = ""
     split: str = "train"
 
@@ -261,30 +262,53 @@ def _listed(connection: duckdb.DuckDBPyConnection, dataset: str, table: str = "v
 def _version(row: tuple[Any, ...]) -> Version | None:
     number, dataset, name, author, note, created_at, fingerprint, recipe, facts, classes, found, samples = row
     try:
-        read = json.loads(recipe)
-        held, names = json.loads(facts), json.loads(classes)
-        given = {field.name: read[field.name] for field in fields(Recipe) if field.name in read}
-        given |= {key: tuple(map(str, given.get(key, ()))) for key in ("runs", "drop")}
-        made = Recipe(**given)
-        if made.relabel_above is not None:
-            float(made.relabel_above)
+        read_recipe, held, names = json.loads(recipe), json.loads(facts), tuple(map(str, json.loads(classes)))
+        made = _recipe(read_recipe)
         correct = (
             _NAME.fullmatch(name)
-            and isinstance(held, dict)
-            and isinstance(names, list)
+            and made.dataset == dataset
             and created_at is not None
             and 0 <= samples <= MOST_SAMPLES
-            and isinstance(made.decisions, int)
+            and all(_is_count(held[key]) for key in _COUNTS)
+            and all(_is_count(held.get(key, 0)) for key in _COUNTS_OF_TRUTH)
+            and all(_is_count(count) for key in _LISTS for count in held[key])
+            and all(held[key] is None or 0 <= held[key] <= 1 for key in ("noise_before", "noise_left"))
+            and len(held["dropped_by_condition"]) == len(made.drop)
+            and len(held["before"]) == len(held["after"]) <= len(names)
         )
     except (TypeError, ValueError, KeyError, RecursionError):
         return None
     if not correct:
         return None
-    texts = (str(text or "") for text in (author, note, fingerprint))
-    author, note, fingerprint = texts
+    author, note, fingerprint = (str(text or "") for text in (author, note, fingerprint))
     return Version(
-        number, dataset, name, author, note, created_at, fingerprint, made, held, tuple(map(str, names)), str(found), samples
+        number, dataset, name, author, note, created_at, fingerprint, made, held, names, str(found), samples
     )  # fmt: skip
+
+
+_COUNTS = (
+    *("samples", "kept", "dropped_by_shortlist", "dropped_by_person", "relabeled", "relabeled_by_suggestion"),
+    *("relabeled_by_person", "kept_by_person", "unsure", "decisions", "judged"),
+)
+_COUNTS_OF_TRUTH = ("known", "known_kept", "wrong_before", "wrong_left")
+_LISTS = ("dropped_by_condition", "before", "after")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= MOST_SAMPLES
+
+
+def _recipe(read_recipe: dict[str, Any]) -> Recipe:
+    """A recipe as it was stored; TypeError, ValueError or KeyError when it is none."""
+    given = {field.name: read_recipe[field.name] for field in fields(Recipe) if field.name in read_recipe}
+    given |= {key: tuple(map(str, given.get(key, ()))) for key in ("runs", "drop")}
+    made = Recipe(**given)
+    texts = (made.dataset, made.fingerprint, made.run, made.unsure, made.split)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(made.decisions, int | None):
+        raise TypeError("no recipe")
+    if made.relabel_above is not None:
+        float(made.relabel_above)
+    return made
 
 
 def _require(found: list[Version], dataset: str, name: str) -> Version:

@@ -41,12 +41,22 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
+def find_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:  # not serve.reserved_port: two suites at once would both be given the first free one
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def free_port() -> int:
+    return find_port()
+
+
 @contextlib.contextmanager
 def serving(root: Path, elsewhere: Path, *words: str) -> Iterator[str]:
     """The address that a dashboard over a workspace prints, started in a directory without any configuration."""
-    with socket.socket() as probe:  # not serve.reserved_port: two suites at once would both be given the first free one
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = find_port()
     python_path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "dashboard", "--workspace", str(root), "--port", str(port), *words],

@@ -210,6 +210,7 @@ def test_a_lasso_on_the_map_becomes_a_filter_that_other_pages_follow(page: Page,
     page.reload()
     expect(page.locator(".st-key-chips")).to_contain_text(counted)  # the outline is in the link
     settle(page)
+    page.get_by_text("Curate", exact=True).click()
     page.get_by_role("link", name="Export").click()
     expect(page.get_by_role("heading", name=f"{n:,} of")).to_be_visible()
 
@@ -248,6 +249,7 @@ def test_a_run_shows_its_progress_and_appears_by_itself(
     with computing(small_workspace, "feedfeedfeed", {"kind": "run", "dataset": "small"}, "a long one", {}) as folder:
         append_journal(folder, "progress", stage="training", fraction=0.37, seconds_left=80.0)
         expect(page.get_by_text("a long one · training · 37 % · 80 s left")).to_be_visible()
+        page.get_by_text("Analyze", exact=True).click()
         page.get_by_role("link", name="Psi curves").click()  # the other pages stay usable
         expect(page.get_by_text("small has no psi-curve yet")).to_be_visible()
         page.get_by_role("link", name="Overview").click()

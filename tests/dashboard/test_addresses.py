@@ -37,6 +37,7 @@ PARAMETERS = {
     "run": WORDS, "sort": WORDS, "rule": WORDS, "truth": WORDS, "agrees": WORDS, "split": WORDS, "list": WORDS, "about": WORDS,
     "value": WORDS, "x": WORDS, "y": WORDS, "compare": WORDS, "color": WORDS, "mode": WORDS, "order": WORDS, "psi": WORDS,
     "figure": WORDS, "size": WORDS, "mapkey": WORDS, "before": WORDS, "chapter": WORDS, "unknown": WORDS,
+    "suggested": NUMBERS, "against": WORDS, "classes": WORDS,
 }  # fmt: skip
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from dashboard import clouds, data
-from engine.store.decisions import decide
+from dashboard.data import core
+from engine.queries.samples import Filter
+from engine.store.decisions import decide, undo
 from engine.store.workspace import Workspace
 
 
@@ -30,7 +32,7 @@ def test_no_other_part_of_the_dashboard_imports_the_engine() -> None:
     assert importing == {"data"}
 
 
-def test_a_snapshot_changes_when_a_run_or_a_decision_comes(
+def test_a_snapshot_changes_when_a_run_comes_or_goes(
     demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "copy"
@@ -38,15 +40,71 @@ def test_a_snapshot_changes_when_a_run_or_a_decision_comes(
     monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
     before = data.snapshot("digits-noisy")
     assert data.snapshot("digits-noisy") == before
-    workspace = Workspace.open(root)
-    decide(workspace, "digits-noisy", [3], "drop")
-    decided = data.snapshot("digits-noisy")
-    assert decided != before
-    assert data.cards(decided, before.runs[0], [3])["action"].tolist() == ["drop"]
     seen = data.published()
-    shutil.rmtree(workspace.run_dir(before.runs[-1]))
+    shutil.rmtree(Workspace.open(root).run_dir(before.runs[-1]))
     assert data.published() != seen
     assert data.snapshot("digits-noisy").runs == before.runs[:-1]
+
+
+def test_decisions_are_seen_by_what_reads_them_and_leave_every_other_answer_as_it_was(
+    demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(demo_workspace, root)
+    monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
+    workspace, at = Workspace.open(root), data.snapshot("digits-noisy")
+    run, opened = at.runs[0], core.opened(at)
+    dropped, undecided = Filter(decision="drop"), Filter(decision="undecided")
+    before = len(data.ids(at, run, undecided))
+
+    def seen() -> list[list[int]]:
+        """The samples to drop, by every way in which a page finds them."""
+        exported = data.export(at, run, "action = 'drop'", "train")["sample_id"].tolist()
+        n = int(data.facets(at, run, dropped)["n"].sum())
+        cards = data.cards(at, run, [3, 4, 5])
+        carded = cards.loc[cards["action"].eq("drop").fillna(False), "sample_id"].tolist()
+        now = data.decisions.current(at)
+        found = data.ids(at, run, dropped).tolist()
+        assert n == len(found) and len(data.ids(at, run, undecided)) == before - len(now)
+        return [found, exported, carded, now.loc[now["action"] == "drop", "sample_id"].tolist()]
+
+    assert seen() == [[]] * 4
+    decide(workspace, "digits-noisy", [3, 4], "drop", author="ann")
+    assert seen() == [[3, 4]] * 4
+    decide(workspace, "digits-noisy", [4], "keep", author="bob")
+    assert seen() == [[3]] * 4 and data.decisions.disagreements(at)["sample_id"].tolist() == [4, 4]
+    assert data.ids(at, run, Filter(author="bob")).tolist() == [4]
+    assert data.ids(at, run, Filter(decision="disputed")).tolist() == [4]
+    undo(workspace, "digits-noisy", "ann")
+    assert seen() == [[]] * 4 and data.ids(at, run, Filter(decision="decided")).tolist() == [4]
+    # Nothing was opened or read anew for it: the snapshot, and with it every other answer, is the same.
+    assert data.snapshot("digits-noisy") == at and core.opened(at) is opened
+    (root / "decisions.duckdb").unlink()  # somebody moves it away
+    assert seen() == [[]] * 4 and len(data.decisions.current(at)) == 0
+
+
+def test_a_session_decides_under_its_name_and_sees_what_others_decide(
+    demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(demo_workspace, root)
+    monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
+    monkeypatch.setenv(data.decisions.AUTHOR, "ann")
+    workspace, at = Workspace.open(root), data.snapshot("digits-noisy")
+    data.decisions.drawn()
+    data.decisions.decide(at, [7], "drop")
+    assert not data.decisions.is_news()
+    data.decisions.choose_author("  eve ")
+    data.decisions.decide(at, np.array([8, 9]), "relabel", np.array([1, 2]))
+    assert data.decisions.current(at)["author"].tolist() == ["ann", "eve", "eve"]
+    decide(workspace, "digits-noisy", [9], "keep", author="bob")
+    assert data.decisions.is_news()
+    assert data.decisions.undo(at) == 2 and data.decisions.current(at)["sample_id"].tolist() == [7, 9]
+    with pytest.raises(data.WinnowError, match="decision 1 does not stand of 'eve'"):
+        data.decisions.undo(at, 1)
+    assert data.decisions.is_news()  # what this session did meanwhile does not hide it
+    data.decisions.drawn()
+    assert not data.decisions.is_news()
 
 
 def test_the_default_dataset_is_the_one_scored_last(demo_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

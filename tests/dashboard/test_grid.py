@@ -1,4 +1,4 @@
-"""What thumbnails say: chips, numbers, and the sentence that tells why."""
+"""What thumbnails say: chips and numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from dashboard.detail import why
 from dashboard.grid import chips, number
 from dashboard.widgets import duration, plain, run_titles
 
@@ -29,27 +28,6 @@ def test_chips_carry_the_given_label_and_the_other_where_it_differs(
 ) -> None:
     row = SimpleNamespace(label=0, true_label=true_label, suggested_label=suggested)
     assert chips(row, NAMES) == expected
-
-
-def test_the_sentence_counts_epochs_and_names_the_threshold() -> None:
-    dynamics = pd.DataFrame(
-        {"seed": 0, "epoch": range(1, 21), "correct": [False] * 18 + [True] * 2, "predicted": [1] * 18 + [0] * 2}
-    )
-    flags = pd.DataFrame(
-        {"rule": ["aum_threshold"], "score": ["aum"], "flagged": [True], "threshold": [-0.4], "value": [-3.1]}
-    )
-    scores = pd.DataFrame({"score": ["aum", "el2n"], "value": [-3.1, 1.0]})
-    assert why("cat", NAMES, dynamics, flags, scores) == (
-        "In **18** of 20 epochs the networks preferred **dog** over the given **cat**. "
-        "Its aum −3.10 is below the threshold −0.40: **aum\\_threshold flags it**."
-    )
-
-
-def test_a_sample_that_was_always_right_is_told_so() -> None:
-    dynamics = pd.DataFrame({"seed": [0, 1], "epoch": [1, 1], "correct": True, "predicted": 0})
-    none = pd.DataFrame({"rule": [], "score": [], "flagged": [], "threshold": [], "value": []})
-    told = why("cat", NAMES, dynamics, none, pd.DataFrame({"score": [], "value": []}))
-    assert told == "In all 2 epochs (2 networks × 1) the networks preferred the given cat."
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from engine.store.workspace import Workspace
 
 LINKS = {
     "gallery": ["sample=147", "label=3", "rule=aum_threshold", "list=all&sort=el2n&page=2"],
+    "matrix": ["label=3&suggested=8", "against=true&label=2&other=2&truth=right"],
     "trajectories": ["samples=3,4"],
     "compare": ["compare=noise", "compare=all"],
     "scores": ["sort=el2n"],

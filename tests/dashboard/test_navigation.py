@@ -8,13 +8,13 @@ import pytest
 
 from dashboard.navigation import FOLDER, PageInfo, all_pages
 
-DECLARED = 'PAGE = {"title": "Mine", "icon": ":material/star:", "place": 15}\n'
+DECLARED = 'PAGE = {"title": "Mine", "icon": ":material/star:", "place": 15, "section": "Analyze"}\n'
 
 
 def test_every_file_is_a_page_with_a_title_a_place_and_a_sentence() -> None:
     pages = all_pages()
     assert {page.file.name for page in pages} == {p.name for p in FOLDER.glob("*.py")} - {"__init__.py"}
-    assert [page.address for page in pages][:2] == ["overview", "gallery"]
+    assert [page.address for page in pages][:3] == ["overview", "review", "gallery"]
     assert len({page.title for page in pages}) == len({page.place for page in pages}) == len(pages)
     assert all(page.shows.endswith(".") and page.icon.startswith(":material/") for page in pages)
 
@@ -25,7 +25,7 @@ def test_a_page_is_added_by_its_file_alone_and_not_run_to_be_read(tmp_path: Path
     first, mine = all_pages(tmp_path)
     assert mine == PageInfo(
         address="mine", title="Mine", icon=":material/star:", place=15, shows="What I look at.",
-        file=tmp_path / "mine_page.py",
+        file=tmp_path / "mine_page.py", section="Analyze",
     )  # fmt: skip
     assert first.address == "first"
 

@@ -254,8 +254,8 @@ def test_the_detail_says_why_a_sample_is_flagged(open_page: Open, demo_workspace
     worst = counts(demo_workspace, "SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC LIMIT 1")
     said = text(open_page(demo_workspace, "gallery", dataset="digits-noisy", sample=str(worst)))
     assert f"Sample {worst}" in said
-    assert "the networks preferred" in said and "over the given" in said
-    assert "is below the threshold" in said and "**aum\\_threshold flags it**" in said
+    assert "Networks that did not see it prefer **" in said and "over the given **" in said
+    assert "rules flag it and" in said and "of its 15 nearest neighbors" in said
     assert "Nearest neighbors (cosine of the features)" in said
 
 
@@ -270,7 +270,7 @@ def test_a_sample_of_the_test_part_is_shown_without_learning_curves(open_page: O
     app = open_page(judged_workspace, "gallery", dataset="digits-noisy", sample="1500")
     said = text(app)
     assert "#### Sample 1500" in said and "no network was trained on it" in said
-    assert f"number {rank + 1:,} of 1,797, on the shortlist" in said and "the networks preferred" not in said
+    assert f"number {rank + 1:,} of 1,797, on the shortlist" in said and "rules" not in said
     assert not app.exception and not app.warning and not app.get("plotly_chart")
 
 

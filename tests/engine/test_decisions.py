@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import get_args
 
 import duckdb
 import numpy as np
@@ -12,11 +13,14 @@ from PIL import Image
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
-from engine.errors import SpecError, StorageError
+from engine.errors import NotFoundError, SpecError, StorageError
 from engine.queries.connection import connected
+from engine.queries.listing import fetch_ids
+from engine.queries.samples import Decision, Filter
 from engine.store.contents import fetch_keys, find_contents
-from engine.store.decisions import decide, fetch_decisions_log, undo
+from engine.store.decisions import decide, fetch_batches, fetch_decisions_log, fetch_disagreements, undo
 from engine.store.jobs import discard_dataset
+from engine.store.standing import Standing
 from engine.store.workspace import Workspace
 
 
@@ -62,18 +66,125 @@ def test_a_wrong_decision_is_refused_and_nothing_written(small_workspace, ids, a
     assert now(small_workspace) == {}
 
 
+def test_each_sample_of_one_batch_may_be_relabeled_to_a_label_of_its_own(small_workspace):
+    decide(small_workspace, "small", [4, 2, 2, 9], "relabel", new_label=[1, 3, 5, 0])
+    assert now(small_workspace) == {2: ("relabel", 5), 4: ("relabel", 1), 9: ("relabel", 0)}  # of 2 the last one given
+    assert undo(small_workspace, "small") == 1 and now(small_workspace) == {}
+    with pytest.raises(SpecError, match="2 labels for 3 samples"):
+        decide(small_workspace, "small", [1, 2, 3], "relabel", new_label=[1, 2])
+
+
+HOSTILE = "<b>![x](http://a)</b> '; DROP TABLE log; -- \u202e\n"
+
+
+def test_texts_are_kept_as_they_are_and_one_too_long_is_refused(small_workspace):
+    decide(small_workspace, "small", [1], "unsure", note=HOSTILE, author=HOSTILE)
+    (row,) = fetch_decisions_log(small_workspace, "small").to_dict("records")
+    assert (row["action"], row["note"], row["author"]) == ("unsure", HOSTILE, HOSTILE)
+    for given, message in (
+        ({"author": "a" * 81}, "81 characters; allowed: up to 80"),
+        ({"note": "n" * 2001}, "2,001 characters; allowed: up to 2,000"),
+        ({"author": "\ud800"}, "half of a character"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            decide(small_workspace, "small", [1], "drop", **given)
+    with pytest.raises(SpecError, match="no samples to decide about"):
+        decide(small_workspace, "small", [], "drop")
+    assert len(fetch_decisions_log(small_workspace, "small")) == 1
+
+
+def test_an_author_takes_back_the_own_batches_and_those_of_others_stand(small_workspace):
+    ann = decide(small_workspace, "small", [1, 2], "drop", author="ann")
+    decide(small_workspace, "small", [2, 3], "keep", author="bob")
+    again = decide(small_workspace, "small", [3], "unsure", author="ann")
+    assert undo(small_workspace, "small", "eve") is None
+    assert undo(small_workspace, "small", "ann") == again
+    assert now(small_workspace) == {1: ("drop", None), 2: ("keep", None), 3: ("keep", None)}
+    with pytest.raises(NotFoundError, match=f"decision {ann} does not stand of 'bob'"):
+        undo(small_workspace, "small", "bob", batch=ann)
+    assert undo(small_workspace, "small", batch=ann) == ann
+    assert now(small_workspace) == {2: ("keep", None), 3: ("keep", None)}
+    with pytest.raises(NotFoundError, match="does not stand"):
+        undo(small_workspace, "small", batch=ann)
+    log = fetch_batches(small_workspace, "small")
+    assert log["action"].tolist() == ["undo", "undo", "unsure", "keep", "drop"]
+    assert log["author"].tolist() == ["", "ann", "ann", "bob", "ann"]
+    assert log["stands"].tolist() == [True, True, False, True, False]
+    assert log["n"].tolist() == [0, 0, 1, 2, 2] and log["new_label"].tolist()[:2] == [ann, again]
+
+
+def modelled(batches):
+    """The whole meaning of a log, given as (author, {sample: (action, label)}, stands) by number: (author, action, label)
+    by sample, and (action, label) by sample and author where authors differ."""
+    latest, of_author = {}, {}
+    for author, said, stands in batches.values():
+        if stands:
+            for sample, what in said.items():
+                latest[sample] = (author, *what)
+                of_author.setdefault(sample, {})[author] = what
+    return latest, {(i, by): said[by] for i, said in of_author.items() if len(set(said.values())) > 1 for by in said}
+
+
+def rows_of(frame):
+    label = [None if pd.isna(value) else int(value) for value in frame["new_label"]]
+    return list(zip(frame["sample_id"], frame["author"], frame["action"], label, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_decisions_and_undos_of_two_people_means_what_the_model_says(small_workspace, seed):
+    random, batches, following = np.random.default_rng(seed), {}, Standing(small_workspace, "small")
+    for step in range(60):
+        author = ("ann", "bob")[int(random.integers(2))]
+        if random.random() < 0.35:
+            whose = author if random.random() < 0.8 else None
+            standing = [number for number, (by, _, stands) in batches.items() if stands and whose in (None, by)]
+            expected = max(standing, default=None)
+            assert undo(small_workspace, "small", whose) == expected
+            if standing:
+                batches[expected] = (*batches[expected][:2], False)
+        else:
+            ids = random.choice(12, int(random.integers(1, 6)), replace=False).tolist()
+            action = ("keep", "drop", "relabel", "unsure")[int(random.integers(4))]
+            labels = random.integers(0, 3, len(ids)).tolist() if action == "relabel" else [None] * len(ids)
+            given = labels if action == "relabel" else None
+            number = decide(small_workspace, "small", ids, action, new_label=given, author=author)
+            batches[number] = author, {i: (action, label) for i, label in zip(ids, labels, strict=True)}, True
+        if step % 3 == 0:
+            continue  # more than one may come between two looks
+        following.refresh()
+        latest, disputed = modelled(batches)
+        for found in (following.current(), fetch_decisions_log(small_workspace, "small")):
+            assert rows_of(found) == sorted((i, *what) for i, what in latest.items())
+            assert set(found.loc[found["disputed"], "sample_id"]) == {i for i, _ in disputed}
+        for found in (following.disagreements(), fetch_disagreements(small_workspace, "small")):
+            assert rows_of(found) == sorted((*key, *what) for key, what in disputed.items())
+    wanted = [Filter(decision=d, author=a) for d in get_args(Decision) for a in ("", "ann", "eve")]
+    with connected(small_workspace, "small", []) as connection:
+        for each in wanted:
+            in_memory = following.meets(each.decision, each.author)
+            train = fetch_ids(connection, "", Filter())
+            assert fetch_ids(connection, "", each).tolist() == train[in_memory[train]].tolist(), each
+
+
 def test_two_people_at_once_lose_nothing(small_workspace):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom engine.store.decisions import decide\n"
+        "import sys\nfrom pathlib import Path\nfrom engine.store.decisions import decide, undo\n"
         "from engine.store.workspace import Workspace\n"
-        "w = Workspace.open(Path(sys.argv[1]))\n"
-        "for i in range(15):\n    decide(w, 'small', [int(sys.argv[2]) + i], 'drop')\n"
+        "w, who = Workspace.open(Path(sys.argv[1])), sys.argv[2]\n"
+        "for i in range(15):\n    decide(w, 'small', [int(who) + i], 'drop', author=who)\n"
+        "    if i % 5 == 4:\n        undo(w, 'small', who)\n"
     )
-    people = [
-        subprocess.Popen([sys.executable, "-c", code, str(small_workspace.root), str(first)]) for first in (0, 50)
-    ]
+    people = [subprocess.Popen([sys.executable, "-c", code, str(small_workspace.root), first]) for first in ("0", "50")]
+    following = Standing(small_workspace, "small")
+    while any(person.poll() is None for person in people):
+        following.refresh()
     assert [person.wait(timeout=120) for person in people] == [0, 0]
-    assert sorted(now(small_workspace)) == [*range(15), *range(50, 65)]
+    log = fetch_decisions_log(small_workspace, "small")
+    left = [i for i in range(15) if i % 5 != 4]
+    assert log["sample_id"].tolist() == [*left, *(50 + i for i in left)]
+    assert log["author"].tolist() == ["0"] * len(left) + ["50"] * len(left)  # each took back the own ones
+    following.refresh()
+    pd.testing.assert_frame_equal(following.current(), log)
 
 
 # Another ingest under the same name ------------------------------------------------------------------------------

@@ -5,15 +5,17 @@ import pytest
 import torch
 
 from engine.errors import ScoreInputError
+from engine.queries.explanations import PERTURBATIONS, detect, explain
 from engine.scores.evaluation import evaluate_detection
 from engine.scores.lstm import (
+    SHIPPED,
     Detector,
-    explain_detection,
     lstm_detector,
     resample,
     shipped_detector,
     train_detector,
 )
+from engine.store import detector_files
 
 
 def _curves(n: int, epochs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,16 +102,38 @@ def _head(epochs: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_an_explanation_points_at_the_epochs_that_differ():
-    # A sample like the mean but for three early epochs, at which it is unlearned.
-    reference = torch.linspace(0.3, 0.98, shipped_detector().epochs)
-    sequence = reference.clone()
+    file = detector_files.shipped_detectors()[SHIPPED]
+    reference = np.linspace(0.3, 0.98, shipped_detector().epochs, dtype=np.float32)
+    sequence = reference.copy()
     sequence[5:10] = 0.02
-    weights = explain_detection(shipped_detector(), sequence, reference, seed=0)
+    weights = explain(file, sequence, reference)
     assert weights.shape == sequence.shape
-    assert set(weights.abs().topk(3).indices.tolist()) <= set(range(5, 10))
-    assert float(weights[5:10].sum()) > 0
+    assert set(np.argsort(-abs(weights))[:3]) <= set(range(5, 10))
+    assert weights[5:10].sum() > 0
     # Where masking changes nothing, there is nothing to say.
-    assert float(explain_detection(shipped_detector(), reference, reference, seed=0).abs().max()) < 1e-6
+    assert abs(explain(file, reference, reference)).max() < 1e-6
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 20, 33])
+def test_what_explains_detects_as_the_score_does(epochs):
+    p_given = torch.rand(epochs, 40, generator=torch.Generator().manual_seed(0))
+    found = detect(detector_files.shipped_detectors()[SHIPPED], p_given.numpy())
+    assert np.allclose(found, lstm_detector(p_given, None).numpy(), atol=1e-5)
+    assert found.std() > 0.01
+
+
+def test_an_explanation_is_scikit_learns_ridge_on_the_masks():
+    from sklearn.linear_model import Ridge
+
+    file = detector_files.shipped_detectors()[SHIPPED]
+    p_given, _ = _curves(2, 12, 3)
+    sequence, reference = p_given.numpy().T
+    masks = np.random.default_rng(0).random((PERTURBATIONS, 12)) < 0.5
+    masks[0] = True
+    probability = lstm_detector(torch.from_numpy(np.where(masks, sequence, reference).T), None).numpy()
+    weight = np.exp(-((1 - np.sqrt(masks.mean(1))) ** 2) / 0.25**2)
+    fitted = Ridge(alpha=1.0).fit(masks.astype(float), probability.astype(float), sample_weight=weight)
+    assert np.allclose(explain(file, sequence, reference), fitted.coef_, atol=1e-5)
 
 
 def test_messages():

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
@@ -89,8 +88,8 @@ def test_the_shipped_detector_says_where_it_is_from(noisy):
 def test_an_explanation_has_a_number_for_every_epoch(noisy):
     workspace, run_id = noisy
     weights = explain_sample(workspace, "noisy", run_id, 7)
-    assert weights.shape == (5,) and bool(torch.isfinite(weights).all())
-    with pytest.raises(NotFoundError, match="has no training sample 5000; it has 0 to"):
+    assert weights.shape == (5,) and np.isfinite(weights).all()
+    with pytest.raises(NotFoundError, match="has no training sample 5000"):
         explain_sample(workspace, "noisy", run_id, 5000)
 
 

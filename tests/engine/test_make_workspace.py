@@ -16,7 +16,7 @@ from PIL import Image
 from engine.data.loader import load_split
 from engine.errors import SpecError
 from engine.queries import connection as views
-from engine.queries import pairs, paper, pruned, samples, summaries
+from engine.queries import listing, pairs, paper, pruned, samples, summaries
 from engine.queries.samples import Filter
 from engine.scores.registry import all_scores
 from engine.store.schema import DECISIONS_COLUMNS, VIEWS
@@ -144,13 +144,13 @@ def test_pictures_can_be_told_apart_and_trained_on(generated, connection):
 
 
 def test_the_queries_of_the_pages_find_something(connection, run):
-    ids = samples.fetch_ids(connection, run, Filter(rule="aum_threshold", truth="wrong"), "aum")
+    ids = listing.fetch_ids(connection, run, Filter(rule="aum_threshold", truth="wrong"), "aum")
     assert 12 < len(ids) <= 24
     cards = samples.fetch_cards(connection, run, ids[:8], "aum")
     assert cards["sample_id"].tolist() == ids[:8].tolist() and cards["value"].is_monotonic_increasing
     assert cards["thumbnail"].notna().all()
-    assert samples.fetch_facets(connection, run, Filter(agreement="disagrees"))["n"].sum() > 0
-    assert len(samples.fetch_ids(connection, run, Filter(score="el2n", low=90))) == N // 10
+    assert listing.fetch_facets(connection, run, Filter(agreement="disagrees"))["n"].sum() > 0
+    assert len(listing.fetch_ids(connection, run, Filter(score="el2n", low=90))) == N // 10
     assert len(samples.fetch_sample_flags(connection, run, 3)) == 5
     assert samples.fetch_sample_scores(connection, run, 3)["percentile"].between(0, 100).all()
     assert summaries.fetch_histogram(connection, run, "aum")[["clean", "mislabeled"]].sum().tolist() == [276, 24]

@@ -12,12 +12,11 @@ import pytest
 
 from engine.errors import SpecError
 from engine.queries.connection import connect
+from engine.queries.listing import fetch_facets, fetch_ids
 from engine.queries.samples import (
     Filter,
     condition,
     fetch_cards,
-    fetch_facets,
-    fetch_ids,
     fetch_labels,
     fetch_neighbors,
     fetch_sample,
@@ -107,6 +106,16 @@ def test_each_condition_keeps_what_pandas_keeps(raw: Raw, frame: pd.DataFrame) -
     for wanted, keep in cases.items():
         assert sorted(fetch_ids(raw.connection, raw.run, wanted).tolist()) == ids(frame, keep), wanted
         assert 0 < keep.sum() < n, wanted  # or the case would say nothing
+
+
+@pytest.mark.parametrize("named", ["7", "DIGITS:1", "%", "_", "' OR true --", "digits:99"])
+def test_a_name_is_looked_for_as_it_is_written(raw: Raw, named: str) -> None:
+    sources = raw.read("SELECT sample_id, source FROM samples WHERE split = 'train'", results=False).set_index(
+        "sample_id"
+    )["source"]
+    keep = sources.str.lower().str.contains(named.lower(), regex=False)
+    assert fetch_ids(raw.connection, raw.run, Filter(named=named)).tolist() == sorted(sources.index[keep])
+    assert keep.any() == (named[0] in "7Dd")
 
 
 def test_an_outline_on_the_map_keeps_the_points_inside_it(raw: Raw, frame: pd.DataFrame) -> None:

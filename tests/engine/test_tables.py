@@ -24,13 +24,11 @@ from engine.data.sources import open_source
 from engine.data.sources.places import open_original
 from engine.errors import SourceError, SpecError, WinnowError
 from engine.queries.connection import connected
+from engine.queries.listing import fetch_ids
+from engine.queries.metadata import fetch_metadata_names, fetch_metadata_samples, fetch_metadata_values
 from engine.queries.samples import (
     Filter,
     condition,
-    fetch_ids,
-    fetch_metadata_names,
-    fetch_metadata_samples,
-    fetch_metadata_values,
 )
 from engine.queries.writers import export, fetch_selected
 from engine.store.workspace import Workspace

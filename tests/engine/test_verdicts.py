@@ -16,7 +16,8 @@ from engine.cli.commands import app
 from engine.cli.verdict import verdict_text
 from engine.errors import NotFoundError
 from engine.queries.connection import best_run, connected, fetch_sql, latest_run
-from engine.queries.samples import SUSPICION, Filter, fetch_cards, fetch_facets, fetch_ids
+from engine.queries.listing import fetch_facets, fetch_ids
+from engine.queries.samples import SUSPICION, Filter, fetch_cards
 from engine.queries.verdicts import (
     Verdict,
     fetch_shortlist,

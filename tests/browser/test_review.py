@@ -1,0 +1,152 @@
+"""Deciding by keys in a real Chromium: nothing is lost when the server is killed, when it is not there, or beside others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from given_verdicts import scored_run
+from playwright.sync_api import Browser, Page, expect
+
+from engine.queries.connection import connected
+from engine.queries.reviews import fetch_doubts
+from engine.store.decisions import fetch_decisions_log
+from engine.store.workspace import Workspace
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=90_000)
+
+REVIEW = "/review?dataset=digits-noisy"
+
+
+@pytest.fixture
+def root(judged_workspace: Path, tmp_path: Path) -> Path:
+    """A workspace of the test's own whose shortlist has 350 samples, 100 of them of the test part."""
+    shutil.copytree(judged_workspace, tmp_path / "workspace")
+    return tmp_path / "workspace"
+
+
+@pytest.fixture
+def start(root: Path, tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
+    """start(port): a dashboard, without a token, so that one that is started again is the same to a browser."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def started(port: int) -> subprocess.Popen[bytes]:
+        words = ["--workspace", str(root), "--port", str(port), "--no-token"]
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "dashboard", *words],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        running.append(process)
+        assert process.stdout is not None
+        assert any(line.startswith(b"dashboard at ") for line in process.stdout), "the dashboard did not start"
+        return process
+
+    yield started
+    for process in running:
+        process.kill()
+        process.communicate(timeout=20)
+
+
+@contextlib.contextmanager
+def reviewing(browser: Browser, url: str) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(90_000)
+    page.goto(url)
+    page.wait_for_selector(".review .window img")
+    yield page
+    context.close()
+
+
+def at(page: Page, number: int, n: int = 350) -> None:
+    """Wait until the sample at a place of the list is there."""
+    expect(page.locator(".review .place")).to_have_text(f"{number} of {n}")
+    page.wait_for_selector(".review .window img")
+
+
+def shortlist(root: Path) -> list[tuple[int, int | None]]:
+    """sample id, suggested label of the shortlist, in its order."""
+    run_id = scored_run(root, "digits-noisy")
+    with connected(Workspace.open(root), "digits-noisy") as connection:
+        ids = [
+            i for (i,) in connection.execute("SELECT sample_id FROM shortlist WHERE listed ORDER BY rank").fetchall()
+        ]
+        doubts = fetch_doubts(connection, run_id, ids)
+    return [
+        (int(i), None if s != s else int(s)) for i, s in zip(ids, doubts["suggested_label"].astype(float), strict=True)
+    ]
+
+
+def decided(root: Path) -> dict[int, tuple[str, int | None]]:
+    found = fetch_decisions_log(Workspace.open(root), "digits-noisy")
+    rows = zip(found["sample_id"], found["action"], found["new_label"].astype(float), strict=True)
+    return {int(i): (action, None if label != label else int(label)) for i, action, label in rows}
+
+
+def test_a_hundred_are_reviewed_by_keys_and_a_killed_server_loses_none(
+    browser: Browser, root: Path, start: Callable[[int], subprocess.Popen[bytes]], free_port: int
+) -> None:
+    samples = shortlist(root)
+    expected: list[tuple[int, str, int | None]] = []
+    server = start(free_port)
+    with reviewing(browser, f"http://localhost:{free_port}{REVIEW}") as page:
+        began = time.monotonic()
+        for i in range(100):
+            sample_id, suggested = samples[i]
+            at(page, i + 1)
+            key = "kdsu"[i % 4] if suggested is not None or i % 4 != 2 else "k"
+            action = {"k": "keep", "d": "drop", "s": "relabel", "u": "unsure"}[key]
+            page.keyboard.press("Enter" if key == "s" and i % 8 == 2 else key)
+            expected.append((sample_id, action, suggested if key == "s" else None))
+        print(f"100 decisions in {time.monotonic() - began:.1f} s")
+        for i in range(10):
+            page.keyboard.press("Backspace" if i % 2 else "Control+z")
+            at(page, 100 - i)
+        server.kill()  # whatever it has not written by now
+        server.wait()
+        page.keyboard.press("d")  # nobody is there to hear it
+        at(page, 92)
+        expect(page.locator(".review .saved")).to_contain_text("not saved: the server does not answer")
+        server = start(free_port)
+        expect(page.locator(".review .saved")).to_have_text("saved")
+        server.kill()  # and what it has acknowledged is on the disk
+        server.wait()
+    stands = {i: (action, label) for i, action, label in expected[:90]} | {samples[90][0]: ("drop", None)}
+    assert decided(root) == stands
+    with duckdb.connect(str(root / "decisions.duckdb"), read_only=True) as log:
+        [(decisions, undone)] = log.execute(
+            "SELECT count(*) FILTER (action <> 'undo'), count(*) FILTER (action = 'undo') FROM log"
+        ).fetchall()
+    assert (decisions, undone) == (101, 10)  # whatever was sent twice is there once
+
+
+def test_two_who_decide_at_once_lose_nothing(
+    browser: Browser, root: Path, serve_workspace: Callable[[Path], contextlib.AbstractContextManager[str]]
+) -> None:
+    samples = [i for i, _ in shortlist(root)]
+    with serve_workspace(root) as url:
+        origin, token = url.split("/?")
+        address = f"{origin}{REVIEW}&{token}"
+        with reviewing(browser, address) as one, reviewing(browser, f"{address}&order=easy") as other:
+            for i in range(12):
+                at(one, i + 1)
+                one.keyboard.press("k")
+                at(other, i + 1)
+                other.keyboard.press("d")
+            for page in (one, other):
+                expect(page.locator(".review .saved")).to_have_text("saved")
+            expect(one.locator(".review .decided")).to_have_text(re.compile(r"^2[0-4] decided$"))
+    assert decided(root) == {i: ("keep", None) for i in samples[:12]} | {i: ("drop", None) for i in samples[-12:]}

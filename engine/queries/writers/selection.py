@@ -272,19 +272,13 @@ def _select(cursor: duckdb.DuckDBPyConnection, choice: Choice, listen: Callable[
     return found
 
 
-def fetch_export(
-    connection: duckdb.DuckDBPyConnection,
-    where: str,
-    run_id: str | None = None,
-    split: str = "train",
-    decisions: Decisions = "ignore",
-) -> dict[str, Any]:
+def fetch_export(connection: duckdb.DuckDBPyConnection, choice: Choice) -> dict[str, Any]:
     """What an export would hold, without its rows.
 
     Returns: ids (n,) int32; total, of the split; left_out and relabeled by decisions; known: how many of the samples have a
              true label; wrong: how many of these another label than that one; counts: label, n of those that are kept
     """
-    with selected(connection, Choice(where, split, run_id, decisions)) as found:
+    with selected(connection, choice) as found:
         counts = found.values(
             "SELECT coalesce(chosen.new_label, samples.label) AS label, count(*) AS n, count(true_label) AS known, "
             "count(*) FILTER (coalesce(chosen.new_label, samples.label) <> true_label) AS wrong "

@@ -80,7 +80,7 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
 about = [f"{kept['relabeled']:,} under another label than the given one"] if kept["relabeled"] else []
 about += [f"{kept['left_out']:,} left out because they were dropped"] if kept["left_out"] else []
 if about:
-    st.caption(" · ".join(about))
+    st.markdown(f":gray[{' · '.join(about)}]")
 if rule:
     filters.filter_chips(view, wanted, len(data.ids(view.at, view.run_id, wanted)), total)
 

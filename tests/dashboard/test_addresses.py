@@ -36,7 +36,7 @@ PARAMETERS = {
     "least": NUMBERS, "most": NUMBERS, "from": NUMBERS, "to": NUMBERS, "seed": NUMBERS, "n": NUMBERS, "region": REGIONS,
     "run": WORDS, "sort": WORDS, "rule": WORDS, "truth": WORDS, "agrees": WORDS, "split": WORDS, "list": WORDS, "about": WORDS,
     "value": WORDS, "x": WORDS, "y": WORDS, "compare": WORDS, "color": WORDS, "mode": WORDS, "order": WORDS, "psi": WORDS,
-    "figure": WORDS, "size": WORDS, "mapkey": WORDS, "before": WORDS, "chapter": WORDS, "unknown": WORDS,
+    "proof": WORDS,    "figure": WORDS, "size": WORDS, "mapkey": WORDS, "before": WORDS, "chapter": WORDS, "unknown": WORDS,
     "suggested": NUMBERS, "against": WORDS, "classes": WORDS,
 }  # fmt: skip
 

@@ -56,19 +56,18 @@ where = (
     else f"NOT ({rule})"
 )
 kept = data.export(view.at, view.run_id, where, wanted.split)
+ids = kept["ids"]
 everything = data.ids(view.at, view.run_id, data.Filter(split=wanted.split), score)
 total = len(everything)
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     st.markdown(
-        f"### {len(kept):,} of {total:,} kept&ensp;:gray[:small[{100 * len(kept) / max(total, 1):.1f} %]]",
+        f"### {len(ids):,} of {total:,} kept&ensp;:gray[:small[{100 * len(ids) / max(total, 1):.1f} %]]",
         width="content",
     )
-    known = kept["true_label"].notna()
-    if known.any():
-        left_wrong = int((kept["label"] != kept["true_label"])[known].sum())
+    if kept["known"]:
         st.markdown(
-            f":gray[mislabeled among them:] **{left_wrong:,}** of {data.dataset_facts(view.at)['wrong']:,}",
+            f":gray[mislabeled among them:] **{kept['wrong']:,}** of {data.dataset_facts(view.at)['wrong']:,}",
             width="content",
         )
 if rule:
@@ -77,7 +76,7 @@ if rule:
 left, right = st.columns([2, 3], gap="large")
 with left:
     st.markdown("#### Classes before and after")
-    after = kept.groupby("label").size()
+    after = kept["counts"].set_index("label")["n"]
     classes = data.classes(view.at).rename(columns={"train": "total"})
     st.plotly_chart(
         charts.balance_chart(classes.assign(n=classes["label"].map(after).fillna(0).astype(int))),
@@ -88,11 +87,11 @@ with right:
     st.markdown("#### Download")
     name = f"{view.at.dataset}-kept"
     with st.container(horizontal=True):
-        for writer in data.WRITERS.values():
+        for writer in (w for w in data.WRITERS.values() if w.write_file):
             st.download_button(
                 writer.title,
-                partial(data.export_bytes, kept, writer.name),
-                f"{name}.{writer.name}",
+                partial(data.file_bytes, view.at, view.run_id, where, wanted.split, "apply", writer.name),
+                f"{name}{writer.ending}",
                 writer.media_type,
                 icon=":material/download:",
                 help=f"{writer.holds}.",
@@ -104,7 +103,7 @@ with right:
     words += ["--split", wanted.split] if wanted.split != "train" else []
     words += ["--run", view.run_id] if view.run_id != data.best_run(view.at) else []
     st.code(command_line([*words, "--to", f"{name}.csv"]), language="bash", wrap_lines=True)
-    stays = np.isin(everything, kept["sample_id"].to_numpy())
+    stays = np.isin(everything, ids)
     first = "the most suspicious first" if score == data.SUSPICION else f"the hardest by {score} first"
     show(f"Kept, {first}", everything[stays], "kept")
 with left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -70,12 +71,20 @@ def suspects() -> None:
         title = "Most suspicious" if listed else "Hardest to learn"
         what = f"{len(ids):,} on the shortlist" if listed else f"by {plain(score)}"
         st.markdown(f"#### {title}&ensp;:gray[:small[{what}]]", width="content")
-        st.page_link(
-            "app_pages/gallery_page.py",
-            label="Open the shortlist" if listed else "Open the gallery",
-            icon=":material/grid_view:",
-            query_params=state.link(**link),
-        )
+        with st.container(horizontal=True, width="content"):
+            if listed:
+                st.page_link(
+                    "app_pages/review_page.py",
+                    label="Review it",
+                    icon=":material/rate_review:",
+                    query_params=state.link(**link),
+                )
+            st.page_link(
+                "app_pages/gallery_page.py",
+                label="Open the shortlist" if listed else "Open the gallery",
+                icon=":material/grid_view:",
+                query_params=state.link(**link),
+            )
 
     def opened(sample_id: int | None) -> None:
         state.put(**{name: link[name] for name in ("list", "sort")})
@@ -145,7 +154,19 @@ def disk() -> None:
     st.plotly_chart(charts.disk_chart(used.kinds, texts), config=charts.NO_BAR, key="disk")
 
 
-st.header(plain(view.at.dataset), anchor=False)
+with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+    st.header(plain(view.at.dataset), anchor=False, width="content")
+    if view.run_id:
+        st.download_button(
+            "Report",
+            partial(data.report, view.at, view.run_id),
+            f"{view.at.dataset}-report.html",
+            "text/html",
+            icon=":material/summarize:",
+            help=f"One HTML file with all that matters, as `winnow report {plain(view.at.dataset)}` writes it.",
+            on_click="ignore",
+            key="report",
+        )
 tiles()
 live()
 if view.run_id:

@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, proofs, reviews, versions
+from dashboard.data import clouds, decisions, proofs, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -16,6 +16,7 @@ from dashboard.data.core import (
     snapshot,
     workspace_root,
 )
+from dashboard.data.exports import export, file_bytes
 from dashboard.data.jobs import (
     SCORED,
     dataset_of,
@@ -41,6 +42,7 @@ from dashboard.data.runs import (
     histogram,
     kept_sets,
     psi_points,
+    report,
     rules,
     runs,
     settings,
@@ -60,18 +62,18 @@ from dashboard.data.samples import (
     condition,
     duplicate_facts,
     explanation,
-    export,
     facets,
     grouped,
     ids,
     labels,
     metadata,
+    metadata_of,
     neighbors,
     proposals,
     sample,
     sample_flags,
     sample_logits,
-    sample_map,
+    sample_metadata,
     sample_scores,
     score,
     suspect,
@@ -79,17 +81,20 @@ from dashboard.data.samples import (
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
+from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
-from engine.queries.samples import SUSPICION, Filter, Ids
+from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
-from engine.queries.writers import WRITERS, export_bytes
+from engine.queries.writers import WRITERS
 from engine.store.jobs import Job, Started
 from engine.store.usage import size
 from engine.text import shown
 
 __all__ = [
+    "Decision",
     "EPOCH_COLUMNS",
     "Filter",
+    "Grouped",
     "Ids",
     "Job",
     "SCORED",
@@ -106,6 +111,7 @@ __all__ = [
     "catalog",
     "class_names",
     "classes",
+    "clouds",
     "condition",
     "dataset_facts",
     "dataset_of",
@@ -118,9 +124,9 @@ __all__ = [
     "epochs",
     "explanation",
     "export",
-    "export_bytes",
     "facets",
     "figure_table",
+    "file_bytes",
     "grouped",
     "having",
     "histogram",
@@ -131,6 +137,7 @@ __all__ = [
     "latest_dataset",
     "likely",
     "metadata",
+    "metadata_of",
     "neighbors",
     "pause",
     "percent",
@@ -139,17 +146,19 @@ __all__ = [
     "psi_points",
     "published",
     "remove",
+    "report",
     "reviews",
     "rules",
     "runs",
     "sample",
     "sample_flags",
     "sample_logits",
-    "sample_map",
+    "sample_metadata",
     "sample_scores",
     "score",
     "settings",
     "shown",
+    "similar",
     "size",
     "snapshot",
     "spearman",

@@ -19,11 +19,13 @@ import streamlit as st
 from engine.errors import WinnowError
 from engine.queries import (
     classes,
+    clouds,
     connection,
     explanations,
     groups,
     listing,
     metadata,
+    pairs,
     paper,
     proofs,
     pruned,
@@ -41,11 +43,13 @@ from engine.store.workspace import Workspace, default_root
 
 QUERIES = (
     classes,
+    clouds,
     connection,
     explanations,
     groups,
     listing,
     metadata,
+    pairs,
     paper,
     proofs,
     pruned,
@@ -58,7 +62,7 @@ QUERIES = (
 )
 """Where a query is looked for by its name."""
 
-DECIDED = {"fetch_selected"}
+DECIDED = {"fetch_class_quality", "fetch_export", "fetch_selected"}
 """Queries that read the view `decisions`, besides those that a filter on decisions restricts: asked anew after each."""
 
 
@@ -163,6 +167,11 @@ def few(at: Snapshot, name: str, *given: Any) -> Any:
 def many(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer has a row per sample, or pictures."""
     return _many(at, _seen(at, name, given), name, *given)
+
+
+def cursor(at: Snapshot, with_decisions: bool = False) -> duckdb.DuckDBPyConnection:
+    """A connection of one's own to the files of a dataset; with the view `decisions` as it stands now, or without it."""
+    return opened(at).cursor(with_decisions=with_decisions)
 
 
 def ask(at: Snapshot, name: str, *given: Any) -> Any:

@@ -15,6 +15,7 @@ from engine.fields import Setting, settings_of
 from engine.queries import paper, pruned
 from engine.queries.pruned import fetch_orders
 from engine.queries.verdicts import Verdict
+from engine.report.page import report_bytes
 from engine.spec import PsiSpec, TrainingSpec
 from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace
@@ -59,6 +60,11 @@ def verdict(at: Snapshot, run_id: str) -> Verdict | None:
 
 def verdicts_of(at: Snapshot) -> pd.DataFrame:
     return frame(few(at, "fetch_verdicts"))
+
+
+def report(at: Snapshot, run_id: str) -> bytes:
+    """The report of a run as the bytes of its file, as `winnow report` writes it."""
+    return report_bytes(Workspace(Path(at.root)), at.dataset, run_id)
 
 
 def suspicion(at: Snapshot, run_id: str) -> pd.DataFrame:

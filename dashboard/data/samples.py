@@ -27,16 +27,21 @@ def score(at: Snapshot, run_id: str, name: str) -> pd.DataFrame:
     return frame(many(at, "fetch_score", run_id, name))
 
 
-def sample_map(at: Snapshot, run_id: str) -> pd.DataFrame:
-    return frame(many(at, "fetch_map", run_id))
-
-
 def labels(at: Snapshot) -> pd.DataFrame:
     return frame(many(at, "fetch_labels"))
 
 
 def metadata(at: Snapshot, what: Literal["names", "values", "samples"], *name: str) -> pd.DataFrame:
     return frame(many(at, f"fetch_metadata_{what}", *name))
+
+
+def metadata_of(at: Snapshot, name: str, wanted: Ids) -> pd.DataFrame:
+    """The metadata of some samples under one name."""
+    return frame(many(at, "fetch_metadata_of", name, tuple(int(i) for i in wanted)))
+
+
+def sample_metadata(at: Snapshot, sample_id: int) -> pd.DataFrame:
+    return frame(few(at, "fetch_sample_metadata", sample_id))
 
 
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
@@ -103,11 +108,6 @@ def proposals(at: Snapshot, run_id: str, wanted: Ids) -> tuple[Ids, Column]:
 
 def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
     return str(few(at, "condition", run_id, wanted))
-
-
-def export(at: Snapshot, run_id: str, where: str, split: str) -> pd.DataFrame:
-    """The samples of a split that meet a condition, as `winnow export` writes them."""
-    return frame(many(at, "fetch_selected", where, run_id, split))
 
 
 def sample(at: Snapshot, sample_id: int) -> dict[str, Any] | None:

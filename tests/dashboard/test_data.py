@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dashboard import clouds, data
+from dashboard import data
 from dashboard.data import core
 from engine.queries.samples import Filter
+from engine.store import decision_file
 from engine.store.decisions import decide, undo
 from engine.store.workspace import Workspace
 
@@ -89,7 +90,7 @@ def test_a_session_decides_under_its_name_and_sees_what_others_decide(
     root = tmp_path / "copy"
     shutil.copytree(demo_workspace, root)
     monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
-    monkeypatch.setenv(data.decisions.AUTHOR, "ann")
+    monkeypatch.setenv(decision_file.AUTHOR, "ann")
     workspace, at = Workspace.open(root), data.snapshot("digits-noisy")
     data.decisions.drawn()
     data.decisions.decide(at, [7], "drop")
@@ -110,11 +111,3 @@ def test_a_session_decides_under_its_name_and_sees_what_others_decide(
 def test_the_default_dataset_is_the_one_scored_last(demo_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINNOW_WORKSPACE", str(demo_workspace))
     assert data.latest_dataset() == "digits-noisy"
-
-
-def test_inside_follows_the_even_odd_rule() -> None:
-    square = [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0)]
-    x, y = np.array([1.0, 3.0, -1.0, 1.0]), np.array([1.0, 1.0, 1.0, 3.0])
-    assert clouds.inside(x, y, square).tolist() == [True, False, False, False]
-    bow_tie = [(0.0, 0.0), (2.0, 2.0), (2.0, 0.0), (0.0, 2.0)]
-    assert clouds.inside(np.array([0.5, 1.5, 1.0]), np.array([1.0, 1.0, 1.8]), bow_tie).tolist() == [True, True, False]

@@ -52,7 +52,7 @@ def test_a_proof_shows_its_finished_pairs(open_page: Open, proved: Path) -> None
     # differences of 2 and 4 points: mean 3, deviation sqrt 2, t(0.975, 1) = 12.7062
     assert "**+3.0 points (-9.7 to 15.7): no difference shown**" in text(app)
     assert "So far, of 3 seeds." in text(app) and "on 40 test samples, mean of 2 seeds" in text(app)
-    assert "where \\*x\\* \\<b\\>" in text(app)  # as it is written
+    assert plain("where *x* <b>") in text(app)
     assert any(button.key == f"resume_{RUN}" for button in app.button)
 
 

@@ -62,7 +62,10 @@ def test_a_cross_is_the_first_point_below_the_tolerance_and_a_star_the_best() ->
 
 def test_the_axes_stay_while_points_arrive() -> None:
     """0 to 100 % pruned from the first point on; accuracy from whole five to whole five, which only move apart."""
-    curves = {"random": [(0.912, 0.904), (0.60, 0.58), (0.31, 0.30)], "oracle": [(0.912, 0.904), (0.97, 0.96), (0.9, 0.9)]}
+    curves = {
+        "random": [(0.912, 0.904), (0.60, 0.58), (0.31, 0.30)],
+        "oracle": [(0.912, 0.904), (0.97, 0.96), (0.9, 0.9)],
+    }
     everything, ranges = points(curves), []
     for count in range(1, len(everything) + 1):
         some = everything.iloc[:count]

@@ -13,6 +13,7 @@ from dashboard.data.core import (
     datasets,
     disk_use,
     published,
+    read_only,
     snapshot,
     workspace_root,
 )
@@ -145,6 +146,7 @@ __all__ = [
     "proposals",
     "psi_points",
     "published",
+    "read_only",
     "remove",
     "report",
     "reviews",

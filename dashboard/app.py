@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import data, login, navigation, widgets
+from dashboard import data, login, navigation, state, widgets
 
 # A sieve of nine pixels, one of which does not belong. Drawn here: an icon by name would be fetched from outside.
 DOTS = "".join(
@@ -57,7 +57,9 @@ page = pages[entries.index(opened)]
 
 @st.fragment(run_every=3)
 def follow() -> None:
-    """Draw the page anew when a run or a dataset is published, or somebody else decides."""
+    """Draw the page anew when a run or a dataset is published, or somebody else decides; note which address the browser
+    has by now."""
+    state.chosen()
     if st.session_state.get("winnow_published") != data.published() or data.decisions.is_news():
         st.rerun()
 

@@ -24,14 +24,6 @@ CLASSES = (
 HARDNESS = "Cividis"
 DIVERGING = [[0, "#2166ac"], [0.25, "#67a9cf"], [0.5, "#8a949e"], [0.75, "#ef8a62"], [1, "#b2182b"]]
 NO_BAR: dict[str, Any] = {"displayModeBar": False}
-SELECT_BAR: dict[str, Any] = {
-    "displaylogo": False,
-    "displayModeBar": True,
-    "modeBarButtons": [["lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
-    "scrollZoom": True,
-}
-"""The buttons are listed, so that one which sends a chart elsewhere can never appear."""
-
 GRID = "rgba(138,148,158,0.18)"
 
 
@@ -288,7 +280,12 @@ def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
         colorscale=DIVERGING,
         xgap=2,
         ygap=2,
-        showscale=False,
+        colorbar={
+            "title": {"text": "Spearman", "side": "right"},
+            "thickness": 12,
+            "outlinewidth": 0,
+            "tickvals": [-1, -0.5, 0, 0.5, 1],
+        },
         text=np.where(np.isfinite(z), np.vectorize(lambda v: f"{v:.2f}")(z), ""),
         texttemplate="%{text}",
         textfont={"color": "white"},

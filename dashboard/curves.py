@@ -73,7 +73,13 @@ def crossing_points(x: np.ndarray[Any, Any], a: np.ndarray[Any, Any], b: np.ndar
 
 
 def trajectory_chart(
-    dynamics: pd.DataFrame, logits: pd.DataFrame, seed: int, label: int, names: Sequence[str], height: int = 470
+    dynamics: pd.DataFrame,
+    logits: pd.DataFrame,
+    seed: int,
+    label: int,
+    names: Sequence[str],
+    height: int = 470,
+    adds: np.ndarray[Any, Any] | None = None,
 ) -> go.Figure:
     """One sample in one seed over the epochs: its logits, its margin and running AUM, its probability.
 
@@ -81,11 +87,12 @@ def trajectory_chart(
     and hatched vermilion where another class does. Other seeds' margins are drawn faintly behind.
 
     Args: dynamics with seed, epoch, margin, logit_given, p_given, other; logits with seed, epoch, 0 .. C-1, empty
-          where the full logits were not kept: then the largest other logit is logit_given - margin
+          where the full logits were not kept: then the largest other logit is logit_given - margin; adds (T,): what each
+          epoch adds to a noise detector's probability of a wrong label, colored behind the p_given that it reads
     """
     one = dynamics[dynamics["seed"] == seed].sort_values("epoch")
     epoch, given, margin = one["epoch"].to_numpy(), one["logit_given"].to_numpy(float), one["margin"].to_numpy(float)
-    figure = new_figure(height, right=70)
+    figure = new_figure(height, right=84)
     grid = make_subplots(
         rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.52, 0.27, 0.21], figure=figure
     )
@@ -135,7 +142,11 @@ def trajectory_chart(
         row=2,
         col=1,
     )
+    if dynamics["seed"].nunique() > 1:  # the score is the mean over them
+        label_end(grid, float(epoch[-1]), float(running[-1]), f"of seed {seed}", PURPLE, yshift=-15, row=2, col=1)
     grid.add_hline(y=0, line={"color": GRAY, "width": 1}, row=2, col=1)
+    if adds is not None and len(adds) == len(epoch):
+        _bands(grid, epoch, adds)
     _line(grid, epoch, one["p_given"], f"p({names[label]})", BLUE, 2, row=3)
     for row, title in enumerate(("logit", "margin", "p given"), start=1):
         grid.update_yaxes(title=title, gridcolor=GRID, zeroline=False, row=row, col=1)
@@ -143,6 +154,29 @@ def trajectory_chart(
     grid.update_xaxes(showgrid=False, zeroline=False, range=[float(epoch[0]), float(epoch[-1])])
     grid.update_xaxes(title="epoch", row=3, col=1)
     return grid
+
+
+def _bands(figure: go.Figure, epoch: np.ndarray[Any, Any], adds: np.ndarray[Any, Any]) -> None:
+    """A band for each epoch behind p_given: vermilion where it speaks for a wrong label, green where for a right one."""
+    strongest = max(float(np.abs(adds).max()), 1e-9)
+    colors = [with_alpha(VERMILION if v > 0 else GREEN, round(0.7 * abs(float(v)) / strongest, 3)) for v in adds]
+    figure.add_bar(
+        x=epoch,
+        y=np.full(len(epoch), 1.02),
+        width=1,
+        marker={"color": colors, "line": {"width": 0}},
+        customdata=adds,
+        name="detector",
+        showlegend=False,
+        hovertemplate="epoch %{x} adds %{customdata:+.3f} to the detector's<br>probability of a wrong label<extra></extra>",
+        row=3,
+        col=1,
+    )
+    for value, place in ((float(adds.max()), 0.75), (float(adds.min()), 0.25)):
+        if (value > 0) == (place > 0.5) and abs(value) >= 0.0005:
+            color = VERMILION if value > 0 else GREEN
+            text = f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+            label_end(figure, float(epoch[-1]), place, f"{text} at most", color, row=3, col=1)
 
 
 def _line(

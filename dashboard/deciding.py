@@ -12,7 +12,7 @@ import streamlit as st
 from dashboard import data, grid
 from dashboard.data import View
 
-_DONE = "winnow_decided"
+_DONE = "winnow_grid_acts"
 _SAID = {
     "keep": "kept",
     "drop": "dropped",

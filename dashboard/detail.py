@@ -11,10 +11,16 @@ import pandas as pd
 import streamlit as st
 from PIL import Image
 
-from dashboard import charts, curves, data, grid, state
+from dashboard import charts, curves, data, grid, state, zoom
 from dashboard.data import View
 from dashboard.markup import plain
+from dashboard.review import MISSING
 from dashboard.why import doubt_of, markdown, why
+
+SIDE, FULL_SIDE = 640, 8_192
+"""Pixels a side at most of the original beside the grid, and of the one that is opened over the window."""
+
+_ZOOMED = "winnow_zoomed"
 
 
 def why_text(view: View, sample_id: int) -> str:
@@ -55,14 +61,14 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
     scores = data.sample_scores(view.at, view.run_id, sample_id)
     card = data.cards(view.at, view.run_id, [sample_id])
     with st.container(horizontal=True, gap="medium"):
-        with st.container(width=190):
-            picture(card, 190)
+        with st.container(width=230):
+            path = original(view, card, str(sample["source"] or ""))
         with st.container():
             chips(card, view.names)
             judged = data.suspect(view.at, view.run_id, sample_id)
             told = suspicion(judged, data.verdict(view.at, view.run_id))
             st.markdown(told + why_text(view, sample_id))
-            st.caption(plain(sample["source"]))
+            st.code(data.shown(path, 4_000), language=None, wrap_lines=True)
     if len(dynamics):
         seed = int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, sample_id)
@@ -79,10 +85,18 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
             icon=":material/show_chart:",
             query_params=state.link(samples=sample_id),
         )
+    _metadata(view, sample_id)
     near = data.neighbors(view.at, view.run_id, sample_id)
     if len(near):
-        st.markdown("##### Nearest neighbors (cosine of the features)")
         ids_near = near["neighbor_id"].to_list()[:12]
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown("##### Nearest neighbors (cosine of the features)", width="content")
+            st.page_link(
+                "app_pages/review_page.py",
+                label="Review them",
+                icon=":material/rate_review:",
+                query_params=state.link(samples=",".join(map(str, [sample_id, *ids_near])), sample=None, page=None),
+            )
         cards = data.cards(view.at, view.run_id, ids_near)
         similarity = near.set_index("neighbor_id")["similarity"]
         grid.draw_cards(
@@ -95,6 +109,47 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
     if len(scores):
         st.markdown("##### Percentile of each score")
         st.plotly_chart(charts.percentile_chart(scores), config=charts.NO_BAR, key="percentiles")
+
+
+def original(view: View, card: pd.DataFrame, place: str) -> str:
+    """The sample's original, which opens over the whole window; its thumbnail stands in where the original is gone.
+
+    Returns: the path of its file, or the place that the dataset names
+    """
+    row = card.iloc[0]
+    sample_id, small = int(row["sample_id"]), row["thumbnail"]
+    if not isinstance(small, bytes | bytearray):
+        return place
+    small = bytes(small)
+    seen = data.reviews.original(view.at, sample_id, place, small, SIDE)
+    full = seen.content
+    if max(seen.width, seen.height) > SIDE:
+        opened = st.session_state.get(_ZOOMED) == sample_id
+        full = data.reviews.original(view.at, sample_id, place, small, FULL_SIDE).content if opened else b""
+    note = MISSING[seen.missing] + (f": {data.shown(seen.problem, 120)}" if seen.problem else "")
+    zoom.draw_zoom(
+        f"sample {sample_id}",
+        seen.content or small,
+        full or (b"" if seen.content else small),
+        note,
+        lambda: st.session_state.update({_ZOOMED: sample_id}),
+        known_size=(seen.width, seen.height),
+    )
+    return seen.path or place
+
+
+def _metadata(view: View, sample_id: int) -> None:
+    """What else the dataset knows of a sample."""
+    found = data.sample_metadata(view.at, sample_id)
+    if len(found):
+        with st.expander("Metadata"):
+            st.dataframe(
+                {
+                    "name": [data.shown(name, 80) for name in found["name"]],
+                    "value": [data.shown(value, 400) for value in found["value"]],
+                },
+                hide_index=True,
+            )
 
 
 def picture(card: pd.DataFrame, size: int) -> None:

@@ -16,7 +16,7 @@ Sources = Mapping[str, Sequence[str]]
 
 
 def sources_of(view: View) -> Sources:
-    """What can be proved of a dataset now: what is decided, and that without the rest of the shortlist."""
+    """What can be proved of a dataset now: what is decided, that without the rest of the shortlist, and the named versions."""
     decided = data.decisions.current(view.at)["action"].value_counts()
     dropped, relabeled = (int(decided.get(action, 0)) for action in ("drop", "relabel"))
     found = {f"decided: {dropped:,} dropped, {relabeled:,} relabeled": ()} if dropped or relabeled else {}
@@ -24,7 +24,9 @@ def sources_of(view: View) -> Sources:
     if verdict and verdict.listed:
         run = () if view.run_id == data.best_run(view.at) else ("--run", view.run_id)
         found["decided, shortlist dropped"] = ("--drop-shortlist", *run)
-    return found
+    return found | {
+        f"version {version.name}": ("--version", version.name) for version in reversed(data.versions.versions(view.at))
+    }
 
 
 def card(view: View, sources: Sources, waiting: bool) -> None:

@@ -23,7 +23,10 @@ MOST_ITEMS = 24
 """Samples in one answer. The browser asks for more as soon as it has drawn them."""
 MOST_BYTES, MOST_SECONDS = 3_000_000, 0.3
 """What the originals in one answer take at most, but for the first."""
-SIDE = 1_600
+SIDE, WHOLE = 1_600, 8_000
+"""Pixels a side of an original, and of one that is looked at in full size, at most."""
+IN_SENTENCE = 32
+"""Characters of a name of a class within a sentence."""
 SHOWN = 5
 """Neighbors of each class that are shown."""
 
@@ -62,8 +65,9 @@ def draw_review(view: View, ids: data.Ids, start: int, falling: bool) -> int:
     same = sent.get("list") == listed
     wanted = _places(sent, "items", len(ids)) if same else list(range(start, min(len(ids), start + 3)))
     pictures = _places(sent, "originals", len(ids)) if same else wanted[:1]
+    whole = _places({"whole": [sent.get("whole")]}, "whole", len(ids)) if same else []
     progress = data.reviews.progress(view.at, ids)
-    both = sorted({*wanted, *pictures})
+    both = sorted({*wanted, *pictures, *whole})
     rows = _rows(view, [int(ids[i]) for i in both])
     about_it = dict(zip(both, rows, strict=True))
     _REVIEW(
@@ -80,7 +84,10 @@ def draw_review(view: View, ids: data.Ids, start: int, falling: bool) -> int:
             "refused": refused,
             "problem": problem,
             "items": _items(view, {i: about_it[i] for i in wanted}),
-            "originals": _originals(view, {i: about_it[i] for i in pictures}),
+            "originals": [
+                *(_original(view, i, about_it[i], WHOLE) | {"full": True} for i in whole),
+                *_originals(view, {i: about_it[i] for i in pictures}),
+            ],
             "standing": _standing(view, ids, sent, both),
             "tally": {
                 "decided": progress.decided,
@@ -105,10 +112,10 @@ def stop_advice(progress: Progress, falling: bool) -> str:
     share = 1 - (1 - SURE) ** (1 / kept) if kept else 1.0
     if share > WRONG_AT_MOST or not progress.n - progress.decided:
         return ""
-    of = "of the rest, which is less suspicious," if falling else "of the rest, if it is like these,"
+    why = "as the list becomes less suspicious" if falling else "if they are like these"
     return (
-        f"The last {kept} were all kept: with 95 % confidence under {math.ceil(100 * share)} % {of} is wrong. "
-        "You may stop here."
+        f"The last {kept} were all kept: with 95 % confidence, fewer than {math.ceil(100 * share)} % of the rest have a "
+        f"wrong label, {why}. You may stop here."
     )
 
 
@@ -123,7 +130,8 @@ def _items(view: View, rows: Mapping[int, Any]) -> list[dict[str, Any]]:
     verdict = data.verdict(view.at, view.run_id)
     ids = [int(row.sample_id) for row in rows.values()]
     near = data.reviews.neighbor_labels(view.at, view.run_id, ids)
-    names = [data.shown(name, 200) for name in data.class_names(view.at)]
+    # In full they stand above the sentence.
+    names = [data.shown(name, IN_SENTENCE) for name in data.class_names(view.at)]
     found, pictures = [], set()
     for place, row in rows.items():
         mine = near[near["sample_id"] == row.sample_id]
@@ -180,24 +188,24 @@ def _originals(view: View, rows: Mapping[int, Any]) -> list[dict[str, Any]]:
     for place, row in rows.items():
         if found and (size > MOST_BYTES or time.monotonic() - since > MOST_SECONDS):
             break
-        given = view.at.root, view.at.dataset, view.at.stamp, int(row.sample_id), str(row.source or "")
-        seen = data.reviews.original(*given, _bytes(row.thumbnail), SIDE)
-        image = _picture(seen.content) if seen.content else ""
-        size += len(image)
-        found.append(
-            {
-                "index": place,
-                "image": image,
-                "width": seen.width,
-                "height": seen.height,
-                "path": data.shown(seen.path, 4_000),
-                "missing": _MISSING[seen.missing] + (f": {data.shown(seen.problem, 120)}" if seen.problem else ""),
-            }
-        )
+        found.append(_original(view, place, row, SIDE))
+        size += len(found[-1]["image"])
     return found
 
 
-_MISSING = {
+def _original(view: View, place: int, row: Any, most: int) -> dict[str, Any]:
+    seen = data.reviews.original(view.at, int(row.sample_id), str(row.source or ""), _bytes(row.thumbnail), most)
+    return {
+        "index": place,
+        "image": _picture(seen.content) if seen.content else "",
+        "width": seen.width,
+        "height": seen.height,
+        "path": data.shown(seen.path, 4_000),
+        "missing": MISSING[seen.missing] + (f": {data.shown(seen.problem, 120)}" if seen.problem else ""),
+    }
+
+
+MISSING = {
     "": "",
     "moved": "thumbnail: the original is not there any more",
     "changed": "thumbnail: another image is in the place of the original",

@@ -48,7 +48,7 @@ OPTIONS: dict[str, Any] = {
     "server.fileWatcherType": "none",
     "server.folderWatchList": [],
     "server.headless": True,
-    "server.maxUploadSize": 1,  # MB; no page takes a file
+    "server.maxUploadSize": 20,  # MB; the gallery takes an image to search by
     "server.runOnSave": False,
     "server.scriptHealthCheckEnabled": False,
     "server.showEmailPrompt": False,

@@ -64,6 +64,9 @@ def numbers(facts: Mapping[str, Any], gain: str = "") -> None:
 def form(view: View, taken: Sequence[str]) -> None:
     """What a new version is made of, what it would hold, and the button that keeps it; with images where it is the first."""
     verdict = data.verdict(view.at, view.run_id) if view.run_id else None
+    if not view.run_id:
+        st.caption("There is no run yet, so a version can hold decisions and conditions on what was ingested. A run:")
+        st.code(command_line(["run", view.at.dataset]), language="bash")
     left, right = st.columns([2, 3], gap="large")
     with left:
         listed = bool(verdict and verdict.listed)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import duckdb
 
+from engine.queries.versions import create_version
 from engine.store.decisions import decide
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
-from engine.store.sql import identifier
+from engine.store.sql import identifier, literal
 from engine.store.workspace import Workspace
 
 HOSTILE = (
@@ -54,11 +55,13 @@ def tampered(original: Path, dataset: str, root: Path) -> Path:
     """A copy of a workspace in which every text of every file is hostile: what somebody else could send.
 
     Class, score, rule and order names, titles, sources, reasons and notes, titles of runs, the message of one that failed,
-    metadata, and notes of decisions.
+    metadata, notes of decisions, and notes, authors and conditions of versions.
     """
     shutil.copytree(original, root)
     workspace = Workspace.open(root)
     decide(workspace, dataset, [0, 1], "drop", note=HOSTILE[0])
+    for name, condition in (("v1", f"class_name = {literal(HOSTILE[0])}"), ("v2", f"source = {literal(HOSTILE[2])}")):
+        create_version(workspace, dataset, name, drop=[condition], note=HOSTILE[2], author=HOSTILE[4])
     names = iter(HOSTILE * 1_000)
     for file in [*root.glob("datasets/*.duckdb"), *root.glob("runs/*/published/results.duckdb")]:
         with duckdb.connect(str(file)) as connection:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
-from engine.errors import NotFoundError, WinnowError
+from engine.errors import NotFoundError, SpecError, WinnowError
 from engine.queries.connection import connected
+from engine.queries.versions import create_version
 from engine.queries.writers import export
 from engine.runs import results
 from engine.runs.compute import compute
@@ -136,6 +137,12 @@ def _decide(workspace: Workspace, confirmed: Path) -> None:
             file.write(f"{i}\n".encode())
 
 
+def _name_versions(workspace: Workspace, confirmed: Path) -> None:
+    for name in ("a", "b", "c"):
+        with contextlib.suppress(SpecError):  # it is there already
+            create_version(workspace, "small", name, drop=[f"label = {ord(name) - ord('a')}"])
+
+
 def _remove(workspace: Workspace, confirmed: Path) -> None:
     for job in fetch_jobs(workspace, "small"):
         workspace.remove_run(job.run_id)
@@ -159,6 +166,7 @@ WORK = {
     "prove": _prove,
     "export": _export,
     "decide": _decide,
+    "versions": _name_versions,
     "remove": _remove,
     "remove dataset": _remove_dataset,
     "clean": _clean,

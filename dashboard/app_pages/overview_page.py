@@ -71,12 +71,20 @@ def suspects() -> None:
         title = "Most suspicious" if listed else "Hardest to learn"
         what = f"{len(ids):,} on the shortlist" if listed else f"by {plain(score)}"
         st.markdown(f"#### {title}&ensp;:gray[:small[{what}]]", width="content")
-        st.page_link(
-            "app_pages/gallery_page.py",
-            label="Open the shortlist" if listed else "Open the gallery",
-            icon=":material/grid_view:",
-            query_params=state.link(**link),
-        )
+        with st.container(horizontal=True, width="content"):
+            if listed:
+                st.page_link(
+                    "app_pages/review_page.py",
+                    label="Review it",
+                    icon=":material/rate_review:",
+                    query_params=state.link(**link),
+                )
+            st.page_link(
+                "app_pages/gallery_page.py",
+                label="Open the shortlist" if listed else "Open the gallery",
+                icon=":material/grid_view:",
+                query_params=state.link(**link),
+            )
 
     def opened(sample_id: int | None) -> None:
         state.put(**{name: link[name] for name in ("list", "sort")})

@@ -63,6 +63,9 @@ if not len(ids):
     st.info("No sample meets all of these conditions.", icon=":material/filter_alt_off:")
     st.stop()
 
+if len(ids) <= 2_000 and (gone := data.reviews.moved(view.at, tuple(int(i) for i in ids))):
+    some = "1 original is" if gone == 1 else f"{gone:,} originals are"
+    st.caption(f":material/image_not_supported: {some} not there any more: the small thumbnail stands in.")
 places = np.flatnonzero(ids == state.get_int("sample", -1))
 start = int(places[0]) if len(places) else data.reviews.first_undecided(view.at, ids)
 falling = order == "hard" and not given
@@ -72,7 +75,8 @@ falling = order == "hard" and not given
 @widgets.guarded
 def decide() -> None:
     if not review.draw_review(view, ids, start, falling):
-        with st.container(horizontal=True, gap="medium"):
+        with st.container(horizontal=True, horizontal_alignment="center", gap="medium"):
+            st.page_link("app_pages/versions_page.py", label="Name a version of the set", icon=":material/bookmarks:")
             st.page_link("app_pages/export_page.py", label="Export the set", icon=":material/download:")
 
 

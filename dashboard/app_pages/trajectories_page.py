@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, curves, data, state, widgets
+from dashboard import charts, curves, data, learning, state, widgets
 from dashboard.detail import chips, picture, why_text
 from dashboard.markup import plain
 
@@ -47,6 +47,8 @@ if lost:
     st.warning(
         f"Not shown: {', '.join(map(str, lost))}. Up to {MOST} training samples at a time.", icon=":material/info:"
     )
+if shown and seeds:
+    st.html(learning.legend(data.explanation(view.at, view.run_id, shown[0], seed) is not None))
 columns = st.columns(2 if len(shown) > 1 else 1, gap="large")
 for place, i in enumerate(shown):
     with columns[place % len(columns)], st.container(border=True):
@@ -69,10 +71,13 @@ for place, i in enumerate(shown):
                     )
                     chips(card, view.names)
                 st.caption(why_text(view, i))
+                flags, scores = data.sample_flags(view.at, view.run_id, i), data.sample_scores(view.at, view.run_id, i)
+                st.caption(learning.aums(dynamics, scores, flags))
         own = seed if seed in set(dynamics["seed"]) else int(dynamics["seed"].min())
         logits = data.sample_logits(view.at, view.run_id, i)
+        adds = data.explanation(view.at, view.run_id, i, own)
         st.plotly_chart(
-            curves.trajectory_chart(dynamics, logits, own, label, view.names),
+            curves.trajectory_chart(dynamics, logits, own, label, view.names, adds=adds),
             config=charts.NO_BAR,
             key=f"trajectory_{i}",
         )

@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, proofs, reviews, versions
+from dashboard.data import clouds, decisions, exports, proofs, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -61,17 +61,19 @@ from dashboard.data.samples import (
     cards,
     condition,
     duplicate_facts,
-    export,
+    explanation,
     facets,
     grouped,
     ids,
     labels,
     metadata,
+    metadata_of,
     neighbors,
     proposals,
     sample,
+    sample_flags,
     sample_logits,
-    sample_map,
+    sample_metadata,
     sample_scores,
     score,
     suspect,
@@ -79,17 +81,19 @@ from dashboard.data.samples import (
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
+from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
-from engine.queries.samples import SUSPICION, Filter, Ids
+from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
-from engine.queries.writers import WRITERS, export_bytes
 from engine.store.jobs import Job, Started
 from engine.store.usage import size
 from engine.text import shown
 
 __all__ = [
+    "Decision",
     "EPOCH_COLUMNS",
     "Filter",
+    "Grouped",
     "Ids",
     "Job",
     "SCORED",
@@ -99,13 +103,13 @@ __all__ = [
     "Started",
     "Verdict",
     "View",
-    "WRITERS",
     "WinnowError",
     "best_run",
     "cards",
     "catalog",
     "class_names",
     "classes",
+    "clouds",
     "condition",
     "dataset_facts",
     "dataset_of",
@@ -116,10 +120,11 @@ __all__ = [
     "duplicate_facts",
     "epoch_quality",
     "epochs",
-    "export",
-    "export_bytes",
+    "explanation",
+    "exports",
     "facets",
     "figure_table",
+    "file_bytes",
     "grouped",
     "having",
     "histogram",
@@ -130,6 +135,7 @@ __all__ = [
     "latest_dataset",
     "likely",
     "metadata",
+    "metadata_of",
     "neighbors",
     "pause",
     "percent",
@@ -144,12 +150,14 @@ __all__ = [
     "rules",
     "runs",
     "sample",
+    "sample_flags",
     "sample_logits",
-    "sample_map",
+    "sample_metadata",
     "sample_scores",
     "score",
     "settings",
     "shown",
+    "similar",
     "size",
     "snapshot",
     "spearman",

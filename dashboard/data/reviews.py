@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.data.core import Snapshot, few, frame, many
+from dashboard.data.core import Snapshot, ask, few, frame, many
 from dashboard.data.decisions import author, by_this_session, following
 from engine.data.viewing import Viewed, Viewer
-from engine.data.whereabouts import Whereabouts
 from engine.errors import WinnowError
 from engine.queries.samples import Ids
 from engine.store.requests import Request, write_requests
@@ -44,15 +43,33 @@ def thumbnails(at: Snapshot, ids: Sequence[int]) -> dict[int, bytes]:
 # Originals ----------------------------------------------------------------------------------------------------
 
 
+KEPT_SIDE = 1_600
+"""Pixels a side of an original up to which it is kept."""
+
+
 @st.cache_resource(ttl=60, max_entries=6, show_spinner=False)  # what this user trusts may change
 def _viewer(root: str, dataset: str, changed: int) -> Viewer:
     return Viewer(Workspace(Path(root)), dataset)
 
 
 @st.cache_data(ttl=600, max_entries=96, show_spinner=False)
-def original(root: str, dataset: str, changed: int, sample_id: int, place: str, _thumbnail: bytes, most: int) -> Viewed:
-    """The original of a sample, at most so many pixels a side; changed: when the dataset was written."""
+def _small(root: str, dataset: str, changed: int, sample_id: int, place: str, _thumbnail: bytes, most: int) -> Viewed:
     return _viewer(root, dataset, changed).view(place, _thumbnail, most)
+
+
+def original(at: Snapshot, sample_id: int, place: str, thumbnail: bytes, most: int) -> Viewed:
+    """The original of a sample, at most so many pixels a side. Args: place, thumbnail: of the sample"""
+    if most > KEPT_SIDE:
+        return _viewer(at.root, at.dataset, at.stamp).view(place, thumbnail, most)
+    return _small(at.root, at.dataset, at.stamp, sample_id, place, thumbnail, most)
+
+
+@st.cache_data(ttl=600, max_entries=24, show_spinner=False)
+def moved(at: Snapshot, ids: tuple[int, ...]) -> int:
+    """How many of some samples have files that are not where they were, nor where they are looked for."""
+    sources = frame(ask(at, "fetch_sources", ids))["source"]
+    viewer = _viewer(at.root, at.dataset, at.stamp)
+    return sum(1 for place in sources if isinstance(place, str) and viewer.is_gone(place))
 
 
 # Decisions ----------------------------------------------------------------------------------------------------
@@ -129,10 +146,3 @@ def decided(at: Snapshot, ids: Sequence[int]) -> dict[int, tuple[str, int | None
         found = standing.of(np.asarray(ids, np.int64))
     rows = zip(found["sample_id"], found["action"], found["new_label"], strict=True)
     return {int(i): (str(action), None if pd.isna(label) else int(label)) for i, action, label in rows}
-
-
-def moved(at: Snapshot, sources: Sequence[str]) -> int:
-    """How many of some samples' files are not where they were."""
-    where = Whereabouts(Workspace(Path(at.root)), at.dataset)
-    files = (where.file_of(place) for place in sources)
-    return sum(1 for file in files if file is not None and not file.exists())

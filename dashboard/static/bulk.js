@@ -1,8 +1,8 @@
 // The bar under the grid: how many tiles are selected, what can be decided about them, and the way back.
 const ACTIONS = [
-  ["keep", "Keep", "k"], ["drop", "Drop", "d"], ["suggested", "Relabel to suggestion", "s"], ["unsure", "Unsure", "u"],
+  ["keep", "Keep", "k"], ["drop", "Drop", "d"], ["suggested", "Suggested label", "s"], ["unsure", "Unsure", "u"],
 ];
-const ASKED = { keep: "Keep", drop: "Drop", suggested: "Relabel to their suggestion:", relabel: "Relabel", unsure: "Mark as unsure:" };
+const ASKED = { keep: "Keep", drop: "Drop", suggested: "Relabel to their suggestions:", relabel: "Relabel", unsure: "Mark as unsure:" };
 
 // Made once, so that what has the focus keeps it; `show` writes what changes.
 function makeBar(bar, act, commit, choose) {

@@ -2,7 +2,7 @@
 // batches of what it has not acknowledged, which survive a reload and a server that ends (see Outbox).
 const AHEAD = 20;
 const KEPT = 80;
-const PATIENCE = 8000;
+const PATIENCE = 10000;
 const ACTIONS = { k: "keep", d: "drop", u: "unsure" };
 const WORDS = { keep: "kept", drop: "dropped", unsure: "unsure", relabel: "relabeled" };
 const KEYS = [
@@ -24,7 +24,7 @@ class Review {
     this.root = root;
     this.find = (selector) => root.querySelector(selector);
     this.names = [];
-    this.tick = 0;
+    this.tick = Date.now() % 1e9; // no earlier page's answer is taken for one of this page
     this.flight = null;
     this.onkey = (event) => this.key(event);
     this.onsize = () => this.fit();
@@ -66,6 +66,7 @@ class Review {
     for (const [id, decision] of Object.entries(data.standing))
       for (const item of this.items.values()) if (String(item.id) === id) item.standing = decision;
     if (this.flight && data.tick === this.flight.tick) this.flight = null;
+    this.silent = false;
     for (const index of [...this.items.keys()]) if (Math.abs(index - this.at) > KEPT) this.items.delete(index);
     this.draw();
     if (fresh) {
@@ -79,6 +80,7 @@ class Review {
     const item = this.items.get(picture.index);
     if (!item) return;
     Object.assign(item, picture, { known: true });
+    if (picture.full) item.whole = true;
     if (picture.image) item.element = image(picture.image, `sample ${item.id}`);
     item.element?.decode?.().catch(() => {});
   }
@@ -94,10 +96,11 @@ class Review {
     const operations = this.outbox.pending.slice(0, 100);
     // A new one alone is not worth a question: the queue is long.
     const few = items.length + originals.length;
-    const late = originals.some((index) => index <= this.at + 5);
+    const whole = this.zoomed() && this.shrunk(this.items.get(this.at)) ? this.at : null;
+    const late = whole !== null || originals.some((index) => index <= this.at + 5);
     if (!operations.length && !late && few < 5 && !(few && this.at + AHEAD >= this.answer.n)) return;
     this.flight = { tick: ++this.tick, since: Date.now(), first: this.flight?.first };
-    this.send({ tick: this.tick, list: this.list, about: this.answer.about, operations, items, originals, named: this.names.length > 0 });
+    this.send({ tick: this.tick, list: this.list, about: this.answer.about, operations, items, originals, whole, named: this.names.length > 0 });
     this.status();
   }
 
@@ -143,8 +146,9 @@ class Review {
   }
 
   standing(item) {
-    const own = this.outbox.of(item.id);
-    return own ? [own.do, own.label] : item.standing;
+    const own = this.outbox.pending.findLast((operation) => operation.id === item.id);
+    if (!own) return item.standing;
+    return own.do === "undo" ? null : [own.do, own.label];
   }
 
   key(event) {
@@ -170,7 +174,7 @@ class Review {
     else if (pressed === "ArrowRight" || pressed === "n") this.use(event, () => this.go(this.at + 1), true);
     else if (pressed === "z") this.use(event, () => this.zoom());
     else if (pressed === "?") this.use(event, () => this.help(true));
-    else if (pressed === "Escape" && this.find(".window").classList.contains("full")) this.use(event, () => this.zoom());
+    else if (pressed === "Escape" && this.zoomed()) this.use(event, () => this.zoom());
   }
 
   // Streamlit has keys of its own (r runs the page anew): what counts in here goes no further. A key that is held down
@@ -185,11 +189,11 @@ class Review {
 
   build() {
     const actions = this.find(".actions");
-    const button = (name, key, act, css = "") => {
+    const button = (name, key, act, css = "", shortcut = key) => {
       const made = part("button", css);
       made.type = "button";
       made.append(part("span", "", name), part("kbd", "", key));
-      made.setAttribute("aria-keyshortcuts", key);
+      made.setAttribute("aria-keyshortcuts", shortcut);
       made.onclick = (event) => {
         act();
         // After the mouse the keys go on as before; whoever walks by Tab stays where they are.
@@ -197,12 +201,12 @@ class Review {
       };
       return made;
     };
-    this.accept = button("Relabel to the suggestion", "Enter", () => this.suggestion(), "wide take");
+    this.accept = button("Relabel to the suggestion", "Enter", () => this.suggestion(), "wide take", "Enter s");
     const small = part("div", "small");
     small.append(
-      button("Undo", "Ctrl+Z", () => this.undo()),
-      button("Back", "\u2190", () => this.go(this.at - 1)),
-      button("Next", "\u2192", () => this.go(this.at + 1)),
+      button("Undo", "\u232b", () => this.undo(), "", "Control+Z Backspace"),
+      button("Back", "\u2190", () => this.go(this.at - 1), "", "ArrowLeft b"),
+      button("Next", "\u2192", () => this.go(this.at + 1), "", "ArrowRight n"),
       button("Zoom", "z", () => this.zoom()),
       button("Keys", "?", () => this.help(true)),
     );
@@ -280,6 +284,7 @@ class Review {
     this.where(item);
     if (!changed) return;
     const labels = this.find(".labels");
+    labels.classList.toggle("long", Math.max(this.name(item.given).length, item.suggested === null ? 0 : this.name(item.suggested).length) > 40);
     labels.replaceChildren(part("span", "kind", "given"), part("span", "name given", this.name(item.given)), part("span", "share", item.p_given));
     if (item.suggested !== null)
       labels.append(part("span", "kind", "suggested"), part("span", "name suggested", this.name(item.suggested)), part("span", "share", item.confidence));
@@ -307,8 +312,9 @@ class Review {
     const place = this.find(selector);
     place.replaceChildren();
     if (!near) return;
-    const title = part("h3", "", this.name(near.label));
-    title.append(part("span", "", ` \u00b7 ${near.text}`));
+    const name = this.name(near.label);
+    const title = part("h3");
+    title.append(part(name.length > 40 ? "b" : "strong", "", name), part("span", "", name.length > 40 ? near.text : ` \u00b7 ${near.text}`));
     const row = part("div", "thumbs");
     row.append(...near.thumbnails.map((content) => image(content, this.name(near.label))));
     place.append(title, row);
@@ -340,9 +346,14 @@ class Review {
     this.find(".wrong").textContent = tally.wrong + tally.kept ? `${Math.round((100 * tally.wrong) / (tally.wrong + tally.kept))} % of them wrong` : "";
     const pace = this.outbox.pace();
     const left = pace ? Math.ceil((n - done) / pace) : 0;
-    this.find(".pace").textContent = pace ? `${pace < 10 ? pace.toFixed(1) : Math.round(pace)} a minute \u00b7 ${left < 90 ? `${left} min` : `${(left / 60).toFixed(1)} h`} left` : "";
+    const speed = pace ? `${pace < 10 ? pace.toFixed(1) : Math.round(pace)} a minute` : "";
+    const rest = left < 90 ? `${left} min` : `${number(Math.round(left / 60))} h`;
+    this.find(".pace").textContent = speed && left ? `${speed} \u00b7 ${rest} left` : speed;
     const stop = this.find(".stop");
-    stop.hidden = !tally.stop;
+    if (stop.hidden === Boolean(tally.stop)) {
+      stop.hidden = !tally.stop;
+      this.fit();
+    }
     if (stop.textContent !== tally.stop) stop.textContent = tally.stop;
   }
 
@@ -350,7 +361,7 @@ class Review {
     if (!this.answer) return;
     const saved = this.find(".saved");
     const waiting = this.outbox.pending.length;
-    const slow = this.flight && Date.now() - this.flight.since > 4000;
+    const slow = this.flight && Date.now() - this.flight.since > 6000;
     if (!this.flight && !waiting) this.silent = false;
     let text = this.answer.author ? `saved as ${this.answer.author}` : "saved";
     let trouble = "";
@@ -377,16 +388,32 @@ class Review {
     this.root.style.setProperty("--room", `${Math.max(380, window.innerHeight - Math.max(top, 90) - 22)}px`);
   }
 
+  zoomed() {
+    return this.find(".window").classList.contains("full");
+  }
+
+  // Whether an original is larger than what is shown of it.
+  shrunk(item) {
+    return Boolean(item?.element && !item.whole && Math.max(item.width, item.height) > Math.max(item.element.naturalWidth, item.element.naturalHeight));
+  }
+
   zoom(event) {
     const view = this.find(".window");
-    const picture = view.querySelector("img");
-    if (!picture) return;
+    if (!view.querySelector("img")) return;
     if (!view.classList.toggle("full")) return;
+    this.enlarge(event);
+    this.ask();
+  }
+
+  enlarge(event) {
+    const view = this.find(".window");
+    const picture = view.querySelector("img");
     const box = view.getBoundingClientRect();
-    const fits = Math.min(box.width / picture.naturalWidth, box.height / picture.naturalHeight);
-    const scale = Math.max(1, 2 * fits);
-    view.style.setProperty("--wide", `${picture.naturalWidth * scale}px`);
-    view.style.setProperty("--high", `${picture.naturalHeight * scale}px`);
+    const item = this.items.get(this.at);
+    const [wide, high] = this.shrunk(item) ? [item.width, item.height] : [picture.naturalWidth, picture.naturalHeight];
+    const scale = Math.max(1, (2 * Math.min(box.width, 576)) / wide);
+    view.style.setProperty("--wide", `${wide * scale}px`);
+    view.style.setProperty("--high", `${high * scale}px`);
     const x = event ? (event.clientX - box.left) / box.width : 0.5;
     const y = event ? (event.clientY - box.top) / box.height : 0.5;
     view.scrollTo(x * (view.scrollWidth - box.width), y * (view.scrollHeight - box.height));
@@ -522,12 +549,6 @@ class Outbox {
       const left = read(localStorage, key).filter((operation) => !over.has(operation.key));
       write(localStorage, key, left);
     }
-  }
-
-  // What the last operation on a sample that the server does not know yet would make of it.
-  of(id) {
-    const last = this.log.findLast((operation) => operation.id === id && !operation.undone);
-    return last ?? null;
   }
 
   fresh(list) {

@@ -161,6 +161,33 @@ def velocity(
 
 
 @app.command()
+def similar(
+    dataset: Dataset,
+    image: Annotated[Path, typer.Argument(help="A file of an image.")],
+    n: Annotated[int, typer.Option(help="How many samples.")] = 60,
+    run: Annotated[
+        str | None, typer.Option(help="Whose features are compared. (default: the run to be trusted most)")
+    ] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """List the samples nearest to an image of your own, by the features of a run."""
+    from engine.queries.connection import connected, fetch_sql
+    from engine.runs.similar import similar_samples
+
+    at = Workspace.open(workspace)
+    chosen, found = similar_samples(at, dataset, image, at.require_run(run) if run else None, n)
+    if json:
+        return print_json({"run_id": chosen, "similar": [{"sample_id": i, "similarity": s} for i, s in found]})
+    ids = [i for i, _ in found]
+    with connected(at, dataset) as connection:
+        sql = "SELECT * FROM samples WHERE sample_id IN (SELECT unnest(?::INTEGER[]))"
+        known = {row["sample_id"]: row for row in records(fetch_sql(connection, sql, [ids]))}
+    rows = [{"similarity": round(s, 4), **known[i]} for i, s in found if i in known]
+    print_table(rows, ["similarity", "sample_id", "split", "class_name", "source"])
+
+
+@app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="A query over the views; FROM (SHOW TABLES) lists them.")],
     dataset: Annotated[str | None, typer.Option(help="Which dataset. (default: that of the latest run)")] = None,
@@ -191,33 +218,3 @@ def query(
             say(f"({left_out:,} more rows are left out; --format csv or json prints all)")
         if not dataset:
             say(f"({len(rows)} rows; dataset {chosen})")
-
-
-@app.command(cls=DeclaredHelp)
-def export(
-    dataset: Dataset,
-    to: Annotated[Path, typer.Option(help="The file to write.")],
-    where: Annotated[
-        str,
-        typer.Option(
-            help="SQL over the columns of samples, scores and metadata by name, flagged (on the shortlist), p_wrong (0..1), "
-            "suspicion_rank (0 = first), action: 'NOT flagged AND aum > 0'. (default: all samples of the split)"
-        ),
-    ] = "true",
-    split: Annotated[
-        str, typer.Option(help="train, test, or all: the test part as well, as far as it was judged.")
-    ] = "train",
-    format: Annotated[str, typer.Option(help="{formats}")] = "",
-    run: Annotated[
-        str | None, typer.Option(help="Whose scores and shortlist. (default: the run to be trusted most)")
-    ] = None,
-    workspace: Root = None,
-    json: Json = False,
-) -> None:
-    """Write the samples that meet a condition to a file, with p_wrong, flagged and their rank; winnow ingest reads it."""
-    from engine.queries.writers import export
-
-    at = Workspace.open(workspace)
-    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None, split)
-    what = {"train": "training samples", "test": "test samples"}.get(split, "samples")
-    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} {what} written to {to}")

@@ -18,6 +18,9 @@ app = typer.Typer()
 @with_options(TrainingSpec, ProveSpec)
 def prove(
     dataset: Dataset,
+    version: Annotated[
+        str, typer.Option(metavar="NAME", help="A named version (winnow version list), with its own labels.")
+    ] = "",
     where: Annotated[
         str,
         typer.Option(
@@ -46,6 +49,6 @@ def prove(
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
     given: dict[str, Any] = {**words, "run": run, "trust_model": trust_model}
-    given |= {"where": where or None, "drop_shortlist": drop_shortlist or None}
+    given |= {"version": version or None, "where": where or None, "drop_shortlist": drop_shortlist or None}
     spec, curated = plan_prove_from(at, dataset, given)
     compute_run(at, spec, device, cluster, json, yes, curated)

@@ -49,6 +49,11 @@ class Viewer:
     def __init__(self, workspace: Workspace, dataset: str) -> None:
         self._where = Whereabouts(workspace, dataset)
 
+    def is_gone(self, place: str) -> bool:
+        """Whether a sample's file is not where it was, nor where it is looked for."""
+        file = self._where.file_of(place)
+        return file is not None and not self._where.is_outside(place) and not file.exists()
+
     def view(self, place: str, thumbnail: bytes, most: int) -> Viewed:
         """The original at a place, at most `most` pixels a side.
 

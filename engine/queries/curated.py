@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,9 @@ import numpy as np
 from engine.errors import NotFoundError, SpecError
 from engine.queries.connection import best_run, connected, fetch_sql
 from engine.queries.verdicts import no_verdict
-from engine.queries.writers import fetch_selected
+from engine.queries.versions import fetch_version_set
+from engine.queries.writers import fetch_matching
+from engine.store.versions import set_hash
 from engine.store.workspace import Workspace
 
 Numbers = np.ndarray[Any, np.dtype[np.int32]]
@@ -41,28 +42,38 @@ class CuratedSet:
     @property
     def hash(self) -> str:
         """SHA-256 of the ids and the labels: two sets have the same exactly when they are the same."""
-        return hashlib.sha256(self.sample_ids.astype("<i4").tobytes() + self.labels.astype("<i4").tobytes()).hexdigest()
+        return set_hash(self.sample_ids, self.labels)
 
 
 def curate(
-    workspace: Workspace, dataset: str, *, where: str = "", drop_shortlist: bool = False, run: str | None = None
+    workspace: Workspace,
+    dataset: str,
+    *,
+    version: str = "",
+    where: str = "",
+    drop_shortlist: bool = False,
+    run: str | None = None,
 ) -> tuple[CuratedSet, str]:
-    """The curated set of a dataset as it stands now.
+    """The curated set of a dataset: a named version, or what stays as it stands now.
 
     What people decided: drop leaves a sample out, relabel gives it the new label; kept, unsure and undecided samples
     stay with the given label.
 
-    Args:    where: a condition as of `winnow export --where`; it alone says what stays, and decisions correct the labels;
-             drop_shortlist: also leave out what is on the shortlist, but for what people kept or relabeled; run: whose
-             scores and shortlist are read, None = the one to trust most
+    Args:    version: the name of a version, whose samples and labels are taken as they were
+             where: a condition as of `winnow export --where`; it alone says what stays, and decisions correct the labels
+             drop_shortlist: also leave out what is on the shortlist, but for what people kept or relabeled
+             run: whose scores and shortlist are read, None = the one to trust most
     Returns: the set, and in words where it came from
-    Raises:  SpecError when both are given, or nothing is dropped or relabeled; NotFoundError without a shortlist
+    Raises:  SpecError when several are given, or nothing is dropped or relabeled; NotFoundError without a shortlist,
+             or a version of that name
     """
-    if where and drop_shortlist:
-        raise SpecError("--where and --drop-shortlist exclude each other; write `NOT flagged` into the condition")
+    if bool(version) + bool(where) + drop_shortlist > 1:
+        raise SpecError("--version, --where and --drop-shortlist exclude each other; allowed: one of them, or none")
+    if version:
+        return CuratedSet(*fetch_version_set(workspace, dataset, version)), f"version {version}"
     with connected(workspace, dataset) as connection:
         if where:
-            kept = fetch_selected(connection, where, run)["sample_id"].to_numpy(np.int32)
+            kept = fetch_matching(connection, where, run)
             everyone = _decided(connection, "true")
             stays = np.isin(everyone.sample_ids, kept)
             return CuratedSet(everyone.sample_ids[stays], everyone.labels[stays]), f"where {where}"

@@ -1,6 +1,6 @@
 """What a noise detector sees in one sample's training: what each epoch adds to the probability of a wrong label. No torch.
 
-The detector is the LSTM of engine/scores/lstm.py. A sample needs some two thousand sequences of its forward pass, which
+The detector is the LSTM of engine/scores/lstm.py. A sample needs a thousand sequences of its forward pass, which
 numpy does in a moment, so that pages can explain whatever sample is looked at.
 """
 
@@ -14,11 +14,12 @@ import numpy as np
 
 from engine.errors import NotFoundError, StorageError
 from engine.queries.connection import fetch_sql, source_run
+from engine.queries.samples import fetch_trajectory
 from engine.store.tensors import load_tensors
 
 Numbers = np.ndarray[Any, np.dtype[np.float32]]
 
-PERTURBATIONS = 2000
+PERTURBATIONS = 1000
 """Masks drawn for one explanation."""
 
 REFERENCE_SAMPLES = 20_000
@@ -100,29 +101,31 @@ def explain(path: Path, sequence: Numbers, reference: Numbers, seed: int = 0) ->
     return np.asarray(found, np.float32)
 
 
-def fetch_explanation(
-    connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int, path: Path, seed: int | None = None
-) -> Numbers:
-    """What each epoch of a run adds to a sample's probability of being mislabeled, by a detector's file: (T,) float32.
+def fetch_explanation(connection: duckdb.DuckDBPyConnection, run_id: str, sample_id: int, path: Path) -> Numbers:
+    """What each epoch of a run's first seed adds to a sample's probability of being mislabeled, by a detector: (T,) float32.
 
-    seed: of the run's networks; None = the first
-    Raises: NotFoundError for a run without dynamics, or when it has no such sample or seed; StorageError as `detect`
+    path: of the detector's file
+    Raises: NotFoundError for a run without dynamics, or without that sample; StorageError as `detect`
     """
-    owner = source_run(connection, "dynamics", run_id)
-    given: dict[str, Any] = {"run": owner, "every": 1, "sample": sample_id, "seed": seed}
+    dynamics = fetch_trajectory(connection, run_id, sample_id)
+    if dynamics.empty:
+        raise NotFoundError(f"run {run_id} has no training sample {sample_id} with dynamics (winnow run records them)")
+    seed = int(dynamics["seed"].min())
+    own = dynamics.loc[dynamics["seed"] == seed, "p_given"].to_numpy(np.float32)
+    return explain(path, own, fetch_mean_p_given(connection, run_id, seed))
+
+
+def fetch_mean_p_given(connection: duckdb.DuckDBPyConnection, run_id: str, seed: int) -> Numbers:
+    """The mean of p_given over the samples after each epoch of a seed: (T,) float32, what a masked epoch shows."""
     size = fetch_sql(connection, "SELECT count(*) AS n FROM samples WHERE split = 'train'")["n"][0]
-    given["every"] = max(1, -(-int(size) // REFERENCE_SAMPLES))
-    rows = fetch_sql(
+    found = fetch_sql(
         connection,
-        """SELECT epoch, avg(p_given) FILTER (sample_id % $every = 0) AS mean,
-            any_value(p_given) FILTER (sample_id = $sample) AS own
-        FROM dynamics WHERE run_id = $run AND (sample_id % $every = 0 OR sample_id = $sample) AND seed = coalesce($seed,
-            (SELECT min(seed) FROM dynamics WHERE run_id = $run AND sample_id = 0))
-        GROUP BY epoch ORDER BY epoch""",
-        given,
+        "SELECT avg(p_given) AS mean FROM dynamics WHERE run_id = $run AND seed = $seed AND sample_id % $every = 0 "
+        "GROUP BY epoch ORDER BY epoch",
+        {
+            "run": source_run(connection, "dynamics", run_id),
+            "seed": seed,
+            "every": max(1, -(-int(size) // REFERENCE_SAMPLES)),
+        },
     )
-    if rows.empty:
-        raise NotFoundError(f"run {run_id} has no dynamics{'' if seed is None else f' of seed {seed}'}")
-    if rows["own"].isna().any():
-        raise NotFoundError(f"run {run_id} has no training sample {sample_id}; it has 0 to {int(size) - 1}")
-    return explain(path, rows["own"].to_numpy(np.float32), rows["mean"].to_numpy(np.float32))
+    return found["mean"].to_numpy(np.float32)

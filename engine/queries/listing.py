@@ -124,3 +124,17 @@ def fetch_proposals(connection: duckdb.DuckDBPyConnection, run_id: str) -> Colum
     others = np.full(int(found["sample_id"].max(initial=-1)) + 1, -1, np.int32)
     others[found["sample_id"]] = found["other"]
     return others
+
+
+def fetch_metadata_of(connection: duckdb.DuckDBPyConnection, name: str, ids: Sequence[int]) -> pd.DataFrame:
+    """sample_id, value, number of those of some samples that have a name of the metadata."""
+    sql = (
+        "SELECT sample_id, value, number FROM metadata WHERE name = $name "
+        "AND sample_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY sample_id"
+    )
+    return fetch_sql(connection, sql, {"name": name, "ids": [int(i) for i in ids]})
+
+
+def fetch_sample_metadata(connection: duckdb.DuckDBPyConnection, sample_id: int) -> pd.DataFrame:
+    """name, value of all metadata of one sample, by name."""
+    return fetch_sql(connection, "SELECT name, value FROM metadata WHERE sample_id = ? ORDER BY name", [sample_id])

@@ -69,3 +69,12 @@ def fetch_thumbnails(connection: duckdb.DuckDBPyConnection, ids: Sequence[int]) 
         "SELECT sample_id, thumbnail FROM images WHERE sample_id IN (SELECT unnest($ids::INTEGER[]))",
         {"ids": [int(i) for i in ids]},
     )
+
+
+def fetch_sources(connection: duckdb.DuckDBPyConnection, ids: Sequence[int]) -> pd.DataFrame:
+    """sample_id, source of some samples."""
+    return fetch_sql(
+        connection,
+        "SELECT sample_id, source FROM samples WHERE sample_id IN (SELECT unnest($ids::INTEGER[]))",
+        {"ids": [int(i) for i in ids]},
+    )

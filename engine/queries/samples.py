@@ -49,7 +49,7 @@ class Filter:
     over their values. measure: a score whose value is from above to below, both inclusive. about: a name of the metadata
     that a sample has; value: what it is, as text; at_least, at_most: what it is as a number, both inclusive. decision:
     whether or what people decided about it last, disputed: the latest decisions of its authors differ; author: the
-    latest decision is of this person.
+    latest decision is of this person. named: a part of where it comes from, such as its file's name, in any case.
     """
 
     labels: tuple[int, ...] = ()
@@ -77,6 +77,7 @@ class Filter:
     at_most: float = math.inf
     decision: Decision = ""
     author: str = ""
+    named: str = ""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, Split)
@@ -111,6 +112,8 @@ def condition(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Filter
     if suspicion:
         of_run = " AND ".join([f"run_id = {run}", *suspicion])
         parts.append(f"sample_id IN (SELECT sample_id FROM shortlist WHERE {of_run})")
+    if wanted.named:
+        parts.append(f"contains(lower(source), lower({literal(wanted.named)}))")
     if wanted.labels:
         parts.append(f"label IN {_tuple(wanted.labels)}")
     if wanted.others:
@@ -330,7 +333,7 @@ def inside(places: str, outline: Outline) -> str:
 
 def _double(value: float) -> str:
     """A finite number as SQL: without an exponent it would be a decimal, with which DuckDB counts several times longer."""
-    text = f"{value:.9g}"
+    text = repr(float(value))
     return text if "e" in text else f"{text}e0"
 
 

@@ -140,12 +140,12 @@ def plan_prove_from(workspace: Workspace, dataset: str, options: Options) -> tup
 
     The networks are trained as those of the run to trust most; options that are given take precedence.
 
-    Args:   options: those of ProveSpec and TrainingSpec, and where, drop_shortlist, run (whose shortlist, scores and training
-            are read) and trust_model
+    Args:   options: those of ProveSpec and TrainingSpec, and version, where, drop_shortlist, trust_model and run (whose
+            shortlist, scores and training are read)
     Raises: SpecError for an unknown option or a value that it cannot take, or where there is nothing to prove
     """
     of_training = _types(TrainingSpec)
-    others = {"where": str, "drop_shortlist": bool, "run": str, "trust_model": bool}
+    others = {"version": str, "where": str, "drop_shortlist": bool, "run": str, "trust_model": bool}
     given = _given("prove", options, {**of_training, **_types(ProveSpec), **others}, ("device", "cluster"))
     workspace.require_dataset(dataset)
     run = workspace.require_run(given.pop("run")) if given.get("run") else None

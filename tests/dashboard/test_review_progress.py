@@ -26,7 +26,7 @@ def after(*recent: str, n: int = 1_000) -> Progress:
 )
 def test_it_may_stop_when_so_many_were_kept_that_few_of_the_rest_are_wrong(recent: list[str], share: str) -> None:
     said = stop_advice(after(*recent), falling=True)
-    assert (f"under {share} of the rest" in said) if share else said == ""
+    assert (f"fewer than {share} of the rest" in said) if share else said == ""
 
 
 def test_at_the_end_of_the_list_there_is_nothing_to_stop() -> None:

@@ -15,7 +15,8 @@ from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
 from engine.errors import NotFoundError, SpecError, StorageError
 from engine.queries.connection import connected
-from engine.queries.samples import Decision, Filter, fetch_ids
+from engine.queries.listing import fetch_ids
+from engine.queries.samples import Decision, Filter
 from engine.store.contents import fetch_keys, find_contents
 from engine.store.decisions import decide, fetch_batches, fetch_decisions_log, fetch_disagreements, undo
 from engine.store.jobs import discard_dataset

@@ -44,7 +44,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 READING = {
     ("scores",): ["--dataset", "noisy"], ("evaluate",): ["noisy"], ("runs",): [], ("status",): ["feed0"],
     ("query",): ["SELECT * FROM samples LIMIT 100"], ("detector", "list"): [],
-    ("verdict",): ["noisy"], ("presets",): [],
+    ("verdict",): ["noisy"], ("presets",): [], ("version", "list"): ["noisy"], ("version", "show"): ["noisy", "v1"],
 }  # fmt: skip
 """Commands that print names, with what they take."""
 
@@ -71,7 +71,7 @@ def test_what_a_command_prints_is_text(hostile: Path, path: tuple[str, ...], mor
     place = [] if path == ("presets",) else ["--workspace", str(hostile)]
     code, printed = run([*path, *READING[path], *more, *place])
     assert code in (0, 2) and not UNSEEN.search(printed), UNSEEN.search(printed)
-    if path in (("runs",), ("status",), ("query",)):
+    if path in (("runs",), ("status",), ("query",), ("version", "list"), ("version", "show")):
         assert "Zq" in printed
 
 

@@ -20,12 +20,14 @@ import pytest
 from killed_work import DECISIONS, WORK, work
 
 from engine.queries.connection import connected
+from engine.queries.versions import reproduce
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.decisions import fetch_decisions_log
 from engine.store.jobs import fetch_jobs
 from engine.store.verified import check_hash, read_manifest
+from engine.store.versions import stored_versions
 from engine.store.workspace import Workspace
 
 PATIENCE_SECONDS = 300
@@ -91,6 +93,8 @@ def everything_works(root: Path) -> None:
             assert connection.execute("FROM unreadable").fetchall() == []
             for view in ("samples", "images", "scores", "dynamics", "psi", "proofs", "decisions", "flags", "neighbors"):
                 connection.execute(f"SELECT count(*) FROM {view}").fetchall()
+        for version in stored_versions(workspace, dataset):
+            assert reproduce(workspace, version).same
 
 
 def content(root: Path) -> dict[str, Any]:
@@ -113,6 +117,7 @@ def content(root: Path) -> dict[str, Any]:
                 exclude = f"EXCLUDE ({', '.join(left_out)})" if left_out else ""
                 rows = connection.execute(f"SELECT * {exclude} FROM {view} ORDER BY ALL").fetchall()
                 found[f"{dataset} {view}"] = rows
+        found[f"{dataset} versions"] = [(v.name, v.hash, dict(v.facts)) for v in stored_versions(workspace, dataset)]
     for path in sorted(root.parent.glob("kept.*")):
         found[path.name] = np.load(path).tolist() if path.suffix == ".npy" else duckdb.sql(f"FROM '{path}'").fetchall()
     return found

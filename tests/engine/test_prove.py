@@ -19,6 +19,7 @@ from engine.errors import Cancelled, NotFoundError, SpecError, StorageError
 from engine.queries.connection import connected
 from engine.queries.curated import CuratedSet, curate
 from engine.queries.proofs import fetch_gain, fetch_proof, fetch_proof_journal
+from engine.queries.versions import create_version
 from engine.runs.compute import compute
 from engine.runs.options import plan_prove_from
 from engine.runs.prove import plan_prove, run_prove
@@ -109,6 +110,17 @@ def test_the_shortlist_is_left_out_but_for_what_people_kept(scored_workspace):
     assert source == "decisions, shortlist dropped"
     with pytest.raises(SpecError, match="exclude each other"):
         curate(scored_workspace, "small", where="NOT flagged", drop_shortlist=True)
+
+
+def test_a_version_is_proved_as_it_was_named(small_workspace):
+    decide(small_workspace, "small", [0, 1], "drop")
+    create_version(small_workspace, "small", "first")
+    decide(small_workspace, "small", [2], "drop")
+    found, source = curate(small_workspace, "small", version="first")
+    assert found.hash == everyone(small_workspace, without=[0, 1]).hash and source == "version first"
+    assert curate(small_workspace, "small")[0].hash == everyone(small_workspace, without=[0, 1, 2]).hash
+    with pytest.raises(NotFoundError, match="did you mean 'first'"):
+        curate(small_workspace, "small", version="fist")
 
 
 def test_without_a_shortlist_there_is_none_to_drop(small_workspace):

@@ -25,7 +25,7 @@ from engine.queries.samples import (
     fetch_sample_scores,
     fetch_trajectory,
 )
-from engine.queries.writers import export, export_bytes, fetch_selected
+from engine.queries.writers import csv_of, export, fetch_selected
 from engine.store.workspace import Workspace
 
 
@@ -106,6 +106,16 @@ def test_each_condition_keeps_what_pandas_keeps(raw: Raw, frame: pd.DataFrame) -
     for wanted, keep in cases.items():
         assert sorted(fetch_ids(raw.connection, raw.run, wanted).tolist()) == ids(frame, keep), wanted
         assert 0 < keep.sum() < n, wanted  # or the case would say nothing
+
+
+@pytest.mark.parametrize("named", ["7", "DIGITS:1", "%", "_", "' OR true --", "digits:99"])
+def test_a_name_is_looked_for_as_it_is_written(raw: Raw, named: str) -> None:
+    sources = raw.read("SELECT sample_id, source FROM samples WHERE split = 'train'", results=False).set_index(
+        "sample_id"
+    )["source"]
+    keep = sources.str.lower().str.contains(named.lower(), regex=False)
+    assert fetch_ids(raw.connection, raw.run, Filter(named=named)).tolist() == sorted(sources.index[keep])
+    assert keep.any() == (named[0] in "7Dd")
 
 
 def test_an_outline_on_the_map_keeps_the_points_inside_it(raw: Raw, frame: pd.DataFrame) -> None:
@@ -250,6 +260,6 @@ def test_what_a_page_keeps_is_what_the_command_line_writes(raw: Raw, tmp_path: P
     for text in (where, f"NOT ({where})"):
         kept = fetch_selected(raw.connection, text)
         export(raw.workspace, raw.dataset, text, tmp_path / "kept.csv")
-        assert (tmp_path / "kept.csv").read_bytes() == export_bytes(kept, "csv")
+        assert (tmp_path / "kept.csv").read_bytes() == csv_of(kept).encode()
         assert kept["sample_id"].tolist() == sorted(fetch_ids(raw.connection, raw.run, wanted)) or text != where
         assert len(kept) > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dashboard.data.core import Snapshot
+from dashboard.data.core import Snapshot, require_writable
 from engine.errors import WinnowError
 from engine.queries.samples import Ids
 from engine.store.jobs import start_job
@@ -33,8 +33,9 @@ def find_similar(at: Snapshot, run_id: str, name: str, content: bytes, n: int) -
     """Look for the samples nearest to an image by the features of a run, in a process of its own.
 
     Args:    name: of the image's file, shown and nothing else; content: its bytes
-    Raises:  WinnowError for what is no image, and for a run whose features cannot be computed of one
+    Raises:  WinnowError for what is no image, for a run whose features cannot be computed of one, and if read-only
     """
+    require_writable()  # it writes nothing, but starts a command
     with tempfile.NamedTemporaryFile(prefix="winnow-", suffix=".image") as file:
         file.write(content)
         file.flush()

@@ -74,7 +74,7 @@ OPTIONS: dict[str, Any] = {
     "theme.light.secondaryBackgroundColor": "#f3f5f7",
     "theme.light.textColor": "#1c2733",
     "theme.light.borderColor": "#dde2e8",
-    "theme.light.grayTextColor": "#66727e",
+    "theme.light.grayTextColor": "#5c6873",
     "theme.dark.primaryColor": "#4fb3d1",
     "theme.dark.backgroundColor": "#12171d",
     "theme.dark.secondaryBackgroundColor": "#1b222b",

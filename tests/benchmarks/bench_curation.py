@@ -109,7 +109,7 @@ def curate(folder: Path, train: list[Row], test: list[Row], options: dict[str, A
         again = workspace.ingest(
             version.name, from_=_listed(folder / f"{version.name}.csv", [*rows, *test]), progress=False
         )
-        accuracies = _last_accuracies(again.run(**options, progress=False))
+        accuracies = _last_accuracies(again.run(**options, scores="aum", progress=False))
         assert len(rows) == len(version)
         left, spread = version.facts["noise_left"], accuracies.std(ddof=1)
         yield (

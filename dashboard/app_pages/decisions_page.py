@@ -10,7 +10,7 @@ from dashboard import charts, data, grid, state, widgets
 from dashboard.data import Filter
 from dashboard.markup import command_line, plain
 
-PAGE = {"title": "Decisions", "icon": ":material/gavel:", "place": 17}
+PAGE = {"title": "Decisions", "icon": ":material/gavel:", "place": 17, "section": "Curate"}
 MOST_SHOWN, MOST_LOGGED = 48, 25
 
 view = widgets.current_view()
@@ -53,56 +53,11 @@ def by_author() -> pd.DataFrame:
     return total.sort_values("decisions", ascending=False).rename(index=who).rename_axis("Person").reset_index()
 
 
-st.subheader("By person and day", anchor=False)
-st.dataframe(
-    by_author(),
-    hide_index=True,
-    height="content",
-    width="content",
-    column_config={
-        "decisions": st.column_config.NumberColumn("Decisions", help="that were not taken back"),
-        "latest": st.column_config.NumberColumn("Last word on", help="samples whose latest decision is theirs"),
-    },
-)
-
-
 def verdict_of(row: pd.Series) -> str:
     to = "" if pd.isna(row["new_label"]) else f" to {view.names[int(row['new_label'])]}"
     return f"{row['action']}{to}"
 
 
-if counts["disputed"]:
-    st.subheader("Where people differ", anchor=False)
-    found = data.decisions.disagreements(view.at)
-    samples = found["sample_id"].drop_duplicates().head(MOST_SHOWN)
-    found = found[found["sample_id"].isin(samples)]
-    found["said"] = [f"{verdict_of(row)}" for _, row in found.iterrows()]
-    table = found.pivot(index="sample_id", columns="author", values="said").fillna("")
-    cards = data.cards(view.at, view.run_id, samples.tolist())
-    table.insert(0, "given", cards.set_index("sample_id")["label"].map(lambda label: view.names[label]))
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if len(samples) < counts["disputed"]:
-            st.caption(f"The first {len(samples)} of {counts['disputed']:,}.", width="content")
-        address = state.link(decision="disputed", list="all", sample=None, samples=None, by=None, page=None)
-        for page, label, icon in (("review", "Review them", "rate_review"), ("gallery", "In the gallery", "grid_view")):
-            st.page_link(
-                f"app_pages/{page}_page.py",
-                label=label,
-                icon=f":material/{icon}:",
-                query_params=address,
-                width="content",
-            )
-    grid.draw_cards(cards, view.names, "disputed", widgets.open_in_gallery, size=88)
-    st.dataframe(
-        table.rename(columns=lambda name: "Given" if name == "given" else who(name))
-        .rename_axis("Sample")
-        .reset_index(),
-        hide_index=True,
-        height="content" if len(table) < 12 else 400,
-        width="content",
-    )
-
-st.subheader("Log", anchor=False)
 me = data.decisions.author()
 
 
@@ -113,23 +68,76 @@ def take_back(batch: int) -> None:
         st.toast(plain(error), icon=":material/error:")
 
 
-for row in charts.rows(batches):
-    number = "" if pd.isna(row.new_label) else int(row.new_label)
-    what = (
-        f"took back decision {number}"
-        if row.action == "undo"
-        else f"{row.action} · {row.n:,} sample{'s' * (row.n != 1)}"
+left, right = st.columns([3, 2], gap="large")
+with left:
+    st.subheader("By person and day", anchor=False)
+    st.dataframe(
+        by_author(),
+        hide_index=True,
+        height="content",
+        width="content",
+        column_config={
+            "decisions": st.column_config.NumberColumn("Decisions", help="that were not taken back"),
+            "latest": st.column_config.NumberColumn("Last word on", help="samples whose latest decision is theirs"),
+        },
     )
-    if row.action == "relabel" and isinstance(number, int) and 0 <= number < len(view.names):
-        what = f"relabel to {view.names[number]} · {row.n:,}"
-    when = "" if pd.isna(row.decided_at) else f"{row.decided_at:%d %b %H:%M}"
-    text = f"**{row.batch}** :gray[{when}] {plain(who(row.author))}: {plain(what)}"
-    text += f" :gray[{plain(row.note[:200])}]" if row.note else ""
-    with st.container(horizontal=True, vertical_alignment="center", key=f"log_{row.batch}"):
-        st.markdown(f"~~{text}~~" if not row.stands else text, width="content")
-        if row.stands and row.action != "undo" and row.author == me:
-            st.button("Undo", key=f"undo_{row.batch}", type="tertiary", on_click=take_back, args=(int(row.batch),))
-if len(batches) == MOST_LOGGED:
-    st.caption("Older ones:")
-    st.code(command_line(["decisions", view.at.dataset, "--log"]), language="bash")
+    if counts["disputed"]:
+        st.subheader("Where people differ", anchor=False)
+        found = data.decisions.disagreements(view.at)
+        samples = found["sample_id"].drop_duplicates().head(MOST_SHOWN)
+        found = found[found["sample_id"].isin(samples)]
+        people = sorted(found["author"].unique())
+        said = [verdict_of(row) for _, row in found.iterrows()]
+        # By number: a person may be called as another column is.
+        column = found["author"].map({name: f"person {i}" for i, name in enumerate(people)})
+        table = (
+            found.assign(said=said, column=column).pivot(index="sample_id", columns="column", values="said").fillna("")
+        )
+        cards = data.cards(view.at, view.run_id, samples.tolist())
+        table.insert(0, "given", cards.set_index("sample_id")["label"].map(lambda label: view.names[label]))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if len(samples) < counts["disputed"]:
+                st.caption(f"The first {len(samples)} of {counts['disputed']:,}.", width="content")
+            address = state.link(decision="disputed", list="all", sample=None, samples=None, by=None, page=None)
+            for page, label, icon in (
+                ("review", "Review them", "rate_review"),
+                ("gallery", "In the gallery", "grid_view"),
+            ):
+                st.page_link(
+                    f"app_pages/{page}_page.py",
+                    label=label,
+                    icon=f":material/{icon}:",
+                    query_params=address,
+                    width="content",
+                )
+        grid.draw_cards(cards, view.names, "disputed", widgets.open_in_gallery, size=88)
+        st.dataframe(
+            table.reset_index(),
+            column_config={
+                "sample_id": "Sample",
+                "given": "Given",
+                **{f"person {i}": st.column_config.TextColumn(who(name)) for i, name in enumerate(people)},
+            },
+            hide_index=True,
+            height="content" if len(table) < 12 else 400,
+            width="content",
+        )
+with right:
+    st.subheader("Log", anchor=False)
+    for row in charts.rows(batches):
+        number = -1 if pd.isna(row.new_label) else int(row.new_label)
+        to = f" to {view.names[number]}" if row.action == "relabel" and 0 <= number < len(view.names) else ""
+        what = f"{row.action}{to} · {row.n:,} sample{'s' * (row.n != 1)}"
+        if row.action == "undo":
+            what = f"took back decision {number}"
+        when = "" if pd.isna(row.decided_at) else f"{row.decided_at:%d %b %H:%M}"
+        text = f"**{row.batch}** :gray[{when}] {plain(who(row.author))}: {plain(what)}"
+        text += f" :gray[{plain(row.note[:200])}]" if row.note else ""
+        with st.container(horizontal=True, vertical_alignment="center", key=f"log_{row.batch}"):
+            st.markdown(f"~~{text}~~" if not row.stands else text, width="content")
+            if row.stands and row.action != "undo" and row.author == me:
+                st.button("Undo", key=f"undo_{row.batch}", type="tertiary", on_click=take_back, args=(int(row.batch),))
+    if len(batches) == MOST_LOGGED:
+        st.caption("Older ones:")
+        st.code(command_line(["decisions", view.at.dataset, "--log"]), language="bash")
 widgets.go_to_gallery()

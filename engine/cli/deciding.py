@@ -46,7 +46,7 @@ def decide(
     json: Json = False,
 ) -> None:
     """Decide about samples: keep them, drop them, relabel them, or leave them open as unsure. One winnow undo takes it back."""
-    from engine.queries.chosen import fetch_matching, fetch_suggested, find_label, parse_samples, read_samples
+    from engine.queries.chosen import fetch_suggested, find_label, parse_samples, read_samples, samples_where
     from engine.store.decisions import decide
     from engine.store.records import dataset_facts
 
@@ -58,7 +58,7 @@ def decide(
         raise SpecError("relabel takes one of --label CLASS and --suggested, the other actions take neither")
     chosen = at.require_run(run) if run else None
     if where:
-        meant = fetch_matching(at, dataset, where, chosen, split)
+        meant = samples_where(at, dataset, where, chosen, split)
         say(f"{len(meant):,} samples match")
     else:
         meant = parse_samples(samples, dataset_facts(path).samples) if samples else read_samples(ids or Path())

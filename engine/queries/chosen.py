@@ -74,7 +74,7 @@ def _whole(path: Path, text: str) -> int:
     return int(text)
 
 
-def fetch_matching(workspace: Workspace, dataset: str, where: str, run: str | None = None, split: str = "train") -> Ids:
+def samples_where(workspace: Workspace, dataset: str, where: str, run: str | None = None, split: str = "train") -> Ids:
     """The samples of a split that meet a condition, as `winnow export --where` takes it."""
     with connected(workspace, dataset) as connection:
         return fetch_selected(connection, where, run, split)["sample_id"].to_numpy(np.int32)

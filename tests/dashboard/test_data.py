@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +84,21 @@ def test_decisions_are_seen_by_what_reads_them_and_leave_every_other_answer_as_i
     assert data.snapshot("digits-noisy") == at and core.opened(at) is opened
     (root / "decisions.duckdb").unlink()  # somebody moves it away
     assert seen() == [[]] * 4 and len(data.decisions.current(at)) == 0
+
+
+def test_every_query_that_reads_decisions_is_asked_anew_after_one() -> None:
+    """Its answer would be kept otherwise, as that of every other: such a query is named in DECIDED, or takes a filter."""
+    found = {
+        name: inspect.getsource(function)
+        for module in core.QUERIES
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+    }
+    reads = {name for name, source in found.items() if re.search(r"(FROM|JOIN) decisions\b", source)}
+    while more := {n for n, source in found.items() if any(f"{r}(" in source for r in reads)} - reads:
+        reads |= more
+    queries = {name for name in reads if re.search(rf"def {name}\(\s*connection:", found[name]) and name[0] != "_"}
+    assert {name for name in queries if "wanted: Filter" not in found[name]} == core.DECIDED
 
 
 def test_a_session_decides_under_its_name_and_sees_what_others_decide(

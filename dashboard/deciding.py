@@ -23,11 +23,13 @@ _SAID = {
 }
 
 
-def acting(view: View, ids: data.Ids, key: str, *scope: object) -> grid.Acting:
-    """What a grid over some samples needs to be decided in.
+def acting(view: View, ids: data.Ids, key: str, *scope: object) -> grid.Acting | None:
+    """What a grid over some samples needs to be decided in; None where this dashboard is read-only.
 
     Args: ids: all that match, of which the grid shows a page; key: of the grid; scope: what else decides which they are
     """
+    if data.read_only():
+        return None
     which = hashlib.sha256(repr((view.at.dataset, view.run_id, *scope)).encode()).hexdigest()[:12]
     done = st.session_state.get(_DONE, {})
     # A person types a class by its name: names that are alike, or only from their 80th character on not, are numbered.

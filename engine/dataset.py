@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from engine.queries.frames import Run
     from engine.queries.versions import NamedVersion
+    from engine.queries.writers import Decisions, Link
     from engine.store.decisions import Action
     from engine.store.progress import Listener
     from engine.store.workspace import Workspace
@@ -162,19 +163,50 @@ class Dataset:
         return self._compute(spec, device, cluster, progress, curated)
 
     def export(
-        self, to: str | PathLike[str], where: str = "true", format: str = "", run: str | Run | None = None, split: str = "train"
-    ) -> tuple[int, int]:  # fmt: skip
-        """Write the samples of a split (train, test or all) that meet a condition to a file that `ingest` reads again.
+        self,
+        to: str | PathLike[str],
+        where: str = "true",
+        format: str = "",
+        run: str | Run | None = None,
+        split: str = "train",
+        *,
+        decisions: Decisions = "apply",
+        version: str = "",
+        scores: str | Sequence[str] = (),
+        link: Link = "copy",
+        thumbnails: bool = False,
+        progress: bool = False,
+    ) -> tuple[int, int]:
+        """Write the samples of a split (train, test or all) that meet a condition to a file or a folder, with its manifest.
 
-        Args:    to: the file; where: SQL over the columns of samples, scores and metadata by name, flagged, action:
-                 "NOT flagged AND aum > 0"; format: csv, parquet or npy (sample ids), "" = by the file's ending
+        Args:    to: the file or folder; where: SQL over the columns of samples, scores and metadata by name, flagged, action:
+                 "NOT flagged AND aum > 0"; format: as `winnow export --format`, "" = by the file's ending; decisions: apply =
+                 leave out what was dropped and write what was relabeled under its new label, ignore = all as given; version:
+                 of the curated set, whose samples and labels are taken; scores: to be columns, "all" = all; link: copy,
+                 hardlink or symlink, how images get into a folder; thumbnails: write the thumbnail where an original cannot
+                 be read; progress: show how far it is
         Returns: (kept, all) numbers of samples
-        Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL
+        Raises:  SpecError for an unknown format; WinnowError for a mistake in the SQL, and for originals that are gone
         """
-        from engine.queries.writers import export
+        from engine.data.exporting import export_set
+        from engine.queries.writers import Choice, find_writer
 
         chosen = None if run is None else self._own(run).id
-        return export(self._workspace, self.name, where, Path(to), format, chosen, split)
+        named = (scores,) if isinstance(scores, str) else tuple(scores)
+        choice = Choice(where, split, chosen, decisions, tuple(name for name in named if name))
+        with listening(self.name, progress) as listen:
+            done = export_set(
+                self._workspace,
+                self.name,
+                choice,
+                Path(to),
+                find_writer(format, Path(to)),
+                version=version,
+                link=link,
+                thumbnails=thumbnails,
+                listen=listen or (lambda stage, share, left: None),
+            )
+        return done.kept, done.total
 
     def decide(
         self,

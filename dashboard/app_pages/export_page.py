@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import streamlit as st
 
-from dashboard import charts, data, filters, grid, state, widgets
+from dashboard import charts, data, exporting, filters, grid, state, widgets
+from dashboard.data import exports
 from dashboard.markup import command_line, plain
 
 PAGE = {"title": "Export", "icon": ":material/download:", "place": 90, "section": "Curate"}
@@ -55,29 +54,40 @@ where = (
     if rule == "flagged"
     else f"NOT ({rule})"
 )
-kept = data.export(view.at, view.run_id, where, wanted.split)
+names = exports.version_names(view.at)
+with st.sidebar:
+    version = widgets.choose("Version", "version", ["", *names], "", lambda n: n or "none") if names else ""
+    titles = {"apply": "applied", "ignore": "ignored"}
+    decisions = "apply"
+    if not version:
+        decisions = widgets.choose("Decisions", "decisions", list(titles), "apply", lambda d: titles[d], segments=True)
+chosen = exports.Export(view.run_id, where, wanted.split, "ignore" if decisions == "ignore" else "apply", version)
+kept = exports.export(view.at, chosen)
+ids = kept["ids"]
 everything = data.ids(view.at, view.run_id, data.Filter(split=wanted.split), score)
 total = len(everything)
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     st.markdown(
-        f"### {len(kept):,} of {total:,} kept&ensp;:gray[:small[{100 * len(kept) / max(total, 1):.1f} %]]",
+        f"### {len(ids):,} of {total:,} kept&ensp;:gray[:small[{100 * len(ids) / max(total, 1):.1f} %]]",
         width="content",
     )
-    known = kept["true_label"].notna()
-    if known.any():
-        left_wrong = int((kept["label"] != kept["true_label"])[known].sum())
+    if kept["known"]:
         st.markdown(
-            f":gray[mislabeled among them:] **{left_wrong:,}** of {data.dataset_facts(view.at)['wrong']:,}",
+            f":gray[mislabeled among them:] **{kept['wrong']:,}** of {data.dataset_facts(view.at)['wrong']:,}",
             width="content",
         )
+about = [f"{kept['relabeled']:,} under another label than the given one"] if kept["relabeled"] else []
+about += [f"{kept['left_out']:,} left out because they were dropped"] if kept["left_out"] else []
+if about:
+    st.markdown(f":gray[{' · '.join(about)}]")
 if rule:
     filters.filter_chips(view, wanted, len(data.ids(view.at, view.run_id, wanted)), total)
 
 left, right = st.columns([2, 3], gap="large")
 with left:
     st.markdown("#### Classes before and after")
-    after = kept.groupby("label").size()
+    after = kept["counts"].set_index("label")["n"]
     classes = data.classes(view.at).rename(columns={"train": "total"})
     st.plotly_chart(
         charts.balance_chart(classes.assign(n=classes["label"].map(after).fillna(0).astype(int))),
@@ -87,24 +97,13 @@ with left:
 with right:
     st.markdown("#### Download")
     name = f"{view.at.dataset}-kept"
-    with st.container(horizontal=True):
-        for writer in data.WRITERS.values():
-            st.download_button(
-                writer.title,
-                partial(data.export_bytes, kept, writer.name),
-                f"{name}.{writer.name}",
-                writer.media_type,
-                icon=":material/download:",
-                help=f"{writer.holds}.",
-                on_click="ignore",
-                key=f"download_{writer.name}",
-            )
+    exporting.downloads(view, chosen, len(ids), name)
+    words = chosen.words(view.at, data.best_run(view.at))
     st.caption("The same from the command line:")
-    words = ["export", view.at.dataset, "--where", where or "true"]
-    words += ["--split", wanted.split] if wanted.split != "train" else []
-    words += ["--run", view.run_id] if view.run_id != data.best_run(view.at) else []
     st.code(command_line([*words, "--to", f"{name}.csv"]), language="bash", wrap_lines=True)
-    stays = np.isin(everything, kept["sample_id"].to_numpy())
+    st.markdown("#### Write on the server")
+    exporting.writing(view, words)
+    stays = np.isin(everything, ids)
     first = "the most suspicious first" if score == data.SUSPICION else f"the hardest by {score} first"
     show(f"Kept, {first}", everything[stays], "kept")
 with left:

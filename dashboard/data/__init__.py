@@ -6,13 +6,14 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, proofs, reviews, similar, versions
+from dashboard.data import clouds, decisions, exports, proofs, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
     datasets,
     disk_use,
     published,
+    read_only,
     snapshot,
     workspace_root,
 )
@@ -61,7 +62,6 @@ from dashboard.data.samples import (
     condition,
     duplicate_facts,
     explanation,
-    export,
     facets,
     grouped,
     ids,
@@ -73,7 +73,6 @@ from dashboard.data.samples import (
     sample,
     sample_flags,
     sample_logits,
-    sample_map,
     sample_metadata,
     sample_scores,
     score,
@@ -84,14 +83,14 @@ from engine.errors import WinnowError
 from engine.fields import Setting
 from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
-from engine.queries.samples import SUSPICION, Filter, Ids
+from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
-from engine.queries.writers import WRITERS, export_bytes
 from engine.store.jobs import Job, Started
 from engine.store.usage import size
 from engine.text import shown
 
 __all__ = [
+    "Decision",
     "EPOCH_COLUMNS",
     "Filter",
     "Grouped",
@@ -104,13 +103,13 @@ __all__ = [
     "Started",
     "Verdict",
     "View",
-    "WRITERS",
     "WinnowError",
     "best_run",
     "cards",
     "catalog",
     "class_names",
     "classes",
+    "clouds",
     "condition",
     "dataset_facts",
     "dataset_of",
@@ -122,10 +121,10 @@ __all__ = [
     "epoch_quality",
     "epochs",
     "explanation",
-    "export",
-    "export_bytes",
+    "exports",
     "facets",
     "figure_table",
+    "file_bytes",
     "grouped",
     "having",
     "histogram",
@@ -144,6 +143,7 @@ __all__ = [
     "proposals",
     "psi_points",
     "published",
+    "read_only",
     "remove",
     "report",
     "reviews",
@@ -153,7 +153,6 @@ __all__ = [
     "sample_flags",
     "sample_logits",
     "sample_metadata",
-    "sample_map",
     "sample_scores",
     "score",
     "settings",

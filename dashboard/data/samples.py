@@ -28,10 +28,6 @@ def score(at: Snapshot, run_id: str, name: str) -> pd.DataFrame:
     return frame(many(at, "fetch_score", run_id, name))
 
 
-def sample_map(at: Snapshot, run_id: str) -> pd.DataFrame:
-    return frame(many(at, "fetch_map", run_id))
-
-
 def labels(at: Snapshot) -> pd.DataFrame:
     return frame(many(at, "fetch_labels"))
 
@@ -50,13 +46,8 @@ def sample_metadata(at: Snapshot, sample_id: int) -> pd.DataFrame:
 
 
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
-    """The samples that pass. What passes and each order are read once, and put together in memory.
-
-    Conditions on decisions are applied to what the others leave: each decision changes them, and they are in memory.
-    """
-    found = _passing(at, run_id, replace(wanted, decision="", author=""))
-    if wanted.decision or wanted.author:
-        found = found[decisions.meets(at, wanted)[found]]
+    """The samples that pass. What passes and each order are read once, and put together in memory."""
+    found = _passing(at, run_id, wanted)
     return in_order(found, order(at, run_id, sort, hardest_first)) if sort else found
 
 
@@ -67,9 +58,11 @@ def order(at: Snapshot, run_id: str, sort: str, hardest_first: bool = True) -> I
 
 
 def _passing(at: Snapshot, run_id: str, wanted: Filter) -> Ids:
-    """The samples that pass, by id; a choice of classes costs no query."""
+    """The samples that pass, by id; a choice of classes costs no query, nor does one of decisions."""
     asked = replace(wanted, labels=(), score=wanted.score if wanted.low > 0 or wanted.high < 100 else "")
-    found: Ids = many(at, "fetch_passing", run_id, asked)
+    found: Ids = many(at, "fetch_passing", run_id, replace(asked, decision="", author=""))
+    if wanted.decision or wanted.author:
+        found = found[decisions.meets(at, wanted)[found]]
     return found[np.isin(_labels(at)[found], wanted.labels)] if wanted.labels else found
 
 
@@ -118,11 +111,6 @@ def proposals(at: Snapshot, run_id: str, wanted: Ids) -> tuple[Ids, Column]:
 
 def condition(at: Snapshot, run_id: str, wanted: Filter) -> str:
     return str(few(at, "condition", run_id, wanted))
-
-
-def export(at: Snapshot, run_id: str, where: str, split: str) -> pd.DataFrame:
-    """The samples of a split that meet a condition, as `winnow export` writes them."""
-    return frame(many(at, "fetch_selected", where, run_id, split))
 
 
 def sample(at: Snapshot, sample_id: int) -> dict[str, Any] | None:

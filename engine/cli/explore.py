@@ -218,33 +218,3 @@ def query(
             say(f"({left_out:,} more rows are left out; --format csv or json prints all)")
         if not dataset:
             say(f"({len(rows)} rows; dataset {chosen})")
-
-
-@app.command(cls=DeclaredHelp)
-def export(
-    dataset: Dataset,
-    to: Annotated[Path, typer.Option(help="The file to write.")],
-    where: Annotated[
-        str,
-        typer.Option(
-            help="SQL over the columns of samples, scores and metadata by name, flagged (on the shortlist), p_wrong (0..1), "
-            "suspicion_rank (0 = first), action: 'NOT flagged AND aum > 0'. (default: all samples of the split)"
-        ),
-    ] = "true",
-    split: Annotated[
-        str, typer.Option(help="train, test, or all: the test part as well, as far as it was judged.")
-    ] = "train",
-    format: Annotated[str, typer.Option(help="{formats}")] = "",
-    run: Annotated[
-        str | None, typer.Option(help="Whose scores and shortlist. (default: the run to be trusted most)")
-    ] = None,
-    workspace: Root = None,
-    json: Json = False,
-) -> None:
-    """Write the samples that meet a condition to a file, with p_wrong, flagged and their rank; winnow ingest reads it."""
-    from engine.queries.writers import export
-
-    at = Workspace.open(workspace)
-    kept, total = export(at, dataset, where, to, format, at.require_run(run) if run else None, split)
-    what = {"train": "training samples", "test": "test samples"}.get(split, "samples")
-    report(json, {"kept": kept, "of": total, "to": str(to)}, f"{kept:,} of {total:,} {what} written to {to}")

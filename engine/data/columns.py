@@ -27,7 +27,7 @@ MOST_CHARACTERS = 10_000
 """Of a value that is kept as metadata."""
 _MOST_NAME = 200
 
-OF_A_RUN = ("p_wrong", "flagged", "suspicion_rank")
+OF_A_RUN = ("p_wrong", "flagged", "suspicion_rank", "given_label", "given_class", "decision")
 TAKEN = ("sample_id", "split", "label", "true_label", "class_name", "source", "true_class_name", *OF_A_RUN)
 """The columns of an export that are no metadata; a column of a source that is called so, or as what is measured of an
 image (PROPERTIES), is kept as column_NAME."""

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from PIL import Image
 
 from engine.data.columns import parse_wanted
 from engine.data.dataset_file import fetch_one, read_blocks, reading
-from engine.data.images import READ_ERRORS, decode, fit, open_image
+from engine.data.images import READ_ERRORS, decode, fit, open_image, reason
 from engine.data.parts import Part
 from engine.data.sources import open_source
 from engine.data.sources.places import open_original
@@ -107,17 +107,50 @@ class Originals:
     def read(self, samples: Sequence[int], heartbeat: Callable[[], None]) -> list[Seen]:
         """Some samples, ids ascending, in order. heartbeat: called before each, may raise to stop."""
         found: list[Seen] = []
+        for sample, small in self.stored(samples):
+            heartbeat()
+            found.append(self._see(sample, small))
+        return found
+
+    def stored(self, samples: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
+        """The samples, ids ascending, each with its stored input (C, H, W)."""
         first, last, wanted = samples[0], samples[-1] + 1, set(samples)
         with reading(self._path) as connection:
             (begin,) = fetch_one(connection, f"SELECT max(first_id) FROM inputs WHERE first_id <= {first}")
             for start, n, data in read_blocks(connection, begin, last - begin):
                 block = np.frombuffer(data, np.uint8).reshape(n, *self.shape)
                 for sample in range(max(first, start), min(last, start + n)):
-                    if sample not in wanted:
-                        continue
-                    heartbeat()
-                    found.append(self._see(sample, block[sample - start]))
-        return found
+                    if sample in wanted:
+                        yield sample, block[sample - start]
+
+    def as_it_is(self, sample: int, small: Pixels) -> Path | Image.Image | str:
+        """The original of a sample: its file, or the decoded image of its source; else, in a few words, why there is none.
+
+        small: its stored input, which the original must look like
+        """
+        path = self._where.file_of(self.places[sample])
+        if path is None:
+            try:
+                found = self._in_source(sample)
+                opened = found[0].load(found[1]) if found else open_original(self.places[sample], self.roots)
+                if not isinstance(opened, Image.Image):
+                    return "it is no image"
+                with opened:
+                    image = decode(opened, LARGEST)
+            except READ_ERRORS as error:
+                return reason(error)
+            return image if is_like(image, small) else "its source holds another image now"
+        try:
+            if not self.roots.cover(path):
+                self.roots.require(path)  # which says what to do
+            about = path.stat()
+            if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST:
+                return "not a regular file"
+            with open_image(path) as opened:
+                image = decode(opened, 2 * self.side)
+        except READ_ERRORS as error:
+            return reason(error)
+        return path if is_like(image, small) else "the file holds another image now"
 
     def _see(self, sample: int, small: Pixels) -> Seen:
         path = self._where.file_of(self.places[sample])

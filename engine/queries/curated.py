@@ -12,7 +12,7 @@ from engine.errors import NotFoundError, SpecError
 from engine.queries.connection import best_run, connected, fetch_sql
 from engine.queries.verdicts import no_verdict
 from engine.queries.versions import fetch_version_set
-from engine.queries.writers import fetch_selected
+from engine.queries.writers import fetch_matching
 from engine.store.versions import set_hash
 from engine.store.workspace import Workspace
 
@@ -59,10 +59,10 @@ def curate(
     What people decided: drop leaves a sample out, relabel gives it the new label; kept, unsure and undecided samples
     stay with the given label.
 
-    Args:    version: the name of a version, whose samples and labels are taken as they were; where: a condition as of
-             `winnow export --where`, which alone says what stays, and decisions correct the labels; drop_shortlist: also
-             leave out what is on the shortlist, but for what people kept or relabeled; run: whose scores and shortlist
-             are read, None = the one to trust most
+    Args:    version: the name of a version, whose samples and labels are taken as they were
+             where: a condition as of `winnow export --where`; it alone says what stays, and decisions correct the labels
+             drop_shortlist: also leave out what is on the shortlist, but for what people kept or relabeled
+             run: whose scores and shortlist are read, None = the one to trust most
     Returns: the set, and in words where it came from
     Raises:  SpecError when several are given, or nothing is dropped or relabeled; NotFoundError without a shortlist,
              or a version of that name
@@ -73,7 +73,7 @@ def curate(
         return CuratedSet(*fetch_version_set(workspace, dataset, version)), f"version {version}"
     with connected(workspace, dataset) as connection:
         if where:
-            kept = fetch_selected(connection, where, run)["sample_id"].to_numpy(np.int32)
+            kept = fetch_matching(connection, where, run)
             everyone = _decided(connection, "true")
             stays = np.isin(everyone.sample_ids, kept)
             return CuratedSet(everyone.sample_ids[stays], everyone.labels[stays]), f"where {where}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import duckdb
@@ -16,6 +16,7 @@ from engine.queries.connection import connected, fetch_sql
 from engine.queries.proofs import Gain, compute_gain, fetch_proof
 from engine.queries.recipes import evaluate, make_recipe
 from engine.queries.version_words import version_line
+from engine.queries.writers import Choice
 from engine.store.contents import fetch_joined_contents
 from engine.store.records import dataset_facts
 from engine.store.versions import (
@@ -99,6 +100,15 @@ def fetch_version_set(workspace: Workspace, dataset: str, name: str) -> tuple[La
     if now.gone or now.classes_gone:
         raise NotFoundError(f"version '{name}' is not whole: {now.words(version)}")
     return now.kept
+
+
+def choose_version(workspace: Workspace, dataset: str, name: str, choice: Choice) -> Choice:
+    """A choice of an export, of no other training samples than those of a version, under its labels.
+
+    Samples of the test split, of which a version says nothing, are as they were chosen.
+    """
+    ids, labels = fetch_version_set(workspace, dataset, name)
+    return replace(choice, ids=ids, labels=labels, set_name=name)
 
 
 @dataclass(frozen=True)

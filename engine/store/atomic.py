@@ -76,13 +76,40 @@ def replacing(path: Path, what: str = "") -> Iterator[Path]:
             left.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty temporary folder beside `path`, which gets its name, all at once, when the block ends well.
+
+    Raises: WinnowError when `path` is there and no empty folder
+    """
+    if not path.parent.is_dir():
+        raise WinnowError(f"no folder {path.parent}; make it first or choose another --to")
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or any(path.iterdir())):
+        raise WinnowError(f"{path} is there already; remove it, or choose a folder that is not there yet as --to")
+    temp = path.with_name(f".{path.name}.{_machine() << _PID_BITS | os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with storage_errors(path.name, path.parent):
+            _remove_temporary(path)
+            remove_path(temp)
+            temp.mkdir()
+            yield temp
+            if hasattr(os, "sync"):  # of a million files, each of its own would take hours
+                os.sync()
+            if path.is_dir():
+                path.rmdir()  # Windows puts nothing in place of a folder
+            os.rename(temp, path)
+            fsync(path.parent)
+    finally:
+        remove_path(temp)
+
+
 def _machine() -> int:
     """A number for this machine: others may share its disk."""
     return zlib.crc32(socket.gethostname().encode())
 
 
 def _remove_temporary(path: Path) -> None:
-    """Remove the temporary files beside a path that processes of this machine left which are there no more."""
+    """Remove the temporary files and folders beside a path that processes of this machine left which are there no more."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
         found = re.fullmatch(r"\.(\d+)-\d+\.tmp(\.wal)?", left.name[len(path.name) + 1 :])
         machine, pid = divmod(int(found[1]), 1 << _PID_BITS) if found else (0, 0)
@@ -90,7 +117,7 @@ def _remove_temporary(path: Path) -> None:
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
-                left.unlink(missing_ok=True)
+                remove_path(left)
             except PermissionError:  # somebody else's, which runs
                 continue
 

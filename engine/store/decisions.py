@@ -31,7 +31,7 @@ def decide(
     workspace: Workspace,
     dataset: str,
     sample_ids: Sequence[int] | Ids,
-    action: Action,
+    action: Action | Sequence[Action],
     *,
     new_label: int | Sequence[int] | Ids | None = None,
     note: str = "",
@@ -39,26 +39,31 @@ def decide(
 ) -> int:
     """Append one decision for every sample, as one batch that `undo` takes back whole.
 
-    Args:    new_label: of a relabel, one for all samples or one for each; of a sample that is given twice the last
-             counts; author: who decides, "" = nobody in particular
+    Args:    action: one for all samples, or one for each; new_label: of a relabel, one for all samples or one for each,
+             passed over where the action is another; of a sample that is given twice the last counts; author: who
+             decides, "" = nobody in particular
     Returns: the batch's id
     Raises:  SpecError for an unknown action, a relabel without a label, unknown samples or labels, or too long a text
     """
-    if action not in get_args(Action):
-        raise SpecError(unknown_name("action", action, get_args(Action)))
-    if (new_label is None) == (action == "relabel"):
+    for one in {action} if isinstance(action, str) else set(action):
+        if one not in get_args(Action):
+            raise SpecError(unknown_name("action", one, get_args(Action)))
+    if (new_label is None) == ("relabel" in ({action} if isinstance(action, str) else set(action))):
         raise SpecError("relabel takes a new label, keep, drop and unsure take none")
     check_text("note", note, MOST_NOTE)
     check_text("author", author, MOST_AUTHOR)
     path = workspace.require_dataset(dataset)
     facts = dataset_facts(path)
     given = np.asarray(sample_ids, dtype=np.int64).reshape(-1)
+    actions = np.broadcast_to(np.asarray(action, dtype=object), len(given))
     labels = None if new_label is None else _spread(new_label, len(given))
-    _check(facts, dataset, given, labels)
+    _check(facts, dataset, given, None if labels is None else labels[actions == "relabel"])
     # The last of those given for a sample: the first in the reversed order.
     ids, last = np.unique(given[::-1], return_index=True)
     rows = fetch_keys(path, ids)[["sample_id", "content", "copy"]].sort_values("sample_id")
+    rows["action"] = actions[::-1][last]
     rows["new_label"] = pd.array([None] * len(ids), "Int32") if labels is None else labels[::-1][last]
+    rows["new_label"] = rows["new_label"].astype("Int32").where(rows["action"] == "relabel")
     classes = pd.DataFrame({"new_label": range(len(facts.classes)), "new_class": list(facts.classes)})
 
     def append(connection: duckdb.DuckDBPyConnection) -> int:
@@ -66,14 +71,13 @@ def decide(
         connection.register("decided", rows)
         connection.register("names", classes)
         connection.execute(
-            "INSERT INTO log BY NAME SELECT $batch AS batch, $dataset AS dataset, sample_id, $action AS action, "
+            "INSERT INTO log BY NAME SELECT $batch AS batch, $dataset AS dataset, sample_id, action, "
             "CAST(new_label AS INTEGER) AS new_label, $note AS note, $now::TIMESTAMP AS decided_at, "
             "$fingerprint AS fingerprint, content, CAST(copy AS INTEGER) AS copy, new_class, $author AS author "
             "FROM decided LEFT JOIN names USING (new_label) ORDER BY sample_id",
             {
                 "batch": batch,
                 "dataset": dataset,
-                "action": action,
                 "note": note,
                 "now": _now(),
                 "fingerprint": facts.fingerprint,
@@ -152,7 +156,8 @@ def fetch_disagreements(workspace: Workspace, dataset: str) -> pd.DataFrame:
 
 def fetch_batches(workspace: Workspace, dataset: str, most: int | None = None) -> pd.DataFrame:
     """The log, the latest first: batch, author, action, n (samples), new_label (NA where there are several), note,
-    decided_at, stands. `undo` is an action here, new_label then the batch that was taken back.
+    decided_at, stands. `undo` is an action here, new_label then the batch that was taken back; `several` is that of a batch
+    of several actions.
 
     most: so many batches at most
     """
@@ -163,7 +168,8 @@ def fetch_batches(workspace: Workspace, dataset: str, most: int | None = None) -
         return connection.execute(
             f"""WITH log AS (FROM {tables["log"]}), last AS (SELECT DISTINCT batch FROM log WHERE dataset = $dataset
             AND batch IS NOT NULL ORDER BY batch DESC{limit})
-            SELECT batch, coalesce(min(author), '') AS author, min(action) AS action, count(sample_id) AS n,
+            SELECT batch, coalesce(min(author), '') AS author, 
+            if(count(DISTINCT action) = 1, min(action), 'several') AS action, count(sample_id) AS n,
             if(count(DISTINCT new_label) = 1, min(new_label), NULL) AS new_label, coalesce(min(note), '') AS note,
             min(decided_at) AS decided_at, batch NOT IN ({_UNDONE}) AS stands
             FROM log SEMI JOIN last USING (batch) WHERE dataset = $dataset GROUP BY batch ORDER BY batch DESC""",
@@ -172,6 +178,22 @@ def fetch_batches(workspace: Workspace, dataset: str, most: int | None = None) -
 
     found = read(workspace, fetch)
     return pd.DataFrame(columns=columns) if found is None else found.astype({"new_label": "Int64"})
+
+
+def fetch_days(workspace: Workspace, dataset: str) -> pd.DataFrame:
+    """How much was decided: author, day (UTC), n (decisions about a sample that stand), by day and author."""
+
+    def fetch(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> pd.DataFrame:
+        return connection.execute(
+            f"""WITH log AS (FROM {tables["log"]}) SELECT coalesce(author, '') AS author,
+            date_trunc('day', decided_at) AS day, count(sample_id) AS n FROM log
+            WHERE dataset = $dataset AND action <> 'undo' AND decided_at IS NOT NULL AND batch NOT IN ({_UNDONE})
+            GROUP BY ALL ORDER BY day, author""",
+            {"dataset": dataset},
+        ).df()
+
+    found = read(workspace, fetch)
+    return pd.DataFrame(columns=["author", "day", "n"]) if found is None else found
 
 
 def _spread(new_label: int | Sequence[int] | Ids, n: int) -> Ids:

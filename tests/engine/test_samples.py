@@ -25,7 +25,7 @@ from engine.queries.samples import (
     fetch_sample_scores,
     fetch_trajectory,
 )
-from engine.queries.writers import export, export_bytes, fetch_selected
+from engine.queries.writers import csv_of, export, fetch_selected
 from engine.store.workspace import Workspace
 
 
@@ -260,6 +260,6 @@ def test_what_a_page_keeps_is_what_the_command_line_writes(raw: Raw, tmp_path: P
     for text in (where, f"NOT ({where})"):
         kept = fetch_selected(raw.connection, text)
         export(raw.workspace, raw.dataset, text, tmp_path / "kept.csv")
-        assert (tmp_path / "kept.csv").read_bytes() == export_bytes(kept, "csv")
+        assert (tmp_path / "kept.csv").read_bytes() == csv_of(kept).encode()
         assert kept["sample_id"].tolist() == sorted(fetch_ids(raw.connection, raw.run, wanted)) or text != where
         assert len(kept) > 0

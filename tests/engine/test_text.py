@@ -12,7 +12,7 @@ import pytest
 from hostile_names import HOSTILE
 
 from engine.data.sources.files import read_csv
-from engine.queries.writers import csv_of, export_bytes
+from engine.queries.writers import csv_of
 from engine.text import csv_text, from_csv_text, shown
 
 LETTERS = "=+-@'\"\t\r\n\0 \u00a0\ufeff\u200b\u202e,;|\\ab1é猫\uff1d\u2028\x1c"
@@ -64,7 +64,7 @@ def test_every_table_of_texts_comes_back_from_its_csv(tmp_path: Path) -> None:
     headers = [f"{text}{i}" for i, text in enumerate(HOSTILE)]
     rows = [texts[i : i + len(headers)] for i in range(0, len(texts) - len(headers), len(headers))]
     frame = pd.DataFrame(rows, columns=headers).assign(number=-1.5)
-    (tmp_path / "a.csv").write_bytes(export_bytes(frame, "csv"))
+    (tmp_path / "a.csv").write_bytes(csv_of(frame).encode())
     found = read_csv(tmp_path / "a.csv")
     assert list(found) == [*headers, "number"]
     assert found.pop("number") == ["-1.5"] * len(rows)  # a number is one: nothing stands before it

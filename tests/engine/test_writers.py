@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +13,10 @@ import pytest
 from engine.errors import NotFoundError, SpecError, WinnowError
 from engine.queries.connection import connected, fetch_sql
 from engine.queries.writers import (
-    WRITERS,
+    csv_of,
     export,
-    export_bytes,
     export_samples,
     fetch_selected,
-    formats_help,
-    write_frame,
 )
 from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
@@ -45,6 +41,9 @@ COLUMNS = [
     "p_wrong",
     "flagged",
     "suspicion_rank",
+    "given_label",
+    "given_class",
+    "decision",
 ]
 """Of an export, before those of the metadata."""
 
@@ -62,22 +61,9 @@ def opened(noisy: tuple[Path, str]) -> Iterator[tuple[Workspace, str, duckdb.Duc
         yield Workspace.open(root), dataset, connection
 
 
-def test_each_format_holds_what_it_says() -> None:
-    assert export_bytes(FRAME, "csv").decode() == 'sample_id,label,true_label,class_name\n2,1,1,ü\n5,0,,"a""b"\n'
-    assert export_bytes(FRAME, "txt") == b"2\n5\n"
-    assert np.load(io.BytesIO(export_bytes(FRAME, "npy"))).tolist() == [2, 5]
-    pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(export_bytes(FRAME, "parquet"))), FRAME, check_dtype=False)
-    assert set(WRITERS) == {"csv", "parquet", "npy", "txt"}
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_every_format_writes_a_file_of_its_ending_and_is_in_the_help(name: str, tmp_path: Path) -> None:
-    declared = WRITERS[name]
-    assert declared.holds and declared.title and "/" in declared.media_type
-    assert f"{name}: {declared.holds[0].lower()}{declared.holds[1:]}" in formats_help()
-    write_frame(FRAME, tmp_path / f"out.{name.upper()}")
-    assert (tmp_path / f"out.{name.upper()}").read_bytes() == export_bytes(FRAME, name)
-    assert [p.name for p in tmp_path.iterdir()] == [f"out.{name.upper()}"]
+def test_a_table_is_written_as_a_csv() -> None:
+    assert csv_of(FRAME) == 'sample_id,label,true_label,class_name\n2,1,1,ü\n5,0,,"a""b"\n'
+    assert csv_of(FRAME.assign(class_name=["a\rb", "c\r\nd"]), header=False) == '2,1,1,"a\rb"\n5,0,,"c\r\nd"\n'
 
 
 def test_what_is_selected_is_what_its_sql_says(opened: tuple[Workspace, str, duckdb.DuckDBPyConnection]) -> None:
@@ -146,7 +132,7 @@ def test_an_export_is_the_bytes_of_what_is_selected(
     kept, total = export(workspace, dataset, "aum > 0", tmp_path / "kept.csv")
     frame = fetch_selected(connection, "aum > 0")
     assert 0 < kept == len(frame) < total
-    assert (tmp_path / "kept.csv").read_bytes() == export_bytes(frame, "csv")
+    assert (tmp_path / "kept.csv").read_bytes() == csv_of(frame).encode()
     ids = frame["sample_id"].tolist()[:4]
     assert export_samples(workspace, dataset, ids, tmp_path / "some.csv", weights=[1, 2, 3, 0.5]) == (4, total)
     written = pd.read_csv(tmp_path / "some.csv")

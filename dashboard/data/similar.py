@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dashboard.data.core import Snapshot
+from dashboard.data.core import Snapshot, require_writable
 from engine.errors import WinnowError
 from engine.queries.samples import Ids
 from engine.store.jobs import start_job
@@ -35,6 +35,7 @@ def find_similar(at: Snapshot, run_id: str, name: str, content: bytes, n: int) -
     Args:    name: of the image's file, shown and nothing else; content: its bytes
     Raises:  WinnowError for what is no image, and for a run whose features cannot be computed of one
     """
+    require_writable()
     with tempfile.NamedTemporaryFile(prefix="winnow-", suffix=".image") as file:
         file.write(content)
         file.flush()

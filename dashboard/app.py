@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import data, navigation, widgets
+from dashboard import data, login, navigation, state, widgets
 
 # A sieve of nine pixels, one of which does not belong. Drawn here: an icon by name would be fetched from outside.
 DOTS = "".join(
@@ -24,6 +24,7 @@ st.set_page_config(page_title="Winnow", page_icon=ICON, layout="wide")
 st.logo(LOGO, size="large")
 st.html(Path(__file__).with_name("static") / "page.css")
 
+login.require()
 pages = navigation.all_pages()
 first = pages[0]
 entries = [
@@ -56,7 +57,9 @@ page = pages[entries.index(opened)]
 
 @st.fragment(run_every=3)
 def follow() -> None:
-    """Draw the page anew when a run or a dataset is published, or somebody else decides."""
+    """Draw the page anew when a run or a dataset is published, or somebody else decides; note which address the browser
+    has by now."""
+    state.chosen()
     if st.session_state.get("winnow_published") != data.published() or data.decisions.is_news():
         st.rerun()
 
@@ -64,6 +67,9 @@ def follow() -> None:
 st.session_state["winnow_published"] = data.published()
 data.decisions.drawn()
 follow()
+if data.read_only():
+    why = "Nothing is decided, started, saved or removed on this server: winnow dashboard --read-only."
+    st.sidebar.badge("read-only", icon=":material/lock:", color="gray", help=why)
 try:
     if page.pickers:
         widgets.shared_pickers()

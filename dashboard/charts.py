@@ -24,14 +24,6 @@ CLASSES = (
 HARDNESS = "Cividis"
 DIVERGING = [[0, "#2166ac"], [0.25, "#67a9cf"], [0.5, "#8a949e"], [0.75, "#ef8a62"], [1, "#b2182b"]]
 NO_BAR: dict[str, Any] = {"displayModeBar": False}
-SELECT_BAR: dict[str, Any] = {
-    "displaylogo": False,
-    "displayModeBar": True,
-    "modeBarButtons": [["lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
-    "scrollZoom": True,
-}
-"""The buttons are listed, so that one which sends a chart elsewhere can never appear."""
-
 GRID = "rgba(138,148,158,0.18)"
 
 
@@ -87,10 +79,9 @@ def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
     figure = new_figure(300 if n <= 12 else 420, x="given label", y="true label")
     figure.add_heatmap(
         z=wrong,
-        text=text,
-        texttemplate="%{text}" if text else None,
         customdata=np.dstack([share, count]),
-        colorscale=[[0, "rgba(217,87,28,0)"], [1, VERMILION]],
+        # Never so strong that the page's own text color, light or dark, could not be read on it.
+        colorscale=[[0, "rgba(217,87,28,0)"], [1, "rgba(217,87,28,0.7)"]],
         zmin=0,
         showscale=False,
         xgap=1,
@@ -109,7 +100,10 @@ def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
                 fillcolor=FAINT,
                 layer="below",
             )
-            figure.add_annotation(x=i, y=i, text=f"{share[i, i]:.0f}", showarrow=False)
+        for y, row in enumerate(text):
+            for x, number in enumerate(row):
+                if number:
+                    figure.add_annotation(x=x, y=y, text=number, showarrow=False)
     ticks = {"tickvals": list(range(n)), "ticktext": [chart_text(name[:12]) for name in names]} if n <= 30 else {}
     figure.update_xaxes(**ticks, constrain="domain")
     figure.update_yaxes(**ticks, autorange="reversed", showgrid=False)
@@ -286,7 +280,12 @@ def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
         colorscale=DIVERGING,
         xgap=2,
         ygap=2,
-        showscale=False,
+        colorbar={
+            "title": {"text": "Spearman", "side": "right"},
+            "thickness": 12,
+            "outlinewidth": 0,
+            "tickvals": [-1, -0.5, 0, 0.5, 1],
+        },
         text=np.where(np.isfinite(z), np.vectorize(lambda v: f"{v:.2f}")(z), ""),
         texttemplate="%{text}",
         textfont={"color": "white"},

@@ -57,6 +57,7 @@ def filter_bar(view: View, score: str, split: str = "train", suspicion: bool = T
                 resets=("page",),
                 help="whether the networks agree with the given label after the last epoch (margin_last above 0)",
             )
+        _decisions(view, wanted)
         if score != data.SUSPICION:
             _range(f"Rank by {score}", "low", "high", "0 % = easiest, 100 % = hardest")
         st.caption("Given label")
@@ -70,11 +71,6 @@ def filter_bar(view: View, score: str, split: str = "train", suspicion: bool = T
             _others(view, wanted)
         _metadata(view, wanted)
     return wanted
-
-
-def without_region(wanted: data.Filter) -> data.Filter:
-    """The same filter without its outline on the map."""
-    return replace(wanted, region=())
 
 
 def count_all(view: View, wanted: data.Filter) -> int:
@@ -95,6 +91,11 @@ def _valid(wanted: data.Filter, view: View, rules: Sequence[str], verdict: data.
         rule=wanted.rule if wanted.rule in rules else "",
         about=wanted.about if wanted.about in set(data.metadata(view.at, "names")["name"]) else "",
     )
+    scores = set(data.catalog(view.at, view.run_id)["score"])
+    if not set(wanted.plane) <= scores:
+        found = replace(found, plane=("", ""), outline=())
+    if wanted.measure not in scores:
+        found = replace(found, measure="", above=-math.inf, below=math.inf)
     if verdict is None:
         return replace(found, flagged=False, least=0, most=1, split="train")
     if not verdict.tells:
@@ -127,6 +128,22 @@ def _suspicion(verdict: data.Verdict, train: int, split: str) -> None:
         _range("Probability of a wrong label", "least", "most", how)
     if verdict.judged > train:
         choose("Part", "split", ["all", "train", "test"], split, segments=True, resets=("page",))
+
+
+_DECISIONS = {"": "all", "undecided": "undecided", "decided": "decided", "disputed": "people differ"}
+
+
+def _decisions(view: View, wanted: data.Filter) -> None:
+    """The filters by what people decided; none while nobody has decided anything."""
+    counts, authors = data.decisions.counts(view.at), data.decisions.authors(view.at)
+    if not counts["decided"] and not wanted.decision and not wanted.author:
+        return
+    options = [d for d in data.decisions.DECISIONS if counts.get(d, 1) or d == wanted.decision]
+    titles = {d: _DECISIONS.get(d, d) + (f" · {counts[d]:,}" if d in counts else "") for d in options}
+    choose("Decision", "decision", options, "", lambda d: titles[d], resets=("page",))
+    names = [name for name in {**authors, wanted.author: 0} if name]
+    if len(authors) > 1 or wanted.author:
+        choose("Decided by", "by", ["", *names], "", lambda name: name or "anybody", resets=("page",))
 
 
 def _range(label: str, first: str, last: str, help: str) -> None:
@@ -236,8 +253,18 @@ def filter_chips(view: View, wanted: data.Filter, shown: int, total: int) -> Non
             between = f" from {wanted.at_least:g}" if math.isfinite(wanted.at_least) else f" to {wanted.at_most:g}"
         text = f"{wanted.about} {wanted.value or 'given'}" if not between else f"{wanted.about}{between}"
         chips.append((text[:80], dict.fromkeys(("about", "value", "from", "to"))))
+    if wanted.decision:
+        chips.append((_DECISIONS.get(wanted.decision, f"decided: {wanted.decision}"), {"decision": None}))
+    if wanted.author:
+        chips.append((f"decided by {data.shown(wanted.author, 40)}", {"by": None}))
     if wanted.region:
         chips.append(("region of the map", {"region": None}))
+    if wanted.outline:
+        chips.append((f"region of {' and '.join(wanted.plane)}", dict.fromkeys(("outline", "across", "up"))))
+    if wanted.measure and math.isfinite(min(abs(wanted.above), abs(wanted.below))):
+        least = "" if math.isinf(wanted.above) else f" at least {wanted.above:.4g}"
+        most = "" if math.isinf(wanted.below) else f" at most {wanted.below:.4g}"
+        chips.append((f"{wanted.measure}{least}{most}", dict.fromkeys(("measure", "above", "below"))))
     with st.container(horizontal=True, vertical_alignment="center", key="chips", width="content"):
         st.markdown(f"**{shown:,}** of {total:,}", width="content")
         for i, (text, clears) in enumerate(chips):

@@ -11,17 +11,23 @@ from __future__ import annotations
 import math
 import re
 import urllib.parse
+from collections.abc import Sequence
+from typing import cast
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from dashboard.data import SUSPICION, Filter
+from dashboard.data import SUSPICION, Decision, Filter
+from dashboard.data.decisions import DECISIONS, MOST_AUTHOR
 
 _CHOSEN = "winnow_chosen"
+_BEHIND, _RUN = "winnow_behind", "winnow_run"
 _FILTERS = (
-    "label", "other", "suggested", "rule", "truth", "agrees", "low", "high", "region", "least", "most", "split", "about",
-    "name",
+    "label", "other", "suggested", "rule", "truth", "agrees", "low", "high", "region", "outline", "measure", "least", "most",
+    "split", "about", "name",
 )  # fmt: skip
-_WITH = ("value", "from", "to")  # which restrict what "about" names
+_DECIDED = ("decision", "by")
+_WITH = ("value", "from", "to", "across", "up", "above", "below")  # which restrict, or say of what, the others are
 
 MOST_NAMED = 200
 """Characters of a file's name that are looked for."""
@@ -54,10 +60,30 @@ def real_number(text: str) -> float | None:
 def chosen() -> dict[str, str]:
     """Everything that is chosen now, by query parameter."""
     remembered: dict[str, str] = st.session_state.setdefault(_CHOSEN, {})
+    _catch_up(remembered)
     if named := st.query_params.to_dict():
         remembered.clear()
         remembered.update(named)
     return remembered
+
+
+def _catch_up(remembered: dict[str, str]) -> None:
+    """Once in a run: where the browser had not received the last address that was written when it sent what this run
+    answers, the address is that last one, not the one before it. Otherwise what was chosen meanwhile would be lost, such
+    as an outline on the map when a click or a timer follows it closely on a slow server.
+
+    Going back to an earlier address is another matter: Streamlit marks it, and it counts. So does a link to one, once a
+    fragment has run with the last address: the browser had it then.
+    """
+    context = get_script_run_ctx()
+    if context is None or context.cursors is st.session_state.get(_RUN):
+        return
+    st.session_state[_RUN] = context.cursors  # a new one for every run: its identity tells runs apart
+    given, behind = st.query_params.to_dict(), st.session_state.setdefault(_BEHIND, [])
+    if given and given in behind and given != remembered and not context.is_history_navigation:
+        st.query_params.from_dict(remembered)
+    elif given and context.fragment_ids_this_run:  # other runs may be answers of the server to itself
+        behind.clear()
 
 
 def get(name: str, default: str = "") -> str:
@@ -67,13 +93,14 @@ def get(name: str, default: str = "") -> str:
 
 def put(**values: object) -> None:
     """Choose; None or '' takes a choice back."""
-    now = chosen()
+    now, before = chosen(), st.query_params.to_dict()
     for name, value in values.items():
         if value is None or value == "":
             now.pop(name, None)
         else:
             now[name] = str(value)
-    if st.query_params.to_dict() != now:
+    if before != now:
+        st.session_state.setdefault(_BEHIND, []).append(before)
         st.query_params.from_dict(now)
 
 
@@ -95,10 +122,10 @@ def get_ints(name: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(number for number in found if number is not None and number >= 0))
 
 
-def get_region() -> tuple[tuple[float, float], ...]:
-    """The outline chosen on the map: x,y pairs separated by spaces; empty when there is none or it is malformed."""
+def get_region(name: str = "region") -> tuple[tuple[float, float], ...]:
+    """A chosen outline: x,y pairs separated by spaces; empty when there is none or it is malformed."""
     points = []
-    for pair in get("region").split(None, MOST_CORNERS):
+    for pair in get(name).split(None, MOST_CORNERS):
         x, _, y = pair.partition(",")
         at = real_number(x), real_number(y)
         if at[0] is None or at[1] is None:
@@ -107,10 +134,10 @@ def get_region() -> tuple[tuple[float, float], ...]:
     return tuple(points) if 3 <= len(points) <= MOST_CORNERS else ()
 
 
-def put_region(x: list[float], y: list[float], most: int = 60) -> None:
-    """Choose an outline on the map, thinned to at most 60 points."""
-    step = max(1, -(-len(x) // most))
-    put(region=" ".join(f"{a:.4g},{b:.4g}" for a, b in zip(x[::step], y[::step], strict=True)), page=None)
+def region_text(corners: Sequence[tuple[float, float]], most: int = 60) -> str:
+    """An outline as an address holds it, thinned to at most 60 points."""
+    step = max(1, -(-len(corners) // most))
+    return " ".join(f"{x:.6g},{y:.6g}" for x, y in corners[::step])
 
 
 def toggle(name: str, value: int) -> None:
@@ -136,6 +163,11 @@ def get_filter(score: str, split: str = "train") -> Filter:
         low=low,
         high=high,
         region=get_region(),
+        plane=(get("across"), get("up")),
+        outline=get_region("outline"),
+        measure=get("measure"),
+        above=(values := get_numbers("above", "below"))[0],
+        below=values[1],
         split="test" if split == "test" else "all" if split == "all" else "train",
         flagged=get("list") == "short",
         least=least / 100,
@@ -145,6 +177,8 @@ def get_filter(score: str, split: str = "train") -> Filter:
         named=get("name")[:MOST_NAMED],
         at_least=(between := get_numbers("from", "to"))[0],
         at_most=between[1],
+        decision=cast(Decision, found) if (found := get("decision")) in DECISIONS else "",
+        author=get("by")[:MOST_AUTHOR],
     )
 
 
@@ -164,18 +198,18 @@ def _percentages(first: str, last: str) -> tuple[int, int]:
 
 def open_on_shortlist() -> None:
     """Choose the shortlist where no condition is chosen. "all" is written as well, so that it is not chosen again."""
-    if not any(get(name) for name in (*_FILTERS, "list")):
+    if not any(get(name) for name in (*_FILTERS, *_DECIDED, "list")):
         put(list="short")
 
 
 def clear_filter() -> None:
     """Take back every filter, the shortlist too."""
-    put(**dict.fromkeys((*_FILTERS, *_WITH)), list="all", page=None)
+    put(**dict.fromkeys((*_FILTERS, *_DECIDED, *_WITH)), list="all", page=None)
 
 
 def filter_query() -> str:
     """The chosen filter as the query of an address, "" where nothing is filtered; the order of samples is not in it."""
-    now = {name: get(name) for name in (*_FILTERS, *_WITH) if get(name)}
+    now = {name: get(name) for name in (*_FILTERS, *_DECIDED, *_WITH) if get(name)}
     if get("list") == "short":
         now["list"] = "short"
     return urllib.parse.urlencode(now)
@@ -184,5 +218,5 @@ def filter_query() -> str:
 def choose_filter(query: str) -> None:
     """Choose a filter that `filter_query` gave, in place of the present one; what is no part of one is passed over."""
     found = dict(urllib.parse.parse_qsl(query[:20_000], max_num_fields=100))
-    whole = dict.fromkeys((*_FILTERS, *_WITH)) | {"list": "all"}
+    whole = dict.fromkeys((*_FILTERS, *_DECIDED, *_WITH)) | {"list": "all"}
     put(**{name: found.get(name, default) for name, default in whole.items()}, page=None, sample=None)

@@ -64,6 +64,9 @@ def numbers(facts: Mapping[str, Any], gain: str = "") -> None:
 def form(view: View, taken: Sequence[str]) -> None:
     """What a new version is made of, what it would hold, and the button that keeps it; with images where it is the first."""
     verdict = data.verdict(view.at, view.run_id) if view.run_id else None
+    if not view.run_id:
+        st.caption("There is no run yet, so a version can hold decisions and conditions on what was ingested. A run:")
+        st.code(command_line(["run", view.at.dataset]), language="bash")
     left, right = st.columns([2, 3], gap="large")
     with left:
         listed = bool(verdict and verdict.listed)
@@ -101,7 +104,13 @@ def form(view: View, taken: Sequence[str]) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             name = st.text_input("Name", value=_free_name(taken), max_chars=64, key="v_name")
             note = st.text_input("Note", max_chars=2_000, key="v_note", placeholder="what it is for")
-            if st.button("Save as version", type="primary", icon=":material/bookmark_add:", key="v_save"):
+            if st.button(
+                "Save as version",
+                type="primary",
+                icon=":material/bookmark_add:",
+                key="v_save",
+                disabled=data.read_only(),
+            ):
                 _save(view, planned, name.strip(), note.strip())
         words = data.versions.command_words(planned.recipe, name.strip() or "NAME", note.strip())
         st.code(command_line(words), language="bash", wrap_lines=True)
@@ -192,7 +201,7 @@ def detail(view: View, version: Version, others: Sequence[Version]) -> None:
 
 
 def _removal(view: View, version: Version) -> None:
-    with st.popover("Remove", icon=":material/delete:", type="tertiary"):
+    with st.popover("Remove", icon=":material/delete:", type="tertiary", disabled=data.read_only()):
         st.markdown("The name is free again; exports of it stay.")
         if st.button("Remove it", key="v_remove", type="primary"):
             data.versions.remove(view.at, version.name)

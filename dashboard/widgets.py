@@ -119,7 +119,7 @@ def shared_pickers() -> None:
             "dataset",
             names,
             dataset or data.latest_dataset(),
-            resets=("run", "sample", "samples", "page", "label", "other", "suggested", "region"),
+            resets=("run", "sample", "samples", "page", "label", "other", "suggested", "region", "outline"),
         )
         state.put(dataset=dataset)
         at = data.snapshot(dataset)
@@ -140,10 +140,29 @@ def shared_pickers() -> None:
                 best if best in titles else str(scored["run_id"].iloc[0]),
                 lambda r: titles[r],
                 help="The best is the run whose held-out predictions agree with most labels; it opens where none is chosen.",
-                resets=("region",),
+                resets=("region", "outline"),
             )
             state.put(run=run_id)
+        author_field()
     st.session_state["winnow_view"] = View(at, run_id, short_names(data.class_names(at)))
+
+
+def author_field() -> None:
+    """Who decides in this session, and the field that changes it. It is in no address: a link carries no name."""
+    now, key = data.decisions.author(), "pick_author"
+
+    def changed() -> None:
+        data.decisions.choose_author(st.session_state[key][: data.decisions.MOST_AUTHOR])
+
+    st.session_state[key] = now
+    with st.popover(f"Deciding as {plain(now) or 'nobody named'}", icon=":material/person:", type="tertiary"):
+        st.text_input(
+            "Your name",
+            key=key,
+            on_change=changed,
+            max_chars=data.decisions.MOST_AUTHOR,
+            help="It stands beside what you decide, until this page is loaded anew. `winnow dashboard --as NAME` sets it for good.",
+        )
 
 
 def run_titles(runs: pd.DataFrame) -> dict[str, str]:
@@ -209,8 +228,13 @@ def pages(number: int, count: int) -> None:
     if count < 2:
         return
     key = f"pages_{count}_{number}"
+
+    def turned() -> None:
+        if st.session_state[key] != number:  # a new list of pages reports the one that it shows as a change
+            state.put(page=st.session_state[key])
+
     with st.container(horizontal_alignment="center"):
-        st.pagination(count, default=number, key=key, on_change=lambda: state.put(page=st.session_state[key]))
+        st.pagination(count, default=number, key=key, on_change=turned)
 
 
 def duration(seconds: float | None) -> str:
@@ -228,15 +252,10 @@ def duration(seconds: float | None) -> str:
 
 def legend(truth_known: bool, judged: bool) -> None:
     """What the chips and the mark on the thumbnails mean. judged: the run gives a probability of a wrong label."""
-    other = (
-        ("background:#1a9a74", "true label")
-        if truth_known
-        else ("box-shadow:inset 0 0 0 1.5px #1a9a74", "suggested label")
-    )
+    other = ("background:#1a9a74", "true") if truth_known else ("box-shadow:inset 0 0 0 1.5px #1a9a74", "suggested")
     items = "".join(
-        f'<span><i style="{style}"></i>{text}</span>'
-        for style, text in (("background:#3b82b855", "given label"), other)
+        f'<span><i style="{style}"></i>{text}</span>' for style, text in (("background:#3b82b855", "given"), other)
     )
     if judged:
-        items += '<span><b class="on">87 %</b>flagged</span><span><b>12 %</b>probability of a wrong label</span>'
+        items += '<span><b class="on">87 %</b>flagged</span><span><b>12 %</b>label wrong</span>'
     st.html(f'<div class="legend">{items}</div>', width="content")

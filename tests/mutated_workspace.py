@@ -22,10 +22,11 @@ import torch
 
 from engine.errors import WinnowError
 from engine.features.stored import load_stored
+from engine.queries.clouds import Plane, fetch_extent
 from engine.queries.connection import connected, runs_of
 from engine.queries.pruned import fetch_psi, fetch_psi_journal
 from engine.queries.samples import fetch_cards, fetch_sample, fetch_trajectory
-from engine.queries.summaries import fetch_catalog, fetch_dataset, fetch_epochs, fetch_evaluation, fetch_map
+from engine.queries.summaries import fetch_catalog, fetch_dataset, fetch_epochs, fetch_evaluation
 from engine.queries.verdicts import fetch_verdict, fetch_worst
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
@@ -254,7 +255,7 @@ def _query(workspace: Workspace, dataset: str) -> None:
         fetch_dataset(connection), fetch_evaluation(connection), fetch_sample(connection, 3)
         for (run,) in connection.execute("SELECT run_id FROM runs").fetchall():
             fetch_verdict(connection, run), fetch_worst(connection, run), fetch_catalog(connection, run)
-            fetch_epochs(connection, run), fetch_map(connection, run), fetch_psi(connection, [run])
+            fetch_epochs(connection, run), fetch_extent(connection, Plane(run)), fetch_psi(connection, [run])
             fetch_trajectory(connection, run, 3)
             fetch_cards(connection, run, [0, 1, 2])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard import data, deciding, filters, gallery, grid, saved, state, widgets
+from dashboard import data, deciding, filters, gallery, grid, saved, searching, state, widgets
 from dashboard.detail import detail
 
 PAGE = {"title": "Gallery", "icon": ":material/grid_view:", "place": 20}
@@ -33,8 +33,10 @@ with st.sidebar:
     by = gallery.choose_group()
     tint = gallery.choose_tint(view)
     saved.saved_filters(view)
+    searching.search_by_image(view)
 wanted = filters.filter_bar(view, score, "all")
-ids = data.ids(view.at, view.run_id, wanted, score, order == "hard")
+similar = searching.found_similar(view)
+ids = similar.ids if similar else data.ids(view.at, view.run_id, wanted, score, order == "hard")
 
 
 def open_sample(sample_id: int | None) -> None:
@@ -42,9 +44,15 @@ def open_sample(sample_id: int | None) -> None:
 
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-    filters.filter_chips(view, wanted, len(ids), filters.count_all(view, wanted))
+    if similar:
+        searching.similar_chip(similar)
+    else:
+        filters.filter_chips(view, wanted, len(ids), filters.count_all(view, wanted))
     st.page_link(
-        "app_pages/review_page.py", label="Review", icon=":material/rate_review:", query_params=state.link(page=None)
+        "app_pages/review_page.py",
+        label="Review",
+        icon=":material/rate_review:",
+        query_params=state.link(page=None, samples=",".join(map(str, ids)) if similar else None),
     )
     widgets.legend(data.dataset_facts(view.at)["known"] > 0, bool(verdict and verdict.tells))
     if tint:
@@ -71,10 +79,14 @@ at = np.flatnonzero(ids == sample_id)
 number = max(1, min(state.get_int("page") or 1 + (int(at[0]) // per_page if len(at) else 0), pages))
 first, last = (number - 1) * per_page, min(number * per_page, len(ids))
 shown = ids[first:last]
+cards = data.cards(view.at, view.run_id, shown, score)
+if similar:
+    nearness = dict(zip(similar.ids.tolist(), similar.similarity.tolist(), strict=True))
+    cards = cards.assign(value=cards["sample_id"].map(nearness))
 column, beside = (st.container(), None) if sample_id is None else st.columns([11, 9], gap="large")
 with column:
     grid.draw_cards(
-        data.cards(view.at, view.run_id, shown, score),
+        cards,
         view.names,
         "samples",
         open_sample,
@@ -82,7 +94,7 @@ with column:
         selected=sample_id,
         follow=sample_id is not None,
         page=number,
-        acting=deciding.acting(view, ids, "samples", wanted, score, order, by),
+        acting=deciding.acting(view, ids, "samples", wanted, score, order, by, similar and similar.ids.tobytes()),
         groups=gallery.heads(view, grouped, by, first, last) if grouped else (),
         on_turn=lambda way: gallery.turn(grouped, first, last, per_page, way) if grouped else None,
         tints=gallery.tints(view, tint, shown),

@@ -6,13 +6,14 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import decisions, exports, proofs, reviews, versions
+from dashboard.data import clouds, decisions, exports, proofs, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
     datasets,
     disk_use,
     published,
+    read_only,
     snapshot,
     workspace_root,
 )
@@ -72,7 +73,6 @@ from dashboard.data.samples import (
     sample,
     sample_flags,
     sample_logits,
-    sample_map,
     sample_metadata,
     sample_scores,
     score,
@@ -83,13 +83,14 @@ from engine.errors import WinnowError
 from engine.fields import Setting
 from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
-from engine.queries.samples import SUSPICION, Filter, Ids
+from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
 from engine.store.jobs import Job, Started
 from engine.store.usage import size
 from engine.text import shown
 
 __all__ = [
+    "Decision",
     "EPOCH_COLUMNS",
     "Filter",
     "Grouped",
@@ -108,20 +109,22 @@ __all__ = [
     "catalog",
     "class_names",
     "classes",
+    "clouds",
     "condition",
     "dataset_facts",
     "dataset_of",
     "datasets",
     "decisions",
-    "exports",
     "detection_curve",
     "disk_use",
     "duplicate_facts",
     "epoch_quality",
     "epochs",
     "explanation",
+    "exports",
     "facets",
     "figure_table",
+    "file_bytes",
     "grouped",
     "having",
     "histogram",
@@ -140,6 +143,7 @@ __all__ = [
     "proposals",
     "psi_points",
     "published",
+    "read_only",
     "remove",
     "report",
     "reviews",
@@ -149,11 +153,11 @@ __all__ = [
     "sample_flags",
     "sample_logits",
     "sample_metadata",
-    "sample_map",
     "sample_scores",
     "score",
     "settings",
     "shown",
+    "similar",
     "size",
     "snapshot",
     "spearman",

@@ -19,11 +19,13 @@ import streamlit as st
 from engine.errors import WinnowError
 from engine.queries import (
     classes,
+    clouds,
     connection,
     explanations,
     groups,
     listing,
     metadata,
+    pairs,
     paper,
     proofs,
     pruned,
@@ -41,11 +43,13 @@ from engine.store.workspace import Workspace, default_root
 
 QUERIES = (
     classes,
+    clouds,
     connection,
     explanations,
     groups,
     listing,
     metadata,
+    pairs,
     paper,
     proofs,
     pruned,
@@ -58,7 +62,7 @@ QUERIES = (
 )
 """Where a query is looked for by its name."""
 
-DECIDED = {"fetch_export", "fetch_class_quality"}
+DECIDED = {"fetch_class_quality", "fetch_export", "fetch_matching", "fetch_selected"}
 """Queries that read the view `decisions`, besides those that a filter on decisions restricts: asked anew after each."""
 
 
@@ -82,6 +86,23 @@ class View:
     at: Snapshot
     run_id: str
     names: tuple[str, ...]
+
+
+READ_ONLY = "WINNOW_READ_ONLY"
+"""The variable of the server's environment that `winnow dashboard --read-only` sets."""
+
+
+def read_only() -> bool:
+    """Whether this server writes nothing for anybody."""
+    return bool(os.environ.get(READ_ONLY))
+
+
+def require_writable() -> None:
+    """The first line of every function in here that decides, starts, saves or removes. Raises WinnowError if read-only."""
+    if read_only():
+        raise WinnowError(
+            "this dashboard is read-only, so nothing was written; winnow dashboard without --read-only writes"
+        )
 
 
 def workspace_root() -> Path:
@@ -114,6 +135,10 @@ def published() -> tuple[str, ...]:
     return (*workspace.datasets(), *workspace.published_runs())
 
 
+_MANY_CHANGED = 50_000
+"""From so many samples on, the view of all decisions is written anew instead of that of each."""
+
+
 class Opened:
     """The connection that all sessions share which see the same files, and the decisions as they stand.
 
@@ -132,8 +157,10 @@ class Opened:
         """The decisions as they stand now, for one thread at a time."""
         with self._turn:
             changed = self._standing.refresh()
-            both = None if changed is None or self._changed is None else np.union1d(self._changed, changed)
-            self._changed = both
+            if changed is None or self._changed is None or len(self._changed) + len(changed) > _MANY_CHANGED:
+                self._changed = None
+            elif len(changed):
+                self._changed = np.union1d(self._changed, changed)
             yield self._standing
 
     def cursor(self, with_decisions: bool) -> duckdb.DuckDBPyConnection:
@@ -165,9 +192,9 @@ def many(at: Snapshot, name: str, *given: Any) -> Any:
     return _many(at, _seen(at, name, given), name, *given)
 
 
-def connection_of(at: Snapshot) -> duckdb.DuckDBPyConnection:
-    """A cursor of the connection that all sessions share, with the decisions as they are now: for this thread."""
-    return opened(at).cursor(with_decisions=True)
+def cursor(at: Snapshot, with_decisions: bool = False) -> duckdb.DuckDBPyConnection:
+    """A connection of one's own to the files of a dataset; with the view `decisions` as it stands now, or without it."""
+    return opened(at).cursor(with_decisions=with_decisions)
 
 
 def ask(at: Snapshot, name: str, *given: Any) -> Any:

@@ -6,33 +6,40 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.data.core import Snapshot, opened, workspace_root
-from engine.queries.samples import Filter, Ids
+from dashboard import login
+from dashboard.data.core import Snapshot, opened, require_writable, workspace_root
+from engine.queries.samples import Decision, Filter, Ids
+from engine.store import decision_file
 from engine.store import decisions as log
 from engine.store import saved_filters as saved
-from engine.store.decision_file import log_stamp
 from engine.store.decisions import Action
 from engine.store.standing import Standing
 from engine.store.workspace import Workspace
 
-AUTHOR = "WINNOW_AUTHOR"
-"""The variable of the server's environment that holds the name of `winnow dashboard --as`."""
+DECISIONS: tuple[str, ...] = get_args(Decision)
+"""What a filter on decisions may want; "" = anything."""
 
-_CHOSEN, _DRAWN = "winnow_author", "winnow_decided"
+MOST_AUTHOR = decision_file.MOST_AUTHOR
+"""Characters of the name of a person at most."""
+
+_CHOSEN, _SEEN = "winnow_author", "winnow_decisions_seen"
 
 
 def author() -> str:
-    """Who decides in this session: the name that was chosen in it, else that of `winnow dashboard --as`, else ""."""
-    return str(st.session_state.get(_CHOSEN, os.environ.get(AUTHOR, "")))
+    """Who decides in this session: who is logged in, else the name chosen in it, else that of `winnow dashboard --as`."""
+    if login.is_required():
+        return login.person()
+    return str(st.session_state.get(_CHOSEN, os.environ.get(decision_file.AUTHOR, "")))
 
 
 def choose_author(name: str) -> None:
-    """Decide under another name from now on, in this session alone."""
+    """Decide under another name from now on, in this session alone; a log-in is not overruled."""
     st.session_state[_CHOSEN] = name.strip()
 
 
@@ -95,32 +102,51 @@ def disagreements(at: Snapshot) -> pd.DataFrame:
         return standing.disagreements()
 
 
+def counts(at: Snapshot) -> dict[str, int]:
+    """How many samples are decided, by action, and how many are disputed."""
+    with opened(at).decisions() as standing:
+        return standing.counts()
+
+
+def authors(at: Snapshot) -> dict[str, int]:
+    """Whose decisions are the latest of how many samples, by name, the most first."""
+    with opened(at).decisions() as standing:
+        return standing.authors()
+
+
 def batches(at: Snapshot, most: int = 200) -> pd.DataFrame:
     """The latest decisions and undos, the last first (see fetch_batches)."""
     return log.fetch_batches(Workspace(Path(at.root)), at.dataset, most)
 
 
+def days(at: Snapshot) -> pd.DataFrame:
+    """How much was decided: author, day (UTC), n, by day and author."""
+    return log.fetch_days(Workspace(Path(at.root)), at.dataset)
+
+
 def drawn() -> None:
     """Note that this session draws its page now: what is decided from now on is news to it."""
-    st.session_state[_DRAWN] = _stamp()
+    st.session_state.setdefault(_SEEN, {})["stamp"] = _stamp()
 
 
 def is_news() -> bool:
     """Whether others decided since this session drew its page; what it decides itself is no news."""
-    return bool(st.session_state.get(_DRAWN) != _stamp())
+    return bool(st.session_state.get(_SEEN, {}).get("stamp") != _stamp())
 
 
 def _stamp() -> object:
-    return log_stamp(Workspace(workspace_root()))
+    return decision_file.log_stamp(Workspace(workspace_root()))
 
 
 @contextlib.contextmanager
 def by_this_session(at: Snapshot) -> Iterator[Workspace]:
     """Write to the log within this block: what it writes is no news to this session."""
-    before = _stamp()
+    require_writable()
+    # Streamlit may end a callback where it touches the session's state: after the block only this dictionary is.
+    seen, before = st.session_state.setdefault(_SEEN, {}), _stamp()
     yield Workspace(Path(at.root))
-    if st.session_state.get(_DRAWN) == before:
-        drawn()
+    if seen.get("stamp") == before:
+        seen["stamp"] = _stamp()
 
 
 def saved_filters(at: Snapshot) -> pd.DataFrame:
@@ -130,9 +156,11 @@ def saved_filters(at: Snapshot) -> pd.DataFrame:
 
 def save_filter(at: Snapshot, name: str, query: str) -> None:
     """Save a filter under a name. Raises WinnowError for one that is empty or too long."""
+    require_writable()
     saved.save_filter(Workspace(Path(at.root)), at.dataset, name, query, author())
 
 
 def remove_filter(at: Snapshot, name: str) -> None:
     """Forget a saved filter. Raises WinnowError when there is none of that name."""
+    require_writable()
     saved.remove_filter(Workspace(Path(at.root)), at.dataset, name, author())

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.data.core import Snapshot, connection_of, many
+from dashboard.data.core import Snapshot, cursor, many, require_writable
 from engine.queries.versions import choose_version
 from engine.queries.writers import WRITERS, Choice, Decisions, Writer, export_bytes, fetch_export
 from engine.store.atomic import storage_errors
@@ -53,12 +53,12 @@ def export(at: Snapshot, wanted: Export) -> dict[str, Any]:
 @st.cache_data(max_entries=8, show_spinner=False)
 def _of_version(at: Snapshot, wanted: Export, hash: str) -> dict[str, Any]:
     """Apart, because a version's samples would be the key."""
-    return fetch_export(connection_of(at), _choice(at, wanted))
+    return fetch_export(cursor(at, with_decisions=True), _choice(at, wanted))
 
 
 def file_bytes(at: Snapshot, wanted: Export, format: str) -> bytes:
     """The file that `winnow export` would write, of a format that is one file."""
-    return export_bytes(connection_of(at), _choice(at, wanted), format)
+    return export_bytes(cursor(at, with_decisions=True), _choice(at, wanted), format)
 
 
 def _choice(at: Snapshot, wanted: Export) -> Choice:
@@ -73,6 +73,7 @@ def version_names(at: Snapshot) -> list[str]:
 
 def free_path(at: Snapshot, writer: Writer) -> Path:
     """A name that is free in the folder of exports, which is made."""
+    require_writable()
     folder = Path(at.root) / FOLDER
     with storage_errors("exports", folder.parent):
         folder.mkdir(exist_ok=True)
@@ -102,6 +103,7 @@ def words_of(started: Started) -> str:
 
 def stop(started: Started) -> None:
     """Stop an export, which leaves nothing behind."""
+    require_writable()
     if started.running:
         started.process.send_signal(signal.SIGINT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +28,6 @@ def score(at: Snapshot, run_id: str, name: str) -> pd.DataFrame:
     return frame(many(at, "fetch_score", run_id, name))
 
 
-def sample_map(at: Snapshot, run_id: str) -> pd.DataFrame:
-    return frame(many(at, "fetch_map", run_id))
-
-
 def labels(at: Snapshot) -> pd.DataFrame:
     return frame(many(at, "fetch_labels"))
 
@@ -49,13 +46,8 @@ def sample_metadata(at: Snapshot, sample_id: int) -> pd.DataFrame:
 
 
 def ids(at: Snapshot, run_id: str, wanted: Filter, sort: str = "", hardest_first: bool = True) -> Ids:
-    """The samples that pass. What passes and each order are read once, and put together in memory.
-
-    Conditions on decisions are applied to what the others leave: each decision changes them, and they are in memory.
-    """
-    found = _passing(at, run_id, replace(wanted, decision="", author=""))
-    if wanted.decision or wanted.author:
-        found = found[decisions.meets(at, wanted)[found]]
+    """The samples that pass. What passes and each order are read once, and put together in memory."""
+    found = _passing(at, run_id, wanted)
     return in_order(found, order(at, run_id, sort, hardest_first)) if sort else found
 
 
@@ -66,9 +58,11 @@ def order(at: Snapshot, run_id: str, sort: str, hardest_first: bool = True) -> I
 
 
 def _passing(at: Snapshot, run_id: str, wanted: Filter) -> Ids:
-    """The samples that pass, by id; a choice of classes costs no query."""
+    """The samples that pass, by id; a choice of classes costs no query, nor does one of decisions."""
     asked = replace(wanted, labels=(), score=wanted.score if wanted.low > 0 or wanted.high < 100 else "")
-    found: Ids = many(at, "fetch_passing", run_id, asked)
+    found: Ids = many(at, "fetch_passing", run_id, replace(asked, decision="", author=""))
+    if wanted.decision or wanted.author:
+        found = found[decisions.meets(at, wanted)[found]]
     return found[np.isin(_labels(at)[found], wanted.labels)] if wanted.labels else found
 
 
@@ -84,13 +78,18 @@ def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
 
 def grouped(at: Snapshot, run_id: str, found: Ids, by: str, sort: str, hardest_first: bool) -> Grouped:
     """Some samples, in an order, by class, pair (given and proposed label) or duplicates."""
+    return _grouped(at, run_id, found, hashlib.sha256(found.tobytes()).digest(), by, sort, hardest_first)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _grouped(at: Snapshot, run_id: str, _found: Ids, which: bytes, by: str, sort: str, hardest_first: bool) -> Grouped:
     if by == "class":
-        return group_by_class(found, _labels(at))
+        return group_by_class(_found, _labels(at))
     if by == "pair":
         classes = len(frame(few(at, "fetch_classes")))
-        return group_by_pair(found, _labels(at), many(at, "fetch_proposals", run_id), classes)
+        return group_by_pair(_found, _labels(at), many(at, "fetch_proposals", run_id), classes)
     groups = many(at, "fetch_duplicate_groups", run_id)
-    return group_by_duplicate(found, order(at, run_id, sort, hardest_first), groups, duplicate_facts(at, run_id))
+    return group_by_duplicate(_found, order(at, run_id, sort, hardest_first), groups, duplicate_facts(at, run_id))
 
 
 def duplicate_facts(at: Snapshot, run_id: str) -> pd.DataFrame:

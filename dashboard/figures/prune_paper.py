@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 
 from dashboard import data
 from dashboard.charts import BLUE, GRAY, GRID, VERMILION
-from dashboard.clouds import linear_fit
 from dashboard.figures.declare import paper_figure
 from dashboard.figures.needs import Needs
 from dashboard.figures.panels import panels
@@ -107,7 +106,7 @@ def rank_figure(ranks: Mapping[str, pd.DataFrame]) -> go.Figure:
                 row=1,
                 col=col,
             )
-        slope, intercept = linear_fit(points["x"], points["y"])
+        slope, intercept = np.polyfit(points["x"].to_numpy(float), points["y"].to_numpy(float), 1)
         ends = np.array([0.0, float(points["x"].max())])
         figure.add_scatter(
             x=ends,

@@ -161,6 +161,33 @@ def velocity(
 
 
 @app.command()
+def similar(
+    dataset: Dataset,
+    image: Annotated[Path, typer.Argument(help="A file of an image.")],
+    n: Annotated[int, typer.Option(help="How many samples.")] = 60,
+    run: Annotated[
+        str | None, typer.Option(help="Whose features are compared. (default: the run to be trusted most)")
+    ] = None,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """List the samples nearest to an image of your own, by the features of a run."""
+    from engine.queries.connection import connected, fetch_sql
+    from engine.runs.similar import similar_samples
+
+    at = Workspace.open(workspace)
+    chosen, found = similar_samples(at, dataset, image, at.require_run(run) if run else None, n)
+    if json:
+        return print_json({"run_id": chosen, "similar": [{"sample_id": i, "similarity": s} for i, s in found]})
+    ids = [i for i, _ in found]
+    with connected(at, dataset) as connection:
+        sql = "SELECT * FROM samples WHERE sample_id IN (SELECT unnest(?::INTEGER[]))"
+        known = {row["sample_id"]: row for row in records(fetch_sql(connection, sql, [ids]))}
+    rows = [{"similarity": round(s, 4), **known[i]} for i, s in found if i in known]
+    print_table(rows, ["similarity", "sample_id", "split", "class_name", "source"])
+
+
+@app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="A query over the views; FROM (SHOW TABLES) lists them.")],
     dataset: Annotated[str | None, typer.Option(help="Which dataset. (default: that of the latest run)")] = None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +35,7 @@ from engine.data.request import IngestSpec
 from engine.errors import SpecError, WinnowError
 from engine.presets import find_preset
 from engine.spec import ProveSpec, PsiSpec, RunSpec, TrainingSpec
+from engine.store.decision_file import AUTHOR, MOST_AUTHOR, check_text
 from engine.store.workspace import Workspace
 
 app = typer.Typer()
@@ -175,10 +178,25 @@ def resume(
 def dashboard(
     port: Port = None,
     no_token: NoToken = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Show everything; decide, start, save and remove nothing.")
+    ] = False,
+    login: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Let people in by an OpenID Connect provider, in place of the token."),
+    ] = None,
+    author: Annotated[
+        str,
+        typer.Option(
+            "--as", metavar="NAME", envvar=AUTHOR, help="Whose decisions are made in it. (default: nobody named)"
+        ),
+    ] = "",
     workspace: Root = None,
 ) -> None:
     """Open the workspace in a browser, on this machine only. Ctrl-C stops it."""
-    _serve(Workspace.open(workspace), port, no_token)
+    check_text("author", author, MOST_AUTHOR)
+    words = [*(["--read-only"] if read_only else []), *(["--login", str(login.resolve())] if login else [])]
+    _serve(Workspace.open(workspace), port, no_token, *words, author=author)
 
 
 @app.command()
@@ -266,19 +284,20 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _serve(workspace: Workspace, port: int | None, no_token: bool) -> None:
+def _serve(workspace: Workspace, port: int | None, no_token: bool, *words: str, author: str = "") -> None:
     """Serve until Ctrl-C or SIGTERM, in a process of its own: the engine never imports the dashboard."""
     root = str(workspace.root.resolve())
     # -P: a streamlit.py or an engine.py in the current folder is not what is meant.
     command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root, "--attached"]
     command += [] if port is None else ["--port", str(port)]
-    command += ["--no-token"] if no_token else []
+    command += [*(["--no-token"] if no_token else []), *words]
+    environment = {**os.environ, AUTHOR: author}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = signal.getsignal(signal.SIGINT)
     try:
         # The server ends when its input does, however this process ends. A session of its own: Ctrl-C reaches it once,
         # through this process, however often it is pressed.
-        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment) as process:
             try:
                 process.wait()
             except KeyboardInterrupt:

@@ -77,8 +77,8 @@ def bring_back(
     read = _reader(file, format)
     samples, classes = _fetch_samples(workspace, dataset)
     by_place: dict[str, list[int]] = {}
-    for at, (place, _) in enumerate(samples):
-        by_place.setdefault(place, []).append(at)
+    for i, (place, _) in enumerate(samples):
+        by_place.setdefault(place, []).append(i)
     numbers = {name: label for label, name in enumerate(classes)}
     answers = list(read(file))
     if not answers:

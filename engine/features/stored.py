@@ -11,11 +11,12 @@ found again by content: a dataset with images added computes only those.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -252,15 +253,35 @@ def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["tr
     return _read_rows(folder, range(first, first + count))
 
 
+def open_stored(workspace: Workspace, dataset: str, key: str) -> np.ndarray[Any, Any]:
+    """The stored features (N, D) float32 of all samples, or of the training samples where a file has no others, left on
+    the disk.
+
+    Raises: NotFoundError when they are not stored; StorageError when they are damaged
+    """
+    folder = _require(workspace, dataset, key)
+    with _damaged(folder):
+        stored: np.ndarray[Any, Any] = np.load(checked_file(folder, "features.npy"), mmap_mode="r", allow_pickle=False)
+        if stored.dtype != np.float32 or stored.ndim != 2:
+            raise ValueError(f"{stored.dtype} of shape {stored.shape}")
+        return stored
+
+
+@contextlib.contextmanager
+def _damaged(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, IndexError, EOFError, StorageError) as error:
+        raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
+
+
 def _read_rows(folder: Path, rows: Sequence[int]) -> Tensor:
     """Some rows, ascending, of stored features: (M, D) float32."""
-    try:
+    with _damaged(folder):
         stored = np.load(checked_file(folder, "features.npy"), mmap_mode="r", allow_pickle=False)
         if rows and rows[0] >= len(stored):
             raise NotFoundError(f"the features in {folder} have no rows of these samples; add them to their file")
         found = np.array(stored[slice(rows.start, rows.stop) if isinstance(rows, range) else np.asarray(rows)])
         if found.dtype != np.float32 or found.ndim != 2 or len(found) != len(rows):
             raise ValueError(f"{found.dtype} of shape {found.shape} for {len(rows)} samples")
-    except (OSError, ValueError, IndexError, EOFError, StorageError) as error:
-        raise StorageError(f"{folder} is damaged ({error}); remove it and run again") from error
     return torch.from_numpy(found)

@@ -59,10 +59,10 @@ def curate(
     What people decided: drop leaves a sample out, relabel gives it the new label; kept, unsure and undecided samples
     stay with the given label.
 
-    Args:    version: the name of a version, whose samples and labels are taken as they were; where: a condition as of
-             `winnow export --where`, which alone says what stays, and decisions correct the labels; drop_shortlist: also
-             leave out what is on the shortlist, but for what people kept or relabeled; run: whose scores and shortlist
-             are read, None = the one to trust most
+    Args:    version: the name of a version, whose samples and labels are taken as they were
+             where: a condition as of `winnow export --where`; it alone says what stays, and decisions correct the labels
+             drop_shortlist: also leave out what is on the shortlist, but for what people kept or relabeled
+             run: whose scores and shortlist are read, None = the one to trust most
     Returns: the set, and in words where it came from
     Raises:  SpecError when several are given, or nothing is dropped or relabeled; NotFoundError without a shortlist,
              or a version of that name

@@ -15,8 +15,8 @@ from engine.queries.connection import fetch_sql
 from engine.queries.samples import Filter, Ids, condition
 from engine.store.sql import literal
 
-SAMPLED = 100_000
-"""Where many correlations are wanted at once, so many samples are enough: their standard error is 0.003."""
+SAMPLED = 20_000
+"""Where many correlations are wanted at once, so many samples are enough: their standard error is 0.007."""
 
 
 def _of(run_id: str, score: str) -> str:
@@ -152,7 +152,7 @@ def fetch_apart(
     found = fetch_sql(
         connection,
         f"""SELECT sample_id FROM ({_ranks(plane)}) WHERE {gap} > 0
-        AND sample_id IN (SELECT sample_id FROM samples WHERE {where}) ORDER BY {gap} DESC, sample_id LIMIT $most""",
+        AND sample_id IN (SELECT sample_id FROM samples WHERE {where}) ORDER BY round({gap}, 9) DESC, sample_id LIMIT $most""",
         {"most": most},
     )
     ids: Ids = found["sample_id"].to_numpy(np.int32)
@@ -186,9 +186,12 @@ def fetch_thresholds(connection: duckdb.DuckDBPyConnection, run_id: str, score: 
         ends AS (SELECT min(o) AS first, max(o) AS last, quantile_disc(o, [0.001, 0.999]) AS m FROM v WHERE isfinite(o)),
         edges AS (SELECT if(squeezed, m[1], first) AS low, greatest(if(squeezed, m[2], last) - low, 1e-12) / $bins AS width
             FROM (SELECT *, m[2] > m[1] AND last - first > 4 * (m[2] - m[1]) AS squeezed FROM ends)),
-        counted AS (SELECT greatest(0, least($bins - 1, floor((least(o, 1e300) - low) / width)))::INTEGER AS bin,
+        near AS (SELECT *, greatest(0, least($bins - 1, floor((o - low) / width)))::INTEGER AS i FROM v, edges),
+        -- the quotient may round across an edge
+        counted AS (SELECT i - if(i > 0 AND o < low + i * width, 1, 0)
+            + if(i < $bins - 1 AND o >= low + (i + 1) * width, 1, 0) AS bin,
             count(*) AS n, count(*) FILTER (label <> true_label) AS wrong, count(true_label) AS known
-            FROM v, edges GROUP BY bin)
+            FROM near GROUP BY bin)
         SELECT low + i * width AS edge, coalesce(n, 0)::INTEGER AS n, coalesce(wrong, 0)::INTEGER AS wrong,
             coalesce(known, 0)::INTEGER AS known
         FROM edges, range(CAST($bins AS INTEGER)) AS r(i) LEFT JOIN counted ON bin = i WHERE low IS NOT NULL ORDER BY i""",

@@ -74,7 +74,7 @@ def compute_gain(pairs: pd.DataFrame, column: str = "accuracy") -> Gain | None:
 
     The interval is that of Student's t over the differences d of n seeds: mean(d) +- t(0.975, n - 1) s(d) sqrt(1 / n).
     Where each seed holds out another part of the training set its networks share samples, which would make that too
-    narrow; 1 / n is then 1 / n + tested / trained (Nadeau and Bengio 2003, eq. 6).
+    narrow; 1 / n is then 1 / n + tested / trained (the corrected resampled t-test of Nadeau and Bengio 2003).
 
     Args: pairs: rows of the view `proofs` of one run; column: accuracy (given labels) or accuracy_true
     """

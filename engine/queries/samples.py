@@ -333,7 +333,7 @@ def inside(places: str, outline: Outline) -> str:
 
 def _double(value: float) -> str:
     """A finite number as SQL: without an exponent it would be a decimal, with which DuckDB counts several times longer."""
-    text = f"{value:.9g}"
+    text = repr(float(value))
     return text if "e" in text else f"{text}e0"
 
 

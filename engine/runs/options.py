@@ -140,8 +140,8 @@ def plan_prove_from(workspace: Workspace, dataset: str, options: Options) -> tup
 
     The networks are trained as those of the run to trust most; options that are given take precedence.
 
-    Args:   options: those of ProveSpec and TrainingSpec, and version, where, drop_shortlist, run (whose shortlist, scores
-            and training are read) and trust_model
+    Args:   options: those of ProveSpec and TrainingSpec, and version, where, drop_shortlist, trust_model and run (whose
+            shortlist, scores and training are read)
     Raises: SpecError for an unknown option or a value that it cannot take, or where there is nothing to prove
     """
     of_training = _types(TrainingSpec)

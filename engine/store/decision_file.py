@@ -31,6 +31,9 @@ from engine.store.workspace import Workspace
 
 PATIENCE_SECONDS = 60.0
 _TICK_NS = 50_000_000
+AUTHOR = "WINNOW_AUTHOR"
+"""The variable of the environment that names who decides: what --as NAME sets for commands and for a dashboard."""
+
 MOST_AUTHOR, MOST_NOTE = 80, 2_000
 """Characters of the name of a person, and of a note, at most."""
 

@@ -39,9 +39,9 @@ def decide(
 ) -> int:
     """Append one decision for every sample, as one batch that `undo` takes back whole.
 
-    Args:    action: one for all samples, or one for each; new_label: of a relabel, one for all samples or one for each, passed
-             over where the action is another; of a sample that is given twice the last counts; author: who decides, "" =
-             nobody in particular
+    Args:    action: one for all samples, or one for each; new_label: of a relabel, one for all samples or one for each,
+             passed over where the action is another; of a sample that is given twice the last counts; author: who
+             decides, "" = nobody in particular
     Returns: the batch's id
     Raises:  SpecError for an unknown action, a relabel without a label, unknown samples or labels, or too long a text
     """
@@ -178,6 +178,22 @@ def fetch_batches(workspace: Workspace, dataset: str, most: int | None = None) -
 
     found = read(workspace, fetch)
     return pd.DataFrame(columns=columns) if found is None else found.astype({"new_label": "Int64"})
+
+
+def fetch_days(workspace: Workspace, dataset: str) -> pd.DataFrame:
+    """How much was decided: author, day (UTC), n (decisions about a sample that stand), by day and author."""
+
+    def fetch(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> pd.DataFrame:
+        return connection.execute(
+            f"""WITH log AS (FROM {tables["log"]}) SELECT coalesce(author, '') AS author,
+            date_trunc('day', decided_at) AS day, count(sample_id) AS n FROM log
+            WHERE dataset = $dataset AND action <> 'undo' AND decided_at IS NOT NULL AND batch NOT IN ({_UNDONE})
+            GROUP BY ALL ORDER BY day, author""",
+            {"dataset": dataset},
+        ).df()
+
+    found = read(workspace, fetch)
+    return pd.DataFrame(columns=["author", "day", "n"]) if found is None else found
 
 
 def _spread(new_label: int | Sequence[int] | Ids, n: int) -> Ids:

@@ -124,6 +124,22 @@ class Standing:
         places = self._latest[ids]
         return np.asarray(self._rows["action"][np.sort(places[places >= 0])[: -most - 1 : -1]])
 
+    def counts(self) -> dict[str, int]:
+        """How many samples are "decided", how many with each of ACTIONS, and how many are "disputed"."""
+        places = self._latest[self._latest >= 0]
+        by_action = np.bincount(self._rows["action"][places], minlength=len(ACTIONS)).tolist()
+        return {
+            "decided": len(places),
+            **dict(zip(ACTIONS, by_action, strict=True)),
+            "disputed": int(self._disputed.sum()),
+        }
+
+    def authors(self) -> dict[str, int]:
+        """Whose decisions are the latest of how many samples, by name, the most first."""
+        numbers = self._author_of(self._rows["batch"][self._latest[self._latest >= 0]])
+        found = zip(self._authors, np.bincount(numbers, minlength=len(self._authors)).tolist(), strict=True)
+        return dict(sorted(((name, n) for name, n in found if n), key=lambda pair: (-pair[1], pair[0])))
+
     def disagreements(self) -> pd.DataFrame:
         """The latest decision per sample and author of the samples whose authors differ in action or new label."""
         places = self._by_author(np.flatnonzero(self._stands & self._disputed[self._rows["sample_id"]]))

@@ -150,3 +150,66 @@ def test_two_who_decide_at_once_lose_nothing(
                 expect(page.locator(".review .saved")).to_have_text("saved")
             expect(one.locator(".review .decided")).to_have_text(re.compile(r"^2[0-4] decided$"))
     assert decided(root) == {i: ("keep", None) for i in samples[:12]} | {i: ("drop", None) for i in samples[-12:]}
+
+
+def test_every_key_does_what_it_says(
+    browser: Browser, root: Path, serve_workspace: Callable[[Path], contextlib.AbstractContextManager[str]]
+) -> None:
+    samples = [i for i, _ in shortlist(root)]
+    with serve_workspace(root) as url:
+        origin, token = url.split("/?")
+        with reviewing(browser, f"{origin}{REVIEW}&{token}") as page:
+            keys, now = page.keyboard, page.locator(".review .now")
+            keys.press("r")
+            keys.type("9")
+            expect(page.locator(".review li")).to_have_text(["9"])
+            keys.press("Escape")
+            at(page, 1)
+            expect(now).to_be_hidden()
+            keys.press("r")
+            keys.type("kdu8")  # a name that is none: these keys do nothing else there
+            keys.press("Enter")
+            for _ in range(3):
+                keys.press("Backspace")
+            keys.press("Home")
+            keys.press("Delete")
+            keys.type("9")
+            keys.press("Enter")
+            at(page, 2)
+            keys.down("d")  # held down
+            for _ in range(4):
+                keys.down("d")
+            keys.up("d")
+            at(page, 3)
+            keys.press("ArrowLeft")
+            expect(now).to_have_text("dropped")
+            keys.press("b")
+            expect(now).to_have_text("relabeled to 9")
+            keys.press("k")  # another decision about the same
+            keys.press("Control+z")
+            at(page, 1)
+            expect(now).to_have_text("relabeled to 9")
+            keys.press("z")
+            expect(page.locator(".review .window.full")).to_have_count(1)
+            keys.press("Escape")
+            expect(page.locator(".review .window.full")).to_have_count(0)
+            keys.press("?")
+            expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+            keys.press("k")
+            keys.press("?")
+            page.get_by_role("button", name="Next").click()
+            page.get_by_role("button", name="Unsure").click()
+            at(page, 3)
+            expect(page.locator(".review .saved")).to_have_text("saved")
+            page.get_by_test_id("stSidebar").get_by_role("combobox", name="Rule").first.click()
+            keys.type("kd")  # into a field of the page
+            keys.press("Escape")
+            at(page, 3)
+            page.reload()
+            at(page, 3)  # the address names the sample
+            page.locator(".review").focus()
+            keys.press("Backspace")  # what was decided before the reload
+            at(page, 2)
+            expect(now).to_have_text("dropped")
+            expect(page.locator(".review .saved")).to_have_text("saved")
+    assert decided(root) == {samples[0]: ("relabel", 9), samples[1]: ("drop", None)}

@@ -34,10 +34,12 @@ WORDS = (
 PARAMETERS = {
     "page": NUMBERS, "sample": NUMBERS, "samples": NUMBERS, "label": NUMBERS, "other": NUMBERS, "low": NUMBERS, "high": NUMBERS,
     "least": NUMBERS, "most": NUMBERS, "from": NUMBERS, "to": NUMBERS, "seed": NUMBERS, "n": NUMBERS, "region": REGIONS,
+    "outline": REGIONS, "loop": REGIONS, "across": WORDS, "up": WORDS, "measure": WORDS, "above": NUMBERS, "below": NUMBERS,
+    "top": WORDS, "against": WORDS,
     "run": WORDS, "sort": WORDS, "rule": WORDS, "truth": WORDS, "agrees": WORDS, "split": WORDS, "list": WORDS, "about": WORDS,
     "value": WORDS, "x": WORDS, "y": WORDS, "compare": WORDS, "color": WORDS, "mode": WORDS, "order": WORDS, "psi": WORDS,
-    "figure": WORDS, "size": WORDS, "mapkey": WORDS, "before": WORDS, "chapter": WORDS, "unknown": WORDS,
-    "suggested": NUMBERS, "against": WORDS, "classes": WORDS,
+    "figure": WORDS, "size": WORDS, "before": WORDS, "chapter": WORDS, "unknown": WORDS, "suggested": NUMBERS,
+    "classes": WORDS, "proof": WORDS,
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard import charts, clouds, curves
+from dashboard import charts, curves
 
 NAMES = [str(i) for i in range(3)]
 
@@ -65,6 +65,19 @@ def test_the_running_aum_is_the_mean_margin_so_far() -> None:
     assert any("AUM 1.00" in a.text for a in figure.layout.annotations)
 
 
+def test_what_a_detector_makes_of_an_epoch_is_a_band_behind_what_it_reads() -> None:
+    """Vermilion speaks for a wrong label, green for a right one; the strongest epoch has the strongest color."""
+    one, adds = dynamics({0: [-1.0, 1.0, 2.0], 1: [0.0, 0.0, 0.0]}), np.array([0.2, -0.1, 0.0])
+    figure = curves.trajectory_chart(one, pd.DataFrame(), 0, 0, NAMES, adds=adds)
+    (bands,) = (t for t in figure.data if t.type == "bar")
+    assert list(bands.x) == [1, 2, 3] and list(bands.customdata) == [0.2, -0.1, 0.0] and bands.yaxis == "y3"
+    strong, half, none = charts.with_alpha(charts.VERMILION, 0.7), charts.with_alpha(charts.GREEN, 0.35), 0.0
+    assert list(bands.marker.color) == [strong, half, charts.with_alpha(charts.GREEN, none)]
+    named = {a.text for a in figure.layout.annotations}
+    assert {"+0.20 at most", "\N{MINUS SIGN}0.10 at most", "of seed 0"} <= named
+    assert not any(t.type == "bar" for t in curves.trajectory_chart(one, pd.DataFrame(), 0, 0, NAMES).data)
+
+
 def test_full_logits_are_drawn_when_they_were_kept_and_the_rival_otherwise() -> None:
     one = dynamics({0: [-1.0, 1.0]})
     logits = pd.DataFrame({"seed": [0, 0], "epoch": [1, 2], 0: [1.0, 1.0], 1: [0.1, 0.2], 2: [2.0, 0.0]})
@@ -73,66 +86,6 @@ def test_full_logits_are_drawn_when_they_were_kept_and_the_rival_otherwise() -> 
     without = {t.name for t in curves.trajectory_chart(one, logits[:0], 0, 0, NAMES).data}
     assert "largest other" in without
     assert "1" not in without
-
-
-def test_the_fit_is_numpys_least_squares() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=200)
-    points = pd.DataFrame({"sample_id": range(200), "x": x, "y": 2 * x + rng.normal(size=200), "wrong": x > 1})
-    figure = clouds.pair_chart(points, "a", "b", fit=True)
-    fit = figure.data[-1]
-    design = np.stack([points["x"], np.ones(200)], axis=1)
-    slope, intercept = np.linalg.lstsq(design, points["y"], rcond=None)[0]
-    assert fit.line.dash == "dash"
-    assert np.allclose(fit.y, slope * np.array(fit.x) + intercept)
-    assert fit.name == f"fit, slope {slope:.2f}"
-
-
-def test_the_mislabeled_are_vermilion_and_drawn_on_top() -> None:
-    points = pd.DataFrame({"sample_id": range(4), "x": range(4), "y": range(4), "wrong": [True, False, False, True]})
-    clean, wrong = clouds.pair_chart(points, "a", "b").data
-    assert (clean.marker.color, wrong.marker.color) == (charts.BLUE, charts.VERMILION)
-    assert wrong.customdata.tolist() == [0, 3]
-    assert (clean.name, wrong.name) == ("clean  2", "mislabeled  2")
-
-
-def test_large_clouds_go_to_webgl_as_numbers_without_hover_text() -> None:
-    n = clouds.SVG_POINTS + 1
-    points = pd.DataFrame({"sample_id": range(n), "x": np.arange(n), "y": np.arange(n), "wrong": False})
-    (trace,) = clouds.pair_chart(points, "a", "b").data
-    assert (trace.type, trace.x.dtype, trace.customdata.dtype) == ("scattergl", np.float32, np.int32)
-    assert trace.text is None
-    assert clouds.pair_chart(points[:-1], "a", "b").data[0].type == "scatter"
-    many = pd.DataFrame({"sample_id": range(100_001), "x": 0.0, "y": 0.0, "wrong": False})
-    assert clouds.pair_chart(many, "a", "b").data[0].hoverinfo == "skip"
-
-
-def test_large_maps_mix_their_classes_in_one_trace() -> None:
-    n = clouds.SVG_POINTS + 2
-    points = pd.DataFrame({"sample_id": range(n), "x": np.arange(n), "y": np.zeros(n), "color": np.arange(n) % 3})
-    figure = clouds.map_chart(points, "class", NAMES)
-    (trace,) = figure.data
-    at = trace.customdata
-    assert sorted(at.tolist()) == list(range(n))
-    assert (trace.marker.color == at % 3).all()
-    assert (at[:-1] < at[1:]).mean() < 0.6  # shuffled
-    assert [a.text for a in figure.layout.annotations] == ["<b>0</b>", "<b>1</b>", "<b>2</b>"]
-
-
-@pytest.mark.parametrize(("color", "traces"), [("class", 3), ("yes", 2), ("el2n", 1)])
-def test_a_map_is_colored_by_classes_by_yes_or_no_or_by_a_number(color: str, traces: int) -> None:
-    values = {"class": [0, 1, 2, 0], "yes": [True, False, True, False], "el2n": [0.1, 0.2, 0.3, np.nan]}[color]
-    points = pd.DataFrame({"sample_id": range(4), "x": range(4), "y": range(4), "color": values})
-    figure = clouds.map_chart(points, color, NAMES, [(0, 0), (1, 0), (1, 1)])
-    assert len(figure.data) == traces
-    assert figure.layout.shapes[0].path == "M0,0 L1,0 L1,1 Z"
-
-
-def test_a_class_is_named_above_its_core_and_not_above_its_strays() -> None:
-    y = [0, 0.1, 0.2, 0.1, 50]
-    points = pd.DataFrame({"sample_id": range(5), "x": [0.0] * 5, "y": y, "color": 0})
-    (annotation,) = clouds.map_chart(points, "class", NAMES).layout.annotations
-    assert annotation.y <= 0.2
 
 
 def test_the_histogram_keeps_the_mislabeled_apart_and_marks_thresholds_once_a_rule() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dashboard import clouds, data
+from dashboard import data
 from dashboard.data import core
 from engine.queries.samples import Filter
+from engine.store import decision_file
 from engine.store.decisions import decide, undo
 from engine.store.workspace import Workspace
 
@@ -83,13 +86,28 @@ def test_decisions_are_seen_by_what_reads_them_and_leave_every_other_answer_as_i
     assert seen() == [[]] * 4 and len(data.decisions.current(at)) == 0
 
 
+def test_every_query_that_reads_decisions_is_asked_anew_after_one() -> None:
+    """Its answer would be kept otherwise, as that of every other: such a query is named in DECIDED, or takes a filter."""
+    found = {
+        name: inspect.getsource(function)
+        for module in core.QUERIES
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+    }
+    reads = {name for name, source in found.items() if re.search(r"(FROM|JOIN) decisions\b", source)}
+    while more := {n for n, source in found.items() if any(f"{r}(" in source for r in reads)} - reads:
+        reads |= more
+    queries = {name for name in reads if re.search(rf"def {name}\(\s*connection:", found[name]) and name[0] != "_"}
+    assert {name for name in queries if "wanted: Filter" not in found[name]} == core.DECIDED
+
+
 def test_a_session_decides_under_its_name_and_sees_what_others_decide(
     demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "copy"
     shutil.copytree(demo_workspace, root)
     monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
-    monkeypatch.setenv(data.decisions.AUTHOR, "ann")
+    monkeypatch.setenv(decision_file.AUTHOR, "ann")
     workspace, at = Workspace.open(root), data.snapshot("digits-noisy")
     data.decisions.drawn()
     data.decisions.decide(at, [7], "drop")
@@ -110,11 +128,3 @@ def test_a_session_decides_under_its_name_and_sees_what_others_decide(
 def test_the_default_dataset_is_the_one_scored_last(demo_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINNOW_WORKSPACE", str(demo_workspace))
     assert data.latest_dataset() == "digits-noisy"
-
-
-def test_inside_follows_the_even_odd_rule() -> None:
-    square = [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0)]
-    x, y = np.array([1.0, 3.0, -1.0, 1.0]), np.array([1.0, 1.0, 1.0, 3.0])
-    assert clouds.inside(x, y, square).tolist() == [True, False, False, False]
-    bow_tie = [(0.0, 0.0), (2.0, 2.0), (2.0, 0.0), (0.0, 2.0)]
-    assert clouds.inside(np.array([0.5, 1.5, 1.0]), np.array([1.0, 1.0, 1.8]), bow_tie).tolist() == [True, True, False]

@@ -15,8 +15,8 @@ from PIL import Image
 
 from engine.data.loader import load_split
 from engine.errors import SpecError
+from engine.queries import clouds, listing, pairs, paper, pruned, samples, summaries
 from engine.queries import connection as views
-from engine.queries import listing, pairs, paper, pruned, samples, summaries
 from engine.queries.samples import Filter
 from engine.scores.registry import all_scores
 from engine.store.schema import DECISIONS_COLUMNS, VIEWS
@@ -126,8 +126,8 @@ def test_neighbors_and_map(connection, run):
     assert (np.diff(similarity) <= 0).all() and similarity.max() <= 1 and similarity.min() >= -1
     assert not near.duplicated(["sample_id", "neighbor_id"]).any() and near["neighbor_id"].between(0, N - 1).all()
     assert len(samples.fetch_neighbors(connection, run, 5)) == 15
-    places = summaries.fetch_map(connection, run)
-    assert places["sample_id"].tolist() == list(range(N)) and 0 < places["flagged"].sum() < N // 4
+    places = clouds.fetch_points(connection, clouds.Plane(run), Filter(), clouds.Window(-1e6, 1e6, -1e6, 1e6))
+    assert sorted(places["sample_id"]) == list(range(N)) and 0 < places["flagged"].sum() < N // 4
     truth = rows(connection, "SELECT true_label FROM samples ORDER BY sample_id")["true_label"].to_numpy()
     agree = truth[near["neighbor_id"]] == truth[near["sample_id"]]
     assert agree.mean() > 0.5

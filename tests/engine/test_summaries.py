@@ -14,8 +14,9 @@ from scipy.stats import spearmanr
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from engine.errors import WinnowError
-from engine.queries import pairs, pruned, summaries
+from engine.queries import clouds, pairs, pruned, summaries
 from engine.queries.connection import connect, connected, fetch_sql, source_run
+from engine.queries.samples import Filter
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.scores.evaluation import evaluate_score, find_shares
@@ -193,11 +194,11 @@ def test_spearman_is_scipys_with_both_turned_the_same_way(opened: tuple[duckdb.D
 def test_the_map_has_every_training_sample(
     opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
 ) -> None:
-    points = summaries.fetch_map(opened[0], opened[1])
-    assert points["sample_id"].tolist() == sorted(aum["sample_id"])
-    assert points.dtypes.astype(str).to_dict() == {
-        "sample_id": "int32", "x": "float32", "y": "float32", "label": "int16", "true_label": "int16", "flagged": "bool",
-    }  # fmt: skip
+    whole = clouds.Window(-1e6, 1e6, -1e6, 1e6)
+    points = clouds.fetch_points(opened[0], clouds.Plane(opened[1]), Filter(), whole)
+    assert sorted(points["sample_id"]) == sorted(aum["sample_id"])
+    types = points.dtypes.astype(str).to_dict()
+    assert types == {"sample_id": "int32", "x": "float32", "y": "float32", "c": "float64", "flagged": "bool"}
 
 
 def test_the_journal_of_a_psi_run_holds_the_points_it_publishes(

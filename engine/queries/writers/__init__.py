@@ -10,7 +10,7 @@ from engine.queries.writers import tables as tables  # each declares its formats
 from engine.queries.writers import pictures as pictures  # isort: skip
 from engine.queries.writers import recipes as recipes  # isort: skip
 from engine.queries.writers import labeling as labeling  # isort: skip
-from engine.queries.writers.conditions import SUSPICION_COLUMNS, score_columns
+from engine.queries.writers.conditions import SUSPICION_COLUMNS, run_for, score_columns
 from engine.queries.writers.export import (
     MANIFEST,
     Exported,
@@ -45,6 +45,6 @@ from engine.queries.writers.tables import csv_of
 __all__ = [
     "MANIFEST", "SUSPICION_COLUMNS", "WRITERS", "Choice", "Decisions", "Exported", "Folder", "Images", "Link", "Picture",
     "Selection", "Writer", "csv_of", "export", "export_bytes", "export_choice", "export_samples", "fetch_export",
-    "fetch_matching", "fetch_selected",
-    "find_writer", "folder_writer", "formats_help", "score_columns", "selected", "writer",
+    "fetch_matching", "fetch_selected", "find_writer", "folder_writer", "formats_help", "run_for", "score_columns",
+    "selected", "writer",
 ]  # fmt: skip

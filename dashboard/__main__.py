@@ -13,10 +13,19 @@ parser.add_argument("--workspace", type=Path, required=True, help="the folder of
 parser.add_argument("--port", type=int, help="port on localhost (default: 8501, or the next free one)")
 parser.add_argument("--no-token", action="store_true", help="serve whoever can connect to this machine's localhost")
 parser.add_argument("--attached", action="store_true", help="end when standard input ends")
+parser.add_argument("--read-only", action="store_true", help="decide, start, save and remove nothing")
+parser.add_argument("--login", type=Path, help="a file that names an OpenID Connect provider, in place of the token")
 options = parser.parse_args()
 try:
-    serve(options.workspace, options.port, guarded=not options.no_token, attached=options.attached)
-except OSError as error:
+    serve(
+        options.workspace,
+        options.port,
+        guarded=not options.no_token,
+        attached=options.attached,
+        read_only=options.read_only,
+        login=options.login,
+    )
+except (OSError, ValueError) as error:
     print(f"winnow: {error}", file=sys.stderr)
     sys.exit(2)
 except KeyboardInterrupt:  # Ctrl-C; the server has ended

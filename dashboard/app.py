@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import data, navigation, state, widgets
+from dashboard import data, login, navigation, state, widgets
 
 # A sieve of nine pixels, one of which does not belong. Drawn here: an icon by name would be fetched from outside.
 DOTS = "".join(
@@ -24,6 +24,7 @@ st.set_page_config(page_title="Winnow", page_icon=ICON, layout="wide")
 st.logo(LOGO, size="large")
 st.html(Path(__file__).with_name("static") / "page.css")
 
+login.require()
 pages = navigation.all_pages()
 first = pages[0]
 entries = [
@@ -66,6 +67,9 @@ def follow() -> None:
 st.session_state["winnow_published"] = data.published()
 data.decisions.drawn()
 follow()
+if data.read_only():
+    why = "Nothing is decided, started, saved or removed on this server: winnow dashboard --read-only."
+    st.sidebar.badge("read-only", icon=":material/lock:", color="gray", help=why)
 try:
     if page.pickers:
         widgets.shared_pickers()

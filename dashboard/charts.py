@@ -79,10 +79,9 @@ def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
     figure = new_figure(300 if n <= 12 else 420, x="given label", y="true label")
     figure.add_heatmap(
         z=wrong,
-        text=text,
-        texttemplate="%{text}" if text else None,
         customdata=np.dstack([share, count]),
-        colorscale=[[0, "rgba(217,87,28,0)"], [1, VERMILION]],
+        # Never so strong that the page's own text color, light or dark, could not be read on it.
+        colorscale=[[0, "rgba(217,87,28,0)"], [1, "rgba(217,87,28,0.7)"]],
         zmin=0,
         showscale=False,
         xgap=1,
@@ -101,7 +100,10 @@ def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
                 fillcolor=FAINT,
                 layer="below",
             )
-            figure.add_annotation(x=i, y=i, text=f"{share[i, i]:.0f}", showarrow=False)
+        for y, row in enumerate(text):
+            for x, number in enumerate(row):
+                if number:
+                    figure.add_annotation(x=x, y=y, text=number, showarrow=False)
     ticks = {"tickvals": list(range(n)), "ticktext": [chart_text(name[:12]) for name in names]} if n <= 30 else {}
     figure.update_xaxes(**ticks, constrain="domain")
     figure.update_yaxes(**ticks, autorange="reversed", showgrid=False)

@@ -12,7 +12,7 @@ import streamlit as st
 from dashboard import data, grid
 from dashboard.data import View
 
-_DONE = "winnow_decided"
+_DONE = "winnow_grid_acts"
 _SAID = {
     "keep": "kept",
     "drop": "dropped",
@@ -22,11 +22,13 @@ _SAID = {
 }
 
 
-def acting(view: View, ids: data.Ids, key: str, *scope: object) -> grid.Acting:
-    """What a grid over some samples needs to be decided in.
+def acting(view: View, ids: data.Ids, key: str, *scope: object) -> grid.Acting | None:
+    """What a grid over some samples needs to be decided in; None where this dashboard is read-only.
 
     Args: ids: all that match, of which the grid shows a page; key: of the grid; scope: what else decides which they are
     """
+    if data.read_only():
+        return None
     which = hashlib.sha256(repr((view.at.dataset, view.run_id, *scope)).encode()).hexdigest()[:12]
     done = st.session_state.get(_DONE, {})
     return grid.Acting(len(ids), which, view.names, _worker(view, ids, key, which), **done)

@@ -88,8 +88,15 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
     _metadata(view, sample_id)
     near = data.neighbors(view.at, view.run_id, sample_id)
     if len(near):
-        st.markdown("##### Nearest neighbors (cosine of the features)")
         ids_near = near["neighbor_id"].to_list()[:12]
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown("##### Nearest neighbors (cosine of the features)", width="content")
+            st.page_link(
+                "app_pages/review_page.py",
+                label="Review them",
+                icon=":material/rate_review:",
+                query_params=state.link(samples=",".join(map(str, [sample_id, *ids_near])), sample=None, page=None),
+            )
         cards = data.cards(view.at, view.run_id, ids_near)
         similarity = near.set_index("neighbor_id")["similarity"]
         grid.draw_cards(

@@ -61,6 +61,7 @@ def job_bar(job: data.Job, waiting: bool) -> None:
                 "Pause",
                 icon=":material/pause:",
                 key=f"pause_{job.run_id}",
+                disabled=data.read_only(),
                 on_click=act,
                 args=(data.pause, job.run_id),
                 help=f"Stops it within seconds and keeps what is trained, as `winnow cancel {job.run_id}` does.",
@@ -74,12 +75,12 @@ def job_bar(job: data.Job, waiting: bool) -> None:
                 "Resume",
                 icon=":material/play_arrow:",
                 key=f"resume_{job.run_id}",
-                disabled=waiting,
+                disabled=waiting or data.read_only(),
                 on_click=act,
                 args=(lambda run_id: start(["resume", run_id]), job.run_id),
                 help="Goes on after the last network that is trained.",
             )
-        with st.popover("Cancel", icon=":material/delete:"):
+        with st.popover("Cancel", icon=":material/delete:", disabled=data.read_only()):
             st.markdown("Stop this run and delete what it has trained?")
             st.button(
                 "Delete it", type="primary", key=f"remove_{job.run_id}", on_click=act, args=(data.remove, job.run_id)
@@ -169,7 +170,7 @@ def curve_form(view: View) -> None:
             for name, setting in of_curve.items():
                 words += option_field(setting) if name != "points" else []
         started: data.Started | None = st.session_state.get(STARTED)
-        busy = not orders or (started is not None and started.running)
+        busy = data.read_only() or not orders or (started is not None and started.running)
         if st.button("Start", icon=":material/play_arrow:", type="primary", disabled=busy, key="new_start"):
             start(words)
             st.rerun()
@@ -198,7 +199,10 @@ def epoch_mover(view: View) -> None:
         options = [word for name, value in trained.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         words = ["run", view.at.dataset, "--scores", score, *options]
         there = score in scores_of(view)
-        if st.button(f"Compute {plain(score)}", disabled=there or not trained, key="epoch_start") and not there:
+        if (
+            st.button(f"Compute {plain(score)}", disabled=there or not trained or data.read_only(), key="epoch_start")
+            and not there
+        ):
             start(words)
             st.rerun()
     st.plotly_chart(psi_charts.epoch_chart(quality, column, epoch), config=charts.NO_BAR, key="epoch_chart")

@@ -59,7 +59,13 @@ def card(view: View, sources: Sources, waiting: bool) -> None:
             words = ["prove", view.at.dataset, *sources[name], "--seeds", str(seeds)]
             busy = waiting or any(job.state == "running" for job in jobs)
             label, command = "Prove it", command_line(words)
-            if st.button(label, icon=":material/balance:", disabled=busy, key="prove_start", help=f"`{command}`"):
+            if st.button(
+                label,
+                icon=":material/balance:",
+                disabled=busy or data.read_only(),
+                key="prove_start",
+                help=f"`{command}`",
+            ):
                 launching.start(words)
                 st.rerun()
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
 import os
 import re
 import secrets
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dashboard.guard import Guard
+from dashboard.login import LOGIN, Login, read_login
 
 HOST = "127.0.0.1"
 
@@ -123,28 +126,54 @@ def _has_ipv6() -> bool:
     return False
 
 
-def serve(root: Path, port: int | None, guarded: bool = True, attached: bool = False) -> None:
+def serve(
+    root: Path,
+    port: int | None,
+    guarded: bool = True,
+    attached: bool = False,
+    read_only: bool = False,
+    login: Path | None = None,
+) -> None:
     """Serve the workspace at root, in this process, until Ctrl-C or SIGTERM; print the address once it answers.
 
     One process, so that whoever ends it ends the server: there is no child that could stay behind.
 
     Args:   guarded: only who has the token of the printed address is served; attached: end when standard input does,
-            which the command that started this process holds open, however it ends
-    Raises: OSError for a port that is taken
+            which the command that started this process holds open, however it ends; read_only: write nothing for anybody;
+            login: a file that names a provider of log-ins (see dashboard.login), in place of the token
+    Raises: OSError for a port that is taken, or a file that cannot be read; ValueError for what is wrong in it
     """
-    now = environment(root, os.environ)
+    provider = None if login is None else read_login(login, secrets.token_urlsafe(48))
+    now = environment(root, os.environ) | ({"WINNOW_READ_ONLY": "1"} if read_only else {})
     os.environ.clear()
     os.environ.update(now)
-    token = secrets.token_urlsafe(32) if guarded else None
+    if provider:
+        os.environ[LOGIN] = json.dumps(provider.allowed)
+    # A provider sends people back from its own site, and the cookie of the token does not come with them.
+    token = secrets.token_urlsafe(32) if guarded and not provider else None
     with reserved_port(port) as chosen:
         if attached:
             threading.Thread(target=_end_with_input, daemon=True).start()
         address = f"http://localhost:{chosen}" + ("" if token is None else f"/?token={token}")
         threading.Thread(target=_announce, args=(chosen, address), daemon=True).start()
-        _run(chosen, token)
+        with _secrets_file(provider, chosen) as files:
+            _run(chosen, token, files)
 
 
-def _run(port: int, token: str | None) -> None:
+@contextlib.contextmanager
+def _secrets_file(login: Login | None, port: int) -> Iterator[list[str]]:
+    """The files that Streamlit reads secrets from: none, or one that only this user may read, and that ends with the server."""
+    if login is None:
+        yield []
+        return
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+        path = Path(folder) / "secrets.toml"
+        path.touch(mode=0o600)
+        path.write_text(login.secrets(port), encoding="utf-8")
+        yield [str(path)]
+
+
+def _run(port: int, token: str | None, secrets_files: list[str]) -> None:
     """Streamlit's server with the guard in front of it."""
     from starlette.middleware import Middleware
     from streamlit import App, config  # reads the environment that was set above
@@ -152,7 +181,7 @@ def _run(port: int, token: str | None) -> None:
     config.get_config_files = lambda file_name: []
     guard = Middleware(Guard, port=port, token=token, inline=inline_scripts())
     app = App(Path(__file__).with_name("app.py"), middleware=[guard])
-    app.run(config={**OPTIONS, "server.port": port, "browser.serverPort": port})
+    app.run(config={**OPTIONS, "server.port": port, "browser.serverPort": port, "secrets.files": secrets_files})
 
 
 def inline_scripts() -> tuple[str, ...]:

@@ -72,7 +72,8 @@ def _catch_up(remembered: dict[str, str]) -> None:
     answers, the address is that last one, not the one before it. Otherwise what was chosen meanwhile would be lost, such
     as an outline on the map when a click or a timer follows it closely on a slow server.
 
-    Going back to an earlier address is another matter: Streamlit marks it, and it counts.
+    Going back to an earlier address is another matter: Streamlit marks it, and it counts. So does a link to one, once a
+    fragment has run with the last address: the browser had it then.
     """
     context = get_script_run_ctx()
     if context is None or context.cursors is st.session_state.get(_RUN):
@@ -81,7 +82,7 @@ def _catch_up(remembered: dict[str, str]) -> None:
     given, behind = st.query_params.to_dict(), st.session_state.setdefault(_BEHIND, [])
     if given and given in behind and given != remembered and not context.is_history_navigation:
         st.query_params.from_dict(remembered)
-    elif given:
+    elif given and context.fragment_ids_this_run:  # other runs may be answers of the server to itself
         behind.clear()
 
 

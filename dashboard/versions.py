@@ -104,7 +104,13 @@ def form(view: View, taken: Sequence[str]) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             name = st.text_input("Name", value=_free_name(taken), max_chars=64, key="v_name")
             note = st.text_input("Note", max_chars=2_000, key="v_note", placeholder="what it is for")
-            if st.button("Save as version", type="primary", icon=":material/bookmark_add:", key="v_save"):
+            if st.button(
+                "Save as version",
+                type="primary",
+                icon=":material/bookmark_add:",
+                key="v_save",
+                disabled=data.read_only(),
+            ):
                 _save(view, planned, name.strip(), note.strip())
         words = data.versions.command_words(planned.recipe, name.strip() or "NAME", note.strip())
         st.code(command_line(words), language="bash", wrap_lines=True)
@@ -195,7 +201,7 @@ def detail(view: View, version: Version, others: Sequence[Version]) -> None:
 
 
 def _removal(view: View, version: Version) -> None:
-    with st.popover("Remove", icon=":material/delete:", type="tertiary"):
+    with st.popover("Remove", icon=":material/delete:", type="tertiary", disabled=data.read_only()):
         st.markdown("The name is free again; exports of it stay.")
         if st.button("Remove it", key="v_remove", type="primary"):
             data.versions.remove(view.at, version.name)

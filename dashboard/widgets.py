@@ -228,8 +228,13 @@ def pages(number: int, count: int) -> None:
     if count < 2:
         return
     key = f"pages_{count}_{number}"
+
+    def turned() -> None:
+        if st.session_state[key] != number:  # a new list of pages reports the one that it shows as a change
+            state.put(page=st.session_state[key])
+
     with st.container(horizontal_alignment="center"):
-        st.pagination(count, default=number, key=key, on_change=lambda: state.put(page=st.session_state[key]))
+        st.pagination(count, default=number, key=key, on_change=turned)
 
 
 def duration(seconds: float | None) -> str:
@@ -247,15 +252,10 @@ def duration(seconds: float | None) -> str:
 
 def legend(truth_known: bool, judged: bool) -> None:
     """What the chips and the mark on the thumbnails mean. judged: the run gives a probability of a wrong label."""
-    other = (
-        ("background:#1a9a74", "true label")
-        if truth_known
-        else ("box-shadow:inset 0 0 0 1.5px #1a9a74", "suggested label")
-    )
+    other = ("background:#1a9a74", "true") if truth_known else ("box-shadow:inset 0 0 0 1.5px #1a9a74", "suggested")
     items = "".join(
-        f'<span><i style="{style}"></i>{text}</span>'
-        for style, text in (("background:#3b82b855", "given label"), other)
+        f'<span><i style="{style}"></i>{text}</span>' for style, text in (("background:#3b82b855", "given"), other)
     )
     if judged:
-        items += '<span><b class="on">87 %</b>flagged</span><span><b>12 %</b>probability of a wrong label</span>'
+        items += '<span><b class="on">87 %</b>flagged</span><span><b>12 %</b>label wrong</span>'
     st.html(f'<div class="legend">{items}</div>', width="content")

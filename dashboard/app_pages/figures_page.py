@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, data, widgets
+from dashboard import charts, data, state, widgets
 from dashboard.figures.declare import all_figures
 from dashboard.figures.needs import Needs
 from dashboard.markup import plain
@@ -14,9 +14,14 @@ PAGE = {"title": "Figures", "icon": ":material/auto_stories:", "place": 80, "sec
 view = widgets.current_view()
 widgets.need_run(view)
 figures = all_figures()
+if not state.get("figure"):  # opens on the first that this dataset's runs can draw
+    drawn = (name for name, one in figures.items() if one.draw(Needs(view)) is not None)
+    first = next(drawn, next(iter(figures)))
+else:
+    first = next(iter(figures))
 with st.sidebar:
     name = widgets.choose(
-        "Figure", "figure", list(figures), titles=lambda n: f"{figures[n].source}: {figures[n].title}"
+        "Figure", "figure", list(figures), first, titles=lambda n: f"{figures[n].title} · {figures[n].source}"
     )
 chosen = figures[name]
 st.markdown(f"#### {chosen.title}&ensp;:gray[:small[{chosen.source}]]")

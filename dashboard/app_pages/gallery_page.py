@@ -49,7 +49,10 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
     else:
         filters.filter_chips(view, wanted, len(ids), filters.count_all(view, wanted))
     st.page_link(
-        "app_pages/review_page.py", label="Review", icon=":material/rate_review:", query_params=state.link(page=None)
+        "app_pages/review_page.py",
+        label="Review",
+        icon=":material/rate_review:",
+        query_params=state.link(page=None, samples=",".join(map(str, ids)) if similar else None),
     )
     widgets.legend(data.dataset_facts(view.at)["known"] > 0, bool(verdict and verdict.tells))
     if tint:

@@ -11,6 +11,14 @@ PAGE = {"title": "Review", "icon": ":material/rate_review:", "place": 15}
 
 view = widgets.current_view()
 widgets.need_run(view)
+if data.read_only():
+    st.info(
+        "This dashboard is read-only: samples are shown in the gallery, and nothing is decided.", icon=":material/lock:"
+    )
+    st.page_link(
+        "app_pages/gallery_page.py", label="Open the gallery", icon=":material/grid_view:", query_params=state.link()
+    )
+    st.stop()
 verdict = data.verdict(view.at, view.run_id)
 chosen = state.get_ints("samples")
 if verdict and verdict.listed and not chosen:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard.data.core import Snapshot, cursor, few, frame, many
+from dashboard.data.core import Snapshot, cursor, few, frame, many, opened
 from engine.queries import clouds, connection, pairs
 from engine.queries.clouds import ACTIONS, BEFORE, Color, Plane, Window
 from engine.queries.samples import Filter, Ids, Outline, fetch_cards
@@ -30,9 +30,18 @@ def window(ends: tuple[float, float, float, float], across: int = 300, up: int =
     return Window(*ends, across, up)
 
 
-@st.cache_data(max_entries=60, show_spinner=False)
 def _asked(of: Cloud, name: str, *given: Any) -> Any:
-    own = cursor(of.at)
+    stamp = None
+    if any(isinstance(g, Filter) and (g.decision or g.author) or g == Color("decided") for g in given):
+        with opened(of.at).decisions() as standing:
+            stamp = standing.stamp
+    return _kept(of, stamp, name, *given)
+
+
+@st.cache_data(max_entries=60, show_spinner=False)
+def _kept(of: Cloud, stamp: object, name: str, *given: Any) -> Any:
+    """The answer of a query. stamp: what changes with decisions, where it reads them."""
+    own = cursor(of.at, with_decisions=stamp is not None)
     with connection.damage_errors(of.at.dataset):
         if of.old:
             before, run_id = of.old

@@ -90,6 +90,23 @@ class View:
     names: tuple[str, ...]
 
 
+READ_ONLY = "WINNOW_READ_ONLY"
+"""The variable of the server's environment that `winnow dashboard --read-only` sets."""
+
+
+def read_only() -> bool:
+    """Whether this server writes nothing for anybody."""
+    return bool(os.environ.get(READ_ONLY))
+
+
+def require_writable() -> None:
+    """The first line of every function in here that decides, starts, saves or removes. Raises WinnowError if read-only."""
+    if read_only():
+        raise WinnowError(
+            "this dashboard is read-only, so nothing was written; winnow dashboard without --read-only writes"
+        )
+
+
 def workspace_root() -> Path:
     """The workspace that `winnow dashboard` passed on, else the default one."""
     return default_root()

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.data.core import Snapshot, opened, workspace_root
+from dashboard import login
+from dashboard.data.core import Snapshot, opened, require_writable, workspace_root
 from engine.queries.samples import Decision, Filter, Ids
 from engine.store import decision_file
 from engine.store import decisions as log
@@ -31,12 +32,14 @@ _CHOSEN, _SEEN = "winnow_author", "winnow_decisions_seen"
 
 
 def author() -> str:
-    """Who decides in this session: the name that was chosen in it, else that of `winnow dashboard --as`, else ""."""
+    """Who decides in this session: who is logged in, else the name chosen in it, else that of `winnow dashboard --as`."""
+    if login.is_required():
+        return login.person()
     return str(st.session_state.get(_CHOSEN, os.environ.get(decision_file.AUTHOR, "")))
 
 
 def choose_author(name: str) -> None:
-    """Decide under another name from now on, in this session alone."""
+    """Decide under another name from now on, in this session alone; a log-in is not overruled."""
     st.session_state[_CHOSEN] = name.strip()
 
 
@@ -147,6 +150,7 @@ def _stamp() -> object:
 @contextlib.contextmanager
 def by_this_session(at: Snapshot) -> Iterator[Workspace]:
     """Write to the log within this block: what it writes is no news to this session."""
+    require_writable()
     # Streamlit may end a callback where it touches the session's state: after the block only this dictionary is.
     seen, before = st.session_state.setdefault(_SEEN, {}), _stamp()
     yield Workspace(Path(at.root))
@@ -161,9 +165,11 @@ def saved_filters(at: Snapshot) -> pd.DataFrame:
 
 def save_filter(at: Snapshot, name: str, query: str) -> None:
     """Save a filter under a name. Raises WinnowError for one that is empty or too long."""
+    require_writable()
     saved.save_filter(Workspace(Path(at.root)), at.dataset, name, query, author())
 
 
 def remove_filter(at: Snapshot, name: str) -> None:
     """Forget a saved filter. Raises WinnowError when there is none of that name."""
+    require_writable()
     saved.remove_filter(Workspace(Path(at.root)), at.dataset, name, author())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dashboard.data.core import datasets, workspace_root
+from dashboard.data.core import datasets, require_writable, workspace_root
 from engine.queries import proofs, pruned
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.workspace import Workspace
@@ -33,6 +33,7 @@ def dataset_of(given: str) -> str:
 
 def start(words: Sequence[str]) -> Started:
     """Start a command of the command line on this workspace; it goes on when the dashboard ends."""
+    require_writable()
     return start_job(Workspace.open(workspace_root()), words)
 
 
@@ -43,11 +44,13 @@ def started_run(started: Started) -> str | None:
 
 def pause(run_id: str) -> None:
     """Stop a run; its finished work is kept."""
+    require_writable()
     cancel(Workspace.open(workspace_root()), run_id)
 
 
 def remove(run_id: str) -> None:
     """Stop a run and delete it."""
+    require_writable()
     discard(Workspace.open(workspace_root()), run_id)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,13 +78,18 @@ def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
 
 def grouped(at: Snapshot, run_id: str, found: Ids, by: str, sort: str, hardest_first: bool) -> Grouped:
     """Some samples, in an order, by class, pair (given and proposed label) or duplicates."""
+    return _grouped(at, run_id, found, hashlib.sha256(found.tobytes()).digest(), by, sort, hardest_first)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _grouped(at: Snapshot, run_id: str, _found: Ids, which: bytes, by: str, sort: str, hardest_first: bool) -> Grouped:
     if by == "class":
-        return group_by_class(found, _labels(at))
+        return group_by_class(_found, _labels(at))
     if by == "pair":
         classes = len(frame(few(at, "fetch_classes")))
-        return group_by_pair(found, _labels(at), many(at, "fetch_proposals", run_id), classes)
+        return group_by_pair(_found, _labels(at), many(at, "fetch_proposals", run_id), classes)
     groups = many(at, "fetch_duplicate_groups", run_id)
-    return group_by_duplicate(found, order(at, run_id, sort, hardest_first), groups, duplicate_facts(at, run_id))
+    return group_by_duplicate(_found, order(at, run_id, sort, hardest_first), groups, duplicate_facts(at, run_id))
 
 
 def duplicate_facts(at: Snapshot, run_id: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.data.core import Snapshot, few, many
+from dashboard.data.core import Snapshot, few, many, require_writable
 from dashboard.data.decisions import author
 from engine.queries.proofs import Gain, points
 from engine.queries.recipes import evaluate, make_recipe
@@ -96,12 +96,14 @@ def _plan(
 
 def save(at: Snapshot, recipe: Recipe, name: str, note: str) -> Version:
     """Keep the set of a recipe under a name, for the person of this session. Raises WinnowError for a name that is taken."""
+    require_writable()
     require_free_name(_workspace(at), at.dataset, name)
     return store_version(_workspace(at), recipe, name, note=note, author=author())
 
 
 def remove(at: Snapshot, name: str) -> None:
     """Take a version out of the list. Raises WinnowError when there is none of that name."""
+    require_writable()
     remove_version(_workspace(at), at.dataset, name, author())
 
 

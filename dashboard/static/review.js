@@ -24,7 +24,7 @@ class Review {
     this.root = root;
     this.find = (selector) => root.querySelector(selector);
     this.names = [];
-    this.tick = 0;
+    this.tick = Date.now() % 1e9; // no earlier page's answer is taken for one of this page
     this.flight = null;
     this.onkey = (event) => this.key(event);
     this.onsize = () => this.fit();
@@ -146,8 +146,9 @@ class Review {
   }
 
   standing(item) {
-    const own = this.outbox.of(item.id);
-    return own ? [own.do, own.label] : item.standing;
+    const own = this.outbox.pending.findLast((operation) => operation.id === item.id);
+    if (!own) return item.standing;
+    return own.do === "undo" ? null : [own.do, own.label];
   }
 
   key(event) {
@@ -548,12 +549,6 @@ class Outbox {
       const left = read(localStorage, key).filter((operation) => !over.has(operation.key));
       write(localStorage, key, left);
     }
-  }
-
-  // What the last operation on a sample that the server does not know yet would make of it.
-  of(id) {
-    const last = this.log.findLast((operation) => operation.id === id && !operation.undone);
-    return last ?? null;
   }
 
   fresh(list) {

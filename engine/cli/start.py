@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -177,6 +178,13 @@ def resume(
 def dashboard(
     port: Port = None,
     no_token: NoToken = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Show everything; decide, start, save and remove nothing.")
+    ] = False,
+    login: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Let people in by an OpenID Connect provider, in place of the token."),
+    ] = None,
     author: Annotated[
         str,
         typer.Option(
@@ -187,7 +195,8 @@ def dashboard(
 ) -> None:
     """Open the workspace in a browser, on this machine only. Ctrl-C stops it."""
     check_text("author", author, MOST_AUTHOR)
-    _serve(Workspace.open(workspace), port, no_token, author)
+    words = [*(["--read-only"] if read_only else []), *(["--login", str(login.resolve())] if login else [])]
+    _serve(Workspace.open(workspace), port, no_token, *words, author=author)
 
 
 @app.command()
@@ -275,13 +284,13 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _serve(workspace: Workspace, port: int | None, no_token: bool, author: str = "") -> None:
+def _serve(workspace: Workspace, port: int | None, no_token: bool, *words: str, author: str = "") -> None:
     """Serve until Ctrl-C or SIGTERM, in a process of its own: the engine never imports the dashboard."""
     root = str(workspace.root.resolve())
     # -P: a streamlit.py or an engine.py in the current folder is not what is meant.
     command = [sys.executable, "-P", "-m", "dashboard", "--workspace", root, "--attached"]
     command += [] if port is None else ["--port", str(port)]
-    command += ["--no-token"] if no_token else []
+    command += [*(["--no-token"] if no_token else []), *words]
     environment = {**os.environ, AUTHOR: author}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = signal.getsignal(signal.SIGINT)

@@ -69,8 +69,8 @@ EVERYTHING = "/gallery?dataset=digits-noisy&list=all&split=train&sort=aum"
 @pytest.mark.parametrize(
     ("path", "plots"),
     [
-        ("/", 7), ("/trajectories", 4), ("/scores", 2), ("/compare", 1), ("/compare?dataset=digits-noisy&compare=noise", 1),
-        ("/compare?dataset=digits-noisy&compare=all", 1), ("/embedding", 1), ("/psi", 1), ("/export", 1),
+        ("/", 7), ("/trajectories", 4), ("/scores", 2), ("/compare?dataset=digits-noisy&compare=all", 1),
+        ("/psi", 1), ("/export", 1),
         ("/figures?dataset=digits-noisy&figure=prune-3", 1), ("/figures?dataset=digits-noisy&figure=cg-4", 1),
         ("/figures?dataset=digits-noisy&figure=aum-2", 1), ("/figures?dataset=digits-noisy&figure=rop-3", 1),
     ],
@@ -186,47 +186,6 @@ def test_pages_follow_one_another_without_a_gap(page: Page, address: str, demo_w
     expect(page.locator(".card")).to_have_count(48)
     shown = page.locator(".card").evaluate_all("cards => cards.map(c => Number(c.dataset.id))")
     assert shown == ids(page, HARDEST, demo_workspace)[48:96]
-
-
-def test_a_lasso_on_the_map_becomes_a_filter_that_other_pages_follow(page: Page, address: str) -> None:
-    visit(page, address, "/embedding")
-    page.wait_for_selector(".js-plotly-plot .nsewdrag")
-    settle(page)
-    box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
-    assert box is not None
-    page.locator(".modebar-btn[data-val=lasso]").click()
-    x, y, w, h = box["x"], box["y"], box["width"], box["height"]
-    page.mouse.move(x + 0.02 * w, y + 0.02 * h)
-    page.mouse.down()
-    for fx, fy in ((0.98, 0.02), (0.98, 0.5), (0.02, 0.5), (0.02, 0.02)):
-        page.mouse.move(x + fx * w, y + fy * h, steps=10)
-    page.mouse.up()
-    expect(page).to_have_url(re.compile("[?&]region="))
-    settle(page)
-    expect(page.locator(".st-key-chips")).to_contain_text("region of the map")
-    counted = page.locator(".st-key-chips").inner_text().split("\n")[0]
-    n = int(counted.split(" of ")[0].replace(",", ""))
-    assert 0 < n < int(counted.split(" of ")[1].replace(",", ""))
-    page.reload()
-    expect(page.locator(".st-key-chips")).to_contain_text(counted)  # the outline is in the link
-    settle(page)
-    page.get_by_text("Curate", exact=True).click()
-    page.get_by_role("link", name="Export").click()
-    expect(page.get_by_role("heading", name=f"{n:,} of")).to_be_visible()
-
-
-def test_a_point_on_a_chart_opens_its_sample(page: Page, address: str) -> None:
-    visit(page, address, "/compare")
-    point = page.locator(".js-plotly-plot .scatterlayer .trace").last.locator("path.point").first
-    box = point.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page.locator(".stMarkdown", has_text=re.compile(r"^1 of [\d,]+$"))).to_be_visible()
-    settle(page)
-    expect(page.locator(".card")).to_have_count(1)
-    page.locator(".card").click()
-    page.wait_for_url(re.compile("/gallery.*sample="))
-    expect(page.get_by_text("Nearest neighbors (cosine of the features)")).to_be_visible()
 
 
 def test_an_export_downloads_what_the_page_counts(page: Page, address: str) -> None:

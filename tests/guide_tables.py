@@ -21,7 +21,7 @@ from engine.data.sources import declared_sources
 from engine.features.backbones.declared import declared_backbones
 from engine.features.own_file import SUFFIXES
 from engine.presets import PRESETS
-from engine.queries.writers import WRITERS
+from engine.queries.writers import WRITERS, Writer
 from engine.scores.inputs import INPUTS
 from engine.scores.registry import EVIDENCE, all_scores
 from engine.selection.samplers import all_samplers
@@ -103,7 +103,11 @@ def backbones() -> str:
 
 
 def formats() -> str:
-    return table(["format", "holds"], [[f"`{name}`", found.holds] for name, found in WRITERS.items()])
+    def cells(name: str, found: Writer) -> list[str]:
+        kind = f"a file `{found.ending}`" if found.ending else "a folder"
+        return [f"`{name}`", kind, found.holds, found.read_by]
+
+    return table(["`--format`", "is", "holds", "read by"], [cells(*one) for one in WRITERS.items()])
 
 
 def presets() -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import streamlit as st
 
-from dashboard import charts, data, filters, grid, state, widgets
+from dashboard import charts, data, exporting, filters, grid, state, widgets
+from dashboard.data import exports
 from dashboard.markup import command_line, plain
 
 PAGE = {"title": "Export", "icon": ":material/download:", "place": 90, "section": "Curate"}
@@ -55,7 +54,15 @@ where = (
     if rule == "flagged"
     else f"NOT ({rule})"
 )
-kept = data.export(view.at, view.run_id, where, wanted.split)
+names = exports.version_names(view.at)
+with st.sidebar:
+    version = widgets.choose("Version", "version", ["", *names], "", lambda n: n or "none") if names else ""
+    titles = {"apply": "applied", "ignore": "ignored"}
+    decisions = "apply"
+    if not version:
+        decisions = widgets.choose("Decisions", "decisions", list(titles), "apply", lambda d: titles[d], segments=True)
+chosen = exports.Export(view.run_id, where, wanted.split, "ignore" if decisions == "ignore" else "apply", version)
+kept = exports.export(view.at, chosen)
 ids = kept["ids"]
 everything = data.ids(view.at, view.run_id, data.Filter(split=wanted.split), score)
 total = len(everything)
@@ -70,6 +77,10 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
             f":gray[mislabeled among them:] **{kept['wrong']:,}** of {data.dataset_facts(view.at)['wrong']:,}",
             width="content",
         )
+about = [f"{kept['relabeled']:,} under another label than the given one"] if kept["relabeled"] else []
+about += [f"{kept['left_out']:,} left out because they were dropped"] if kept["left_out"] else []
+if about:
+    st.markdown(f":gray[{' · '.join(about)}]")
 if rule:
     filters.filter_chips(view, wanted, len(data.ids(view.at, view.run_id, wanted)), total)
 
@@ -86,23 +97,12 @@ with left:
 with right:
     st.markdown("#### Download")
     name = f"{view.at.dataset}-kept"
-    with st.container(horizontal=True):
-        for writer in (w for w in data.WRITERS.values() if w.write_file):
-            st.download_button(
-                writer.title,
-                partial(data.file_bytes, view.at, view.run_id, where, wanted.split, "apply", writer.name),
-                f"{name}{writer.ending}",
-                writer.media_type,
-                icon=":material/download:",
-                help=f"{writer.holds}.",
-                on_click="ignore",
-                key=f"download_{writer.name}",
-            )
+    exporting.downloads(view, chosen, len(ids), name)
+    words = chosen.words(view.at, data.best_run(view.at))
     st.caption("The same from the command line:")
-    words = ["export", view.at.dataset, "--where", where or "true"]
-    words += ["--split", wanted.split] if wanted.split != "train" else []
-    words += ["--run", view.run_id] if view.run_id != data.best_run(view.at) else []
     st.code(command_line([*words, "--to", f"{name}.csv"]), language="bash", wrap_lines=True)
+    st.markdown("#### Write on the server")
+    exporting.writing(view, words)
     stays = np.isin(everything, ids)
     first = "the most suspicious first" if score == data.SUSPICION else f"the hardest by {score} first"
     show(f"Kept, {first}", everything[stays], "kept")

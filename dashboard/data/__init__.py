@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import clouds, decisions, proofs, reviews, similar, versions
+from dashboard.data import clouds, decisions, exports, proofs, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -17,7 +17,6 @@ from dashboard.data.core import (
     snapshot,
     workspace_root,
 )
-from dashboard.data.exports import export, file_bytes
 from dashboard.data.jobs import (
     SCORED,
     dataset_of,
@@ -86,7 +85,6 @@ from engine.queries.groups import Grouped
 from engine.queries.pruned import EPOCH_COLUMNS
 from engine.queries.samples import SUSPICION, Decision, Filter, Ids
 from engine.queries.verdicts import Verdict, likely, percent
-from engine.queries.writers import WRITERS
 from engine.store.jobs import Job, Started
 from engine.store.usage import size
 from engine.text import shown
@@ -105,7 +103,6 @@ __all__ = [
     "Started",
     "Verdict",
     "View",
-    "WRITERS",
     "WinnowError",
     "best_run",
     "cards",
@@ -124,7 +121,7 @@ __all__ = [
     "epoch_quality",
     "epochs",
     "explanation",
-    "export",
+    "exports",
     "facets",
     "figure_table",
     "file_bytes",

@@ -12,7 +12,7 @@ from engine.errors import NotFoundError, SpecError
 from engine.queries.connection import best_run, connected, fetch_sql
 from engine.queries.verdicts import no_verdict
 from engine.queries.versions import fetch_version_set
-from engine.queries.writers import fetch_selected
+from engine.queries.writers import fetch_matching
 from engine.store.versions import set_hash
 from engine.store.workspace import Workspace
 
@@ -73,7 +73,7 @@ def curate(
         return CuratedSet(*fetch_version_set(workspace, dataset, version)), f"version {version}"
     with connected(workspace, dataset) as connection:
         if where:
-            kept = fetch_selected(connection, where, run)["sample_id"].to_numpy(np.int32)
+            kept = fetch_matching(connection, where, run)
             everyone = _decided(connection, "true")
             stays = np.isin(everyone.sample_ids, kept)
             return CuratedSet(everyone.sample_ids[stays], everyone.labels[stays]), f"where {where}"

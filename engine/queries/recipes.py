@@ -14,7 +14,7 @@ import pandas as pd
 from engine.errors import NotFoundError, SpecError
 from engine.queries.connection import best_run, connected, fetch_sql, runs_of, source_run
 from engine.queries.verdicts import fetch_verdict, no_verdict
-from engine.queries.writers import fetch_selected
+from engine.queries.writers import fetch_matching
 from engine.store.decisions import last_batch
 from engine.store.records import dataset_facts
 from engine.store.sql import check_condition
@@ -117,7 +117,7 @@ def evaluate(workspace: Workspace, recipe: Recipe) -> Outcome:
         given = base["label"].to_numpy(np.int32)
         labels, reasons = given.copy(), np.zeros(len(given), np.uint8)
         for place, condition in enumerate(recipe.drop, 1):
-            matched = fetch_selected(connection, condition, recipe.run or None)["sample_id"].to_numpy(np.int32)
+            matched = fetch_matching(connection, condition, recipe.run or None)
             _apply(labels, reasons, matched, place, DROPPED)
         if recipe.relabel_above is not None:
             proposed = (base["confidence"] >= recipe.relabel_above).to_numpy(bool, na_value=False)

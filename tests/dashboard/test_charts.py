@@ -65,6 +65,19 @@ def test_the_running_aum_is_the_mean_margin_so_far() -> None:
     assert any("AUM 1.00" in a.text for a in figure.layout.annotations)
 
 
+def test_what_a_detector_makes_of_an_epoch_is_a_band_behind_what_it_reads() -> None:
+    """Vermilion speaks for a wrong label, green for a right one; the strongest epoch has the strongest color."""
+    one, adds = dynamics({0: [-1.0, 1.0, 2.0], 1: [0.0, 0.0, 0.0]}), np.array([0.2, -0.1, 0.0])
+    figure = curves.trajectory_chart(one, pd.DataFrame(), 0, 0, NAMES, adds=adds)
+    (bands,) = (t for t in figure.data if t.type == "bar")
+    assert list(bands.x) == [1, 2, 3] and list(bands.customdata) == [0.2, -0.1, 0.0] and bands.yaxis == "y3"
+    strong, half, none = charts.with_alpha(charts.VERMILION, 0.7), charts.with_alpha(charts.GREEN, 0.35), 0.0
+    assert list(bands.marker.color) == [strong, half, charts.with_alpha(charts.GREEN, none)]
+    named = {a.text for a in figure.layout.annotations}
+    assert {"+0.20 at most", "\N{MINUS SIGN}0.10 at most", "of seed 0"} <= named
+    assert not any(t.type == "bar" for t in curves.trajectory_chart(one, pd.DataFrame(), 0, 0, NAMES).data)
+
+
 def test_full_logits_are_drawn_when_they_were_kept_and_the_rival_otherwise() -> None:
     one = dynamics({0: [-1.0, 1.0]})
     logits = pd.DataFrame({"seed": [0, 0], "epoch": [1, 2], 0: [1.0, 1.0], 1: [0.1, 0.2], 2: [2.0, 0.0]})

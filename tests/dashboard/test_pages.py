@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -27,6 +30,7 @@ from engine.queries.writers import WRITERS, export
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.spec import PsiSpec
+from engine.store.decisions import decide
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
 from engine.store.usage import measure, size
@@ -565,25 +569,53 @@ def test_dropping_keeps_the_rest_and_the_command_says_the_same(open_page: Open, 
     assert counts(demo_workspace, f"SELECT count(*) FROM samples WHERE split = 'train' AND {where}") == total - flagged
 
 
-@pytest.mark.parametrize("format", WRITERS)
-def test_a_download_is_the_file_that_the_command_writes(
-    open_page: Open, demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+def test_every_download_is_the_file_that_the_command_writes(
+    open_page: Open, demo_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[object] = []
+    made: dict[str, Callable[[], bytes]] = {}
     download_button = st.download_button
 
-    def listening(label: str, content: object, name: str, *more: object, **options: object) -> bool:
-        made.append((name, content))
-        return download_button(label, content, name, *more, **options)  # type: ignore[arg-type]
+    def listening(label: str, content: Any, name: str, *more: Any, **options: Any) -> bool:
+        if (format := str(options.get("key")).removeprefix("download_")) in WRITERS:
+            made[format] = content
+        return download_button(label, content, name, *more, **options)
 
     monkeypatch.setattr(st, "download_button", listening)
     app = open_page(demo_workspace, "export", dataset="digits-noisy", rule="aum_threshold", mode="drop")
-    page = dict(made[-len(WRITERS) :])  # type: ignore[call-overload]
     command = shlex.split(next(c.value for c in app.code if c.value.startswith("winnow export")))
-    where, to = command[command.index("--where") + 1], tmp_path / f"kept.{format}"
-    kept, total = export(Workspace.open(demo_workspace), "digits-noisy", where, to)
-    assert 0 < kept < total
-    assert page[f"digits-noisy-kept.{format}"]() == to.read_bytes()
+    where = command[command.index("--where") + 1]
+    assert set(made) == {name for name, found in WRITERS.items() if found.write_file}
+    for format, content in made.items():
+        to = tmp_path / f"kept{WRITERS[format].ending}"
+        kept, total = export(Workspace.open(demo_workspace), "digits-noisy", where, to, format)
+        assert 0 < kept < total
+        assert content() == to.read_bytes()
+
+
+def test_a_set_is_written_on_the_server_with_the_decisions_applied(
+    open_page: Open, demo_workspace: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(demo_workspace, root := tmp_path / "copy")
+    decide(Workspace.open(root), "digits-noisy", [0, 1], "drop")
+    decide(Workspace.open(root), "digits-noisy", [2], "relabel", new_label=9)
+    app = open_page(root, "export", dataset="digits-noisy", label="0,1,2", mode="keep", list="all")
+    assert "1 under another label than the given one · 2 left out because they were dropped" in text(app)
+    assert "--decisions" not in app.code[0].value
+    app.selectbox(key="export_format").set_value("imagefolder").run()
+    app.button(key="write").click().run()
+    deadline = time.monotonic() + 120
+    while not app.success and time.monotonic() < deadline:
+        assert not app.error, app.error[0].value
+        time.sleep(0.5)
+        app.run()
+    written = root / "exports" / "digits-noisy-imagefolder"
+    assert "samples written to" in app.success[0].value
+    manifest = json.loads((written / "manifest.json").read_text())
+    assert (manifest["relabeled"], manifest["left_out_by_decisions"]) == (1, 2)
+    assert f"### {manifest['samples']:,} of" in text(app)
+    assert (written / "train" / "9" / "2.png").exists()
+    app.segmented_control(key="pick_decisions").set_value("ignore").run()
+    assert "left out because" not in text(app) and app.code[0].value.count("--decisions ignore") == 1
 
 
 def test_the_export_opens_with_the_shortlist_dropped(open_page: Open, judged_workspace: Path, tmp_path: Path) -> None:

@@ -60,6 +60,35 @@ def test_a_cross_is_the_first_point_below_the_tolerance_and_a_star_the_best() ->
     ]
 
 
+def test_the_axes_stay_while_points_arrive() -> None:
+    """0 to 100 % pruned from the first point on; accuracy from whole five to whole five, which only move apart."""
+    curves = {
+        "random": [(0.912, 0.904), (0.60, 0.58), (0.31, 0.30)],
+        "oracle": [(0.912, 0.904), (0.97, 0.96), (0.9, 0.9)],
+    }
+    everything, ranges = points(curves), []
+    for count in range(1, len(everything) + 1):
+        some = everything.iloc[:count]
+        means = psi_charts.curve_means(some)
+        figure = psi_charts.psi_chart(some, means, psi_charts.curve_names(means, {"a": "x"}))
+        low, high = figure.layout.xaxis.range
+        assert -3 < low < 0 and 100 < high < 103
+        ranges.append(figure.layout.yaxis.range)
+    assert ranges[0] == (89, 96) and ranges[-1] == (29, 101)  # of 91.2 %, and of 30 to 97 %
+    for before, after in zip(ranges, ranges[1:], strict=False):
+        assert after[0] <= before[0] and after[1] >= before[1]
+    assert len(set(ranges)) == 5  # of 12 networks
+
+
+def test_every_point_that_can_be_clicked_says_which_it_is() -> None:
+    two = points(TWO)
+    means = psi_charts.curve_means(two)
+    marks = psi_charts.curve_marks(means, 1.0)
+    figure = psi_charts.psi_chart(two, means, psi_charts.curve_names(means, {"a": "x"}), marks)
+    named = {tuple(one[-3:]) for t in figure.data if t.hoverinfo != "skip" for one in t.customdata}
+    assert named == {("a", order, pruned) for order in TWO for pruned in (0, 20)}
+
+
 def test_a_curve_whose_full_set_is_not_measured_yet_has_no_marks() -> None:
     means = psi_charts.curve_means(points(TWO))
     assert psi_charts.curve_marks(means[means["pruned"] > 0], 1.0).empty

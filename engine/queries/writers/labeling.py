@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -79,9 +80,13 @@ def _labelstudio(selection: Selection, folder: Folder) -> None:
             file.write(b"\n")
 
 
+_NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
 def _config(classes: Iterable[str]) -> str:
     """What the page of Label Studio shows: an image, its classes, and what may be said in their place."""
-    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in classes)
+    names = (_NOT_IN_XML.sub("\ufffd", name) for name in classes)
+    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in names)
     others = "\n".join(f'    <Choice value="{word}"/>' for word in NOT_A_LABEL)
     return (
         '<View>\n  <Image name="image" value="$image"/>\n'

@@ -109,7 +109,7 @@ class Selection:
         self.listen(1.0)
 
     def values(self, sql: str, given: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The rows of a query of ours over the views and `chosen` (sample_id, new_label, weight)."""
+        """The rows of a query of ours over the views and `chosen` (sample_id, new_label, weight, decision)."""
         return fetch_sql(self.cursor, sql, given or {})
 
     def _block(self, ids: Ids) -> pd.DataFrame:
@@ -120,11 +120,10 @@ class Selection:
                 WHERE run_id = $run AND sample_id BETWEEN $first AND $last)
             SELECT sample_id, split, coalesce(chosen.new_label, s.label) AS label, s.true_label, c.class_name,
             t.class_name AS true_class_name, source, x.p_wrong, coalesce(x.listed, false) AS flagged,
-            x.rank AS suspicion_rank, s.label AS given_label, s.class_name AS given_class, action AS decision, weight
+            x.rank AS suspicion_rank, s.label AS given_label, s.class_name AS given_class, decision, weight
             FROM chosen JOIN s USING (sample_id) LEFT JOIN x USING (sample_id)
             LEFT JOIN classes AS c ON c.label = coalesce(chosen.new_label, s.label)
             LEFT JOIN classes AS t ON t.label = s.true_label
-            LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id)
             WHERE sample_id BETWEEN $first AND $last ORDER BY sample_id""",
             {"run": self.run, **ends},
         )
@@ -255,7 +254,8 @@ def _select(cursor: duckdb.DuckDBPyConnection, choice: Choice, listen: Callable[
     rows = pd.DataFrame({"sample_id": wanted, "new_label": new, "weight": weights})
     cursor.register("chosen_rows", rows)
     cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE chosen AS SELECT sample_id, nullif(new_label, -1) AS new_label, weight FROM chosen_rows"
+        "CREATE OR REPLACE TEMP TABLE chosen AS SELECT sample_id, nullif(new_label, -1) AS new_label, weight, "
+        "action AS decision FROM chosen_rows LEFT JOIN (SELECT sample_id, action FROM decisions) USING (sample_id)"
     )
     cursor.unregister("chosen_rows")
     ((dataset, fingerprint),) = cursor.execute("SELECT name, fingerprint FROM dataset").fetchall()
@@ -272,19 +272,13 @@ def _select(cursor: duckdb.DuckDBPyConnection, choice: Choice, listen: Callable[
     return found
 
 
-def fetch_export(
-    connection: duckdb.DuckDBPyConnection,
-    where: str,
-    run_id: str | None = None,
-    split: str = "train",
-    decisions: Decisions = "ignore",
-) -> dict[str, Any]:
+def fetch_export(connection: duckdb.DuckDBPyConnection, choice: Choice) -> dict[str, Any]:
     """What an export would hold, without its rows.
 
     Returns: ids (n,) int32; total, of the split; left_out and relabeled by decisions; known: how many of the samples have a
              true label; wrong: how many of these another label than that one; counts: label, n of those that are kept
     """
-    with selected(connection, Choice(where, split, run_id, decisions)) as found:
+    with selected(connection, choice) as found:
         counts = found.values(
             "SELECT coalesce(chosen.new_label, samples.label) AS label, count(*) AS n, count(true_label) AS known, "
             "count(*) FILTER (coalesce(chosen.new_label, samples.label) <> true_label) AS wrong "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -74,8 +74,14 @@ def csv_of(frame: pd.DataFrame, header: bool = True) -> str:
     for place in range(frame.shape[1]):
         column = frame.iloc[:, place]
         if not is_numeric_dtype(column) and not is_datetime64_any_dtype(column):
-            safe = [csv_text(cell) if isinstance(cell, str) else cell for cell in column]
-            written.isetitem(place, pd.array(safe, object))
+            if isinstance(column.dtype, pd.StringDtype):  # most hold few texts, each many times
+                at, texts = pd.factorize(column)
+                safe = [*(csv_text(text) for text in texts), None]
+                cells: Any = np.array(safe, object)[at]
+            else:
+                safe = [csv_text(cell) if isinstance(cell, str) else cell for cell in column]
+                cells = pd.array(safe, object)
+            written.isetitem(place, cells)
             returns = returns or any("\r" in cell for cell in safe if isinstance(cell, str))
     if not returns:
         return written.to_csv(index=False, header=header, lineterminator="\n")

@@ -154,8 +154,8 @@ def two_runs(view: View) -> None:
     others = runs[runs["kind"].isin(data.SCORED) & (runs["run_id"] != view.run_id)]
     if others.empty:
         widgets.empty(
-            f"{view.at.dataset} has one run with scores. This command makes another, with other seeds:",
-            *("run", view.at.dataset, "--seed", "1"),
+            f"{view.at.dataset} has one run with scores. This command makes another, of three networks:",
+            *("run", view.at.dataset, "--seeds", "3"),
         )
     titles = widgets.run_titles(runs)
     with st.sidebar:

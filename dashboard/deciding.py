@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,10 @@ def acting(view: View, ids: data.Ids, key: str, *scope: object) -> grid.Acting |
         return None
     which = hashlib.sha256(repr((view.at.dataset, view.run_id, *scope)).encode()).hexdigest()[:12]
     done = st.session_state.get(_DONE, {})
-    return grid.Acting(len(ids), which, view.names, _worker(view, ids, key, which), **done)
+    # A person types a class by its name: names that are alike, or only from their 80th character on not, are numbered.
+    often = Counter(view.names)
+    classes = [f"{name} · {label}" if often[name] > 1 else name for label, name in enumerate(view.names)]
+    return grid.Acting(len(ids), which, classes, _worker(view, ids, key, which), **done)
 
 
 def _worker(view: View, ids: data.Ids, key: str, scope: str) -> Callable[[], None]:

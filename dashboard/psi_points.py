@@ -102,6 +102,10 @@ def _summary(means: pd.DataFrame, names: Mapping[psi_charts.Curve, str], runs: M
             for m in charts.rows(marks)
         ]
         st.markdown("\n".join(lines))
+        st.caption(
+            "★ best point of a curve · ✕ first point below the tolerance · faint dots: single networks · band: from the "
+            "lowest to the highest seed"
+        )
     return marks
 
 

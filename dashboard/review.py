@@ -41,7 +41,10 @@ def _text(name: str) -> str:
 
 
 _REVIEW = st.components.v2.component(
-    "winnow_review", html=_text("review.html"), css=_text("review.css"), js=_text("review.js")
+    "winnow_review",
+    html=_text("review.html"),
+    css=_text("review.css"),
+    js="\n".join(map(_text, ("outbox.js", "review_view.js", "review.js"))),
 )
 
 

@@ -17,6 +17,8 @@ def saved_filters(view: View) -> None:
     queries = dict(zip(found["name"].astype(str), found["query"].astype(str), strict=True))
     now = state.filter_query()
     current = next((name for name, query in queries.items() if query == now), "")
+    if data.read_only() and not queries:
+        return
     with st.expander("Saved filters", expanded=bool(current)):
         if queries:
             key = "pick_saved"
@@ -29,11 +31,11 @@ def saved_filters(view: View) -> None:
                 format_func=lambda name: data.shown(name, 80) or "none",
                 label_visibility="collapsed",
             )
-        if current:
+        if current and not data.read_only():
             st.button(
                 "Remove it", icon=":material/delete:", on_click=lambda: _do(data.decisions.remove_filter, view, current)
             )
-        elif now:
+        elif now and not current and not data.read_only():
             st.text_input("Save this filter as", key="save_as", max_chars=80, on_change=lambda: _save(view, now))
         elif not queries:
             st.caption("Filter first, and give the filter a name here; everybody who opens this workspace sees it.")

@@ -15,7 +15,12 @@ SUFFIXES = ["bmp", "gif", "jpg", "jpeg", "png", "ppm", "tif", "tiff", "webp"]
 
 
 def search_by_image(view: View) -> None:
-    """Draw the place for an image; when one is given, look for what is near it by the features of the run."""
+    """Draw the place for an image; when one is given, look for what is near it by the features of the run.
+
+    A dashboard that only shows starts no process, so it has no such place.
+    """
+    if data.read_only():
+        return
     with st.expander("Search by an image"):
         # Another key empties the place: Streamlit would give the same image again with every drawing.
         key = f"upload_{st.session_state.get(_UPLOADS, 0)}"

@@ -182,7 +182,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "pages": pages,
     "errors": exceptions,
     "commands": commands,
-    **{f"options {name}": lambda name=name: options(name) for name in ("ingest", "run", "psi", "prove")},  # type: ignore[misc]
+    **{
+        f"options {name}": lambda name=name: options(name)
+        for name in ("ingest", "run", "psi", "prove", "version create")
+    },  # type: ignore[misc]
 }
 """By the name of the markers: <!-- scores --> and <!-- /scores -->."""
 

@@ -14,6 +14,7 @@ from engine.queries.versions import create_version
 from engine.store.decisions import decide
 from engine.store.jobs import fetch_jobs
 from engine.store.journal import append_journal
+from engine.store.saved_filters import save_filter
 from engine.store.sql import identifier, literal
 from engine.store.workspace import Workspace
 
@@ -59,7 +60,10 @@ def tampered(original: Path, dataset: str, root: Path) -> Path:
     """
     shutil.copytree(original, root)
     workspace = Workspace.open(root)
-    decide(workspace, dataset, [0, 1], "drop", note=HOSTILE[0])
+    decide(workspace, dataset, [0, 1], "drop", note=HOSTILE[0], author=HOSTILE[1][:80])
+    for word in [*HOSTILE, "given", "sample_id"]:
+        decide(workspace, dataset, [0], "keep", note=word, author=word[:80])  # people differ
+    save_filter(workspace, dataset, HOSTILE[0][:80], f"by={HOSTILE[0]}", HOSTILE[2][:80])
     for name, condition in (("v1", f"class_name = {literal(HOSTILE[0])}"), ("v2", f"source = {literal(HOSTILE[2])}")):
         create_version(workspace, dataset, name, drop=[condition], note=HOSTILE[2], author=HOSTILE[4])
     names = iter(HOSTILE * 1_000)

@@ -11,12 +11,13 @@ import time
 from datetime import datetime, tzinfo
 from pathlib import Path
 
+from engine.data.exporting import export_set
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
 from engine.errors import NotFoundError, SpecError, WinnowError
 from engine.queries.connection import connected
 from engine.queries.versions import create_version
-from engine.queries.writers import export
+from engine.queries.writers import Choice, export, find_writer
 from engine.runs import results
 from engine.runs.compute import compute
 from engine.runs.options import plan_prove_from
@@ -124,6 +125,9 @@ def _prove(workspace: Workspace, confirmed: Path) -> None:
 def _export(workspace: Workspace, confirmed: Path) -> None:
     for name in ("kept.csv", "kept.parquet", "kept.npy"):
         export(workspace, "small", "aum > 0", workspace.root.parent / name)
+    folder = workspace.root.parent / "kept-images"
+    if not folder.exists():  # it is whole
+        export_set(workspace, "small", Choice("aum > 0"), folder, find_writer("imagefolder"))
 
 
 def _decide(workspace: Workspace, confirmed: Path) -> None:

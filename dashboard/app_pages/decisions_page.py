@@ -10,7 +10,7 @@ from dashboard import charts, data, grid, state, widgets
 from dashboard.data import Filter
 from dashboard.markup import command_line, plain
 
-PAGE = {"title": "Decisions", "icon": ":material/gavel:", "place": 17}
+PAGE = {"title": "Decisions", "icon": ":material/gavel:", "place": 17, "section": "Curate"}
 MOST_SHOWN, MOST_LOGGED = 48, 25
 
 view = widgets.current_view()

@@ -87,7 +87,7 @@ column, beside = (st.container(), None) if sample_id is None else st.columns([11
 with column:
     grid.draw_cards(
         cards,
-        view.names,
+        [data.shown(name, 400) for name in data.class_names(view.at)],  # in full, as far as a tile has room
         "samples",
         open_sample,
         size=size,

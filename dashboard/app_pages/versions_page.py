@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, state, versions, widgets
+from dashboard import data, launching, proving, state, versions, widgets
 from dashboard.data.versions import Version
 from dashboard.markup import plain
 
@@ -84,3 +84,18 @@ if wanted and wanted not in names:
     )
 opened = next((version for version in found if version.name == wanted), found[-1])
 versions.detail(view, opened, [version for version in listed if version is not opened])
+
+
+@widgets.guarded
+def gain() -> None:
+    """What the opened version gains, live while it is computed."""
+    waiting = launching.pending()
+    live = waiting or any(job.state == "running" for job in data.proofs.of(view.at))
+    if live != st.session_state.get("winnow_proving", False):
+        st.session_state["winnow_proving"] = live
+        st.rerun()
+    with st.container(border=True):
+        proving.card(view, {f"version {opened.name}": ("--version", opened.name)}, waiting)
+
+
+st.fragment(gain, run_every=1.5 if st.session_state.get("winnow_proving") else None)()

@@ -37,6 +37,8 @@ from engine.queries import (
     writers,
 )
 from engine.queries.samples import Ids
+from engine.queries.views import DATASET_DATABASE
+from engine.store.contents import fetch_keys, find_keys
 from engine.store.standing import Standing
 from engine.store.usage import Usage, measure
 from engine.store.workspace import Workspace, default_root
@@ -118,12 +120,16 @@ def datasets() -> list[str]:
 def snapshot(dataset: str) -> Snapshot:
     """What can be read of a dataset now. Raises WinnowError for an unknown one."""
     workspace = Workspace.open(workspace_root())
-    path = workspace.require_dataset(dataset)
-    try:
-        stamp = os.stat(path).st_mtime_ns
-    except FileNotFoundError:  # another process has just removed it
-        stamp = 0
+    stamp = _changed_at(workspace.require_dataset(dataset))
     return Snapshot(str(workspace.root), dataset, tuple(connection.runs_of(workspace, dataset)), stamp)
+
+
+def _changed_at(path: Path) -> int:
+    """When a file was written last; 0 where there is none, such as one that another process has just removed."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def published() -> tuple[str, ...]:
@@ -151,6 +157,19 @@ class Opened:
         self._turn, self._standing = threading.Lock(), Standing(workspace, at.dataset)
         self.connection = connection.connect(workspace, at.dataset, at.runs, decisions=self._standing)
         self._changed: Ids | None = np.zeros(0, np.int32)
+        self._path, self._stamp = workspace.dataset_path(at.dataset), at.stamp
+        self._has_contents = bool(
+            self.connection.execute(
+                "SELECT 1 FROM duckdb_columns() WHERE database_name = ? AND table_name = 'samples' AND column_name = 'content'",
+                [DATASET_DATABASE],
+            ).fetchall()
+        )
+
+    def find_keys(self, ids: Ids) -> pd.DataFrame:
+        """`fetch_keys` of samples, in the file that is open; in the one that took its name where another did."""
+        if self._has_contents and _changed_at(self._path) == self._stamp:
+            return find_keys(self.connection.cursor(), DATASET_DATABASE, ids)
+        return fetch_keys(self._path, ids)
 
     @contextlib.contextmanager
     def decisions(self) -> Iterator[Standing]:

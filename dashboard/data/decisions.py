@@ -55,7 +55,16 @@ def decide(
     Raises: WinnowError as engine.store.decisions.decide does
     """
     with by_this_session(at) as workspace:
-        return log.decide(workspace, at.dataset, sample_ids, action, new_label=new_label, note=note, author=author())
+        return log.decide(
+            workspace,
+            at.dataset,
+            sample_ids,
+            action,
+            new_label=new_label,
+            note=note,
+            author=author(),
+            keys=opened(at).find_keys,
+        )
 
 
 def undo(at: Snapshot, batch: int | None = None) -> int | None:

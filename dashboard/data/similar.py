@@ -33,9 +33,9 @@ def find_similar(at: Snapshot, run_id: str, name: str, content: bytes, n: int) -
     """Look for the samples nearest to an image by the features of a run, in a process of its own.
 
     Args:    name: of the image's file, shown and nothing else; content: its bytes
-    Raises:  WinnowError for what is no image, for a run whose features cannot be computed of one, and if read-only
+    Raises:  WinnowError for what is no image, and for a run whose features cannot be computed of one
     """
-    require_writable()  # it writes nothing, but starts a command
+    require_writable()
     with tempfile.NamedTemporaryFile(prefix="winnow-", suffix=".image") as file:
         file.write(content)
         file.flush()

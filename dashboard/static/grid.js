@@ -167,7 +167,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
     event.preventDefault();
     show();
   };
+  // While the page is laid out anew nothing has the focus for a moment.
+  const unfocused = (event) => {
+    if (!acting || document.activeElement !== document.body) return;
+    if (event.key === "Escape" && data.selected !== null) setTriggerValue("open", -1);
+    else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) act("undo");
+  };
+  window.addEventListener("keydown", unfocused);
   return () => {
+    window.removeEventListener("keydown", unfocused);
     clearInterval(focusing);
     clearTimeout(wait);
     clearTimeout(again);

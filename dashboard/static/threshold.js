@@ -49,10 +49,14 @@ class Threshold {
   }
 
   bars() {
-    const { n, wrong } = this.data, most = Math.max(1, ...n), w = W / n.length;
+    const { n } = this.data;
+    // Few samples are drawn in wider bars than the steps in which the threshold moves.
+    const wide = Math.max(1, Math.ceil(n.length / Math.max(20, 2 * Math.sqrt(this.beyond.n[0]))));
+    const bars = (name) => Array.from({ length: Math.ceil(n.length / wide) }, (_, i) => this.data[name].slice(i * wide, (i + 1) * wide).reduce((a, b) => a + b, 0));
+    const all = bars("n"), most = Math.max(1, ...all), w = (W * wide) / n.length;
     const path = (values) => values.map((v, i) => (v ? `M${i * w} ${H}v${(-H * v) / most}h${w}V${H}z` : "")).join("");
-    this.root.querySelector(".all").setAttribute("d", path(n));
-    this.root.querySelector(".wrong").setAttribute("d", path(wrong));
+    this.root.querySelector(".all").setAttribute("d", path(all));
+    this.root.querySelector(".wrong").setAttribute("d", path(bars("wrong")));
     const axis = this.root.querySelector(".axis"), [first, last] = [this.data.edges[0], this.data.edges[n.length]];
     axis.replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((part) => element("span", "", written(first + part * (last - first), last - first))));
     this.root.querySelector(".known").hidden = !this.beyond.known[0];

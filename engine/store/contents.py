@@ -6,11 +6,8 @@ the samples of equal content by id from 0, so that two copies of one image with 
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import StorageError
-from engine.store.attached import columns_of, identity_of, reading
+from engine.store.attached import columns_of, reading
+from engine.store.sql import identifier
 
 Ids = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,34 +41,24 @@ def contents_of(block: bytes, size: int) -> bytes:
 
 def fetch_keys(path: Path, sample_ids: Sequence[int] | Ids) -> pd.DataFrame:
     """sample_id, content, copy of some samples of a dataset file."""
-    if kept := _kept_open(path, identity_of(path), os.getpid()):
-        return _keys(kept[0].cursor(), sample_ids)
+    with reading(path) as connection:
+        if "content" in columns_of(connection, "samples"):
+            return find_keys(connection, "file", sample_ids)
     everything = _computed(path)
     return everything[everything["sample_id"].isin(list(sample_ids))]
 
 
-@lru_cache(maxsize=2)
-def _kept_open(
-    path: Path, identity: object, process: int
-) -> tuple[duckdb.DuckDBPyConnection, contextlib.ExitStack] | None:
-    """A connection that stays open for the next keys of a file, and has read its contents then: every decision asks for
-    some. With what closes it when it is forgotten. None for a file that does not hold them."""
-    with contextlib.ExitStack() as opened:
-        connection = opened.enter_context(reading(path))
-        if "content" not in columns_of(connection, "samples"):
-            return None
-        return connection, opened.pop_all()
+def find_keys(connection: duckdb.DuckDBPyConnection, database: str, sample_ids: Sequence[int] | Ids) -> pd.DataFrame:
+    """`fetch_keys` in a connection to which the dataset file is attached: a file that was read before answers at once.
 
-
-atexit.register(_kept_open.cache_clear)  # or DuckDB reports leaks when the interpreter ends
-
-
-def _keys(connection: duckdb.DuckDBPyConnection, sample_ids: Sequence[int] | Ids) -> pd.DataFrame:
+    Args: database: as which it is attached; the file must hold the contents
+    """
+    samples = identifier(database, "samples")
     connection.register("wanted", pd.DataFrame({"sample_id": np.asarray(sample_ids, np.int32)}))
-    some = "SELECT content FROM file.samples SEMI JOIN wanted USING (sample_id)"
+    some = f"SELECT content FROM {samples} SEMI JOIN wanted USING (sample_id)"
     copies = (
         "SELECT sample_id, content, copy FROM (SELECT sample_id, content, CAST(row_number() OVER (PARTITION BY "
-        "content ORDER BY sample_id) - 1 AS INTEGER) AS copy FROM file.samples WHERE content IN ({})) "
+        f"content ORDER BY sample_id) - 1 AS INTEGER) AS copy FROM {samples} WHERE content IN ({{}})) "
         "SEMI JOIN wanted USING (sample_id) ORDER BY sample_id"
     )
     if len(sample_ids) > _FEW:

@@ -6,7 +6,7 @@ ingested under the same name, or the same in another order, it follows its image
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
@@ -36,12 +36,13 @@ def decide(
     new_label: int | Sequence[int] | Ids | None = None,
     note: str = "",
     author: str = "",
+    keys: Callable[[Ids], pd.DataFrame] | None = None,
 ) -> int:
     """Append one decision for every sample, as one batch that `undo` takes back whole.
 
     Args:    action: one for all samples, or one for each; new_label: of a relabel, one for all samples or one for each,
              passed over where the action is another; of a sample that is given twice the last counts; author: who
-             decides, "" = nobody in particular
+             decides, "" = nobody in particular; keys: looks up what `fetch_keys` does, where the file is open already
     Returns: the batch's id
     Raises:  SpecError for an unknown action, a relabel without a label, unknown samples or labels, or too long a text
     """
@@ -60,7 +61,8 @@ def decide(
     _check(facts, dataset, given, None if labels is None else labels[actions == "relabel"])
     # The last of those given for a sample: the first in the reversed order.
     ids, last = np.unique(given[::-1], return_index=True)
-    rows = fetch_keys(path, ids)[["sample_id", "content", "copy"]].sort_values("sample_id")
+    found = fetch_keys(path, ids) if keys is None else keys(ids)
+    rows = found[["sample_id", "content", "copy"]].sort_values("sample_id")
     rows["action"] = actions[::-1][last]
     rows["new_label"] = pd.array([None] * len(ids), "Int32") if labels is None else labels[::-1][last]
     rows["new_label"] = rows["new_label"].astype("Int32").where(rows["action"] == "relabel")

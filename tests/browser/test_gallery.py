@@ -69,6 +69,7 @@ def test_a_range_is_dropped_and_all_that_match_by_one_batch_each(
         assert ids[6] not in decided(root)
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name=f"Sample {ids[6]}")).to_be_visible()
+        expect(page.locator(".card.selected:focus")).to_have_count(1)
         page.keyboard.press("Escape")
         expect(page.get_by_role("heading", name=f"Sample {ids[6]}")).to_have_count(0)
 
@@ -93,3 +94,4 @@ def test_a_range_is_dropped_and_all_that_match_by_one_batch_each(
         page.locator(".bulk .undo").click()
         expect(status).to_have_text("taken back")
         assert decided(root) == before
+        page.goto("about:blank")  # before the server ends, or the page says that it is gone

@@ -88,7 +88,7 @@ def test_a_lasso_on_the_map_becomes_a_filter_that_other_pages_follow(page: Page,
     expect(shown).to_have_attribute("data-outline", "kept")
     settle(page)
     page.get_by_text("Curate", exact=True).click()
-    page.get_by_role("link", name="Export").click()
+    page.get_by_text("Export", exact=True).click()
     expect(page.get_by_role("heading", name=f"{n:,} of")).to_be_visible()
 
 

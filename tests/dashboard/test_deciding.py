@@ -75,3 +75,8 @@ def test_what_is_refused_is_said_and_does_not_come_back(send: Callable[..., str]
     assert send(refused).startswith("sample 10000; allowed: 0 to ") and send(refused).endswith("(wrong)")
     assert send(refused, act(2, "drop", [1])) == "1 sample dropped"
     assert decided(small_workspace) == {1: "drop"}
+
+
+def test_classes_of_one_name_are_told_apart_where_a_person_types_one(view: View) -> None:
+    alike = View(view.at, "", ("cat", "dog", "cat"))
+    assert deciding.acting(alike, np.arange(3, dtype=np.int32), "samples").classes == ["cat · 0", "dog", "cat · 2"]

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,37 @@ def test_an_export_that_is_stopped_leaves_nothing(
         with pytest.raises(Stopped):
             write(workspace, tmp_path / "there" / "out", format, listen=listen)
         assert list((tmp_path / "there").iterdir()) == [] and seen == sorted(seen)
+
+
+FULL_DISK = """
+import json, resource, sys
+from pathlib import Path
+from engine.data.exporting import export_set
+from engine.errors import WinnowError
+from engine.queries.writers import Choice, find_writer
+from engine.store.workspace import Workspace
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))
+for format in sys.argv[3:]:
+    try:
+        export_set(Workspace.open(Path(sys.argv[1])), "set", Choice(), Path(sys.argv[2]), find_writer(format))
+    except WinnowError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(workspace: Workspace, tmp_path: Path) -> None:
+    """A limit on the size of a file is refused by the system like a full disk."""
+    formats = [name for name in WRITERS if name not in ("npy", "txt")]  # which are smaller than the limit
+    (tmp_path / "there").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(workspace.root), str(tmp_path / "there" / "out"), *formats],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(formats) and all(line.startswith("no space left to write out") for line in lines), lines
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_names_are_safe_everywhere() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.data.core import Snapshot, ask, few, frame, many
+from dashboard.data.core import Snapshot, ask, few, frame, many, opened
 from dashboard.data.decisions import author, by_this_session, following
 from engine.data.viewing import Viewed, Viewer
 from engine.errors import WinnowError
@@ -103,7 +103,7 @@ def write(at: Snapshot, requests: Sequence[Request]) -> tuple[list[str], dict[st
         return [], {}, ""
     try:
         with by_this_session(at) as workspace:
-            refused = write_requests(workspace, at.dataset, requests, author())
+            refused = write_requests(workspace, at.dataset, requests, author(), opened(at).find_keys)
     except WinnowError as error:
         return [], {}, str(error)
     return [one.name for one in requests if one.name not in refused], refused, ""

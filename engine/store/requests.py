@@ -6,15 +6,16 @@ transaction. Each is a batch of its own in the log, and is taken back by its nam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from engine.errors import unknown_name
-from engine.store.contents import fetch_keys
+from engine.store.contents import Ids, fetch_keys
 from engine.store.decision_file import MOST_AUTHOR, check_text, next_number, write
 from engine.store.records import DatasetFacts, dataset_facts
 from engine.store.standing import ACTIONS
@@ -32,9 +33,16 @@ class Request:
     of: str = ""
 
 
-def write_requests(workspace: Workspace, dataset: str, wanted: Sequence[Request], author: str = "") -> dict[str, str]:
+def write_requests(
+    workspace: Workspace,
+    dataset: str,
+    wanted: Sequence[Request],
+    author: str = "",
+    look_up: Callable[[Ids], pd.DataFrame] | None = None,
+) -> dict[str, str]:
     """Write what is not written yet, in one transaction and in this order.
 
+    Args:    look_up: does what `fetch_keys` does, where the dataset file is open already
     Returns: why, of those that can never be written, by name
     Raises:  WinnowError as engine.store.decisions.decide does; then none is written
     """
@@ -45,7 +53,8 @@ def write_requests(workspace: Workspace, dataset: str, wanted: Sequence[Request]
     meant = [one for one in wanted if one.name not in refused]
     if not meant:
         return refused
-    keys = fetch_keys(path, sorted({one.sample_id for one in meant if one.action != "undo"}))
+    ids = np.unique([one.sample_id for one in meant if one.action != "undo"]).astype(np.int32)
+    keys = fetch_keys(path, ids) if look_up is None else look_up(ids)
 
     def append(connection: duckdb.DuckDBPyConnection) -> None:
         names = [one.name for one in meant] + [one.of for one in meant if one.of]

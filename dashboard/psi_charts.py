@@ -65,6 +65,11 @@ def curve_names(means: pd.DataFrame, runs: Mapping[str, str]) -> dict[Curve, str
     return {(c.run_id, c.order): f"{c.order} · {runs[c.run_id]}" if several else str(c.order) for c in rows(curves)}
 
 
+def in_chart(point: tuple[str, str, int]) -> tuple[str, str, int]:
+    """A point's run, order and number pruned, as the chart has them: an order may be called as markup is."""
+    return point[0], chart_text(point[1]), point[2]
+
+
 def psi_chart(
     points: pd.DataFrame,
     means: pd.DataFrame,
@@ -122,7 +127,7 @@ def psi_chart(
                 [
                     *(curve[c] for c in ("low", "high", "seeds")),
                     about,
-                    *(curve[c] for c in ("run_id", "order", "pruned")),
+                    *(curve["run_id"], curve["order"].map(chart_text), curve["pruned"]),
                 ],
                 axis=1,
                 dtype=object,
@@ -185,7 +190,7 @@ def _mark(
         mode="markers",
         name=symbol,
         marker={"size": 15, "symbol": symbol, "color": color, "line": {"width": 1.5, "color": "#ffffff"}},
-        customdata=[point],
+        customdata=[in_chart(point)],
         hovertemplate=f"{text}<br>%{{y:.1f}} % at %{{x:.4g}} % pruned<extra></extra>",
         **ALL_ALIKE,
     )

@@ -39,9 +39,9 @@ def _chose_row() -> None:
 
 def _chose_point() -> None:
     """A point of the chart is clicked; a click beside the points chooses none."""
-    known = set(st.session_state.get("psi_rows", []))
+    known = {psi_charts.in_chart(point): point for point in st.session_state.get("psi_rows", [])}
     clicked = [tuple((point.get("customdata") or [])[-3:]) for point in st.session_state["psi"]["selection"]["points"]]
-    st.session_state["psi_point"] = next((point for point in clicked if point in known), None)
+    st.session_state["psi_point"] = next((known[point] for point in clicked if point in known), None)
 
 
 def draw_table(means: pd.DataFrame, runs: Mapping[str, str]) -> None:

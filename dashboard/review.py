@@ -25,7 +25,7 @@ MOST_BYTES, MOST_SECONDS = 3_000_000, 0.3
 """What the originals in one answer take at most, but for the first."""
 SIDE, WHOLE = 1_600, 8_000
 """Pixels a side of an original, and of one that is looked at in full size, at most."""
-IN_SENTENCE = 32
+IN_SENTENCE = 80
 """Characters of a name of a class within a sentence."""
 SHOWN = 5
 """Neighbors of each class that are shown."""

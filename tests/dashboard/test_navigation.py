@@ -14,7 +14,7 @@ DECLARED = 'PAGE = {"title": "Mine", "icon": ":material/star:", "place": 15, "se
 def test_every_file_is_a_page_with_a_title_a_place_and_a_sentence() -> None:
     pages = all_pages()
     assert {page.file.name for page in pages} == {p.name for p in FOLDER.glob("*.py")} - {"__init__.py"}
-    assert [page.address for page in pages][:3] == ["overview", "review", "gallery"]
+    assert [page.address for page in pages][:4] == ["overview", "review", "decisions", "gallery"]
     assert len({page.title for page in pages}) == len({page.place for page in pages}) == len(pages)
     assert all(page.shows.endswith(".") and page.icon.startswith(":material/") for page in pages)
 

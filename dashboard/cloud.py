@@ -101,8 +101,8 @@ def draw_cloud(
         if st.session_state.pop(f"{key}_anew", False):
             st.rerun()
         before = st.session_state.get(key)
-        asked = _numbers(before.get("view") if before else None, 6)
-        message = _message(shown, ends, asked)
+        requested = _numbers(before.get("view") if before else None, 6)
+        message = _message(shown, ends, requested)
         message |= {"name": name, "acknowledged": st.session_state.get(f"{key}_acknowledged")}
         _CLOUD(
             key=key,
@@ -147,24 +147,24 @@ def _numbers(given: Any, count: int) -> list[float]:
     return found if len(found) == count else []
 
 
-def _answer(view: View, shown: Shown, asked: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The picture and the labels of the sample under the pointer, with the key by which it was asked for."""
-    if not asked or not isinstance(asked.get("key"), str):
+def _answer(view: View, shown: Shown, requested: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The picture and the labels of the sample under the pointer, with the key under which the browser wants it."""
+    if not requested or not isinstance(requested.get("key"), str):
         return None
-    sample_id = asked.get("id")
-    if at := _numbers(asked.get("at"), 4):
+    sample_id = requested.get("id")
+    if at := _numbers(requested.get("at"), 4):
         sample_id = data.clouds.nearest(shown.of, shown.wanted, at[0], at[1], (at[2], at[3]))
     found = data.clouds.peeked(view.at, view.run_id, sample_id) if isinstance(sample_id, int) else None
     if found is None or found.empty:
-        return {"key": asked["key"], "image": "", "lines": []}
+        return {"key": requested["key"], "image": "", "lines": []}
     row = next(charts.rows(found))
     image = base64.b64encode(bytes(row.thumbnail)).decode() if isinstance(row.thumbnail, bytes | bytearray) else ""
     lines = [f"one of them: {sample_id}"] if at else []
     lines += [f"{kind} {text}" for kind, text in grid.chips(row, view.names)]
-    return {"key": asked["key"], "image": image, "lines": lines}
+    return {"key": requested["key"], "image": image, "lines": lines}
 
 
-def _message(shown: Shown, ends: dict[str, float], asked: Sequence[float]) -> dict[str, Any]:
+def _message(shown: Shown, ends: dict[str, float], requested: Sequence[float]) -> dict[str, Any]:
     """Everything that the browser draws of a part of a cloud."""
     of, wanted, color = shown.of, shown.wanted, shown.coloring.color
     full = _padded(ends["left"], ends["right"], ends["bottom"], ends["top"])
@@ -173,10 +173,10 @@ def _message(shown: Shown, ends: dict[str, float], asked: Sequence[float]) -> di
     counted = data.clouds.density(of, wanted, whole, color)
     total = int(counted["n"].sum())
     part = whole
-    if asked and total > MOST_POINTS and asked[0] < asked[1] and asked[2] < asked[3]:
+    if requested and total > MOST_POINTS and requested[0] < requested[1] and requested[2] < requested[3]:
         part = data.clouds.window(
-            (asked[0], asked[1], asked[2], asked[3]),
-            *(max(1, min(_FINEST, int(size))) for size in asked[4:]),
+            (requested[0], requested[1], requested[2], requested[3]),
+            *(max(1, min(_FINEST, int(size))) for size in requested[4:]),
         )
         counted = data.clouds.density(of, wanted, part, color)
     few = int(counted["n"].sum()) <= MOST_POINTS

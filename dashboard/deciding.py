@@ -78,12 +78,12 @@ def _act(view: View, ids: data.Ids, act: dict[str, Any], scope: str) -> str:
             raise data.WinnowError("no suggestion differs from the given label here; nothing was decided")
         left = len(meant) - len(found)
         data.decisions.decide(view.at, found.tolist(), "relabel", labels.tolist())
-        return said(len(found), "relabel") + (f", {left:,} without a suggestion left out" if left else "")
+        return words_of(len(found), "relabel") + (f", {left:,} without a suggestion left out" if left else "")
     label = int(act["label"]) if action == "relabel" else None
     data.decisions.decide(view.at, meant.tolist(), action, label)
-    return said(len(meant), action) + (f" to {view.names[label]}" if label is not None else "")
+    return words_of(len(meant), action) + (f" to {view.names[label]}" if label is not None else "")
 
 
-def said(n: int, action: str) -> str:
+def words_of(n: int, action: str) -> str:
     """What was decided, in words: 12 samples dropped."""
     return f"{n:,} {'sample' if n == 1 else 'samples'} {_SAID[action]}"

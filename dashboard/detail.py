@@ -66,8 +66,8 @@ def detail(view: View, sample_id: int, ids: np.ndarray[Any, Any]) -> None:
         with st.container():
             chips(card, view.names)
             judged = data.suspect(view.at, view.run_id, sample_id)
-            told = suspicion(judged, data.verdict(view.at, view.run_id))
-            st.markdown(told + why_text(view, sample_id))
+            doubt = suspicion(judged, data.verdict(view.at, view.run_id))
+            st.markdown(doubt + why_text(view, sample_id))
             st.code(data.shown(path, 4_000), language=None, wrap_lines=True)
     if len(dynamics):
         seed = int(dynamics["seed"].min())

@@ -1,4 +1,4 @@
-"""What is said of one sample's training, in words: each value of a score once, and named for what it is. No Streamlit."""
+"""One sample's training in words: each value of a score once, and named for what it is. No Streamlit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may see anything, where a log-in is asked for: `winnow dashboard --login FILE`, by Streamlit's own OpenID Connect.
+"""Who may see anything, where a log-in is required: `winnow dashboard --login FILE`, by Streamlit's own OpenID Connect.
 
 The file is read once, when the server starts. Every page stops at the log-in before it reads anything; who is logged in is
 the author of what they decide.

@@ -18,7 +18,7 @@ FULL = ":all"
 """Stands for all training samples where a version is compared; no version can be called so."""
 
 MOST_BARS, MOST_CARDS = 20, 60
-CHECKED_UNASKED = 100_000
+CHECKED_AT_ONCE = 100_000
 """Training samples up to which a version is computed again whenever it is shown: about a second."""
 
 
@@ -212,8 +212,8 @@ def _removal(view: View, version: Version) -> None:
 def _reproduction(view: View, version: Version) -> None:
     """Whether its recipe gives the same set again."""
     st.caption(f"SHA-256 {version.hash[:16]}…", help=f"of its sample ids and labels: {version.hash}")
-    asked = version.samples <= CHECKED_UNASKED or st.button("Compute it again and compare", key="v_check")
-    if asked:
+    wanted = version.samples <= CHECKED_AT_ONCE or st.button("Compute it again and compare", key="v_check")
+    if wanted:
         with st.spinner("Computing it again …"):
             again = data.versions.check(view.at, version)
         icon = ":material/check_circle:" if again.same else ":material/difference:"

@@ -18,7 +18,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 CHAPTER = ROOT / "dashboard/guide/96-licenses.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DIRECT = {"": PROJECT["dependencies"], "cluster": PROJECT["optional-dependencies"]["cluster"]}
+DIRECT = {
+    "": PROJECT["dependencies"],
+    **{extra: PROJECT["optional-dependencies"][extra] for extra in ("cluster", "oidc")},
+}
 BEGIN, END = "<!-- licenses (python tests/test_licenses.py) -->\n", "<!-- /licenses -->"
 
 NVIDIA = "NVIDIA, proprietary"

@@ -87,11 +87,13 @@ with left:
         samples = found["sample_id"].drop_duplicates().head(MOST_SHOWN)
         found = found[found["sample_id"].isin(samples)]
         people = sorted(found["author"].unique())
-        said = [verdict_of(row) for _, row in found.iterrows()]
+        decided = [verdict_of(row) for _, row in found.iterrows()]
         # By number: a person may be called as another column is.
         column = found["author"].map({name: f"person {i}" for i, name in enumerate(people)})
         table = (
-            found.assign(said=said, column=column).pivot(index="sample_id", columns="column", values="said").fillna("")
+            found.assign(decided=decided, column=column)
+            .pivot(index="sample_id", columns="column", values="decided")
+            .fillna("")
         )
         cards = data.cards(view.at, view.run_id, samples.tolist())
         table.insert(0, "given", cards.set_index("sample_id")["label"].map(lambda label: view.names[label]))

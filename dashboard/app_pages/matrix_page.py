@@ -72,20 +72,20 @@ def class_table() -> None:
     """Every class with what is known of its labels, the one with most wrong ones first; a row filters by it."""
     verdict = data.verdict(view.at, view.run_id)
     st.markdown("#### Classes")
-    told = verdict is not None and verdict.tells
+    judged = verdict is not None and verdict.tells
     st.caption(
         "Wrong is estimated: the sum of the probabilities of a wrong label over the samples of the class, which come from "
         "predictions of networks that did not see them. A row chooses its class."
-        if told
+        if judged
         else "This run does not tell how many labels are wrong."
     )
     shown = quality.assign(
         class_name=[view.names[c] for c in quality["label"]], share=100 * quality["share"], noise=100 * quality["noise"],
         precision=100 * quality["precision"],
     )  # fmt: skip
-    columns = ["class_name", "n", "share", *(["wrong", "noise", "flagged", "undecided"] if told else [])]
+    columns = ["class_name", "n", "share", *(["wrong", "noise", "flagged", "undecided"] if judged else [])]
     columns += ["kept", "dropped", "relabeled"] if quality[["kept", "dropped", "relabeled"]].to_numpy().any() else []
-    columns += ["known_wrong", *(["precision"] if told else [])] if facts["known"] else []
+    columns += ["known_wrong", *(["precision"] if judged else [])] if facts["known"] else []
     number, percent = st.column_config.NumberColumn, "%.1f %%"
 
     def selected() -> None:

@@ -54,8 +54,8 @@ st.page_link(
 
 st.markdown("#### All scores")
 # Where the truth is known the best first, else those that can tell a wrong label.
-told = catalog.assign(label=catalog["evidence"] == "label")
-table = told.sort_values(["roc_auc", "label", "score"], ascending=[False, False, True], na_position="last")[
+ordered = catalog.assign(label=catalog["evidence"] == "label")
+table = ordered.sort_values(["roc_auc", "label", "score"], ascending=[False, False, True], na_position="last")[
     ["score", "title", "higher_means", "evidence", "low", "high", "roc_auc", "average_precision", "source", "version"]
 ]
 event = st.dataframe(

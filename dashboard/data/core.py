@@ -65,7 +65,7 @@ QUERIES = (
 """Where a query is looked for by its name."""
 
 DECIDED = {"fetch_class_quality", "fetch_export", "fetch_matching", "fetch_selected"}
-"""Queries that read the view `decisions`, besides those that a filter on decisions restricts: asked anew after each."""
+"""Queries that read the view `decisions`, besides those that a filter on decisions restricts: run again after each."""
 
 
 @dataclass(frozen=True)

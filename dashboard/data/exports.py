@@ -93,7 +93,7 @@ def share_done(started: Started) -> float:
 
 
 def words_of(started: Started) -> str:
-    """What an export said when it ended: how much was written, and what to know of it."""
+    """What an export printed when it ended: how much was written, and what to know of it."""
     try:
         lines = started.output.read_text(errors="replace").splitlines()
     except OSError:

@@ -59,8 +59,8 @@ def order(at: Snapshot, run_id: str, sort: str, hardest_first: bool = True) -> I
 
 def _passing(at: Snapshot, run_id: str, wanted: Filter) -> Ids:
     """The samples that pass, by id; a choice of classes costs no query, nor does one of decisions."""
-    asked = replace(wanted, labels=(), score=wanted.score if wanted.low > 0 or wanted.high < 100 else "")
-    found: Ids = many(at, "fetch_passing", run_id, replace(asked, decision="", author=""))
+    lasting = replace(wanted, labels=(), score=wanted.score if wanted.low > 0 or wanted.high < 100 else "")
+    found: Ids = many(at, "fetch_passing", run_id, replace(lasting, decision="", author=""))
     if wanted.decision or wanted.author:
         found = found[decisions.meets(at, wanted)[found]]
     return found[np.isin(_labels(at)[found], wanted.labels)] if wanted.labels else found

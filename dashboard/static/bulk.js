@@ -2,7 +2,7 @@
 const ACTIONS = [
   ["keep", "Keep", "k"], ["drop", "Drop", "d"], ["suggested", "Suggested label", "s"], ["unsure", "Unsure", "u"],
 ];
-const ASKED = { keep: "Keep", drop: "Drop", suggested: "Relabel to their suggestions:", relabel: "Relabel", unsure: "Mark as unsure:" };
+const QUESTION = { keep: "Keep", drop: "Drop", suggested: "Relabel to their suggestions:", relabel: "Relabel", unsure: "Mark as unsure:" };
 
 // Made once, so that what has the focus keeps it; `show` writes what changes.
 function makeBar(bar, act, commit, choose) {
@@ -66,15 +66,15 @@ function showBar(bar, my, acting, onPage, focused) {
   write(find(".all .word"), link || whole);
   find(".all").hidden = !(link || whole);
   find(".none").hidden = !n;
-  find(".decide").hidden = my.asking !== null;
+  find(".decide").hidden = my.unconfirmed !== null;
   for (const button of bar.querySelectorAll(".do")) button.disabled = !n && !focused;
   const names = find("datalist");
   if (names.children.length !== acting.classes.length)
     names.replaceChildren(...acting.classes.map((name) => Object.assign(document.createElement("option"), { value: name })));
-  find(".ask").hidden = my.asking === null;
-  if (my.asking) {
-    const { action, n, name } = my.asking;
-    write(find(".question"), `${ASKED[action]} ${n.toLocaleString("en")} samples${name ? ` to ${name}` : ""}?`);
+  find(".ask").hidden = my.unconfirmed === null;
+  if (my.unconfirmed) {
+    const { action, n, name } = my.unconfirmed;
+    write(find(".question"), `${QUESTION[action]} ${n.toLocaleString("en")} samples${name ? ` to ${name}` : ""}?`);
     write(find(".yes .word"), `Yes, ${n.toLocaleString("en")}`);
   }
 }

@@ -2,7 +2,7 @@
 function remembered(name) {
   window.winnowGrids ??= {};
   return (window.winnowGrids[name] ??= {
-    chosen: new Set(), anchor: null, everything: false, scope: null, asking: null,
+    chosen: new Set(), anchor: null, everything: false, scope: null, unconfirmed: null,
     client: Math.random().toString(36).slice(2), seq: 0, pending: [],
   });
 }
@@ -26,7 +26,7 @@ function extend(my, cards, to) {
 function clear(my) {
   my.chosen.clear();
   my.everything = false;
-  my.asking = null;
+  my.unconfirmed = null;
 }
 
 // A box drawn with the mouse selects what it touches; with Ctrl or Shift it adds to what is selected.

@@ -27,7 +27,7 @@ class Cloud {
     this.colored = data.color.key;
     if (this.pending && data.acknowledged === this.pending.count) this.pending = null;
     if (other || !this.view) {
-      this.asked = null;
+      this.requested = null;
       this.view = null;
       this.home();
     }
@@ -138,8 +138,8 @@ class Cloud {
     const have = this.data.window, whole = wanted[0] === fl && wanted[1] === fr && wanted[2] === fb && wanted[3] === ft;
     if (whole && have.slice(0, 4).every((v, i) => v === wanted[i]) && this.data.bins[0] >= across / 1.5) return;
     const text = JSON.stringify([...wanted, across, up]);
-    if (text === this.asked) return;
-    this.asked = text;
+    if (text === this.requested) return;
+    this.requested = text;
     this.state("view", [...wanted, across, up]);
   }
 

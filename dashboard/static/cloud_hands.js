@@ -115,7 +115,7 @@ Object.assign(Cloud.prototype, {
     else if (this.density) this.trigger("open", [this.ux(at[0]), this.uy(at[1]), ...this.reach()]);
   },
 
-  // An outline stays on the screen, and is sent again, until the server has said that it has it.
+  // An outline stays on the screen, and is sent again, until the server has confirmed it.
   send(corners) {
     this.pending = { corners, count: ++this.count };
     const given = this.pending;

@@ -61,9 +61,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     setTriggerValue("acts", { client: my.client, acts: my.pending });
     again = setTimeout(send, 5000);
   };
-  const commit = (asked = my.asking) => {
+  const commit = (act = my.unconfirmed) => {
     const held = grid.getRootNode().activeElement;
-    my.pending.push({ ...asked, seq: ++my.seq });
+    my.pending.push({ ...act, seq: ++my.seq });
     clear(my);
     send();
     show();
@@ -76,9 +76,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const n = my.everything ? acting.total : ids.length;
     if (!n) return;
     const name = label === null ? "" : acting.classes[label];
-    const asked = { action, ids: my.everything ? null : ids, label, name, n, scope: my.scope };
-    if (n <= CONFIRMED_FROM) return commit(asked);
-    my.asking = asked;
+    const chosen = { action, ids: my.everything ? null : ids, label, name, n, scope: my.scope };
+    if (n <= CONFIRMED_FROM) return commit(chosen);
+    my.unconfirmed = chosen;
     show();
     bar.querySelector(".yes").focus();
   };
@@ -92,7 +92,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       clear(my);
       back();
     } else {
-      my.asking = null;
+      my.unconfirmed = null;
       back();
     }
     show();

@@ -1,4 +1,4 @@
-// Decides about one sample after the other. Everything that a person does counts at once in here; the server is told in
+// Decides about one sample after the other. Everything that a person does counts at once in here; the server learns it in
 // batches of what it has not acknowledged, which survive a reload and a server that ends (see Outbox).
 const AHEAD = 20;
 const KEPT = 80;

@@ -192,8 +192,8 @@ class View {
     const open = Math.max(0, n - tally.decided - this.outbox.fresh(this.list));
     this.drawn = null;
     this.find(".end h2").textContent = open ? "The end of the list" : "All decided";
-    const told = open ? `${number(open)} of ${number(n)} are not decided.` : `All ${number(n)} of the list are decided.`;
-    this.find(".end p").textContent = `${told} ${number(tally.wrong)} wrong, ${number(tally.kept)} kept, ${number(tally.unsure)} unsure. Back: \u2190.`;
+    const words = open ? `${number(open)} of ${number(n)} are not decided.` : `All ${number(n)} of the list are decided.`;
+    this.find(".end p").textContent = `${words} ${number(tally.wrong)} wrong, ${number(tally.kept)} kept, ${number(tally.unsure)} unsure. Back: \u2190.`;
   }
 
   fit() {
@@ -242,7 +242,7 @@ class View {
   }
 
   say(text) {
-    this.find(".said").textContent = this.before ? `${this.before}. ${text}` : text;
+    this.find(".spoken").textContent = this.before ? `${this.before}. ${text}` : text;
     this.before = "";
   }
 }

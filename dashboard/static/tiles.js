@@ -1,5 +1,5 @@
 // One tile of the grid: the picture, the given label, what it should be after an arrow, and what was decided about it.
-const SAID = { keep: "keep", drop: "drop", relabel: "relabeled", unsure: "unsure" };
+const DECIDED = { keep: "keep", drop: "drop", relabel: "relabeled", unsure: "unsure" };
 
 function tile(card) {
   const element = document.createElement("div");
@@ -50,10 +50,10 @@ function dress(element, card, decision) {
   );
   element.querySelector(".action")?.remove();
   element.classList.toggle("dropped", decision?.action === "drop");
-  if (decision) element.querySelector(".picture").append(part("action " + decision.action, SAID[decision.action]));
-  const said = decision ? ` · ${SAID[decision.action]}${decision.name ? ` as ${decision.name}` : ""}` : "";
-  element.querySelector(".picture").title = card.title + said;
-  element.setAttribute("aria-label", card.title + said);
+  if (decision) element.querySelector(".picture").append(part("action " + decision.action, DECIDED[decision.action]));
+  const decided = decision ? ` · ${DECIDED[decision.action]}${decision.name ? ` as ${decision.name}` : ""}` : "";
+  element.querySelector(".picture").title = card.title + decided;
+  element.setAttribute("aria-label", card.title + decided);
 }
 
 function part(name, text) {

@@ -198,8 +198,8 @@ def _labelstudio(file: Path) -> Iterator[Answer]:
         if not done:  # nobody has looked, or whoever did passed over it
             yield Answer(*about, "", "unsure" if task["annotations"] else "")
             continue
-        said = {str(part.get("from_name")): part.get("value") for part in done[-1].get("result") or []}
-        choices = {name: value.get("choices") for name, value in said.items() if isinstance(value, dict)}
+        given = {str(part.get("from_name")): part.get("value") for part in done[-1].get("result") or []}
+        choices = {name: value.get("choices") for name, value in given.items() if isinstance(value, dict)}
         yield Answer(*about, _choice(choices.get("label")), _choice(choices.get("decision")))
 
 
@@ -210,10 +210,10 @@ def _fiftyone(file: Path) -> Iterator[Answer]:
     if isinstance(content, dict) and isinstance(content.get("labels"), dict):
         classes = content.get("classes") or []
         for key, value in content["labels"].items():
-            said = value.get("label") if isinstance(value, dict) else value
-            if isinstance(said, int) and not isinstance(said, bool) and 0 <= said < len(classes):
-                said = classes[said]
-            yield Answer(f"sample {shown(key, 80)}", _id_of(str(key)), label=_choice(said))
+            given = value.get("label") if isinstance(value, dict) else value
+            if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(classes):
+                given = classes[given]
+            yield Answer(f"sample {shown(key, 80)}", _id_of(str(key)), label=_choice(given))
         return
     for place, sample in enumerate(_list(content.get("samples") if isinstance(content, dict) else None, file)):
         labels = [sample[n] for n in ("ground_truth", "label") if isinstance(sample.get(n), dict)]

@@ -58,7 +58,7 @@ class Viewer:
         """The original at a place, at most `most` pixels a side.
 
         Args: place: as the column `source` of the view `samples` has it; thumbnail: of the same sample, by which an image
-              that has taken the place of the original is told
+              that has taken the place of the original is noticed
         """
         file = self._where.file_of(place)
         path = str(file) if file else ""

@@ -101,7 +101,7 @@ def make_recipe(
 
 
 def evaluate(workspace: Workspace, recipe: Recipe) -> Outcome:
-    """What a recipe gives on the dataset that it was made of; the same whenever it is asked for.
+    """What a recipe gives on the dataset that it was made of; the same whenever it is evaluated.
 
     Rules read the runs of the recipe and no others, and decisions count as they stood at its batch.
 

@@ -12,28 +12,28 @@ from engine.store.versions import Recipe, Version
 def recipe_sentences(recipe: Recipe, facts: Mapping[str, Any]) -> list[tuple[str, int]]:
     """The steps of a recipe in the order in which they decide, each with the samples that it decided about."""
     run = f" of run {recipe.run}" if recipe.run else ""
-    said = [(f"all training samples of {recipe.dataset}", int(facts["samples"]))]
+    lines = [(f"all training samples of {recipe.dataset}", int(facts["samples"]))]
     if recipe.decisions is None:
-        said.append(("people's decisions are passed over", 0))
+        lines.append(("people's decisions are passed over", 0))
     else:
         people = [
             ("dropped by a person", facts["dropped_by_person"]),
             ("relabeled by a person", facts["relabeled_by_person"]),
             ("kept by a person, whatever a rule says", facts["kept_by_person"]),
         ]
-        said += [(text, int(count)) for text, count in people if count]
+        lines += [(text, int(count)) for text, count in people if count]
         if recipe.unsure:
             what = "kept" if recipe.unsure == "keep" else "dropped"
-            said.append((f"{what} where a person was unsure", int(facts["unsure"])))
+            lines.append((f"{what} where a person was unsure", int(facts["unsure"])))
     for condition, count in zip(recipe.drop, facts["dropped_by_condition"], strict=False):
-        said.append((f"dropped where {condition}", int(count)))
+        lines.append((f"dropped where {condition}", int(count)))
     if recipe.relabel_above is not None:
         text = f"relabeled to the suggestion{run} where its confidence is at least {recipe.relabel_above:g}"
-        said.append((text, int(facts["relabeled_by_suggestion"])))
+        lines.append((text, int(facts["relabeled_by_suggestion"])))
     if recipe.drop_shortlist:
         rest = "the rest of the shortlist" if recipe.relabel_above is not None or recipe.drop else "the shortlist"
-        said.append((f"dropped: {rest}{run}", int(facts["dropped_by_shortlist"])))
-    return said
+        lines.append((f"dropped: {rest}{run}", int(facts["dropped_by_shortlist"])))
+    return lines
 
 
 def command_words(recipe: Recipe, name: str, note: str = "") -> list[str]:

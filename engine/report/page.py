@@ -109,7 +109,7 @@ def _image(content: object, name: str) -> str:
         return ""
     try:
         small = max(Image.open(io.BytesIO(content)).size) <= 64
-    except (OSError, ValueError, Image.DecompressionBombError):  # a damaged picture is left out, the rest is told
+    except (OSError, ValueError, Image.DecompressionBombError):  # a damaged picture is left out, the rest is shown
         return ""
     sharp = " class=sharp" if small else ""
     return f'<img{sharp} alt="{text(name)}" src="data:image/webp;base64,{base64.b64encode(content).decode()}">'

@@ -165,8 +165,8 @@ def _trained_as(workspace: Workspace, dataset: str, run: str | None, typed: Opti
     """
     trained = {r.run_id: s.training for r, s in workspace.known_runs() if isinstance(s, RunSpec) and s.training}
     with connected(workspace, dataset) as connection:
-        asked = [run] if run else [best_run(connection), *reversed(runs_of(workspace, dataset))]
-    found = next((trained[one] for one in asked if one in trained), TrainingSpec())
+        candidates = [run] if run else [best_run(connection), *reversed(runs_of(workspace, dataset))]
+    found = next((trained[one] for one in candidates if one in trained), TrainingSpec())
     model = typed.get("model", found.model)
     if model == found.model:
         settings = {**asdict(found), "seeds": TrainingSpec.seeds}

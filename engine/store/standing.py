@@ -196,8 +196,8 @@ class Standing:
         self._disputed[touched] = False
         if len(self._authors) > 1:
             each = self._by_author(places)
-            of, said = sample[each], self._rows["action"][each] * np.int64(1 << 32) + self._rows["new_label"][each]
-            self._disputed[of[1:][(of[1:] == of[:-1]) & (said[1:] != said[:-1])]] = True
+            of, decided = sample[each], self._rows["action"][each] * np.int64(1 << 32) + self._rows["new_label"][each]
+            self._disputed[of[1:][(of[1:] == of[:-1]) & (decided[1:] != decided[:-1])]] = True
         return np.flatnonzero(touched).astype(np.int32)
 
     def _read(self, connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> _News:

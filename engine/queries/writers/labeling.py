@@ -84,7 +84,7 @@ _NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]
 
 
 def _config(classes: Iterable[str]) -> str:
-    """What the page of Label Studio shows: an image, its classes, and what may be said in their place."""
+    """What the page of Label Studio shows: an image, its classes, and what may be chosen in their place."""
     names = (_NOT_IN_XML.sub("\ufffd", name) for name in classes)
     choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in names)
     others = "\n".join(f'    <Choice value="{word}"/>' for word in NOT_A_LABEL)

@@ -1,4 +1,4 @@
-"""Which samples an export holds, under which label, and what is said of each: read in blocks, never all at once."""
+"""Which samples an export holds, under which label, and what is written of each: read in blocks, never all at once."""
 
 from __future__ import annotations
 

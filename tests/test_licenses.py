@@ -9,6 +9,7 @@ import importlib.metadata as metadata
 import re
 import tomllib
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ BEGIN, END = "<!-- licenses (python tests/test_licenses.py) -->\n", "<!-- /licen
 NVIDIA = "NVIDIA, proprietary"
 ACCEPTED = {
     "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
-    "ISC", "MIT", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Unlicense", "Zlib", NVIDIA,
+    "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Unlicense", "Zlib", NVIDIA,
 }  # fmt: skip
 """What a dependency may be under. None asks anything of who uses it unchanged; NVIDIA's has conditions of its own."""
 
@@ -96,12 +97,13 @@ def written() -> dict[str, tuple[str, str]]:
 
 
 def table() -> str:
-    base = closure(DIRECT[""])
+    brought = {extra: closure(texts) for extra, texts in DIRECT.items()}
+    named = names(chain(*DIRECT.values()))
     rows = []
-    for name in sorted(base | closure(DIRECT["cluster"])):
-        direct = next((extra for extra, texts in DIRECT.items() if name in names(texts)), None)
-        cluster = "" if name in base else "with `cluster`"
-        why = ", ".join(filter(None, ["named by Winnow" if direct is not None else "", cluster]))
+    for name in sorted(set().union(*brought.values())):
+        extras = [] if name in brought[""] else [f"`{extra}`" for extra, found in brought.items() if name in found]
+        with_extra = f"with {' or '.join(extras)}" if extras else ""
+        why = ", ".join(filter(None, ["named by Winnow" if name in named else "", with_extra]))
         rows.append(f"| `{name}` | {license_of(name)} | {why} |")
     return "\n".join(["| package | license | |", "| --- | --- | --- |", *rows]) + "\n"
 
@@ -110,17 +112,18 @@ def names(requirements: Iterable[str]) -> set[str]:
     return {canonicalize_name(Requirement(text).name) for text in requirements}
 
 
-@pytest.mark.parametrize("name", sorted(names([*DIRECT[""], *DIRECT["cluster"]])))
+@pytest.mark.parametrize("name", sorted(names(chain(*DIRECT.values()))))
 def test_every_dependency_of_the_project_is_listed_with_the_license_that_it_declares(name):
     listed, why = written()[name]
     # By family: the next version of a package may write BSD-3-Clause for BSD, or list what it bundles.
     families = {part.partition("-")[0] for part in parts_of(listed)}
     assert license_of(name).partition(" ")[0].partition("-")[0] in families, "run: python tests/test_licenses.py"
-    assert why == "named by Winnow" + (", with `cluster`" if name in names(DIRECT["cluster"]) else "")
+    extras = [extra for extra, texts in DIRECT.items() if extra and name in names(texts)]
+    assert why == "named by Winnow" + (f", with `{extras[0]}`" if extras else "")
 
 
 def test_every_license_of_what_is_installed_is_accepted():
-    every = closure([*DIRECT[""], *DIRECT["cluster"]])
+    every = closure(chain(*DIRECT.values()))
     found = {name: license_of(name) for name in every}
     assert len(found) > 40
     assert {name: text for name, text in found.items() if not parts_of(text) <= ACCEPTED} == {}

@@ -24,6 +24,9 @@ if batches.empty:
     )
     st.page_link("app_pages/review_page.py", label="Review", icon=":material/rate_review:", query_params=state.link())
     st.code(command_line(["decide", view.at.dataset, "drop", "--where", "p_wrong > 0.99"]), language="bash")
+    if not view.run_id:
+        st.caption("Which images to begin with is known once networks were trained:")
+        st.code(command_line(["run", view.at.dataset]), language="bash")
     st.stop()
 
 with st.container(horizontal=True, gap="large", key="decision_counts"):

@@ -102,7 +102,8 @@ def _correlations(
     """Pearson correlation of every two rows over the columns that both have: NaN where one does not vary there."""
     k = len(rows)
     n, sums, squares, products = (np.zeros((k, k)) for _ in range(4))
-    center = np.array([np.nanmean(row) if np.isfinite(row).any() else 0.0 for row in rows])[:, None]
+    # In double precision, and with it all that is computed from here on.
+    center = np.array([np.nanmean(row) if np.isfinite(row).any() else 0.0 for row in rows], np.float64)[:, None]
     for start in range(0, rows.shape[1], step):
         part = rows[:, start : start + step] - center
         known = np.isfinite(part)

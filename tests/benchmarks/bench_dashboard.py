@@ -138,7 +138,7 @@ def count_text(page: Page) -> str:
 
 
 def canvas_points(page: Page) -> None:
-    page.locator("canvas[data-painted]").first.wait_for()
+    page.locator(".cloud[data-painted]").first.wait_for()
 
 
 Row = tuple[str, list[float], str]
@@ -227,8 +227,8 @@ def lassos(browser: Browser, address: str, repeats: int) -> list[Row]:
         thumbnail(page)
         settle(page)
         before = count_text(page)
-        page.get_by_role("button", name=re.compile("lasso", re.IGNORECASE)).first.click()
-        box = page.locator("canvas[data-painted]").first.bounding_box()
+        page.get_by_role("button", name=re.compile("^Lasso")).first.click()
+        box = page.locator(".cloud .over").first.bounding_box()
         assert box is not None
         x, y, r = box["x"] + box["width"] * (0.35 + 0.03 * turn), box["y"] + box["height"] * 0.5, 60
         page.mouse.move(x - r, y - r)
@@ -244,23 +244,23 @@ def decisions(browser: Browser, address: str, repeats: int) -> list[Row]:
     """One key on the review page: to the next image, and until the decision is stored."""
     page, shown, stored = new_page(browser), [], []
     page.goto(address + "/review?dataset=generated")
-    review = page.locator(".review")
-    review.wait_for()
+    place, saved = page.locator(".review .place"), page.locator(".review .saved")
+    page.locator(".review .window img").first.wait_for()
     settle(page)
     page.wait_for_timeout(3_000)
     for _ in range(repeats):
-        before = review.get_attribute("data-sample")
+        before = place.inner_text()
         start = time.perf_counter()
         page.keyboard.press("k")
-        until(lambda: review.get_attribute("data-sample"), before)
+        until(place.inner_text, before)
         shown.append(time.perf_counter() - start)
-        page.locator(".review[data-state=saved]").wait_for()
+        until(lambda: saved.inner_text().startswith("saved") or None, None)
         stored.append(time.perf_counter() - start)
         page.wait_for_timeout(300)
     for _ in range(repeats):
         page.keyboard.press("Backspace")
         page.wait_for_timeout(300)
-    page.locator(".review[data-state=saved]").wait_for()
+    until(lambda: saved.inner_text().startswith("saved") or None, None)
     page.context.close()
     return [("decision to next image", shown, ""), ("decision to stored", stored, "")]
 

@@ -81,7 +81,7 @@ def test_a_curve_is_started_watched_paused_and_resumed(page: Page, busy: Workspa
         while not busy.is_published(job.run_id) and time.monotonic() < until:
             page.wait_for_timeout(500)
         expect(page.get_by_role("button", name="Pause", exact=True)).to_have_count(0)
-        expect(page.get_by_text("With every sample")).to_be_visible()
+        expect(page.get_by_text("With every sample").first).to_be_visible()
         settle(page)
         assert busy.is_published(job.run_id)
         assert len(fetch_psi_journal(busy, job.run_id)) == 2 * 20 * 4 > kept

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import serving
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
-from test_dashboard import colors, settle, visit
+from test_dashboard import colors, open_from_menu, settle, visit
 
 pytestmark = pytest.mark.browser
 MAKE = Path(__file__).parents[1] / "benchmarks" / "make_workspace.py"
@@ -87,8 +87,7 @@ def test_a_lasso_on_the_map_becomes_a_filter_that_other_pages_follow(page: Page,
     expect(page.locator(".st-key-chips")).to_contain_text(f"{n:,} of {total:,}")  # the outline is in the link
     expect(shown).to_have_attribute("data-outline", "kept")
     settle(page)
-    page.get_by_text("Curate", exact=True).click()
-    page.get_by_text("Export", exact=True).click()
+    open_from_menu(page, "Curate", "Export")
     expect(page.get_by_role("heading", name=f"{n:,} of")).to_be_visible()
 
 

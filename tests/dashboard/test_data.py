@@ -14,6 +14,7 @@ import pytest
 
 from dashboard import data
 from dashboard.data import core
+from dashboard.data.exports import Export
 from engine.queries.samples import Filter
 from engine.store import decision_file
 from engine.store.decisions import decide, undo
@@ -62,7 +63,7 @@ def test_decisions_are_seen_by_what_reads_them_and_leave_every_other_answer_as_i
 
     def seen() -> list[list[int]]:
         """The samples to drop, by every way in which a page finds them."""
-        exported = data.export(at, run, "action = 'drop'", "train")["sample_id"].tolist()
+        exported = list(data.exports.export(at, Export(run, "action = 'drop'", "train", "ignore"))["ids"])
         n = int(data.facets(at, run, dropped)["n"].sum())
         cards = data.cards(at, run, [3, 4, 5])
         carded = cards.loc[cards["action"].eq("drop").fillna(False), "sample_id"].tolist()
@@ -88,16 +89,17 @@ def test_decisions_are_seen_by_what_reads_them_and_leave_every_other_answer_as_i
 
 def test_every_query_that_reads_decisions_is_asked_anew_after_one() -> None:
     """Its answer would be kept otherwise, as that of every other: such a query is named in DECIDED, or takes a filter."""
+    modules = [module.__name__ for module in core.QUERIES]
     found = {
         name: inspect.getsource(function)
-        for module in core.QUERIES
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if function.__module__ == module.__name__
+        for module in [m for m in sys.modules if any(m == q or m.startswith(f"{q}.") for q in modules)]
+        for name, function in inspect.getmembers(sys.modules[module], inspect.isfunction)
+        if function.__module__ == module
     }
     reads = {name for name, source in found.items() if re.search(r"(FROM|JOIN) decisions\b", source)}
     while more := {n for n, source in found.items() if any(f"{r}(" in source for r in reads)} - reads:
         reads |= more
-    queries = {name for name in reads if re.search(rf"def {name}\(\s*connection:", found[name]) and name[0] != "_"}
+    queries = {name for name in reads if re.search(rf"def {name}\(\s*connection:", found[name]) and name.startswith("fetch_")}
     assert {name for name in queries if "wanted: Filter" not in found[name]} == core.DECIDED
 
 

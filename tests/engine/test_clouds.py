@@ -192,7 +192,7 @@ def test_an_outline_keeps_what_a_ray_counted_by_hand_says(some: Set, outline: li
 
 
 def test_an_outline_over_two_scores_is_a_filter(some: Set) -> None:
-    from engine.queries.samples import fetch_ids
+    from engine.queries.listing import fetch_ids
 
     corners = ((-1.0, -0.5), (1.5, -0.5), (0.0, 4.2))
     found = fetch_ids(some.connection, RUN, Filter(plane=("a", "b"), outline=corners))
@@ -203,7 +203,7 @@ def test_an_outline_over_two_scores_is_a_filter(some: Set) -> None:
 
 
 def test_a_score_between_two_values_is_a_filter(some: Set) -> None:
-    from engine.queries.samples import fetch_ids
+    from engine.queries.listing import fetch_ids
 
     low = float(some.scores["a"][17])
     kept = fetch_ids(some.connection, RUN, Filter(measure="a", above=low, below=1.0))

@@ -12,7 +12,8 @@ from given_verdicts import TOO_WEAK, give_verdict, scored_run
 
 from engine.queries.classes import Against, cell, fetch_class_quality, fetch_confusions, suggests
 from engine.queries.connection import connected
-from engine.queries.samples import Filter, fetch_ids
+from engine.queries.listing import fetch_ids
+from engine.queries.samples import Filter
 from engine.store.decisions import decide
 from engine.store.workspace import Workspace
 

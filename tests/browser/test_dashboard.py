@@ -39,7 +39,7 @@ def open_from_menu(page: Page, menu: str, name: str) -> None:
     for _ in range(20):
         page.get_by_text(menu, exact=True).click()
         try:
-            page.get_by_role("link", name=name).click(timeout=5_000)
+            page.get_by_text(name, exact=True).last.click(timeout=5_000)
         except PlaywrightTimeout:
             continue
         return

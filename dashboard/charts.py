@@ -299,11 +299,18 @@ def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
 # Export -----------------------------------------------------------------------------------------------
 
 
+MOST_BARS = 50
+"""Classes that are drawn as bars at most."""
+
+
 def balance_chart(classes: pd.DataFrame) -> go.Figure:
-    """Samples kept of each class, over all of the class.
+    """Samples kept of each class, over all of the class; of many classes those that lose the largest share.
 
     Args: classes with class_name, n (kept), total
     """
+    if len(classes) > MOST_BARS:
+        lost = 1 - classes["n"] / classes["total"].clip(lower=1)
+        classes = classes.loc[lost.sort_values(ascending=False, kind="stable").index[:MOST_BARS]]
     figure = new_figure(max(180, 50 + 24 * len(classes)), x="training samples", right=64)
     places = list(range(len(classes)))  # two names may be cut to the same
     share = 100 * classes["n"] / classes["total"].clip(lower=1)
@@ -317,8 +324,12 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
         customdata=np.stack([classes["total"], share], axis=1),
         hovertemplate="%{y}<br>%{x:,} of %{customdata[0]:,} kept, %{customdata[1]:.1f} %<extra></extra>",
     )
-    for place, total, part in zip(places, classes["total"], share, strict=True):
-        figure.add_annotation(x=total, y=place, text=f"{part:.0f} %", showarrow=False, xanchor="left", xshift=6)
+    figure.update_layout(
+        annotations=[
+            {"x": total, "y": place, "text": f"{part:.0f} %", "showarrow": False, "xanchor": "left", "xshift": 6}
+            for place, total, part in zip(places, classes["total"], share, strict=True)
+        ]
+    )
     figure.update_layout(barmode="overlay")
     ticks = [chart_text(name) for name in classes["class_name"]]
     figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=places, ticktext=ticks)

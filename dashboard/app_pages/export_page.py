@@ -89,6 +89,8 @@ with left:
     st.markdown("#### Classes before and after")
     after = kept["counts"].set_index("label")["n"]
     classes = data.classes(view.at).rename(columns={"train": "total"})
+    if len(classes) > charts.MOST_BARS:
+        st.caption(f"The {charts.MOST_BARS} classes of {len(classes):,} that lose the largest share.")
     st.plotly_chart(
         charts.balance_chart(classes.assign(n=classes["label"].map(after).fillna(0).astype(int))),
         config=charts.NO_BAR,

@@ -125,6 +125,14 @@ def test_bars_show_kept_over_total() -> None:
     assert [a.text for a in figure.layout.annotations] == ["75 %", "0 %"]
 
 
+def test_of_many_classes_the_bars_are_those_that_lose_most() -> None:
+    kept = np.arange(1000)
+    classes = pd.DataFrame({"class_name": [f"c{i}" for i in kept], "n": kept, "total": 1000})
+    figure = charts.balance_chart(classes)
+    assert list(figure.data[1].x) == list(range(charts.MOST_BARS)) == [int(i) for i in kept[: charts.MOST_BARS]]
+    assert figure.layout.yaxis.ticktext[0] == "c0"
+
+
 def test_percentiles_are_ordered_with_the_value_beside_the_bar() -> None:
     scores = pd.DataFrame({"score": ["a", "b"], "title": ["A", "B"], "value": [0.5, 2.0], "percentile": [90.0, 10.0]})
     figure = charts.percentile_chart(scores)

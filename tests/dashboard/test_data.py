@@ -99,7 +99,9 @@ def test_every_query_that_reads_decisions_is_asked_anew_after_one() -> None:
     reads = {name for name, source in found.items() if re.search(r"(FROM|JOIN) decisions\b", source)}
     while more := {n for n, source in found.items() if any(f"{r}(" in source for r in reads)} - reads:
         reads |= more
-    queries = {name for name in reads if re.search(rf"def {name}\(\s*connection:", found[name]) and name.startswith("fetch_")}
+    queries = {
+        name for name in reads if re.search(rf"def {name}\(\s*connection:", found[name]) and name.startswith("fetch_")
+    }
     assert {name for name in queries if "wanted: Filter" not in found[name]} == core.DECIDED
 
 

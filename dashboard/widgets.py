@@ -186,6 +186,15 @@ def need_run(view: View) -> None:
         )
 
 
+def choose_order(view: View, resets: Sequence[str]) -> tuple[str, str]:
+    """The pickers of a list's order: by which score, the shortlist's own order first, and "hard" or "easy" ones first."""
+    score = choose_score(view, suspicion=True)
+    first = {"hard": "hardest", "easy": "easiest"}
+    if score == data.SUSPICION:
+        first = {"hard": "most suspicious", "easy": "least"}
+    return score, choose("First", "order", list(first), "hard", lambda o: first[o], segments=True, resets=resets)
+
+
 def choose_score(
     view: View, label: str = "Sort by", name: str = "sort", default: str = "aum", suspicion: bool = False
 ) -> str:

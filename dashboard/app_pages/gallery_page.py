@@ -16,20 +16,8 @@ widgets.need_run(view)
 verdict, sample_id = data.verdict(view.at, view.run_id), state.get_int("sample")
 if verdict and verdict.listed and sample_id is None:
     state.open_on_shortlist()
-FIRST = {"hard": "hardest", "easy": "easiest"}
 with st.sidebar:
-    score = widgets.choose_score(view, suspicion=True)
-    if score == data.SUSPICION:
-        FIRST = {"hard": "most suspicious", "easy": "least"}
-    order = widgets.choose(
-        "First",
-        "order",
-        ["hard", "easy"],
-        "hard",
-        lambda o: FIRST[o],
-        segments=True,
-        resets=("page",),
-    )
+    score, order = widgets.choose_order(view, resets=("page",))
     by = gallery.choose_group()
     tint = gallery.choose_tint(view)
     saved.saved_filters(view)

@@ -23,14 +23,8 @@ verdict = data.verdict(view.at, view.run_id)
 chosen = state.get_ints("samples")
 if verdict and verdict.listed and not chosen:
     state.open_on_shortlist()
-FIRST = {"hard": "hardest", "easy": "easiest"}
 with st.sidebar:
-    score = widgets.choose_score(view, suspicion=True)
-    if score == data.SUSPICION:
-        FIRST = {"hard": "most suspicious", "easy": "least"}
-    order = widgets.choose(
-        "First", "order", ["hard", "easy"], "hard", lambda o: FIRST[o], segments=True, resets=("sample",)
-    )
+    score, order = widgets.choose_order(view, resets=("sample",))
 wanted = filters.filter_bar(view, score, "all")
 facts = data.dataset_facts(view.at)
 n = int(facts["train"] + facts["test"])

@@ -379,7 +379,7 @@ def test_noise_is_exact_over_the_samples_that_are_left(workspace, folder):
 def test_nothing_readable_at_all(workspace, folder):
     for path in folder.glob("*/*.png"):
         truncate(path)
-    refused(workspace, IngestSpec("d", str(folder), skip_bad=True))
+    assert str(folder) in refused(workspace, IngestSpec("d", str(folder), skip_bad=True))
 
 
 def test_csv_with_a_missing_file(workspace, folder):

@@ -183,7 +183,7 @@ def test_rows_that_are_missing_or_there_twice_are_named(given: Given, tmp_path: 
 def test_torn_files_are_refused(given: Given, tmp_path: Path, text: str) -> None:
     path = tmp_path / "torn.csv"
     path.write_text(text)
-    given.refused(path)
+    assert "torn.csv" in given.refused(path)
 
 
 def test_other_files_are_refused(given: Given, tmp_path: Path) -> None:

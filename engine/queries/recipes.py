@@ -190,7 +190,7 @@ def _facts(
         "kept": int(kept.sum()),
         "dropped_by_condition": [int(counts[place]) for place in range(1, len(recipe.drop) + 1)],
         "dropped_by_shortlist": int(counts[SHORTLIST]),
-        "dropped_by_person": int(counts[DROP]),
+        "dropped_by_person": int(counts[DROP] + counts[UNSURE_DROP]),
         "relabeled": int((kept & (labels != given)).sum()),
         "relabeled_by_suggestion": int(counts[SUGGESTED_LABEL]),
         "relabeled_by_person": int(((reasons == RELABEL) & (labels != given)).sum()),

@@ -104,13 +104,14 @@ print(json.dumps(rows))
 def test_mlcroissant_reads_the_metadata_and_the_samples(workspace: Workspace, tmp_path: Path) -> None:
     rows = write(workspace, tmp_path / "out", "croissant")
     code = """
-import json, logging, sys
+import json, logging, os, sys
 logging.disable()
 import mlcroissant
 found = mlcroissant.Dataset(sys.argv[1])
 assert found.metadata.issues.errors == set(), found.metadata.issues.errors
 rows = [{n.split("/")[-1]: v.decode() if isinstance(v, bytes) else v for n, v in r.items()} for r in found.records("samples")]
-print(json.dumps(rows, default=int))
+print(json.dumps(rows, default=int), flush=True)
+os._exit(0)  # the libraries that it imports leave threads, which now and then abort an interpreter that ends in order
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "out" / "croissant.json")], capture_output=True, text=True

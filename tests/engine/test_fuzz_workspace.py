@@ -50,11 +50,10 @@ def workspace(small_original: Path, tmp_path_factory: pytest.TempPathFactory) ->
         decide(made, name, [1, 2], "drop", note="blurred")
     undo(made, "small")
     compute(made, plan_psi(made, "small", ["random", "aum"], points=2, seeds=1, epochs=1), "cpu")
-    stopped = plan_psi(made, "small", ["random"], points=5, seeds=3, epochs=3)
+    stopped = plan_psi(made, "small", ["random"], points=5, seeds=3, epochs=300)
 
     def stop(stage: str, fraction: float, left: float | None) -> None:
-        if fraction > 0.3:
-            cancel(made, run_id(stopped))
+        cancel(made, run_id(stopped))
 
     with pytest.raises(Cancelled):
         compute(made, stopped, "cpu", stop)

@@ -88,7 +88,7 @@ def test_spare_copies_are_dropped_by_one_button(tmp_path: Path, monkeypatch: pyt
         (tmp_path / "images" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "images" / "ab"[i % 2] / f"{i:02}.png")
     workspace = Workspace.open(tmp_path / "workspace", create=True)
-    ingest(workspace, IngestSpec("copies", str(tmp_path / "images")))
+    ingest(workspace, IngestSpec("copies", str(tmp_path / "images"), test_fraction=0))
     compute(workspace, plan_run(workspace, "copies", ["dark"], TrainingSpec()), "cpu")
     monkeypatch.setenv("WINNOW_WORKSPACE", str(workspace.root))
     app = AppTest.from_file(str(APP), default_timeout=60).run()

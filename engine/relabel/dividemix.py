@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from engine.data.loader import batch_ends, epoch_batches
 from engine.errors import SpecError
-from engine.relabel.learner_settings import DivideMixSettings
+from engine.relabel.learner_settings import DIVIDEMIX_ON_FEATURES, DivideMixSettings
 from engine.relabel.problem import Learned, Problem, Report
 from engine.relabel.steps import (
     begin_epoch,
@@ -136,7 +136,8 @@ def learn_dividemix(problem: Problem, seed: int, report: Report, settings: Divid
     warm-up is a part; its batches hold as many labeled samples as a batch of the training has, and as many unlabeled ones; a
     batch of the warm-up twice as many.
 
-    Args:    problem, seed, report: as `engine.relabel.problem` says; settings: None = the defaults
+    Args:    problem, seed, report: as `engine.relabel.problem` says; settings: None = the defaults, of features
+             DIVIDEMIX_ON_FEATURES
     Returns: the softmax of the mean logits of both networks after the last epoch, which rank as the sum does that their
              authors read; trace: per epoch the mean `loss` of the steps, the share taken as clean (`clean`, 1 in the
              warm-up) and `lambda_u` at its end
@@ -148,7 +149,8 @@ def learn_dividemix(problem: Problem, seed: int, report: Report, settings: Divid
     features: engine.relabel.steps.draw_view.
     """
     check_problem(problem)
-    settings = settings or DivideMixSettings()
+    defaults = DivideMixSettings() if problem.samples.inputs.ndim == 4 else DIVIDEMIX_ON_FEATURES
+    settings = settings or defaults
     epochs = problem.training.epochs
     if settings.warm_up >= epochs:
         raise SpecError(

@@ -71,6 +71,13 @@ class DivideMixSettings:
         check_options(self)
 
 
+SOP_ON_FEATURES = SopSettings(start=1e-3, view_noise=0.5)
+DIVIDEMIX_ON_FEATURES = DivideMixSettings(warm_up=3, view_noise=0.5)
+"""What the learners take where nothing is given and the inputs are vectors. On features a network repeats wrong labels within
+a few epochs: u has to grow, or the samples to be divided, before, and views have to lie further apart. Further than this helps
+SOP+ in a thousand dimensions, and hides the classes in ten."""
+
+
 @dataclass(frozen=True)
 class LearnerPreset:
     """A learner's training and settings, of a paper or of a size. changes: what departs from where they come from."""
@@ -94,8 +101,8 @@ _CIFAR = TrainingSpec(
     augment="crop+flip",
 )
 _STEPPED = replace(_CIFAR, batch_size=64, schedule="step")
-_IMAGES = replace(_CIFAR, model="lenet", epochs=60, batch_size=64, augment="crop")
-_FEATURES = replace(_CIFAR, model="mlp", epochs=30, batch_size=64, augment="none")
+_IMAGES = replace(_CIFAR, model="lenet", epochs=100, batch_size=64, augment="crop")
+_FEATURES = replace(_CIFAR, model="head", epochs=15, augment="none")
 
 _SOP_CHANGES = "the second view is another crop and flip, where the paper's is AutoAugment's"
 _DIVIDE_CHANGES = "the rate falls to a tenth at 3/4 once more"
@@ -106,7 +113,12 @@ LEARNER_PRESETS: dict[str, LearnerPreset] = {
         LearnerPreset("sop+-cifar10", "ROP, table 7", _CIFAR, SopSettings(), _SOP_CHANGES),
         LearnerPreset("sop+-cifar100", "ROP, table 7", _CIFAR, SopSettings(lr_u=1.0), _SOP_CHANGES),
         LearnerPreset("sop+-images", "small images, such as digits", _IMAGES, SopSettings()),
-        LearnerPreset("sop+-features", "features of a pretrained network", _FEATURES, SopSettings()),
+        LearnerPreset(
+            "sop+-features",
+            "features of a pretrained network, of a thousand dimensions or so",
+            _FEATURES,
+            replace(SOP_ON_FEATURES, view_noise=1.0),
+        ),
         LearnerPreset(
             "dividemix-cifar10",
             "DivideMix, section 4, and its authors' code",
@@ -122,9 +134,7 @@ LEARNER_PRESETS: dict[str, LearnerPreset] = {
             _DIVIDE_CHANGES,
         ),
         LearnerPreset("dividemix-images", "small images, such as digits", _IMAGES, DivideMixSettings()),
-        LearnerPreset(
-            "dividemix-features", "features of a pretrained network", _FEATURES, DivideMixSettings(warm_up=5)
-        ),
+        LearnerPreset("dividemix-features", "features of a pretrained network", _FEATURES, DIVIDEMIX_ON_FEATURES),
     )
 }
 """Every preset by name, `<learner>-<what of>`."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.data.loader import epoch_batches
-from engine.relabel.learner_settings import SopSettings
+from engine.relabel.learner_settings import SOP_ON_FEATURES, SopSettings
 from engine.relabel.problem import Learned, Problem, Report
 from engine.relabel.steps import (
     begin_epoch,
@@ -83,11 +83,12 @@ class SopFit:
 def learn_sop(problem: Problem, seed: int, report: Report, settings: SopSettings | None = None) -> Learned:
     """Train a network by SOP+; what it predicts for a sample is the label that it suggests.
 
-    Args:    problem, seed, report: as `engine.relabel.problem` says; settings: None = the defaults
+    Args:    problem, seed, report: as `engine.relabel.problem` says; settings: None = the defaults, of features SOP_ON_FEATURES
     Returns: the softmax of the network after the last epoch; trace: as `fit_sop` gives it
     Raises:  SpecError for fewer than 2 samples, or an augmentation of vectors; whatever report raises
     """
-    fit = fit_sop(problem, seed, report, settings or SopSettings())
+    defaults = SopSettings() if problem.samples.inputs.ndim == 4 else SOP_ON_FEATURES
+    fit = fit_sop(problem, seed, report, settings or defaults)
     train, test = probabilities([fit.network], problem, lambda: report(1.0))
     return Learned(train, test, fit.trace)
 

@@ -7,7 +7,7 @@ Petroff (2021), which were chosen for the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,89 +59,6 @@ def class_color(label: int) -> str:
 def with_alpha(color: str, alpha: float) -> str:
     r, g, b = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({r},{g},{b},{alpha})"
-
-
-# Sets ------------------------------------------------------------------------------------------------
-
-
-def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
-    """The transition matrix of the labels, in percent of each true class. The diagonal, which is right, stays gray.
-
-    Args: matrix with true_label, label, count, share
-    """
-    n = len(names)
-    share, count = np.zeros((n, n)), np.zeros((n, n), int)
-    share[matrix["true_label"], matrix["label"]] = matrix["share"] * 100
-    count[matrix["true_label"], matrix["label"]] = matrix["count"]
-    wrong = share.copy()
-    np.fill_diagonal(wrong, np.nan)
-    text = [[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in share] if n <= 12 else None
-    figure = new_figure(300 if n <= 12 else 420, x="given label", y="true label")
-    figure.add_heatmap(
-        z=wrong,
-        customdata=np.dstack([share, count]),
-        # Never so strong that the page's own text color, light or dark, could not be read on it.
-        colorscale=[[0, "rgba(217,87,28,0)"], [1, "rgba(217,87,28,0.7)"]],
-        zmin=0,
-        showscale=False,
-        xgap=1,
-        ygap=1,
-        hovertemplate="true %{y}, given %{x}<br>%{customdata[0]:.1f} % of the class, %{customdata[1]} samples<extra></extra>",
-    )
-    if text:
-        for i in range(n):
-            figure.add_shape(
-                type="rect",
-                x0=i - 0.5,
-                x1=i + 0.5,
-                y0=i - 0.5,
-                y1=i + 0.5,
-                line={"width": 0},
-                fillcolor=FAINT,
-                layer="below",
-            )
-        for y, row in enumerate(text):
-            for x, number in enumerate(row):
-                if number:
-                    figure.add_annotation(x=x, y=y, text=number, showarrow=False)
-    ticks = {"tickvals": list(range(n)), "ticktext": [chart_text(name[:12]) for name in names]} if n <= 30 else {}
-    figure.update_xaxes(**ticks, constrain="domain")
-    figure.update_yaxes(**ticks, autorange="reversed", showgrid=False)
-    return figure
-
-
-def detection_chart(catalog: pd.DataFrame) -> go.Figure:
-    """How well each score ranks the mislabeled last: ROC AUC as a dot on a line from chance (0.5) to 1.
-
-    Args: catalog with score, roc_auc, average_precision (NaN rows are left out)
-    """
-    known = catalog.dropna(subset=["roc_auc"]).sort_values("roc_auc")
-    figure = new_figure(84 + 24 * len(known), x="ROC AUC, 0.5 = chance", right=56)
-    for row in rows(known):
-        figure.add_shape(
-            type="line",
-            x0=0.5,
-            x1=row.roc_auc,
-            y0=chart_text(row.score),
-            y1=chart_text(row.score),
-            line={"color": FAINT, "width": 3},
-            layer="below",
-        )
-    figure.add_scatter(
-        x=known["roc_auc"],
-        y=known["score"].map(chart_text),
-        mode="markers+text",
-        marker={"size": 11, "color": BLUE},
-        text=[f"{v:.3f}" for v in known["roc_auc"]],
-        textposition="middle right",
-        cliponaxis=False,
-        customdata=known[["average_precision"]],
-        hovertemplate="%{y}<br>ROC AUC %{x:.4f}<br>average precision %{customdata[0]:.4f}<extra></extra>",
-    )
-    low = min(0.48, float(known["roc_auc"].min()) - 0.03) if len(known) else 0.48
-    figure.update_xaxes(range=[low, 1.0], tickvals=[0.5, 0.75, 1])
-    figure.update_yaxes(showgrid=False)
-    return figure
 
 
 # Scores -------------------------------------------------------------------------------------------------------
@@ -333,27 +250,4 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
     figure.update_layout(barmode="overlay")
     ticks = [chart_text(name) for name in classes["class_name"]]
     figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=places, ticktext=ticks)
-    return figure
-
-
-def disk_chart(kinds: Mapping[str, int], texts: Sequence[str]) -> go.Figure:
-    """What a workspace takes on the disk, as one bar of parts; those under a hundredth have no name.
-
-    Args: kinds, what the bytes are -> bytes; texts, the bytes of each as they are shown
-    """
-    figure, total = new_figure(92, legend=True, top=48), sum(kinds.values())
-    colors = (*CLASSES[:2], *CLASSES[4:6], CLASSES[9], GRAY)
-    for (kind, count), text, color in zip(kinds.items(), texts, colors, strict=True):
-        figure.add_bar(
-            x=[count],
-            y=[""],
-            name=f"{kind} {text}",
-            orientation="h",
-            marker={"color": color, "line": {"width": 0}},
-            showlegend=100 * count >= total,
-            hovertemplate=f"{kind}: {text}<extra></extra>",
-        )
-    figure.update_layout(barmode="stack", legend={"traceorder": "normal", "itemwidth": 30, "font": {"size": 11}})
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
     return figure

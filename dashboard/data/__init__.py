@@ -78,6 +78,7 @@ from dashboard.data.samples import (
     score,
     suspect,
     trajectory,
+    worst,
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
@@ -177,4 +178,5 @@ __all__ = [
     "window_points",
     "windows",
     "workspace_root",
+    "worst",
 ]

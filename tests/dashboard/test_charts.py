@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from dashboard import charts, curves
 
@@ -97,27 +96,6 @@ def test_the_histogram_keeps_the_mislabeled_apart_and_marks_thresholds_once_a_ru
     assert "harder" in figure.layout.xaxis.title.text.split("<b>")[0]
 
 
-def test_the_transition_matrix_leaves_the_diagonal_out_of_the_colors() -> None:
-    matrix = pd.DataFrame(
-        {"true_label": [0, 0, 1, 2], "label": [0, 1, 1, 2], "count": [8, 2, 5, 5], "share": [0.8, 0.2, 1, 1]}
-    )
-    (heat,) = charts.noise_chart(matrix, NAMES).data
-    assert np.isnan(np.diag(heat.z)).all()
-    assert heat.z[0, 1] == pytest.approx(20)
-    assert heat.customdata[0, 1].tolist() == [20, 2]
-
-
-def test_names_at_the_ends_of_lines_do_not_collide() -> None:
-    epochs = pd.DataFrame({"seed": 0, "epoch": [1, 2], "train_accuracy": [0.5, 0.9], "test_accuracy": [0.4, 0.9]})
-    heights = [a.y for a in curves.accuracy_chart(epochs).layout.annotations]
-    assert abs(heights[0] - heights[1]) > 5
-
-
-def test_without_a_test_split_only_training_accuracy_is_drawn() -> None:
-    epochs = pd.DataFrame({"seed": 0, "epoch": [1, 2], "train_accuracy": [0.5, 0.9], "test_accuracy": [np.nan, np.nan]})
-    assert {t.name for t in curves.accuracy_chart(epochs).data if t.name} == {"train"}
-
-
 def test_bars_show_kept_over_total() -> None:
     classes = pd.DataFrame({"class_name": ["cat", "dog"], "n": [3, 0], "total": [4, 5]})
     figure = charts.balance_chart(classes)
@@ -140,13 +118,6 @@ def test_percentiles_are_ordered_with_the_value_beside_the_bar() -> None:
     assert {a.y: a.text for a in figure.layout.annotations} == {"a": "0.5", "b": "2"}
 
 
-def test_scores_that_find_nothing_out_are_left_out_of_the_detection_chart() -> None:
-    catalog = pd.DataFrame(
-        {"score": ["a", "b", "c"], "roc_auc": [0.9, np.nan, 0.6], "average_precision": [0.8, np.nan, 0.5]}
-    )
-    assert list(charts.detection_chart(catalog).data[0].y) == ["c", "a"]
-
-
 def test_no_chart_offers_to_send_itself_elsewhere() -> None:
     assert charts.NO_BAR == {"displayModeBar": False}
 
@@ -163,13 +134,3 @@ def test_the_detection_curve_lies_between_chance_and_the_oracle() -> None:
     assert list(chance.x) == list(chance.y) == [0, 50, 100]
     assert (list(oracle.x), list(oracle.y)) == ([0, 20, 100], [0, 100, 100])
     assert list(found.y) == [0, 90, 100]
-
-
-def test_the_disk_is_one_bar_whose_parts_add_up() -> None:
-    kinds = {"datasets": 5_000, "results": 3_000, "weights": 1_500, "features": 499, "checkpoints": 1, "other": 0}
-    figure = charts.disk_chart(kinds, [f"{count} MB" for count in kinds.values()])
-    assert [t.x[0] for t in figure.data] == [5_000, 3_000, 1_500, 499, 1, 0] and figure.layout.barmode == "stack"
-    assert [t.name for t in figure.data if t.showlegend] == [
-        "datasets 5000 MB", "results 3000 MB", "weights 1500 MB", "features 499 MB",
-    ]  # fmt: skip
-    assert len({t.marker.color for t in figure.data}) == 6

@@ -15,9 +15,6 @@ from dashboard.verdict import draw_verdict
 
 PAGE = {"title": "Overview", "icon": ":material/dashboard:", "place": 10}
 
-SHOWN = 24
-"""Suspicious samples in the row of pictures at most."""
-
 st.html(Path(__file__).parents[1] / "static" / "overview.css")
 view = widgets.current_view()
 facts = data.dataset_facts(view.at)
@@ -64,13 +61,12 @@ def live() -> None:
 
 def suspects() -> None:
     """The most suspicious samples, as pictures: of the shortlist, or the hardest where the run has none."""
-    verdict, scores = data.verdict(view.at, view.run_id), set(data.catalog(view.at, view.run_id)["score"])
-    listed = bool(verdict and verdict.listed)
-    score = data.SUSPICION if listed else "aum" if "aum" in scores else next(iter(sorted(scores)), "")
+    verdict, score = data.verdict(view.at, view.run_id), data.looking.first_score(view)
     if not score:
         return
+    listed = score == data.SUSPICION
     link = {"list": "short" if listed else "all", "sort": None if listed else score, "sample": None, "page": None}
-    ids = data.worst(view.at, view.run_id, score, SHOWN)
+    ids = data.worst(view.at, view.run_id, score, data.looking.MOST_PICTURES)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         title = "Most suspicious" if listed else "Hardest to learn"
         what = f"{verdict.listed:,} on the shortlist" if verdict and listed else f"by {plain(score)}"

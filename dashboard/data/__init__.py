@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import clouds, decisions, exports, proofs, reviews, similar, versions
+from dashboard.data import clouds, decisions, exports, looking, proofs, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -135,6 +135,7 @@ __all__ = [
     "labels",
     "latest_dataset",
     "likely",
+    "looking",
     "metadata",
     "metadata_of",
     "neighbors",

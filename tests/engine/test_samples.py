@@ -208,7 +208,7 @@ def test_an_order_is_that_of_the_ranks_whatever_they_are(ranks: list[int], expec
     assert fetch_order(connection, "r", SUSPICION).tolist() == [*expected, *rest]
     if ranks:
         assert fetch_order(connection, "r", "s").tolist() == [*expected[::-1], *rest]
-        with pytest.raises(SpecError, match="unknown score 'S'; did you mean 's'"):
+        with pytest.raises(SpecError, match="unknown score 'S'; allowed: s"):
             fetch_order(connection, "r", "S")
     assert fetch_first(connection, "r", SUSPICION, 2).tolist() == [i for i in expected if i != 13][:2]
     if len(set(ranks)) == 4:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dashboard.after_login import AfterLogin
 from dashboard.assets import Assets
 from dashboard.guard import Guard
 from dashboard.login import LOGIN, Login, read_login
@@ -186,8 +187,9 @@ def _run(port: int, token: str | None, secrets_files: list[str]) -> None:
     config.get_config_files = lambda file_name: []
     send_at_once()
     guard = Middleware(Guard, port=port, token=token, inline=inline_scripts())
+    login = [Middleware(AfterLogin, port=port)] if secrets_files else []
     assets = Middleware(Assets, folder=Path(file_util.get_static_dir()))
-    app = App(Path(__file__).with_name("app.py"), middleware=[guard, assets])
+    app = App(Path(__file__).with_name("app.py"), middleware=[guard, *login, assets])
     app.run(config={**OPTIONS, "server.port": port, "browser.serverPort": port, "secrets.files": secrets_files})
 
 

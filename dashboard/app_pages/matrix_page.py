@@ -46,7 +46,7 @@ def pairs_table(pairs: pd.DataFrame) -> None:
         "n": found["n"].to_numpy(),
         "share": 100 * found["n"].to_numpy() / sizes.reindex(found["label"]).to_numpy(),
     })  # fmt: skip
-    key, width = f"pairs_{against}", 130 if max(map(len, view.names)) > 20 else None
+    key, width = f"pairs_{against}", 105 if max(map(len, view.names)) > 20 else None
 
     def selected() -> None:
         if rows := st.session_state[key]["selection"]["rows"]:
@@ -63,7 +63,9 @@ def pairs_table(pairs: pd.DataFrame) -> None:
             "given": st.column_config.TextColumn("Given", width=width),
             "other": st.column_config.TextColumn(against.capitalize(), width=width),
             "n": st.column_config.NumberColumn("Samples", format="localized"),
-            "share": st.column_config.NumberColumn("Of the class", format="%.1f %%"),
+            "share": st.column_config.NumberColumn(
+                "Share", format="%.1f %%", help="of the samples with this given label"
+            ),
         },
     )
 

@@ -24,6 +24,8 @@ CLASSES = (
 HARDNESS = "Cividis"
 DIVERGING = [[0, "#2166ac"], [0.25, "#67a9cf"], [0.5, "#8a949e"], [0.75, "#ef8a62"], [1, "#b2182b"]]
 MINUS = "\N{MINUS SIGN}"
+CELLS = [[0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#dfe4e8"], [0.75, "#f4a582"], [1, "#b2182b"]]
+"""Like DIVERGING, but light in the middle: numbers are read on it."""
 NO_BAR: dict[str, Any] = {"displayModeBar": False}
 GRID = "rgba(138,148,158,0.18)"
 
@@ -300,7 +302,7 @@ def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
         y=names,
         zmin=-1,
         zmax=1,
-        colorscale=DIVERGING,
+        colorscale=CELLS,
         xgap=2,
         ygap=2,
         colorbar={

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dashboard.after_login import AfterLogin
 from dashboard.guard import Guard
 from dashboard.login import LOGIN, Login, read_login
 
@@ -180,7 +181,8 @@ def _run(port: int, token: str | None, secrets_files: list[str]) -> None:
 
     config.get_config_files = lambda file_name: []
     guard = Middleware(Guard, port=port, token=token, inline=inline_scripts())
-    app = App(Path(__file__).with_name("app.py"), middleware=[guard])
+    login = [Middleware(AfterLogin, port=port)] if secrets_files else []
+    app = App(Path(__file__).with_name("app.py"), middleware=[guard, *login])
     app.run(config={**OPTIONS, "server.port": port, "browser.serverPort": port, "secrets.files": secrets_files})
 
 

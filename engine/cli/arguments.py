@@ -98,6 +98,12 @@ def _formats() -> str:
     return formats_help()
 
 
+def _formats_back() -> str:
+    from engine.queries.writers import WRITERS
+
+    return ", ".join(name for name, found in WRITERS.items() if "import" in found.back)
+
+
 def _models() -> str:
     from engine.training.models import MODELS
 
@@ -126,6 +132,7 @@ def _sources() -> str:
 DECLARED = {
     "features": _features,
     "formats": _formats,
+    "formats_back": _formats_back,
     "models": _models,
     "noise": _noise,
     "samplers": _samplers,

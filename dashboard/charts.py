@@ -23,6 +23,9 @@ CLASSES = (
 )  # fmt: skip
 HARDNESS = "Cividis"
 DIVERGING = [[0, "#2166ac"], [0.25, "#67a9cf"], [0.5, "#8a949e"], [0.75, "#ef8a62"], [1, "#b2182b"]]
+MINUS = "\N{MINUS SIGN}"
+CELLS = [[0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#dfe4e8"], [0.75, "#f4a582"], [1, "#b2182b"]]
+"""Like DIVERGING, but light in the middle: numbers are read on it."""
 NO_BAR: dict[str, Any] = {"displayModeBar": False}
 GRID = "rgba(138,148,158,0.18)"
 
@@ -44,6 +47,17 @@ def new_figure(
     figure.update_xaxes(title=x, showgrid=False, zeroline=False, automargin=True)
     figure.update_yaxes(title=y, gridcolor=GRID, zeroline=False, automargin=True)
     return figure
+
+
+def cut(name: object, most: int = 28) -> str:
+    """A name as long as a chart has room for."""
+    text = str(name)
+    return text if len(text) <= most else f"{text[: most - 1].rstrip(' ,;(')}…"
+
+
+def whole_epochs(last: float) -> dict[str, Any]:
+    """For an axis of epochs: no tick between two of few."""
+    return {"dtick": 1} if last <= 12 else {}
 
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
@@ -101,15 +115,17 @@ def histogram_chart(
             x=values[-1],
             y=1,
             yref="paper",
-            text=f"{chart_text(rule)}<br>{' and '.join(f'{v:.2f}' for v in values)}",
+            text=f"{chart_text(rule)}<br>{' and '.join(f'{v:.2f}'.replace('-', MINUS) for v in values)}",
             showarrow=False,
-            font={"color": PURPLE},
             xanchor="left",
             yanchor="top",
             xshift=6,
             align="left",
         )
     figure.update_layout(barmode="overlay", bargap=0)
+    if thresholds:  # their names stand above the bars
+        highest = int(bins[["clean", "mislabeled", "unknown"]].to_numpy().max(initial=1))
+        figure.update_yaxes(range=[0, 1.22 * highest])
     return figure
 
 
@@ -136,7 +152,7 @@ def detection_curve_chart(curve: pd.DataFrame, score: str, noise_rate: float) ->
         hovertemplate=f"the hardest %{{x:.0f}} % by {chart_text(score)}<br>hold %{{y:.1f}} % of the mislabeled<extra></extra>",
     )
     for at, height, text in ((62, 58, "chance"), (100 * noise_rate, 107, "oracle")):
-        figure.add_annotation(x=at, y=height, text=text, showarrow=False, font={"color": GRAY}, xanchor="left")
+        figure.add_annotation(x=at, y=height, text=text, showarrow=False, xanchor="left")
     figure.update_xaxes(range=[0, 100])
     figure.update_yaxes(range=[0, 113], tickvals=[0, 25, 50, 75, 100])
     return figure
@@ -183,33 +199,45 @@ def percentile_chart(scores: pd.DataFrame) -> go.Figure:
 # All scores at once ---------------------------------------------------------------------------------------------------
 
 
+MOST_NUMBERED = 20
+"""Scores up to which their correlations are written in the cells."""
+
+
 def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
     """Spearman correlation of every two scores, all turned so that higher = harder."""
+    # By the leading eigenvector: scores that agree with most others stand together, first.
+    vector = np.linalg.eigh(np.nan_to_num(matrix.to_numpy(float)))[1][:, -1]
+    order = np.argsort(-vector * (np.sign(vector.sum()) or 1), kind="stable")
+    matrix = matrix.iloc[order, order]
     names = [chart_text(name) for name in matrix.columns]
     z = matrix.to_numpy(float)
-    figure = new_figure(110 + 40 * len(names))
+    crowded = len(names) > MOST_NUMBERED
+    figure = new_figure(180 + (24 if crowded else 40) * len(names))
     figure.add_heatmap(
         z=z,
         x=names,
         y=names,
         zmin=-1,
         zmax=1,
-        colorscale=DIVERGING,
+        colorscale=CELLS,
         xgap=2,
         ygap=2,
         colorbar={
             "title": {"text": "Spearman", "side": "right"},
             "thickness": 12,
             "outlinewidth": 0,
+            "lenmode": "pixels",
+            "len": 260,
+            "y": 1,
+            "yanchor": "top",
             "tickvals": [-1, -0.5, 0, 0.5, 1],
         },
         text=np.where(np.isfinite(z), np.vectorize(lambda v: f"{v:.2f}")(z), ""),
-        texttemplate="%{text}",
-        textfont={"color": "white"},
+        texttemplate=None if crowded else "%{text}",
         hovertemplate="%{y} and %{x}<br>Spearman %{z:.3f}<extra></extra>",
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(side="top", tickangle=-40)
+    figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
+    figure.update_xaxes(side="top", tickangle=-90 if crowded else -40, dtick=1)
     return figure
 
 
@@ -239,7 +267,9 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
         marker={"color": BLUE},
         width=0.7,
         customdata=np.stack([classes["total"], share], axis=1),
-        hovertemplate="%{y}<br>%{x:,} of %{customdata[0]:,} kept, %{customdata[1]:.1f} %<extra></extra>",
+        text=classes["class_name"].map(chart_text),
+        textposition="none",
+        hovertemplate="%{text}<br>%{x:,} of %{customdata[0]:,} kept, %{customdata[1]:.1f} %<extra></extra>",
     )
     figure.update_layout(
         annotations=[
@@ -248,6 +278,6 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
         ]
     )
     figure.update_layout(barmode="overlay")
-    ticks = [chart_text(name) for name in classes["class_name"]]
+    ticks = [chart_text(cut(name)) for name in classes["class_name"]]
     figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=places, ticktext=ticks)
     return figure

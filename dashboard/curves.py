@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.charts import BLUE, GRAY, GREEN, GRID, PURPLE, VERMILION, new_figure, with_alpha
+from dashboard.charts import BLUE, GRAY, GREEN, GRID, PURPLE, VERMILION, cut, new_figure, whole_epochs, with_alpha
 from dashboard.markup import chart_text
 
 
@@ -85,7 +85,7 @@ def trajectory_chart(
     ends.sort()
     span = float(max(high.max(), low.max()) - min(high.min(), low.min()))
     for (_, text, color), y in zip(ends, spread([end[0] for end in ends], span / 9), strict=True):
-        label_end(grid, float(epoch[-1]), y, text[:9], color, row=1, col=1)
+        label_end(grid, float(epoch[-1]), y, cut(text, 10), color, row=1, col=1)
     for other in sorted(set(dynamics["seed"]) - {seed}):
         rest = dynamics[dynamics["seed"] == other].sort_values("epoch")
         _line(grid, rest["epoch"], rest["margin"], f"margin, seed {other}", GRAY, 1, 0.35, row=2)
@@ -112,6 +112,7 @@ def trajectory_chart(
     grid.update_yaxes(range=[0, 1.02], dtick=0.5, row=3, col=1)
     grid.update_xaxes(showgrid=False, zeroline=False, range=[float(epoch[0]), float(epoch[-1])])
     grid.update_xaxes(title="epoch", row=3, col=1)
+    grid.update_xaxes(**whole_epochs(float(epoch[-1])))
     return grid
 
 

@@ -265,6 +265,18 @@ def test_the_dark_theme_is_dark_and_its_charts_too(page: Page, address: str) -> 
     assert colors(page.locator(".js-plotly-plot").first) > 30
 
 
+def test_no_page_is_wider_than_a_phone_where_an_open_sample_covers_it(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 420, "height": 800})
+    for path in ("/versions", "/figures?figure=aum-6", "/matrix", "/compare?compare=all", "/gallery?sample=3"):
+        page.goto(at(address, path))
+        page.wait_for_selector("[data-testid=stMainBlockContainer] [data-testid=stElementContainer]")
+        settle(page)
+        main = page.locator("[data-testid=stMain]")
+        assert main.evaluate("m => m.scrollWidth - m.clientWidth") <= 0, path
+    sheet = page.locator(".st-key-detail").bounding_box()
+    assert sheet is not None and sheet["y"] < 80 and sheet["width"] == 420 and sheet["y"] + sheet["height"] == 800
+
+
 def test_pages_fit_a_narrow_window(page: Page, address: str) -> None:
     page.set_viewport_size({"width": 1000, "height": 800})
     for path in ("/", "/gallery?dataset=digits-noisy&sample=3", "/embedding", "/export"):

@@ -128,6 +128,34 @@ def test_spearman_cells_without_a_value_stay_empty() -> None:
     assert heat.text.tolist() == [["1.00", ""], ["", ""]]
 
 
+def test_scores_that_agree_stand_together_in_the_spearman_chart() -> None:
+    # b and d agree with each other and c half with both; a agrees with none.
+    names = ["a", "b", "c", "d"]
+    matrix = pd.DataFrame(
+        [[1, 0, 0, 0], [0, 1, 0.5, 0.9], [0, 0.5, 1, 0.5], [0, 0.9, 0.5, 1]], index=names, columns=names, dtype=float
+    )
+    figure = charts.spearman_chart(matrix)
+    (heat,) = figure.data
+    assert set(heat.x[:2]) == {"b", "d"} and list(heat.x[2:]) == ["c", "a"] and list(heat.y) == list(heat.x)
+    assert heat.z[2].tolist() == [0.5, 0.5, 1, 0] and heat.texttemplate == "%{text}"
+    many = pd.DataFrame(np.eye(30))
+    assert charts.spearman_chart(many).data[0].texttemplate is None  # nobody could read the numbers
+
+
+def test_a_long_name_leaves_the_bars_their_width_and_is_whole_under_the_pointer() -> None:
+    name = "white toad, adult in winter plumage or coat, seen from the side"
+    figure = charts.balance_chart(pd.DataFrame({"class_name": [name], "n": [3], "total": [4]}))
+    assert figure.layout.yaxis.ticktext == ("white toad, adult in winter…",)
+    assert figure.data[1].text[0] == name
+    assert charts.cut("white toad, adult", 13) == "white toad…" and charts.cut("cat", 3) == "cat"
+
+
+def test_names_of_thresholds_stand_above_the_highest_bar() -> None:
+    bins = pd.DataFrame({"left": [0.0], "right": [1.0], "clean": [50], "mislabeled": [100], "unknown": [0]})
+    assert charts.histogram_chart(bins, "aum", "easier", [("rule", 0.4)]).layout.yaxis.range[1] > 115
+    assert charts.histogram_chart(bins, "aum", "easier", []).layout.yaxis.range is None
+
+
 def test_the_detection_curve_lies_between_chance_and_the_oracle() -> None:
     curve = pd.DataFrame({"looked_at": [0.0, 0.5, 1.0], "found": [0.0, 0.9, 1.0]})
     chance, oracle, found = charts.detection_curve_chart(curve, "aum", 0.2).data

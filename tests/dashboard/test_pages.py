@@ -168,6 +168,8 @@ def test_an_unknown_dataset_in_a_link_is_said_with_the_nearest_name(open_page: O
     app = open_page(demo_workspace, "gallery", dataset="digits-nosy")
     assert app.error[0].value.startswith("unknown dataset 'digits-nosy'; did you mean 'digits-noisy'?")
     assert not app.exception
+    (link,) = app.get("page_link")  # without it every page would say the same
+    assert link.proto.label == "Open digits-noisy" and "dataset=digits-noisy" in link.proto.query_string
 
 
 @pytest.mark.parametrize(

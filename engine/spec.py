@@ -242,7 +242,11 @@ class RelabelSpec:
         False, introduced=False, help="With rop: the neighbors' given labels in place of predictions (ablation)."
     )
     no_bias: bool = option(False, introduced=False, help="With rop: leave out the bias of the network's last layer.")
-    class_balanced: bool = option(False, introduced=False, help="With rop: keep the same share of every class.")
+    unbalanced: bool = option(
+        False,
+        introduced=False,
+        help="With rop: select over all classes together, as the paper does; it may lose a class.",
+    )
     score: str = option(
         "", introduced="", help="With debug: the score whose hardest samples are the suspects.", unset="aum"
     )

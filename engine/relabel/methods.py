@@ -68,7 +68,7 @@ def debug(learned: Tensor, reached: Tensor) -> Tensor:
         "no_feature_propagation",
         "no_label_propagation",
         "no_bias",
-        "class_balanced",
+        "unbalanced",
     ),
 )
 def rop(learned: Tensor, reached: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def describe(spec: RelabelSpec) -> str:
     parts = [spec.method]
     if spec.method == "rop":
         parts = [f"rop with {spec.learner}, {spec.select}, keeping {', '.join(f'{share:g}' for share in spec.keep)}"]
-        switches = ("no_feature_propagation", "no_label_propagation", "no_bias", "class_balanced")
+        switches = ("no_feature_propagation", "no_label_propagation", "no_bias", "unbalanced")
         parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
     if spec.method == "debug":
         parts = [f"debug: the first {spec.share:.0%} by {spec.score}"]

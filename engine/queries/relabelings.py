@@ -5,7 +5,6 @@ from __future__ import annotations
 import duckdb
 import pandas as pd
 
-from engine.errors import NotFoundError
 from engine.queries.connection import fetch_sql
 
 CONFIDENCES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
@@ -18,6 +17,15 @@ def fetch_suggesting(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
         connection,
         "SELECT run_id, any_value(method) AS method, any_value(title) AS title, count(*) AS n FROM suggestions "
         "JOIN runs USING (run_id) WHERE kind = 'relabel' GROUP BY run_id ORDER BY max(created_at) DESC, run_id",
+    )
+
+
+def fetch_proposed(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """sample_id, suggested_label, confidence of a relabeling, by sample."""
+    return fetch_sql(
+        connection,
+        "SELECT sample_id, suggested_label, confidence FROM suggestions WHERE run_id = ? ORDER BY sample_id",
+        [run_id],
     )
 
 
@@ -79,9 +87,3 @@ def fetch_relabel_bins(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd
         GROUP BY subset, kept_fraction, learner, bin ORDER BY kept_fraction, subset DESC, learner, bin""",
         [run_id],
     )
-
-
-def require_suggestions(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """NotFoundError unless a run is a relabeling."""
-    if not connection.execute("SELECT 1 FROM runs WHERE run_id = ? AND kind = 'relabel'", [run_id]).fetchone():
-        raise NotFoundError(f"run {run_id} is no relabeling; winnow relabel makes one")

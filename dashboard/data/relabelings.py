@@ -11,7 +11,7 @@ from dashboard.data import decisions
 from dashboard.data.core import Snapshot, few, frame, many
 from engine.queries.samples import Ids
 
-CONFIDENCES = ("0", "0.5", "0.8", "0.9", "0.99")
+CONFIDENCES = ("0", "0.5", "0.9", "0.99")
 """Least confidences to choose from, as an address holds them."""
 
 

@@ -229,7 +229,7 @@ class RelabelSpec:
     beta: float = option(
         0.0, introduced=0.0, low=0, high=1, help="With rop and ccs: share of the largest NLI that is left out first."
     )
-    warm_up: int = option(
+    nli_epochs: int = option(
         5, introduced=5, low=1, high=10_000, help="With rop: epochs of the network whose features NLI reads."
     )
     neighbors: int = option(

@@ -129,7 +129,7 @@ def warm_up_loss(logits: Tensor, labels: Tensor, penalty: float) -> Tensor:
 # The learner -------------------------------------------------------------------------------------------------------
 
 
-@learner(name="dividemix", source="Li et al. 2020", cost=10.0, epochs=30)
+@learner(name="dividemix", source="Li et al. 2020", cost=8.0, epochs=30, least=DivideMixSettings.warm_up + 1)
 def learn_dividemix(problem: Problem, seed: int, report: Report, settings: DivideMixSettings | None = None) -> Learned:
     """Train two networks by DivideMix; what they predict together for a sample is the label that it suggests.
 

@@ -63,7 +63,7 @@ def debug(learned: Tensor, reached: Tensor) -> Tensor:
         "keep",
         "select",
         "beta",
-        "warm_up",
+        "nli_epochs",
         "neighbors",
         "no_feature_propagation",
         "no_label_propagation",

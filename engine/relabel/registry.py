@@ -65,7 +65,8 @@ class Relabeling:
 class RobustLearner:
     """One row of the table of learners.
 
-    cost: times as long as plain training of one network takes it; epochs: fewer do not let it correct labels
+    cost: times as long as plain training of one network takes it; epochs: where none are given, for with fewer it hardly
+    corrects labels; least: it takes no fewer
     """
 
     name: str
@@ -74,6 +75,7 @@ class RobustLearner:
     source: str
     cost: float
     epochs: int
+    least: int
 
 
 _METHODS: dict[str, Relabeling] = {}
@@ -99,13 +101,13 @@ def relabel(*, source: str, name: str = "", learner: str = "", options: tuple[st
     return add
 
 
-def learner(*, name: str, source: str, cost: float, epochs: int = 1) -> Callable[[L], L]:
+def learner(*, name: str, source: str, cost: float, epochs: int = 1, least: int = 1) -> Callable[[L], L]:
     """Put a function `(problem, seed, report) -> Learned` into the table of learners. Args: see `RobustLearner`"""
 
     def add(function: L) -> L:
         if name in _LEARNERS and _LEARNERS[name].function.__module__ != function.__module__:
             raise TypeError(f"learner {name} is defined twice")
-        _LEARNERS[name] = RobustLearner(name, _title(name, function), function, source, cost, epochs)
+        _LEARNERS[name] = RobustLearner(name, _title(name, function), function, source, cost, epochs, least)
         return function
 
     return add

@@ -17,7 +17,7 @@ import torch
 from engine.data.request import IngestSpec
 from engine.errors import SpecError, unknown_name
 from engine.features.stored import forget_stand_ins
-from engine.fields import options_of
+from engine.fields import check_range, options_of
 from engine.presets import curve_settings, find_preset
 from engine.queries.connection import best_run, connected, fetch_fingerprint, runs_of
 from engine.queries.curated import CuratedSet, curate
@@ -193,9 +193,10 @@ def plan_relabel_from(workspace: Workspace, dataset: str, method: str, options: 
     learner = given.get("learner") or found.learner
     training = None
     if found.trains:
-        least = find_learner(learner).epochs
+        trained = find_learner(learner)
         training = _trained_as(workspace, dataset, run, {"seeds": RELABEL_SEEDS, **typed})
-        training = training if "epochs" in typed else replace(training, epochs=max(training.epochs, least))
+        training = training if "epochs" in typed else replace(training, epochs=max(training.epochs, trained.epochs))
+        check_range("--epochs", training.epochs, trained.least, 10_000, f"with {learner}")
         training = replace(training, observe="train", logit_seeds=0)
         allow_trusted(workspace, training.model, trust)
     source, score = find_source(workspace, dataset, method, run, given.pop("score", ""))

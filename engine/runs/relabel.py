@@ -137,7 +137,9 @@ class _Relabeling:
         warmed: list[tuple[Row, dict[str, Tensor]]] = []
         if self.spec.method == "rop":
             warm_ups = [WarmUp(seed, self.spec) for seed in range(training.seeds)]
-            warmed = self._together(warm_up, warm_ups, [float(len(self.samples) * self.spec.warm_up)] * len(warm_ups))
+            warmed = self._together(
+                warm_up, warm_ups, [float(len(self.samples) * self.spec.nli_epochs)] * len(warm_ups)
+            )
         units = self._units([found["nli"] for _, found in warmed])
         cost = [float(len(unit.kept) * training.epochs * find_learner(unit.learner).cost) for unit in units]
         found = self._together(learn, units, cost)

@@ -90,7 +90,7 @@ def learn(study: Study, unit: Unit, report: Report) -> dict[str, Tensor]:
 def warm_up(study: Study, unit: WarmUp, report: Report) -> dict[str, Tensor]:
     """Train a network for some epochs on all samples: nli (N,) by its features and its head."""
     spec, samples = unit.spec, study.samples
-    problem = Problem(samples, None, study.normalization, replace(study.training, epochs=spec.warm_up))
+    problem = Problem(samples, None, study.normalization, replace(study.training, epochs=spec.nli_epochs))
     network = train_plainly(problem, unit.seed, lambda share: report(SEARCH * share))
     passed = evaluation_pass(network, samples, study.normalization, compute_features, heartbeat=lambda: report(SEARCH))
     features = torch.cat([rows for _, rows in passed]).cpu()
@@ -164,7 +164,7 @@ def planned_work(spec: RelabelSpec, n: int) -> list[tuple[int, float]]:
     costs = [find_learner(name).cost for name in learners_of(spec)]
     one: list[tuple[int, float]] = []
     if spec.method == "rop":
-        one.append((n, spec.warm_up / SEARCH))
+        one.append((n, spec.nli_epochs / SEARCH))
         subsets = [budget(n, share) for share in spec.keep for _ in range(1 if share == 1 else 2)]
         one += [(kept, epochs * cost) for kept in subsets for cost in costs]
     elif spec.method == "debug":

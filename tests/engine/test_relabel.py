@@ -29,8 +29,15 @@ from engine.store.journal import read_journal
 from engine.store.workspace import Workspace
 
 QUICK = {"epochs": 3, "batch_size": 64}
-ROP = {"learner": "cross-entropy", "keep": "0.4,0.8", "warm_up": 2, "neighbors": 5, **QUICK}
-EACH = {"vote": {}, "neighbors": {"neighbors": 5}, "debug": QUICK, "sop+": QUICK, "rop": ROP}
+ROP = {"learner": "cross-entropy", "keep": "0.4,0.8", "nli_epochs": 2, "neighbors": 5, **QUICK}
+EACH = {
+    "dividemix": QUICK | {"epochs": 11},
+    "vote": {},
+    "neighbors": {"neighbors": 5},
+    "debug": QUICK,
+    "sop+": QUICK,
+    "rop": ROP,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +114,7 @@ def test_debug_proposes_labels_of_the_suspects_alone(scored_workspace):
 
 def test_rop_keeps_what_agrees_with_its_neighbors_and_is_held_against_a_draw(small_workspace):
     ingest(small_workspace, IngestSpec(name="more", source="digits", limit=600, noise="symmetric:0.3"))
-    run = do(small_workspace, "rop", "more", learner="sop+", keep="0.4,0.7", epochs=8, batch_size=64, warm_up=4)
+    run = do(small_workspace, "rop", "more", learner="sop+", keep="0.4,0.7", epochs=8, batch_size=64, nli_epochs=4)
     with connected(small_workspace, "more", [run]) as connection:
         rows = fetch_relabelings(connection, run)
         bins = fetch_relabel_bins(connection, run)
@@ -185,7 +192,7 @@ def units(folder):
 
 
 def test_a_killed_relabeling_resumes_with_the_same_numbers(small_workspace):
-    options = {"seeds": 2, "epochs": 8, "batch_size": 32, "keep": "0.6", "learner": "sop+", "warm_up": 2}
+    options = {"seeds": 2, "epochs": 8, "batch_size": 32, "keep": "0.6", "learner": "sop+", "nli_epochs": 2}
     spec = plan_relabel_from(small_workspace, "small", "rop", options)
     wanted = run_id(spec)
     assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
@@ -264,6 +271,7 @@ def test_switches_of_nli_are_other_runs(small_workspace):
         ("rop", {"keep": "0"}, "--keep has 0; allowed"),
         ("rop", {"keep": "half"}, "--keep has 'half'; allowed"),
         ("rop", {"keep": "nan"}, "--keep has nan; allowed"),
+        ("dividemix", {"epochs": 9}, "--epochs is 9; allowed: 11 to 10000 .with dividemix."),
         ("vote", {"keep": "0.5"}, "--keep does nothing with --method vote; it takes --run"),
         ("sop+", {"share": 0.2}, "--share does nothing with --method sop+"),
         ("debug", {"score": "aun"}, "unknown score 'aun'; did you mean 'aum'"),
@@ -290,5 +298,5 @@ def test_learners_are_declared_with_what_they_cost():
     learners = all_learners()
     assert next(iter(learners)) == "cross-entropy" and learners["cross-entropy"].cost == 1
     assert all(found.cost > 1 and found.epochs > 1 for name, found in learners.items() if name != "cross-entropy")
-    with pytest.raises(SpecError, match="--warm-up is 0; allowed: 1 to 10000"):
-        RelabelSpec("mine", "feed", "rop", None, warm_up=0)
+    with pytest.raises(SpecError, match="--nli-epochs is 0; allowed: 1 to 10000"):
+        RelabelSpec("mine", "feed", "rop", None, nli_epochs=0)

@@ -60,7 +60,7 @@ def test_every_method_says_where_it_comes_from_and_reads_no_truth(name):
     found = find_method(name)
     assert found.title and found.source and set(found.inputs) <= set(RELABEL_INPUTS)
     assert not any("true" in one for one in RELABEL_INPUTS)
-    assert not found.learner or found.learner in all_learners() or found.learner == "dividemix"
+    assert not found.learner or found.learner in all_learners()
 
 
 def test_vote_proposes_the_majority_and_a_tie_proposes_nothing():

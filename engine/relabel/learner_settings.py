@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.fields import check_options, option
+from engine.spec import TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,62 @@ class DivideMixSettings:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+
+@dataclass(frozen=True)
+class LearnerPreset:
+    """A learner's training and settings, of a paper or of a size. changes: what departs from where they come from."""
+
+    name: str
+    source: str
+    training: TrainingSpec
+    settings: SopSettings | DivideMixSettings
+    changes: str = ""
+
+
+_CIFAR = TrainingSpec(
+    model="preact_resnet18",
+    epochs=300,
+    seeds=3,
+    batch_size=128,
+    lr=0.02,
+    optimizer="sgd",
+    schedule="cosine",
+    weight_decay=5e-4,
+    augment="crop+flip",
+)
+_STEPPED = replace(_CIFAR, batch_size=64, schedule="step")
+_IMAGES = replace(_CIFAR, model="lenet", epochs=60, batch_size=64, augment="crop")
+_FEATURES = replace(_CIFAR, model="mlp", epochs=30, batch_size=64, augment="none")
+
+_SOP_CHANGES = "the second view is another crop and flip, where the paper's is AutoAugment's"
+_DIVIDE_CHANGES = "the rate falls to a tenth at 3/4 once more"
+
+LEARNER_PRESETS: dict[str, LearnerPreset] = {
+    preset.name: preset
+    for preset in (
+        LearnerPreset("sop+-cifar10", "ROP, table 7", _CIFAR, SopSettings(), _SOP_CHANGES),
+        LearnerPreset("sop+-cifar100", "ROP, table 7", _CIFAR, SopSettings(lr_u=1.0), _SOP_CHANGES),
+        LearnerPreset("sop+-images", "small images, such as digits", _IMAGES, SopSettings()),
+        LearnerPreset("sop+-features", "features of a pretrained network", _FEATURES, SopSettings()),
+        LearnerPreset(
+            "dividemix-cifar10",
+            "DivideMix, section 4, and its authors' code",
+            _STEPPED,
+            DivideMixSettings(),
+            _DIVIDE_CHANGES,
+        ),
+        LearnerPreset(
+            "dividemix-cifar100",
+            "DivideMix, section 4, and its authors' code, for 50 % noise and more; lambda_u is 25 below",
+            _STEPPED,
+            DivideMixSettings(warm_up=30, lambda_u=150.0),
+            _DIVIDE_CHANGES,
+        ),
+        LearnerPreset("dividemix-images", "small images, such as digits", _IMAGES, DivideMixSettings()),
+        LearnerPreset(
+            "dividemix-features", "features of a pretrained network", _FEATURES, DivideMixSettings(warm_up=5)
+        ),
+    )
+}
+"""Every preset by name, `<learner>-<what of>`."""

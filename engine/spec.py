@@ -219,6 +219,11 @@ class RelabelSpec:
     method: str
     training: TrainingSpec | None
     learner: str = option("", introduced="", help="With rop: what corrects the subset: {learners}.", unset="sop+")
+    preset: str = option(
+        "",
+        introduced="",
+        help="Settings of a learner and its training: {learner_presets}; explicit options take precedence.",
+    )
     keep: tuple[float, ...] = derived(())
     select: Selecting = option(
         "descending",

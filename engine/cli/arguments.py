@@ -110,6 +110,12 @@ def _learners() -> str:
     return ", ".join(all_learners())
 
 
+def _learner_presets() -> str:
+    from engine.relabel.learner_settings import LEARNER_PRESETS
+
+    return ", ".join(LEARNER_PRESETS)
+
+
 def _models() -> str:
     from engine.training.models import MODELS
 
@@ -139,6 +145,7 @@ DECLARED = {
     "features": _features,
     "formats": _formats,
     "learners": _learners,
+    "learner_presets": _learner_presets,
     "methods": _methods,
     "models": _models,
     "noise": _noise,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine import relabel as package
 from engine.errors import ScoreInputError, SpecError, unknown_name
-from engine.relabel.problem import Learner
+from engine.relabel.problem import Learned, Learner
 from engine.scores.registry import parameters_of
 
 F = TypeVar("F", bound=Callable[..., Tensor])
@@ -71,7 +71,7 @@ class RobustLearner:
 
     name: str
     title: str
-    function: Learner
+    function: Callable[..., Learned]
     source: str
     cost: float
     epochs: int

@@ -219,7 +219,8 @@ def alternatives(workspace: Workspace, spec: Spec, device: torch.device) -> dict
         options[f"--features {FEATURES}"] = replace(spec, training=head, features=FEATURES, features_hash=key)
     small = spec.training.model in SMALL
     if on_images and not small:
-        fewer = replace(spec.training, model=SMALL[0], model_hash="", epochs=min(8, spec.training.epochs), threads=1)
+        epochs = spec.training.epochs if isinstance(spec, RelabelSpec) else min(8, spec.training.epochs)
+        fewer = replace(spec.training, model=SMALL[0], model_hash="", epochs=epochs, threads=1)
         options[f"--model {SMALL[0]} --epochs {fewer.epochs}"] = replace(spec, training=fewer)
     if on_images and not small and spec.training.precision == "float32":
         options["--precision bfloat16"] = replace(spec, training=replace(spec.training, precision="bfloat16"))

@@ -21,6 +21,7 @@ from engine.fields import check_range, options_of
 from engine.presets import curve_settings, find_preset
 from engine.queries.connection import best_run, connected, fetch_fingerprint, runs_of
 from engine.queries.curated import CuratedSet, curate
+from engine.relabel.learner_settings import find_learner_preset
 from engine.relabel.registry import Relabeling, find_learner, find_method
 from engine.runs.named_files import check_files, files_of, trust_files
 from engine.runs.planning import model_hash, plan_run, run_needs_training
@@ -194,9 +195,14 @@ def plan_relabel_from(workspace: Workspace, dataset: str, method: str, options: 
     training = None
     if found.trains:
         trained = find_learner(learner)
-        training = _trained_as(workspace, dataset, run, {"seeds": RELABEL_SEEDS, **typed})
-        training = training if "epochs" in typed else replace(training, epochs=max(training.epochs, trained.epochs))
-        check_range("--epochs", training.epochs, trained.least, 10_000, f"with {learner}")
+        if given.get("preset"):
+            settings = asdict(find_learner_preset(given["preset"], learner).training)
+            settings = {name: settings[name] for name in of_training if name not in ("observe", "logit_seeds")}
+            training = _trained_as(workspace, dataset, run, {**settings, **typed})
+        else:
+            training = _trained_as(workspace, dataset, run, {"seeds": RELABEL_SEEDS, **typed})
+            training = training if "epochs" in typed else replace(training, epochs=max(training.epochs, trained.epochs))
+            check_range("--epochs", training.epochs, trained.least, 10_000, f"with {learner}")
         training = replace(training, observe="train", logit_seeds=0)
         allow_trusted(workspace, training.model, trust)
     source, score = find_source(workspace, dataset, method, run, given.pop("score", ""))
@@ -226,6 +232,7 @@ def _check_goes_with(
 ) -> None:
     """Raise SpecError for an option that was given and does nothing with this method."""
     free = {"run", "trust_model", "seed", *method.options, *(of_training if method.trains else ())}
+    free |= {"preset"} if method.trains and method.learner != "cross-entropy" else set()
     for name in given:
         if name not in free and name in {*of_training, *of_relabeling, "keep"}:
             takes = ", ".join(f"--{one.replace('_', '-')}" for one in method.options)

@@ -185,7 +185,8 @@ class _Relabeling:
                 check_classes_left(self.labels, kept, subset, share)
                 size = spec.training.batch_size
                 size = max(2, round(size * share)) if subset == WITHOUT else size
-                found += [Unit(seed, subset, share, name, kept, asked, size) for name in learners_of(spec)]
+                presets = {name: "" if name == PLAIN else spec.preset for name in learners_of(spec)}
+                found += [Unit(seed, subset, share, name, kept, asked, size, presets[name]) for name in presets]
         return found
 
     def _together(self, task: Any, units: Sequence[Any], costs: Sequence[float]) -> list[tuple[Row, dict[str, Tensor]]]:

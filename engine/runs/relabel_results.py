@@ -24,6 +24,7 @@ def describe(spec: RelabelSpec) -> str:
         parts = [f"rop with {spec.learner}, {spec.select}, keeping {', '.join(f'{share:g}' for share in spec.keep)}"]
         switches = ("no_feature_propagation", "no_label_propagation", "no_bias", "unbalanced")
         parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
+    parts += [f"preset {spec.preset}"] if spec.preset else []
     if spec.method == "debug":
         parts = [f"debug: the first {spec.share:.0%} by {spec.score}"]
     if "neighbors" in find_method(spec.method).options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from engine.data.loader import Samples, joined
 from engine.errors import SpecError
 from engine.features.neighbors import compute_neighbors
 from engine.features.penultimate import compute_features, head_of
+from engine.relabel.learner_settings import find_learner_preset
 from engine.relabel.plain import train_plainly
 from engine.relabel.problem import Problem, Report
 from engine.relabel.registry import find_learner, find_method
@@ -45,7 +47,7 @@ class Unit:
     """One network or pair of networks to train.
 
     kept (K,) int64: positions of the samples that it learns from; asked (A,) int64: of others that it predicts; kept_share:
-    of the training samples; batch_size: of its training
+    of the training samples; batch_size: of its training; preset: of the learner's settings, "" = its defaults
     """
 
     seed: int
@@ -55,6 +57,7 @@ class Unit:
     kept: Tensor
     asked: Tensor
     batch_size: int
+    preset: str = ""
 
     @property
     def name(self) -> str:
@@ -80,7 +83,10 @@ def learn(study: Study, unit: Unit, report: Report) -> dict[str, Tensor]:
     both = study.test if others is None else others if study.test is None else joined(others, study.test)
     training = replace(study.training, batch_size=unit.batch_size)
     problem = Problem(study.samples.subset(unit.kept), both, study.normalization, training)
-    learned = find_learner(unit.learner).function(problem, unit.seed, report)
+    train = find_learner(unit.learner).function
+    if unit.preset:
+        train = partial(train, settings=find_learner_preset(unit.preset, unit.learner).settings)
+    learned = train(problem, unit.seed, report)
     found = {"probabilities": learned.probabilities}
     if learned.test is not None:
         found |= {"asked": learned.test[: len(unit.asked)], "test": learned.test[len(unit.asked) :]}

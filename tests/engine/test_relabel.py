@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -272,6 +273,8 @@ def test_switches_of_nli_are_other_runs(small_workspace):
         ("rop", {"keep": "half"}, "--keep has 'half'; allowed"),
         ("rop", {"keep": "nan"}, "--keep has nan; allowed"),
         ("dividemix", {"epochs": 9}, "--epochs is 9; allowed: 11 to 10000 .with dividemix."),
+        ("sop+", {"preset": "dividemix-images"}, "unknown preset 'dividemix-images'; .*for the learner"),
+        ("debug", {"preset": "sop+-images"}, "--preset does nothing with --method debug"),
         ("vote", {"keep": "0.5"}, "--keep does nothing with --method vote; it takes --run"),
         ("sop+", {"share": 0.2}, "--share does nothing with --method sop+"),
         ("debug", {"score": "aun"}, "unknown score 'aun'; did you mean 'aum'"),
@@ -285,6 +288,19 @@ def test_what_cannot_be_is_refused_in_one_line(scored_workspace, method, options
     with pytest.raises((SpecError, NotFoundError), match=message.replace("sop+ ", r"sop\+ ")) as caught:
         do(scored_workspace, method, **options)
     assert "\n" not in str(caught.value) and scored_workspace.run_ids() == before
+
+
+def test_a_preset_gives_the_training_and_the_settings_and_what_is_typed_takes_precedence(scored_workspace):
+    spec = plan_relabel_from(scored_workspace, "small", "dividemix", {"preset": "dividemix-features", "epochs": 6})
+    training = spec.training
+    assert (training.model, training.lr, training.optimizer, training.schedule) == ("mlp", 0.02, "sgd", "cosine")
+    assert (training.epochs, training.seeds, training.batch_size) == (6, 3, 64)  # its warm-up of 5 leaves one
+    plain = plan_relabel_from(scored_workspace, "small", "dividemix", {"epochs": 11})
+    assert plain.training.batch_size == 64 and plain.training.optimizer == "adam" and plain.training.seeds == 1
+    run, _ = compute(
+        scored_workspace, dataclasses.replace(spec, training=dataclasses.replace(training, seeds=1)), "cpu"
+    )
+    assert len(proposed(scored_workspace, run))
 
 
 def test_a_method_that_reads_a_run_says_which_is_missing(small_workspace):

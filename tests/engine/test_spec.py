@@ -45,7 +45,7 @@ INTRODUCED = {
     PsiSpec: {"points": 20, "steps": "epochs", "seed": 0, "class_balanced": False, "window": False, "until": 1.0},
     ProveSpec: {"steps": "epochs", "source": ""},
     RelabelSpec: {
-        "learner": "", "keep": (), "select": "descending", "beta": 0.0, "nli_epochs": 5, "neighbors": 15,
+        "learner": "", "preset": "", "keep": (), "select": "descending", "beta": 0.0, "nli_epochs": 5, "neighbors": 15,
         "no_feature_propagation": False, "no_label_propagation": False, "no_bias": False, "unbalanced": False,
         "score": "", "share": 0.1, "seed": 0, "source": "",
     },

@@ -22,6 +22,7 @@ from engine.features.backbones.declared import declared_backbones
 from engine.features.own_file import SUFFIXES
 from engine.presets import PRESETS
 from engine.queries.writers import WRITERS, Writer
+from engine.relabel.registry import all_learners, all_methods
 from engine.scores.inputs import INPUTS
 from engine.scores.registry import EVIDENCE, all_scores
 from engine.selection.samplers import all_samplers
@@ -83,6 +84,20 @@ def samplers() -> str:
         ]
 
     return table(["sampler", "what stays", "reads", "options"], map(cells, all_samplers().values()))
+
+
+def methods() -> str:
+    def cells(found: Any) -> list[str]:
+        return [f"`{found.name}`", found.title, ", ".join(f"`{i}`" for i in found.inputs), found.source]
+
+    return table(["method", "what it proposes", "reads", "source"], map(cells, all_methods().values()))
+
+
+def learners() -> str:
+    def cells(found: Any) -> list[str]:
+        return [f"`{found.name}`", found.title, f"{found.cost:g} ×", str(found.epochs), found.source]
+
+    return table(["learner", "what it is", "time", "epochs at least", "source"], map(cells, all_learners().values()))
 
 
 def noise() -> str:
@@ -174,6 +189,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "rules": rules,
     "views": views,
     "samplers": samplers,
+    "methods": methods,
+    "learners": learners,
     "noise": noise,
     "sources": sources,
     "backbones": backbones,
@@ -185,7 +202,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     **{
         f"options {name}": lambda name=name: options(name)
-        for name in ("ingest", "run", "psi", "prove", "version create")
+        for name in ("ingest", "run", "psi", "prove", "relabel", "version create")
     },  # type: ignore[misc]
 }
 """By the name of the markers: <!-- scores --> and <!-- /scores -->."""

@@ -119,7 +119,7 @@ def shared_pickers() -> None:
             "dataset",
             names,
             dataset or data.latest_dataset(),
-            resets=("run", "sample", "samples", "page", "label", "other", "suggested", "region", "outline"),
+            resets=("run", "sample", "samples", "page", "label", "other", "suggested", "region", "outline", "suggests"),
         )
         state.put(dataset=dataset)
         at = data.snapshot(dataset)

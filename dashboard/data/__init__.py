@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import clouds, decisions, exports, proofs, reviews, similar, versions
+from dashboard.data import clouds, decisions, exports, proofs, relabelings, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -145,6 +145,7 @@ __all__ = [
     "psi_points",
     "published",
     "read_only",
+    "relabelings",
     "remove",
     "report",
     "reviews",

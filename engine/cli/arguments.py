@@ -98,6 +98,18 @@ def _formats() -> str:
     return formats_help()
 
 
+def _methods() -> str:
+    from engine.relabel.registry import all_methods
+
+    return ", ".join(all_methods())
+
+
+def _learners() -> str:
+    from engine.relabel.registry import all_learners
+
+    return ", ".join(all_learners())
+
+
 def _models() -> str:
     from engine.training.models import MODELS
 
@@ -126,6 +138,8 @@ def _sources() -> str:
 DECLARED = {
     "features": _features,
     "formats": _formats,
+    "learners": _learners,
+    "methods": _methods,
     "models": _models,
     "noise": _noise,
     "samplers": _samplers,

@@ -26,7 +26,7 @@ class Run:
 
     Attributes:
         id: the run's id; title: a short description; dataset: the name of its dataset
-        spec: what was computed, as stored: kind (run, psi, recorded or prove), dataset, fingerprint, and every option
+        spec: what was computed, as stored: kind (run, psi, recorded, prove or relabel), dataset, fingerprint, and every option
     """
 
     def __init__(self, workspace: Workspace, run_id: str) -> None:

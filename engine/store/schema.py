@@ -18,7 +18,7 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
         "The published runs.",
         {
             "run_id": _RUN,
-            "kind": ("VARCHAR", "run, psi, recorded or prove"),
+            "kind": ("VARCHAR", "run, psi, recorded, prove or relabel"),
             "title": ("VARCHAR", "a short description"),
             "created_at": ("TIMESTAMP", "when it was published, UTC"),
             "seconds": ("DOUBLE", "time to compute, over all attempts"),
@@ -281,6 +281,48 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
         "proofs",
         'SELECT {run_id} AS run_id, seed, "set", accuracy, accuracy_true, samples, tested, held_out, steps, seconds '
         "FROM {proofs}",
+    ),
+    "relabelings": View(
+        "What networks gain by a relabeling: one row for each subset, learner and seed.",
+        {
+            "run_id": _RUN,
+            "seed": ("INTEGER", "of the network"),
+            "subset": (
+                "VARCHAR",
+                "what it learned from: all, without suspects, rop (its selection) or random (as many)",
+            ),
+            "kept_fraction": ("DOUBLE", "share of the training samples in the subset, 0..1"),
+            "learner": ("VARCHAR", "cross-entropy (the labels as they are) or the learner that corrects them"),
+            "samples": ("INTEGER", "samples it learned from"),
+            "noise": ("DOUBLE", "share of them with a wrong given label; NULL where a true label is unknown"),
+            "noise_left": ("DOUBLE", "the same of the corrected labels; NULL without correction"),
+            "accuracy": ("DOUBLE", "on the test split against its given labels, 0..1; NULL without a test split"),
+            "accuracy_true": ("DOUBLE", "the same against true labels; NULL where one is unknown"),
+            "select_seconds": ("DOUBLE", "to choose the subset; NULL where none is chosen"),
+            "seconds": ("DOUBLE", "to train and predict"),
+        },
+        "relabelings",
+        "SELECT {run_id} AS run_id, seed, subset, kept_fraction, learner, samples, noise, noise_left, accuracy, "
+        "accuracy_true, select_seconds, seconds FROM {relabelings}",
+    ),
+    "relabel_bins": View(
+        "How often given and corrected labels are right, by NLI.",
+        {
+            "run_id": _RUN,
+            "seed": ("INTEGER", "of the network"),
+            "subset": ("VARCHAR", "rop or random"),
+            "kept_fraction": ("DOUBLE", "share of the training samples in the subset, 0..1"),
+            "learner": ("VARCHAR", "what corrected the labels"),
+            "bin": ("INTEGER", "0 .. 13, of equal width over the NLI of all training samples"),
+            "low": ("DOUBLE", "NLI at which the bin begins"),
+            "high": ("DOUBLE", "NLI at which it ends"),
+            "samples": ("INTEGER", "samples of the subset in it"),
+            "right_given": ("DOUBLE", "share of their given labels that are the true one, 0..1"),
+            "right_corrected": ("DOUBLE", "share of their corrected labels that are the true one, 0..1"),
+        },
+        "relabel_bins",
+        "SELECT {run_id} AS run_id, seed, subset, kept_fraction, learner, bin, low, high, samples, right_given, "
+        "right_corrected FROM {relabel_bins}",
     ),
     "suggestions": View(
         "Another label that a method proposes.",

@@ -51,13 +51,13 @@ def _note(text: str) -> str:
 
 def accuracy_bar(verdict: Verdict) -> str:
     """Held-out accuracy on a line from 0 to 100 %, with what a guess would reach. Without an accuracy: an empty line."""
-    inside, said = "", "held-out accuracy: unknown"
+    inside, words = "", "held-out accuracy: unknown"
     if verdict.accuracy is not None:
-        said = f"held-out predictions agree with {percent(verdict.accuracy)} of the labels"
-        inside += _band(0, 100 * verdict.accuracy, "given", said)
+        words = f"held-out predictions agree with {percent(verdict.accuracy)} of the labels"
+        inside += _band(0, 100 * verdict.accuracy, "given", words)
     if verdict.chance is not None:
         inside += _mark(100 * verdict.chance, f"a guess agrees with {percent(verdict.chance)}", "guess")
-    return _line(100, inside, said)
+    return _line(100, inside, words)
 
 
 def noise_bar(verdict: Verdict, known: float | None = None) -> str:
@@ -70,11 +70,11 @@ def noise_bar(verdict: Verdict, known: float | None = None) -> str:
     if verdict.noise is None:
         return _line(most, "", "no estimate")
     inside, low, high = "", verdict.noise_low, verdict.noise_high
-    said = f"estimated share of wrong labels: {percent(verdict.noise)}"
+    words = f"estimated share of wrong labels: {percent(verdict.noise)}"
     if low is not None and high is not None:
         between = f"95 % interval: {percent(low, False)} to {percent(high)}"
         inside += _band(100 * low / most * 100, 100 * (high - low) / most * 100, "interval", between)
-        said += f", {between}"
+        words += f", {between}"
     for share, name, word in (
         (verdict.noise_joint, "by the held-out predictions", "predictions" if verdict.disagrees else ""),
         (verdict.noise_mixture, "by how the suspicion is distributed", "distribution" if verdict.disagrees else ""),
@@ -84,7 +84,7 @@ def noise_bar(verdict: Verdict, known: float | None = None) -> str:
             kind = " known" if name.startswith("known") else ""
             inside += _mark(100 * share / most * 100, f"{name}: {percent(share)}", word, kind)
     inside += _dot(100 * verdict.noise / most * 100, f"estimate: {percent(verdict.noise)}", "estimate")
-    return _line(most, inside, said)
+    return _line(most, inside, words)
 
 
 def suspicion_bars(bins: pd.DataFrame) -> str:
@@ -109,12 +109,12 @@ def suspicion_bars(bins: pd.DataFrame) -> str:
         f'<b class="rule" style="bottom:{100 * (power + 0.15) / (top + 0.15):.1f}%">{_short(10**power)}</b>'
         for power in range(int(math.log10(most)) + 1)
     )
-    said = ", ".join(f"{n:,} {name}" for (name, _), n in totals.items())
+    words = ", ".join(f"{n:,} {name}" for (name, _), n in totals.items())
     legend = "".join(f'<span><i class="{kind}"></i>{name}&ensp;{n:,}</span>' for (name, kind), n in totals.items() if n)
     ticks = "".join(f'<span style="left:{at}%">{at} %</span>' for at in (0, 25, 50, 75, 100))
     return (
         f'<div class="keys">{legend}</div><div class="bars" role="img" aria-label="samples by probability of a wrong '
-        f'label: {said}">{marks}{"".join(bars)}</div><div class="ticks inset" aria-hidden="true">{ticks}</div>'
+        f'label: {words}">{marks}{"".join(bars)}</div><div class="ticks inset" aria-hidden="true">{ticks}</div>'
         '<p class="note">probability that the label is wrong; samples on a logarithmic scale</p>'
     )
 
@@ -145,7 +145,7 @@ def accuracy_lines(epochs: pd.DataFrame) -> str:
     def down(value: float) -> float:
         return 100 * (ceiling - value) / (ceiling - floor)
 
-    drawn, said = "", []
+    drawn, words = "", []
     tips: dict[int, list[str]] = {}
     for name, by in found:
         band = [*zip(by.index, by["max"], strict=True), *zip(by.index[::-1], by["min"][::-1], strict=True)]
@@ -160,7 +160,7 @@ def accuracy_lines(epochs: pd.DataFrame) -> str:
         ):
             places = " ".join(f"{across(epoch):.2f},{down(float(value)):.2f}" for epoch, value in points)
             drawn += f"<{shape} points='{places}' {look}/>"
-        said.append(f"{name} {by['mean'].iloc[-1]:.1f} % after epoch {by.index[-1]}")
+        words.append(f"{name} {by['mean'].iloc[-1]:.1f} % after epoch {by.index[-1]}")
         for epoch, value in mean:
             tips.setdefault(int(epoch), []).append(f"{name} {value:.1f} %")
     # As an image: st.html takes SVG out of the page itself.
@@ -168,8 +168,8 @@ def accuracy_lines(epochs: pd.DataFrame) -> str:
     picture = f'<img alt="" src="data:image/svg+xml,{quote(svg)}">'
     wide = 100 / max(1, len(tips))
     columns = "".join(
-        f'<i style="left:{across(epoch) - wide / 2:.2f}%;width:{wide:.2f}%" title="epoch {epoch}: {", ".join(told)}"></i>'
-        for epoch, told in tips.items()
+        f'<i style="left:{across(epoch) - wide / 2:.2f}%;width:{wide:.2f}%" title="epoch {epoch}: {", ".join(tip)}"></i>'
+        for epoch, tip in tips.items()
     )
     rules = "".join(
         f'<b class="rule" style="top:{down(value):.1f}%">{value:.4g} %</b>'
@@ -178,7 +178,7 @@ def accuracy_lines(epochs: pd.DataFrame) -> str:
     ends = "".join(f'<span><i class="{name}"></i>{name}&ensp;{by["mean"].iloc[-1]:.1f} %</span>' for name, by in found)
     ticks = f'<span style="left:0%">epoch {first}</span><span style="left:100%">{last}</span>'
     return (
-        f'<div class="keys">{ends}</div><div class="lines" role="img" aria-label="accuracy while training: {", ".join(said)}">'
+        f'<div class="keys">{ends}</div><div class="lines" role="img" aria-label="accuracy while training: {", ".join(words)}">'
         f"{rules}{picture}{columns}</div>"
         f'<div class="ticks inset" aria-hidden="true">{ticks}</div>'
     )
@@ -272,13 +272,13 @@ def disk_bar(kinds: Mapping[str, int], texts: Sequence[str]) -> str:
     """
     total, parts, names = max(1, sum(kinds.values())), "", ""
     for i, ((kind, count), text) in enumerate(zip(kinds.items(), texts, strict=True)):
-        told = f"{html_text(kind)} {html_text(text)}"
+        tip = f"{html_text(kind)} {html_text(text)}"
         parts += (
-            f'<i class="part p{i % 6}" style="width:{100 * count / total:.2f}%" title="{told}"></i>' if count else ""
+            f'<i class="part p{i % 6}" style="width:{100 * count / total:.2f}%" title="{tip}"></i>' if count else ""
         )
-        names += f'<span><i class="p{i % 6}"></i>{told}</span>' if 100 * count >= total else ""
-    said = ", ".join(f"{html_text(kind)} {html_text(text)}" for kind, text in zip(kinds, texts, strict=True))
-    return f'<div class="stack" role="img" aria-label="{said}">{parts}</div><div class="keys">{names}</div>'
+        names += f'<span><i class="p{i % 6}"></i>{tip}</span>' if 100 * count >= total else ""
+    words = ", ".join(f"{html_text(kind)} {html_text(text)}" for kind, text in zip(kinds, texts, strict=True))
+    return f'<div class="stack" role="img" aria-label="{words}">{parts}</div><div class="keys">{names}</div>'
 
 
 def table(columns: Sequence[tuple[str, str]], lines: Sequence[Sequence[str]], name: str) -> str:
@@ -307,14 +307,14 @@ def _list(bars: Sequence[tuple[str, float, float, str, str, str]]) -> str:
     return f'<ul class="list">{items}</ul>' if items else ""
 
 
-def _line(most: float, inside: str, said: str) -> str:
+def _line(most: float, inside: str, words: str) -> str:
     """A horizontal line from 0 to a percentage, with what stands on it."""
     step = next(step for step in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if most / step <= 5)
     ticks = "".join(
         f'<span style="left:{100 * at / most:.2f}%">{at:g} %</span>' for at in np.arange(0, most * 1.001, step).tolist()
     )
     return (
-        f'<div class="line" role="img" aria-label="{html_text(said, 300)}"><span class="track">{inside}</span></div>'
+        f'<div class="line" role="img" aria-label="{html_text(words, 300)}"><span class="track">{inside}</span></div>'
         f'<div class="ticks" aria-hidden="true">{ticks}</div>'
     )
 

@@ -163,8 +163,8 @@ def below() -> None:
                 overview_charts.noise_table(data.transition_matrix(view.at), view.names) if noisy else "",
             ),
             ("Accuracy while training", "", overview_charts.accuracy_lines(epochs) if len(epochs) else ""),
-            ("Rules, one by one", "", overview_charts.rules_list(rules) if len(rules) else ""),
             ("On the disk", taken, overview_charts.disk_bar(used.kinds, [data.size(n) for n in used.kinds.values()])),
+            ("Rules, one by one", "", overview_charts.rules_list(rules) if len(rules) else ""),
         ]
     )
     st.html(overview_charts.page(drawn))

@@ -19,6 +19,7 @@ from engine.data.loader import batch_ends, epoch_batches
 from engine.errors import SpecError
 from engine.relabel.learner_settings import DIVIDEMIX_ON_FEATURES, DivideMixSettings
 from engine.relabel.problem import Learned, Problem, Report
+from engine.relabel.registry import learner
 from engine.relabel.steps import (
     begin_epoch,
     check_problem,
@@ -128,6 +129,7 @@ def warm_up_loss(logits: Tensor, labels: Tensor, penalty: float) -> Tensor:
 # The learner -------------------------------------------------------------------------------------------------------
 
 
+@learner(name="dividemix", source="Li et al. 2020", cost=8.0, epochs=30, least=DivideMixSettings.warm_up + 1)
 def learn_dividemix(problem: Problem, seed: int, report: Report, settings: DivideMixSettings | None = None) -> Learned:
     """Train two networks by DivideMix; what they predict together for a sample is the label that it suggests.
 

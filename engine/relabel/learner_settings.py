@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from engine.errors import SpecError, unknown_name
 from engine.fields import check_options, option
 from engine.spec import TrainingSpec
 
@@ -138,3 +139,11 @@ LEARNER_PRESETS: dict[str, LearnerPreset] = {
     )
 }
 """Every preset by name, `<learner>-<what of>`."""
+
+
+def find_learner_preset(name: str, learner: str) -> LearnerPreset:
+    """The preset of that name; SpecError when there is none, or it is of another learner."""
+    of_learner = [known for known in LEARNER_PRESETS if known.startswith(f"{learner}-")]
+    if name not in of_learner:
+        raise SpecError(unknown_name("preset", name, of_learner, f"for the learner {learner}"))
+    return LEARNER_PRESETS[name]

@@ -11,6 +11,7 @@ from torch.nn import functional
 from engine.data.loader import epoch_batches
 from engine.relabel.learner_settings import SOP_ON_FEATURES, SopSettings
 from engine.relabel.problem import Learned, Problem, Report
+from engine.relabel.registry import learner
 from engine.relabel.steps import (
     begin_epoch,
     check_problem,
@@ -80,6 +81,7 @@ class SopFit:
     trace: dict[str, list[float]]
 
 
+@learner(name="sop+", source="Liu et al. 2022", cost=2.5, epochs=30)
 def learn_sop(problem: Problem, seed: int, report: Report, settings: SopSettings | None = None) -> Learned:
     """Train a network by SOP+; what it predicts for a sample is the label that it suggests.
 

@@ -54,8 +54,8 @@ def ingest(
     **words: Any,
 ) -> None:
     """Read a set of images into the workspace."""
-    from engine.data.ingest import ingest
     from engine.data.outcome import describe
+    from engine.runs.ingesting import ingest
 
     given = {option: value for option, value in words.items() if value is not None}
     spec = IngestSpec(name=name, source=source, **given)

@@ -15,6 +15,9 @@ from dashboard.figures.declare import paper_figure
 from dashboard.figures.needs import Needs
 from dashboard.figures.panels import add_band, add_line, panels
 
+RULES = {"aum_threshold": "aum", "bmm": "bmm", "gmm": "gmm", "discarded_by_incv": "incv"}
+"""The rules that the paper compares, and the score that brings each."""
+
 
 @paper_figure(
     "aum-2",
@@ -169,4 +172,73 @@ def margin_figure(pair: pd.DataFrame) -> go.Figure:
             add_line(figure, col, some["epoch"], some[column], name, color, axis="epoch")
     figure.add_hline(y=0, line={"color": GRAY, "width": 1})
     figure.update_xaxes(title="epoch")
+    return figure
+
+
+@paper_figure(
+    "aum-4",
+    title="What rules find, by how much is wrong",
+    caption="Precision and recall of each rule where the labels of the same samples are wrong to several shares.",
+)
+def found_by_rules(needs: Needs) -> go.Figure | None:
+    """Figure 4: precision and recall of rules under symmetric noise, by its rate."""
+    return _rules_by_rate(needs, "symmetric", "0.2")
+
+
+@paper_figure(
+    "aum-7",
+    title="What rules find, where each class turns into the next",
+    caption="Precision and recall of each rule under asymmetric noise: systematic errors are the harder ones to find.",
+)
+def found_by_rules_asymmetric(needs: Needs) -> go.Figure | None:
+    """Figure 7: precision and recall of rules under asymmetric noise, by its rate."""
+    return _rules_by_rate(needs, "asymmetric", "0.2")
+
+
+def _rules_by_rate(needs: Needs, kind: str, rate: str) -> go.Figure | None:
+    """The figure of one kind of noise, of every dataset from the same clean one that has it alone."""
+    found = []
+    for name in needs.relatives():
+        at = data.snapshot(name)
+        facts = data.dataset_facts(at)
+        if not facts["wrong"] or str(facts["noise"]).partition(":")[0] != kind or "+" in str(facts["noise"]):
+            continue
+        run_id, score = data.having(at, "score", ("aum", *RULES.values()))
+        if score:
+            needs.runs.append(run_id)
+            rules = data.rules(at, run_id)
+            found.append(rules[rules["rule"].isin(RULES)].assign(rate=facts["noise_rate"]))
+        else:
+            needs.lacks(f"No run of {name} has these scores.", f"winnow run {name} --scores aum,bmm,gmm,incv")
+    if not found:
+        _, clean = needs.noisy_and_clean()
+        origin = clean or needs.view.at.dataset
+        command = f"winnow ingest {origin}-{kind} --from dataset:{origin} --noise {kind}:{rate}"
+        needs.lacks(f"It needs the same samples with {kind} noise.", command)
+        return None
+    return rules_figure(pd.concat(found, ignore_index=True))
+
+
+def rules_figure(rules: pd.DataFrame) -> go.Figure:
+    """Precision (left) and recall (right) of rules by the share of wrong labels.
+
+    Args: rules with rule, rate, precision, recall (0..1)
+    """
+    figure = panels(["precision", "recall"], legend=True, share_y=True)
+    for rule, color in zip(RULES, (VERMILION, BLUE, PURPLE, GREEN), strict=True):
+        some = rules[rules["rule"] == rule].sort_values("rate")
+        if len(some):
+            for col, column in ((1, "precision"), (2, "recall")):
+                add_line(
+                    figure,
+                    col,
+                    100 * some["rate"],
+                    100 * some[column],
+                    rule,
+                    color,
+                    axis="% wrong",
+                    mode="lines+markers",
+                )
+    figure.update_xaxes(title="wrong labels", ticksuffix=" %", rangemode="tozero")
+    figure.update_yaxes(ticksuffix=" %", range=[0, 103])
     return figure

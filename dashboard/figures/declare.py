@@ -53,8 +53,8 @@ def paper_figure(name: str, *, title: str, caption: str) -> Callable[[Draw], Dra
 
 
 def all_figures() -> dict[str, PaperFigure]:
-    """Every figure of every module in this folder, by name, in the order of their names."""
+    """Every figure of every module in this folder, by name: paper by paper, in the order of their numbers."""
     package = __name__.rpartition(".")[0]
     for module in pkgutil.iter_modules([str(Path(__file__).parent)], f"{package}."):
         importlib.import_module(module.name)
-    return dict(sorted(_declared.items()))
+    return dict(sorted(_declared.items(), key=lambda item: (item[0].partition("-")[0], int(item[0].partition("-")[2]))))

@@ -35,6 +35,13 @@ class Needs:
         derived = (name for name, other in others.items() if other["parent"] == here and other["noise_rate"])
         return next(derived, ""), here
 
+    def relatives(self) -> list[str]:
+        """The dataset in view, and those with known label noise that come from the same clean one; by name after it."""
+        here = self.view.at.dataset
+        origin = data.dataset_facts(self.view.at)["parent"] or here
+        facts = {name: data.dataset_facts(data.snapshot(name)) for name in data.datasets() if name != here}
+        return [here, *(name for name, one in facts.items() if one["wrong"] and origin in (one["parent"], name))]
+
     def known_noise(self) -> bool:
         """Whether labels of the dataset are known to be wrong; noted as missing where not."""
         if data.dataset_facts(self.view.at)["wrong"]:

@@ -1,10 +1,10 @@
-"""The figures of the papers, drawn from this dataset's runs; where a run is missing, the command that makes it."""
+"""The figures of the papers, drawn from this dataset's runs; where one is missing, the command and what it takes."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, data, state, widgets
+from dashboard import charts, data, launching, state, widgets
 from dashboard.figures.declare import all_figures
 from dashboard.figures.needs import Needs
 from dashboard.markup import plain
@@ -32,7 +32,25 @@ if drawing is not None:
     st.plotly_chart(drawing, config=charts.NO_BAR, key=f"figure_{name}")
     titles = {job.run_id: f"{job.dataset}: {job.title}" for job in data.jobs() if job.run_id in needs.runs}
     st.caption("Drawn from " + " · ".join(f"{plain(titles.get(r, r))} ({r})" for r in dict.fromkeys(needs.runs)))
-for text, command in needs.missing:
-    st.markdown(plain(text))
-    if command:
-        st.code(data.shown(command, 10_000, "\n"), language="bash")
+
+
+@widgets.guarded
+def missing() -> None:
+    """What the figure lacks, with what makes it; and what is being computed, until the figure can be drawn."""
+    waiting = launching.pending()
+    running = [job for job in data.jobs() if job.state == "running"]
+    live = waiting or bool(running) or launching.offering()
+    shown_runs = st.session_state.setdefault("winnow_figure_runs", data.published())
+    if live != st.session_state.get("winnow_computing", False) or shown_runs != data.published():
+        st.session_state["winnow_computing"] = live
+        st.session_state["winnow_figure_runs"] = data.published()
+        st.rerun()
+    for text, command in needs.missing:
+        st.markdown(plain(text))
+        if command:
+            launching.offer(command)
+    for job in running[:3]:
+        launching.job_bar(job, waiting)
+
+
+st.fragment(missing, run_every=1.5 if st.session_state.get("winnow_computing") else None)()

@@ -41,6 +41,7 @@ from engine.store.workspace import Workspace
 app = typer.Typer()
 
 Port = Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Print how long it will take, and compute nothing.")]
 NoToken = Annotated[bool, typer.Option("--no-token", help="Serve every user of this machine, without a token.")]
 
 
@@ -90,6 +91,7 @@ def run(
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -106,6 +108,8 @@ def run(
         given["originals"] = originals
         spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
+    if estimate:
+        return _print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes)
 
 
@@ -130,6 +134,7 @@ def psi(
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -143,6 +148,8 @@ def psi(
     given["trust_model"] = trust_model
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
+    if estimate:
+        return _print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes)
 
 
@@ -282,6 +289,18 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
     if confirm and not typer.confirm("Start it?", err=True):
         say("nothing was started")
         raise typer.Exit(1)
+
+
+def _print_estimate(workspace: Workspace, spec: Any, device: str, json: bool) -> None:
+    """Print what computing a run will take on this machine; 0 seconds where it is published already."""
+    from engine.runs.feasible import estimate_seconds
+    from engine.training.device import pick_device
+
+    chosen = pick_device(device)
+    seconds = estimate_seconds(workspace, spec, chosen)
+    on = "GPU" if chosen.type == "cuda" else "processor"
+    text = f"about {rough(seconds)} on this {on}" if seconds else "it is computed already"
+    report(json, {"seconds": round(seconds, 1), "device": chosen.type}, text)
 
 
 def _serve(workspace: Workspace, port: int | None, no_token: bool, *words: str, author: str = "") -> None:

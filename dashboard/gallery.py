@@ -94,6 +94,26 @@ def turn(found: data.Grouped, first: int, last: int, per_page: int, way: int) ->
         state.put(page=int(found.starts[group]) // per_page + 1)
 
 
+def drop_copies(view: View) -> None:
+    """A button that drops every training sample that is there a second time, in one batch; none in a read-only dashboard."""
+    spare = np.empty(0, np.int32) if data.read_only() else data.spare_copies(view.at, view.run_id)
+    if not len(spare):
+        return
+    copies = "spare copy" if len(spare) == 1 else "spare copies"
+
+    def drop() -> None:
+        data.decisions.decide(view.at, spare, "drop", note="spare copy")
+        st.toast(f"{len(spare):,} {copies} dropped; Z takes it back", icon=":material/content_cut:")
+
+    st.button(
+        f"Drop {len(spare):,} {copies}",
+        icon=":material/content_cut:",
+        help="Of each group of duplicates one training sample stays, the least likely to be labeled wrongly; none where the "
+        "test part has a copy. Test samples stay. Z takes it back.",
+        on_click=drop,
+    )
+
+
 def choose_tint(view: View) -> str:
     """The name of the metadata that tiles are colored by, "" for none."""
     names = [str(name) for name in data.metadata(view.at, "names")["name"]]

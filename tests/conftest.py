@@ -10,9 +10,11 @@ import shutil
 import signal
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from given_verdicts import JUDGED, QUICK, give_verdict, scored_run
 
 from engine.data.ingest import ingest
@@ -36,18 +38,42 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Makes a folder of a name in one of the processes that run the tests, and gives each process a copy of its own."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        original = shared / f"original-{name}"
+        with FileLock(shared / f"{name}.lock"):
+            if not original.exists():
+                draft = shared / f"draft-{name}"  # stays when making it fails: the next process fails in the same way
+                draft.mkdir()
+                make(draft)
+                draft.rename(original)
+        return shutil.copytree(original, tmp_path_factory.mktemp(name), dirs_exist_ok=True)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def demo_workspace(made_once: MadeOnce) -> Path:
     """The demo's two datasets with a run each and a psi-curve on the noisy one, of fewer epochs, seeds and points."""
-    root = tmp_path_factory.mktemp("demo") / "workspace"
-    workspace = Workspace.open(root, create=True)
+    return made_once("demo", _make_demo) / "workspace"
+
+
+def _make_demo(folder: Path) -> None:
+    workspace = Workspace.open(folder / "workspace", create=True)
     ingest(workspace, IngestSpec(name="digits", source="digits"))
     ingest(workspace, IngestSpec(name="digits-noisy", source="dataset:digits", noise="symmetric:0.2"))
     for name in ("digits", "digits-noisy"):
         compute(workspace, plan_run(workspace, name, ["standard"], QUICK), "cpu")
     plan = plan_psi(workspace, "digits-noisy", ("random", "aum", "aum*", "oracle"), points=4, seeds=2, epochs=2)
     compute(workspace, plan, "cpu")
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -60,20 +86,23 @@ def old_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def judged_workspace(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of `demo_workspace` whose scored run of digits-noisy has a verdict of known numbers. Read only.
+def judged_workspace(made_once: MadeOnce) -> Path:
+    """A workspace like `demo_workspace` whose scored run of digits-noisy has a verdict of known numbers. Read only.
 
     All 1,797 samples are judged: the 359 of the test part come after the first 250 training samples by `aum`. The
     shortlist holds the first 350, so that 100 of the test part are on it.
     """
-    root = tmp_path_factory.mktemp("judged") / "workspace"
+    return made_once("judged", partial(_make_judged, made_once("demo", _make_demo) / "workspace")) / "workspace"
+
+
+def _make_judged(demo_workspace: Path, folder: Path) -> None:
+    root = folder / "workspace"
     shutil.copytree(demo_workspace, root)
     run_id = scored_run(root, "digits-noisy")
     with connected(Workspace.open(root), "digits-noisy") as connection:
         rows = connection.execute("SELECT sample_id FROM scores WHERE score = 'aum' ORDER BY rank DESC").fetchall()
     hardest = [i for (i,) in rows]
     give_verdict(root, run_id, [*hardest[:250], *range(len(hardest), 1797), *hardest[250:]], 350, JUDGED)
-    return root
 
 
 @pytest.fixture(scope="session", params=["now", "v0.1"])
@@ -85,12 +114,14 @@ def noisy(request: pytest.FixtureRequest) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="session")
-def small_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_original(made_once: MadeOnce) -> Path:
     """What `small_workspace` is a copy of. Read only."""
-    root = tmp_path_factory.mktemp("small") / "workspace"
-    workspace = Workspace.open(root, create=True)
+    return made_once("small", _make_small) / "workspace"
+
+
+def _make_small(folder: Path) -> None:
+    workspace = Workspace.open(folder / "workspace", create=True)
     ingest(workspace, IngestSpec(name="small", source="digits", limit=200, noise="symmetric:0.2"))
-    return root
 
 
 @pytest.fixture

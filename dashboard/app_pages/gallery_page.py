@@ -42,6 +42,8 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
         icon=":material/rate_review:",
         query_params=state.link(page=None, samples=",".join(map(str, ids)) if similar else None),
     )
+    if by == "duplicates":
+        gallery.drop_copies(view)
     widgets.legend(data.dataset_facts(view.at)["known"] > 0, bool(verdict and verdict.tells))
     if tint:
         gallery.tint_legend(view, tint)

@@ -80,6 +80,7 @@ from dashboard.data.samples import (
     sample_metadata,
     sample_scores,
     score,
+    spare_copies,
     suspect,
     trajectory,
 )
@@ -168,6 +169,7 @@ __all__ = [
     "similar",
     "size",
     "snapshot",
+    "spare_copies",
     "spearman",
     "start",
     "started_run",

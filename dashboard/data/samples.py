@@ -96,6 +96,12 @@ def duplicate_facts(at: Snapshot, run_id: str) -> pd.DataFrame:
     return frame(few(at, "fetch_duplicate_facts", run_id))
 
 
+def spare_copies(at: Snapshot, run_id: str) -> Ids:
+    """Training samples that the run found a second time (see fetch_spare_copies), less those that are dropped already."""
+    found: Ids = many(at, "fetch_spare_copies", run_id)
+    return found[~decisions.meets(at, Filter(decision="drop"))[found]]
+
+
 def cards(at: Snapshot, run_id: str, wanted: Sequence[int] | Ids, sort: str = "") -> pd.DataFrame:
     """What the thumbnails show (see fetch_cards), and action and new_label of the decisions, NA where there is none."""
     found = frame(many(at, "fetch_cards", run_id, tuple(int(i) for i in wanted), sort))

@@ -32,6 +32,14 @@ def decide(
         typer.Option(metavar="FILE", help="Samples by the ids in a file: npy, CSV with sample_id, or text."),
     ] = None,
     where: Annotated[str, typer.Option(metavar="SQL", help="Samples by a condition, as winnow export takes it.")] = "",
+    copies: Annotated[
+        bool,
+        typer.Option(
+            "--copies",
+            help="Training samples that are there again: of each group of duplicates all but one, "
+            "and all where the test part has one.",
+        ),
+    ] = False,
     split: Annotated[str, typer.Option(help="With --where: train, test, or all that were judged.")] = "train",
     run: Run = None,
     label: Annotated[str, typer.Option(metavar="CLASS", help="With relabel: the class, by name or number.")] = "",
@@ -46,20 +54,29 @@ def decide(
     json: Json = False,
 ) -> None:
     """Decide about samples: keep them, drop them, relabel them, or leave them open as unsure. One winnow undo takes it back."""
-    from engine.queries.chosen import fetch_suggested, find_label, parse_samples, read_samples, samples_where
+    from engine.queries.chosen import (
+        fetch_suggested,
+        find_copies,
+        find_label,
+        parse_samples,
+        read_samples,
+        samples_where,
+    )
     from engine.store.decisions import decide
     from engine.store.records import dataset_facts
 
     at = Workspace.open(workspace)
     path = at.require_dataset(dataset)
-    if sum(map(bool, (samples, ids, where))) != 1:
-        raise SpecError("which samples? give one of --samples 1,2,5-9, --ids FILE and --where SQL")
+    if sum(map(bool, (samples, ids, where, copies))) != 1:
+        raise SpecError("which samples? give one of --samples 1,2,5-9, --ids FILE, --where SQL and --copies")
     if (action == "relabel") != (bool(label) != suggested):
         raise SpecError("relabel takes one of --label CLASS and --suggested, the other actions take neither")
     chosen = at.require_run(run) if run else None
     if where:
         meant = samples_where(at, dataset, where, chosen, split)
         say(f"{len(meant):,} samples match")
+    elif copies:
+        meant = find_copies(at, dataset, chosen)
     else:
         meant = parse_samples(samples, dataset_facts(path).samples) if samples else read_samples(ids or Path())
     n, labels = len(meant), None if not label else find_label(at, dataset, label)

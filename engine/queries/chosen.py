@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import SourceError, SpecError, unknown_name
+from engine.errors import NotFoundError, SourceError, SpecError, unknown_name
 from engine.queries.connection import connected
+from engine.queries.groups import fetch_spare_copies
 from engine.queries.listing import fetch_proposals
 from engine.queries.samples import Ids
 from engine.queries.writers import fetch_selected, run_for
@@ -78,6 +79,22 @@ def samples_where(workspace: Workspace, dataset: str, where: str, run: str | Non
     """The samples of a split that meet a condition, as `winnow export --where` takes it."""
     with connected(workspace, dataset) as connection:
         return fetch_selected(connection, where, run, split)["sample_id"].to_numpy(np.int32)
+
+
+def find_copies(workspace: Workspace, dataset: str, run: str | None = None) -> Ids:
+    """The spare copies (`fetch_spare_copies`) that a run found, or the run to trust most.
+
+    Raises: NotFoundError when the run looked for no duplicates
+    """
+    with connected(workspace, dataset) as connection:
+        found = run or run_for(connection, "") or ""
+        spare = fetch_spare_copies(connection, found)
+        if (
+            not len(spare)
+            and not connection.execute("SELECT 1 FROM duplicates WHERE run_id = ? LIMIT 1", [found]).fetchone()
+        ):
+            raise NotFoundError(f"no run of '{dataset}' found duplicates; winnow run {dataset} looks for them")
+    return spare
 
 
 def fetch_suggested(workspace: Workspace, dataset: str, ids: Ids, run: str | None = None) -> tuple[Ids, Ids]:

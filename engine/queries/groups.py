@@ -88,3 +88,20 @@ def fetch_duplicate_facts(connection: duckdb.DuckDBPyConnection, run_id: str) ->
         FROM duplicates AS d JOIN samples USING (sample_id) WHERE run_id = ? GROUP BY group_id ORDER BY group_id""",
         [run_id],
     )
+
+
+def fetch_spare_copies(connection: duckdb.DuckDBPyConnection, run_id: str) -> Ids:
+    """The training samples that a set without duplicates does not need, by id: of each group all but one.
+
+    The one that stays is the least likely to be labeled wrongly, of those that are alike the one with the lowest id. None
+    stays where the group has test samples: trained on a copy of what it is tested on, a network looks better than it is.
+    Test samples are never spare.
+    """
+    sql = """WITH copies AS (
+        SELECT d.sample_id, d.split, bool_or(d.split = 'test') OVER (PARTITION BY group_id) AS leak, row_number() OVER (
+            PARTITION BY group_id, d.split ORDER BY p_wrong NULLS LAST, d.sample_id
+        ) AS place
+        FROM duplicates AS d LEFT JOIN shortlist AS s ON s.run_id = d.run_id AND s.sample_id = d.sample_id
+        WHERE d.run_id = ?
+    ) SELECT sample_id FROM copies WHERE split = 'train' AND (leak OR place > 1) ORDER BY sample_id"""
+    return fetch_columns(connection, sql, [run_id])["sample_id"].astype(np.int32)

@@ -32,7 +32,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 FLAGS = (
     "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
+    "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
+    "--disable-gpu-compositing --disable-gpu-rasterization"  # as Chromium itself paints where there is no GPU
 ).split()
 READY = "[data-testid=stApp][data-test-script-state=notRunning]"
 PATIENCE_MS = 120_000

@@ -20,7 +20,8 @@ from engine.store.workspace import Workspace
 
 FLAGS = (
     "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
+    "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
+    "--disable-gpu-compositing --disable-gpu-rasterization"  # WebGL in software, but not every page: it halves the time
 ).split() + ["--host-resolver-rules=MAP evil.example 127.0.0.1"]  # as somebody's name server would answer
 
 

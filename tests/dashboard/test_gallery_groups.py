@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import streamlit as st
+from PIL import Image
+from streamlit.testing.v1 import AppTest
 
+import dashboard
 from dashboard import data, gallery, state
 from dashboard.data import View
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
+from engine.queries.connection import connected
 from engine.queries.groups import Grouped
+from engine.runs.compute import compute
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
+from engine.store.decisions import fetch_decisions_log, undo
+from engine.store.workspace import Workspace
+
+APP = Path(dashboard.__file__).with_name("app.py")
 
 
 def found(sizes: list[int], keys: list[int]) -> Grouped:
@@ -63,3 +78,30 @@ def test_a_saved_filter_is_the_whole_filter_and_nothing_else(monkeypatch: pytest
     )
     assert (state.get("sort"), state.get("dataset"), state.get("evil"), state.get("sample")) == ("aum", "", "", "")
     assert data.Filter(labels=(1, 2), named="a&b=c", flagged=True, split="train") == state.get_filter("")
+
+
+def test_spare_copies_are_dropped_by_one_button(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    images = [Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(12)]
+    images[4], images[7] = images[2], images[6]
+    for i, image in enumerate(images):
+        (tmp_path / "images" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "images" / "ab"[i % 2] / f"{i:02}.png")
+    workspace = Workspace.open(tmp_path / "workspace", create=True)
+    ingest(workspace, IngestSpec("copies", str(tmp_path / "images"), test_fraction=0))
+    compute(workspace, plan_run(workspace, "copies", ["dark"], TrainingSpec()), "cpu")
+    monkeypatch.setenv("WINNOW_WORKSPACE", str(workspace.root))
+    app = AppTest.from_file(str(APP), default_timeout=60).run()
+    app.switch_page("app_pages/gallery_page.py")
+    app.query_params.update({"dataset": "copies", "list": "all", "group": "duplicates"})
+    app.run()
+    (button,) = [button for button in app.button if "spare" in button.label]
+    assert button.label == "Drop 2 spare copies"
+    button.click().run()
+    assert not app.exception and not [button for button in app.button if "spare" in button.label]
+    rows = fetch_decisions_log(workspace, "copies")
+    assert set(rows["action"]) == {"drop"} and set(rows["note"]) == {"spare copy"}
+    with connected(workspace, "copies") as connection:
+        names = connection.execute("SELECT sample_id, source FROM samples").fetchall()
+    assert {source[-6:] for i, source in names if i in set(rows["sample_id"])} == {"04.png", "07.png"}
+    assert undo(workspace, "copies") and not len(fetch_decisions_log(workspace, "copies"))  # in one batch

@@ -98,7 +98,7 @@ def test_decisions_of_two_people_are_made_listed_and_taken_back(scored_workspace
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("drop", "give one of --samples 1,2,5-9, --ids FILE and --where SQL"),
+        ("drop", "give one of --samples 1,2,5-9, --ids FILE, --where SQL and --copies"),
         ("drop --samples 1 --where true", "give one of"),
         ("relabel --samples 1", "relabel takes one of --label CLASS and --suggested"),
         ("drop --samples 1 --label 3", "the other actions take neither"),

@@ -1,5 +1,6 @@
 """Duplicates: groups by hand, against a plain search over all pairs, and in runs with and without features."""
 
+import duckdb
 import numpy as np
 import pytest
 import torch
@@ -7,10 +8,13 @@ from PIL import Image
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
+from engine.errors import NotFoundError
 from engine.features.duplicates import NEAR_DISTANCE, NEAR_SHARE, Pairs, group_duplicates, near_pairs, near_threshold
 from engine.features.neighbors import compute_neighbors
+from engine.queries.chosen import find_copies
 from engine.queries.connection import connected
 from engine.queries.duplicates import fetch_duplicates
+from engine.queries.groups import fetch_spare_copies
 from engine.runs.pipeline import run
 from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
@@ -101,6 +105,29 @@ def test_a_run_without_features_finds_exact_copies(photographs):
         assert fetch_duplicates(connection, run_id, leaks_only=True)["group_id"].tolist() == [found["group_id"][0]]
         (notes,) = connection.execute("SELECT notes FROM runs").fetchone()
     assert "6 samples are duplicates, in 3 groups (exact copies alone); 1 with samples of both splits" in notes
+    with connected(workspace, "photographs", []) as connection:
+        assert numbers(connection, find_copies(workspace, "photographs")) == {2, 5, 7}  # 2 is in the test part as well
+
+
+def test_of_a_group_the_least_suspicious_training_sample_stays_and_none_beside_a_test_sample():
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE duplicates (run_id VARCHAR, group_id INT, sample_id INT, split VARCHAR)")
+    connection.execute("CREATE TABLE shortlist (run_id VARCHAR, sample_id INT, p_wrong FLOAT)")
+    groups = [(0, 3, "train"), (0, 1, "train"), (0, 8, "train"), (1, 4, "train"), (1, 5, "train"), (1, 9, "test")]
+    groups += [(2, 6, "train"), (2, 7, "train"), (3, 10, "test"), (3, 11, "test")]
+    connection.executemany("INSERT INTO duplicates VALUES ('r', ?, ?, ?)", groups)
+    connection.execute("INSERT INTO duplicates VALUES ('other', 0, 2, 'train'), ('other', 0, 12, 'train')")
+    connection.executemany(
+        "INSERT INTO shortlist VALUES (?, ?, ?)", [("r", 1, 0.9), ("r", 3, 0.2), ("r", 8, 0.2), ("other", 1, 0)]
+    )
+    # group 0: 3 and 8 are as likely, 3 stays; group 1: its test sample alone stays; group 2 was not judged: 6 stays
+    assert fetch_spare_copies(connection, "r").tolist() == [1, 4, 5, 7, 8]
+    assert fetch_spare_copies(connection, "none").tolist() == []
+
+
+def test_copies_are_looked_for_before_they_are_dropped(small_workspace):
+    with pytest.raises(NotFoundError, match="found duplicates; winnow run small looks for them"):
+        find_copies(small_workspace, "small")
 
 
 def test_a_run_with_features_finds_near_ones_across_the_splits(photographs):

@@ -27,6 +27,18 @@ chosen = figures[name]
 st.markdown(f"#### {chosen.title}&ensp;:gray[:small[{chosen.source}]]")
 st.caption(plain(chosen.caption))
 needs = Needs(view)
+if chosen.percentile:
+    with st.sidebar:
+        given = state.real_number(state.get("percentile"))
+        st.session_state["pick_percentile"] = given if given is not None and 50 <= given <= 99.9 else 99.0
+        needs.percentile = st.slider(
+            "Percentile of the threshold samples",
+            50.0,
+            99.9,
+            step=0.1,
+            key="pick_percentile",
+            on_change=lambda: state.put(percentile=f"{st.session_state['pick_percentile']:g}"),
+        )
 drawing = chosen.draw(needs)
 if drawing is not None:
     st.plotly_chart(drawing, config=charts.NO_BAR, key=f"figure_{name}")

@@ -78,7 +78,8 @@ def logit_figure(groups: pd.DataFrame, names: Sequence[str]) -> go.Figure:
 @paper_figure(
     "aum-3",
     title="The threshold on the area under the margin",
-    caption="AUM of clean and mislabeled samples, and where the threshold samples put the line.",
+    caption="AUM of clean and mislabeled samples, each threshold sample (short lines), and where they put the threshold.",
+    percentile=True,
 )
 def threshold(needs: Needs) -> go.Figure | None:
     """Figure 3: the distribution of AUM with its thresholds."""
@@ -90,15 +91,37 @@ def threshold(needs: Needs) -> go.Figure | None:
     if not thresholds:
         command = f"winnow run {needs.view.at.dataset} --scores aum --threshold-rounds 2"
         needs.lacks("That run has trained no threshold samples.", command)
-    return threshold_figure(data.histogram(needs.view.at, run_id, "aum"), thresholds)
+    rule = data.figure_table(needs.view.at, "fetch_threshold_rule", run_id, needs.percentile)
+    singles = data.figure_table(needs.view.at, "fetch_threshold_samples", run_id)
+    if len(rule):
+        thresholds = rule["threshold"].tolist()
+    elif thresholds:
+        needs.lacks("That run was computed before single threshold samples were kept: the threshold is at 99 %.", "")
+    percentile = needs.percentile if len(rule) else 99.0
+    return threshold_figure(
+        data.histogram(needs.view.at, run_id, "aum"), thresholds, singles["aum"].tolist(), percentile
+    )
 
 
-def threshold_figure(bins: pd.DataFrame, thresholds: Sequence[float]) -> go.Figure:
+def threshold_figure(
+    bins: pd.DataFrame, thresholds: Sequence[float], singles: Sequence[float] = (), percentile: float = 99.0
+) -> go.Figure:
     """AUM of clean and of mislabeled samples, and the threshold that comes from the threshold samples.
 
-    Args: bins with left, right, clean, mislabeled, unknown (samples)
+    Args: bins with left, right, clean, mislabeled, unknown (samples); singles: AUM of single threshold samples
     """
-    return histogram_chart(bins, "aum", "easier", [("99th percentile of threshold samples", v) for v in thresholds])
+    name = f"{percentile:g} % of the threshold samples"
+    figure = histogram_chart(bins, "aum", "easier", [(name, v) for v in thresholds])
+    if len(singles):
+        figure.add_scatter(
+            x=list(singles),
+            y=[0] * len(singles),
+            mode="markers",
+            name="threshold samples",
+            marker={"symbol": "line-ns", "size": 14, "line": {"width": 1, "color": PURPLE}},
+            hovertemplate="threshold sample<br>aum %{x:.3f}<extra></extra>",
+        )
+    return figure
 
 
 @paper_figure(
@@ -179,6 +202,7 @@ def margin_figure(pair: pd.DataFrame) -> go.Figure:
     "aum-4",
     title="What rules find, by how much is wrong",
     caption="Precision and recall of each rule where the labels of the same samples are wrong to several shares.",
+    percentile=True,
 )
 def found_by_rules(needs: Needs) -> go.Figure | None:
     """Figure 4: precision and recall of rules under symmetric noise, by its rate."""
@@ -189,6 +213,7 @@ def found_by_rules(needs: Needs) -> go.Figure | None:
     "aum-7",
     title="What rules find, where each class turns into the next",
     caption="Precision and recall of each rule under asymmetric noise: systematic errors are the harder ones to find.",
+    percentile=True,
 )
 def found_by_rules_asymmetric(needs: Needs) -> go.Figure | None:
     """Figure 7: precision and recall of rules under asymmetric noise, by its rate."""
@@ -207,6 +232,10 @@ def _rules_by_rate(needs: Needs, kind: str, rate: str) -> go.Figure | None:
         if score:
             needs.runs.append(run_id)
             rules = data.rules(at, run_id)
+            other = data.figure_table(at, "fetch_threshold_rule", run_id, needs.percentile)
+            if len(other):
+                columns = ["precision", "recall"]
+                rules.loc[rules["rule"] == "aum_threshold", columns] = other[columns].iloc[0].tolist()
             found.append(rules[rules["rule"].isin(RULES)].assign(rate=facts["noise_rate"]))
         else:
             needs.lacks(f"No run of {name} has these scores.", f"winnow run {name} --scores aum,bmm,gmm,incv")

@@ -24,12 +24,14 @@ Draw = Callable[[Needs], go.Figure | None]
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """One figure of a paper. name: paper and number, as in an address: "cg-4"."""
+    """One figure of a paper. name: paper and number, as in an address: "cg-4"; percentile: whether it reads
+    `needs.percentile`."""
 
     name: str
     title: str
     caption: str
     draw: Draw
+    percentile: bool = False
 
     @property
     def source(self) -> str:
@@ -40,13 +42,13 @@ class PaperFigure:
 _declared: dict[str, PaperFigure] = {}
 
 
-def paper_figure(name: str, *, title: str, caption: str) -> Callable[[Draw], Draw]:
+def paper_figure(name: str, *, title: str, caption: str, percentile: bool = False) -> Callable[[Draw], Draw]:
     """Declare a figure. Raises ValueError for a name that another figure has."""
 
     def declare(draw: Draw) -> Draw:
         if name in _declared:
             raise ValueError(f"two figures are called '{name}'; give one of them another name")
-        _declared[name] = PaperFigure(name, title, caption, draw)
+        _declared[name] = PaperFigure(name, title, caption, draw, percentile)
         return draw
 
     return declare

@@ -15,10 +15,12 @@ from dashboard import data
 class Needs:
     """A dataset in view, the runs that a figure was drawn from, and what it lacks.
 
-    missing: pairs of a sentence and of the commands that help ("" where none does).
+    percentile: of the threshold samples, where the threshold is (AUM); missing: pairs of a sentence and of the commands that
+    help ("" where none does).
     """
 
     view: data.View
+    percentile: float = 99.0
     runs: list[str] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
 

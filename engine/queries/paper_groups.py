@@ -101,3 +101,38 @@ def fetch_found(connection: duckdb.DuckDBPyConnection, run_id: str, score: str, 
         WHERE run_id = $run AND score = $score AND split = 'train' {only} ORDER BY rank DESC LIMIT $most""",
         {"run": run_id, "score": score, "most": most},
     )
+
+
+def fetch_threshold_rule(connection: duckdb.DuckDBPyConnection, run_id: str, percentile: float) -> pd.DataFrame:
+    """round, threshold, flagged (samples, by all rounds together), precision, recall (0..1, NaN where unknown) of the rule
+    `aum_threshold` at a percentile (0..100) of the threshold samples' AUM (AUM, figures 3, 4 and 7).
+
+    As the rule is at 99: a sample is flagged when its AUM is at or below the threshold of every round in which it was no
+    threshold sample. Empty for a run that kept no rounds.
+    """
+    return fetch_sql(
+        connection,
+        """WITH alpha AS (SELECT round, CAST(quantile_cont(CAST(aum AS DOUBLE), $share) AS FLOAT) AS threshold
+            FROM threshold_rounds WHERE run_id = $run AND threshold_sample GROUP BY round),
+        judged AS (SELECT sample_id, bool_and(threshold_sample OR aum <= threshold) AS flagged
+            FROM threshold_rounds JOIN alpha USING (round) WHERE run_id = $run GROUP BY sample_id),
+        counted AS (SELECT count(*) FILTER (flagged) AS flagged,
+            count(*) FILTER (flagged AND label <> true_label)
+                / nullif(count(*) FILTER (flagged AND true_label IS NOT NULL), 0) AS precision,
+            count(*) FILTER (flagged AND label <> true_label)
+                / nullif(count(*) FILTER (label <> true_label), 0) AS recall
+            FROM judged JOIN samples USING (sample_id))
+        SELECT round, CAST(threshold AS DOUBLE) AS threshold, flagged, precision, recall FROM alpha, counted ORDER BY round""",
+        {"run": run_id, "share": percentile / 100},
+    )
+
+
+def fetch_threshold_samples(connection: duckdb.DuckDBPyConnection, run_id: str, most: int = 200) -> pd.DataFrame:
+    """aum: of the threshold samples of a run, in ascending order; of more than `most` every k-th."""
+    return fetch_sql(
+        connection,
+        """WITH placed AS (SELECT aum, row_number() OVER (ORDER BY aum) - 1 AS place, count(*) OVER () AS n
+            FROM threshold_rounds WHERE run_id = $run AND threshold_sample)
+        SELECT CAST(aum AS DOUBLE) AS aum FROM placed WHERE place % CAST(ceil(n / $most) AS INTEGER) = 0 ORDER BY aum""",
+        {"run": run_id, "most": most},
+    )

@@ -112,7 +112,11 @@ def test_aum_2_is_green_where_the_given_label_leads_and_vermilion_where_it_does_
 
 def test_aum_3_marks_every_threshold() -> None:
     bins = pd.DataFrame({"left": [0.0], "right": [1.0], "clean": [3], "mislabeled": [1], "unknown": [0]})
-    assert [s.x0 for s in aum_paper.threshold_figure(bins, [0.4, 0.6]).layout.shapes] == [0.4, 0.6]
+    bare = aum_paper.threshold_figure(bins, [0.4, 0.6])
+    assert [s.x0 for s in bare.layout.shapes] == [0.4, 0.6]
+    figure = aum_paper.threshold_figure(bins, [0.4], [0.1, 0.3], 90)
+    assert len(figure.data) == len(bare.data) + 1 and list(figure.data[-1].x) == [0.1, 0.3]
+    assert any(chart_text("90 % of the threshold samples") in str(a.text) for a in figure.layout.annotations)
 
 
 def test_aum_5_is_the_error_and_the_share_the_threshold_flags() -> None:

@@ -9,9 +9,11 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from engine.queries import paper, paper_groups, summaries
-from engine.queries.connection import connect
+from engine.queries.connection import connect, connected
+from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.store.workspace import Workspace
 
 Opened = tuple[duckdb.DuckDBPyConnection, str]
@@ -202,3 +204,47 @@ def test_found_are_the_highest_of_a_score_whose_label_is_wrong(opened: Opened) -
     any_label = paper_groups.fetch_found(connection, run, "aum", False, 1)
     first = ask(connection, "SELECT arg_max(sample_id, rank) AS i FROM scores WHERE run_id = ? AND score = 'aum'", run)
     assert any_label["sample_id"].tolist() == [first["i"][0]]
+
+
+def test_the_threshold_rule_at_any_percentile_is_that_of_the_engine() -> None:
+    generator = torch.Generator().manual_seed(4)
+    member = draw_threshold_samples(60, 5, 2, generator)
+    aum = torch.randn(2, 60, generator=generator)
+    truth = np.where(np.arange(60) % 3 == 0, 1, 0)
+    connection = duckdb.connect()
+    rows = pd.DataFrame(
+        {
+            "run_id": "r", "round": np.repeat([1, 2], 60), "sample_id": np.tile(np.arange(60), 2),
+            "threshold_sample": member.numpy().reshape(-1), "aum": aum.numpy().reshape(-1),
+        }
+    )  # fmt: skip
+    samples = pd.DataFrame({"sample_id": np.arange(60), "label": 0, "true_label": truth})
+    for name, frame in (("threshold_rounds", rows), ("samples", samples)):
+        connection.register(name, frame)
+    for percentile in (50.0, 90.0, 99.0, 99.9):
+        flagged, alpha = threshold_flags(aum, member, percentile)
+        found = paper_groups.fetch_threshold_rule(connection, "r", percentile)
+        np.testing.assert_allclose(found["threshold"], alpha.numpy(), rtol=1e-6)
+        wrong = torch.from_numpy(truth == 1)
+        assert found["flagged"].tolist() == [int(flagged.sum())] * 2
+        assert found["recall"][0] == pytest.approx(float(flagged[wrong].float().mean()))
+        assert found["precision"][0] == pytest.approx(float(wrong[flagged].float().mean()))
+    singles = paper_groups.fetch_threshold_samples(connection, "r", 7)["aum"].tolist()
+    every = sorted(aum[member].tolist())  # 20 of them: every third
+    assert singles == pytest.approx(every[::3])
+    assert paper_groups.fetch_threshold_rule(connection, "gone", 99.0).empty
+
+
+def test_a_run_keeps_every_round_and_the_rule_follows_from_it(demo_workspace: Path) -> None:
+    with connected(Workspace.open(demo_workspace), "digits-noisy") as connection:
+        run = str(ask(connection, "SELECT DISTINCT run_id FROM threshold_rounds")["run_id"][0])
+        found = paper_groups.fetch_threshold_rule(connection, run, 99.0)
+        rule = summaries.fetch_rules(connection, run).set_index("rule").loc["aum_threshold"]
+        sizes = ask(
+            connection,
+            "SELECT count(*) AS n, count(*) FILTER (threshold_sample) AS drawn FROM threshold_rounds GROUP BY round",
+        )
+    assert sorted(found["threshold"]) == pytest.approx(sorted(rule["thresholds"]), rel=1e-6)
+    assert (int(found["flagged"][0]), len(found)) == (rule["flagged"], 2)
+    assert (found["precision"][0], found["recall"][0]) == pytest.approx((rule["precision"], rule["recall"]))
+    assert sizes["n"].tolist() == [rule["judged"]] * 2 and sizes["drawn"].tolist() == [rule["judged"] // 11] * 2

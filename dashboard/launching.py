@@ -227,18 +227,21 @@ COMPUTED = ("run", "psi")
 """The commands that say how long they take before they start."""
 
 
-def offer(commands: str) -> None:
+def offer(commands: str, offered_above: set[tuple[str, ...]]) -> None:
     """The commands that make what is missing, and a button for the first that is not computed yet.
 
     What `run` and `psi` take is found out, by a process of its own, before a person starts them. Nothing is offered of a
-    command that leaves a name to fill in.
+    command that leaves a name to fill in, nor twice of one that helps with several things that are missing.
+
+    offered_above: the commands with a button further up on the page; this one is added
     """
     st.code(data.shown(commands, 10_000, "\n"), language="bash")
     computed: set[tuple[str, ...]] = st.session_state.setdefault("winnow_computed", set())
     lines = [tuple(shlex.split(line)[1:]) for line in commands.splitlines()]
     left = [words for words in lines if words not in computed]
-    if not left or PLACES & set(left[0]) or data.read_only():
+    if not left or left[0] in offered_above or PLACES & set(left[0]) or data.read_only():
         return
+    offered_above.add(left[0])
     words, key = left[0], "offer_" + re.sub(r"\W", "_", " ".join(left[0]))
     offered: data.Started | None = st.session_state.get(OFFERED)
     started: data.Started | None = st.session_state.get(STARTED)

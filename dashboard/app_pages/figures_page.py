@@ -57,10 +57,11 @@ def missing() -> None:
         st.session_state["winnow_computing"] = live
         st.session_state["winnow_figure_runs"] = data.published()
         st.rerun()
+    offered: set[tuple[str, ...]] = set()
     for text, command in needs.missing:
         st.markdown(plain(text))
         if command:
-            launching.offer(command)
+            launching.offer(command, offered)
     for job in running[:3]:
         launching.job_bar(job, waiting)
 

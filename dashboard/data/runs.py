@@ -168,7 +168,8 @@ def networks_of_curves(at: Snapshot) -> pd.DataFrame:
     """run_id, model, pretrained (on the features of a pretrained network): of the psi runs, the newest first."""
     rows = []
     for run_id in dict.fromkeys(frame(few(at, "fetch_order_runs"))["run_id"]):
-        training = Workspace(Path(at.root)).read_record(run_id).spec.get("training") or {}
+        training = Workspace(Path(at.root)).read_record(run_id).spec.get("training")
+        training = training if isinstance(training, dict) else {}
         rows.append((run_id, str(training.get("model", "")), bool(training.get("trained_on"))))
     return pd.DataFrame(rows, columns=["run_id", "model", "pretrained"])
 

@@ -14,6 +14,11 @@ from streamlit.testing.v1 import AppTest
 from test_pages import Open, open_page, text  # noqa: F401
 
 from dashboard import launching
+from engine.data.ingest import ingest
+from engine.data.request import IngestSpec
+from engine.runs.compute import compute
+from engine.runs.planning import plan_run
+from engine.spec import TrainingSpec
 from engine.store.jobs import Started, fetch_jobs
 from engine.store.workspace import Workspace
 
@@ -69,6 +74,18 @@ def test_what_is_computed_already_leads_to_the_next_command(figures: AppTest) ->
     (offered,) = [button for button in figures.run().button if str(button.key).startswith("offer_")]
     assert offered.label == "Compute the next" and second.startswith("winnow psi small --orders")
     assert str(offered.key).startswith("offer_psi_small")
+
+
+def test_a_command_that_helps_twice_is_offered_once(open_page: Open, scored_workspace: Workspace) -> None:  # noqa: F811
+    noisy = IngestSpec(name="noisy", source="dataset:small", noise="symmetric:0.2", seed=9)
+    ingest(scored_workspace, noisy)
+    training = TrainingSpec(epochs=2, seeds=1, batch_size=64)
+    compute(scored_workspace, plan_run(scored_workspace, "noisy", ["el2n@2"], training), "cpu")
+    app = open_page(scored_workspace.root, "figures", dataset="noisy", figure="cg-6")
+    assert not app.exception
+    first = [code.value.splitlines()[0] for code in app.code]
+    assert first == ["winnow run noisy --scores cg,cg_partial"] * 2
+    assert len([button for button in app.button if str(button.key).startswith("offer_")]) == 1
 
 
 def test_nothing_is_offered_where_nothing_may_be_written(

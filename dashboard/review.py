@@ -48,17 +48,18 @@ _REVIEW = st.components.v2.component(
 )
 
 
-def draw_review(view: View, ids: data.Ids, start: int, falling: bool) -> int:
+def draw_review(view: View, ids: data.Ids, start: int, falling: bool, suggesting: str = "") -> int:
     """Draw the component, write what it sends, and answer it. Called within a fragment.
 
-    Args:    start: the place in the list to open at; falling: whether the list goes from the most to the least suspicious
+    Args:    start: the place in the list to open at; falling: whether the list goes from the most to the least suspicious;
+             suggesting: a relabeling whose labels are suggested in place of the run's own
     Returns: how many of the list nobody has decided
     """
     sent = st.session_state.get(KEY, {}).get("sent")
     sent = sent if isinstance(sent, Mapping) else {}
     facts = data.dataset_facts(view.at)
     about = _digest(view.at.dataset, facts["fingerprint"], data.decisions.author())
-    listed = _digest(about, view.run_id, ids.tobytes())
+    listed = _digest(about, view.run_id, suggesting, ids.tobytes())
     done: list[str] = []
     refused: dict[str, str] = {}
     problem = ""
@@ -71,7 +72,7 @@ def draw_review(view: View, ids: data.Ids, start: int, falling: bool) -> int:
     whole = _places({"whole": [sent.get("whole")]}, "whole", len(ids)) if same else []
     progress = data.reviews.progress(view.at, ids)
     both = sorted({*wanted, *pictures, *whole})
-    rows = _rows(view, [int(ids[i]) for i in both])
+    rows = _rows(view, [int(ids[i]) for i in both], suggesting)
     about_it = dict(zip(both, rows, strict=True))
     _REVIEW(
         key=KEY,
@@ -122,8 +123,8 @@ def stop_advice(progress: Progress, falling: bool) -> str:
     )
 
 
-def _rows(view: View, ids: Sequence[int]) -> list[Any]:
-    return list(charts.rows(data.reviews.doubts(view.at, view.run_id, ids))) if ids else []
+def _rows(view: View, ids: Sequence[int], suggesting: str) -> list[Any]:
+    return list(charts.rows(data.reviews.doubts(view.at, view.run_id, ids, suggesting))) if ids else []
 
 
 def _items(view: View, rows: Mapping[int, Any]) -> list[dict[str, Any]]:

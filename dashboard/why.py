@@ -103,6 +103,9 @@ def _networks(doubt: Doubt) -> list[Piece]:
         found += [(f" ({_share(doubt.confidence)})", False)] if doubt.confidence is not None else []
         found += over
         return found + ([(f" ({_share(doubt.p_given)})", False)] if doubt.p_given is not None else [])
+    if doubt.method and doubt.method != "prediction_vote":
+        sure = [(f" ({_share(doubt.confidence)})", False)] if doubt.confidence is not None else []
+        return [(f"The method {doubt.method} suggests ", False), (doubt.suggested, True), *sure, *over]
     if doubt.confidence is None:
         return [("The networks prefer ", False), (doubt.suggested, True), *over]
     when = "In all epochs" if doubt.confidence >= 0.9995 else f"In {_share(doubt.confidence)} of the epochs"

@@ -162,6 +162,25 @@ class Dataset:
         spec, curated = plan_prove_from(self._workspace, self.name, options)
         return self._compute(spec, device, cluster, progress, curated)
 
+    def relabel(
+        self,
+        method: str,
+        *,
+        device: str = "auto",
+        cluster: str = "",
+        progress: bool = True,
+        **options: str | Sequence[float] | float | bool | None,
+    ) -> Run:
+        """Propose other labels for samples, each with a confidence: `Run.suggestions()`. No label is changed.
+
+        Args:   method: vote, neighbors, sop+, dividemix, debug or rop; device, cluster, progress: as for `run`; options: those
+                of `winnow relabel`, such as keep=[0.2, 0.8], learner="sop+", epochs=40, run="3fa2..."
+        Raises: SpecError for an unknown method, learner or option, or when a subset has lost a class
+        """
+        from engine.runs.options import plan_relabel_from
+
+        return self._compute(plan_relabel_from(self._workspace, self.name, method, options), device, cluster, progress)
+
     def export(
         self,
         to: str | PathLike[str],

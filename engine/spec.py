@@ -18,98 +18,20 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from engine.errors import SpecError
 from engine.fields import check_options, check_range, derived, option
+from engine.training_spec import LEARNING_RATE as LEARNING_RATE
+from engine.training_spec import Observe as Observe
+from engine.training_spec import TrainingSpec as TrainingSpec
 
 SPEC_VERSION = 2
 """Of what `spec_to_json` writes. 1: winnow 0.1, without a version."""
 
-Optimizer = Literal["adam", "sgd"]
-Schedule = Literal["constant", "cosine", "step"]
-Observe = Literal["train", "eval"]
-Augment = Literal["none", "flip", "crop", "crop+flip"]
 Embedding = Literal["umap", "none"]
 Complexity = Literal["exact", "stochastic"]
-Precision = Literal["float32", "bfloat16"]
 PsiSteps = Literal["epochs", "fixed"]
-
-LEARNING_RATE: dict[str, float] = {"adam": 0.002, "sgd": 0.1}
-"""Learning rate of each optimizer where none is given."""
+Selecting = Literal["descending", "ccs"]
 
 
 # The specs ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """How networks are trained while their dynamics are recorded.
-
-    model_hash: of the source of a model of one's own; trained_on: the stored features that are the networks' inputs, by
-    their key (engine.features.stored), "" = the dataset's own inputs
-    """
-
-    model: str = option(
-        "mlp",
-        introduced="mlp",
-        help="{models}, torchvision:NAME, or PACKAGE.MODULE:FACTORY.",
-    )
-    epochs: int = option(20, introduced=20, low=1, high=10_000, help="Passes over the training set.")
-    seeds: int = option(5, introduced=5, low=1, high=1_000, help="Networks to train.")
-    batch_size: int = option(
-        256,
-        introduced=256,
-        low=2,
-        high=1_000_000,
-        hint="batch normalization needs at least 2",
-        help="Samples per step.",
-    )
-    lr: float = option(
-        LEARNING_RATE["adam"],
-        introduced=0.002,
-        low=1e-8,
-        high=100,
-        help="Learning rate of the first step.",
-        unset="0.002 adam, 0.1 sgd",
-    )
-    optimizer: Optimizer = option(
-        "adam", introduced="adam", choices=Optimizer, help="adam, or sgd with Nesterov momentum 0.9."
-    )
-    schedule: Schedule = option(
-        "constant",
-        introduced="constant",
-        choices=Schedule,
-        help="constant, cosine, or step (a tenth at 1/2 and at 3/4).",
-    )
-    weight_decay: float = option(
-        0.0, introduced=0.0, low=0, high=10, help="L2 penalty (SGD), or decay as Adam defines it."
-    )
-    observe: Observe = option(
-        "train",
-        introduced="train",
-        choices=Observe,
-        help="Record the logits of the training pass (train), or of an evaluation pass after each epoch (eval).",
-    )
-    augment: Augment = option("none", introduced="none", choices=Augment, help="none, flip, crop or crop+flip.")
-    logit_seeds: int = option(1, introduced=1, help="Seeds that keep their full logits, 0 to the number of seeds.")
-    threads: int = option(
-        1,
-        introduced=1,
-        low=1,
-        high=256,
-        help="Processor threads of one network. Networks are trained side by side, so more than 1 pays only for few "
-        "large ones. The last digits of the results depend on it.",
-        unset="1; all for a model that must be trained alone",
-    )
-    precision: Precision = option(
-        "float32",
-        introduced="float32",
-        choices=Precision,
-        help="float32, or bfloat16 before the last layer: about 1.5 times faster where the processor or GPU has it.",
-    )
-    model_hash: str = derived("")
-    trained_on: str = derived("")
-
-    def __post_init__(self) -> None:
-        check_options(self)
-        check_range("--logit-seeds", self.logit_seeds, 0, self.seeds, "at most the number of seeds")
 
 
 @dataclass(frozen=True)
@@ -284,8 +206,76 @@ class ProveSpec:
         check_options(self)
 
 
-Spec = RunSpec | PsiSpec | RecordedSpec | ProveSpec
-KINDS: dict[str, type[Any]] = {"run": RunSpec, "psi": PsiSpec, "recorded": RecordedSpec, "prove": ProveSpec}
+@dataclass(frozen=True)
+class RelabelSpec:
+    """One `winnow relabel`: other labels that one method proposes, and what networks gain by them.
+
+    training: None where the method trains nothing; learner: what corrects the labels, "" where none is trained; keep: shares
+    of the training samples that rop selects, ascending; source: the run whose predictions, features or scores are read
+    """
+
+    dataset: str
+    fingerprint: str
+    method: str
+    training: TrainingSpec | None
+    learner: str = option("", introduced="", help="With rop: what corrects the subset: {learners}.", unset="sop+")
+    preset: str = option(
+        "",
+        introduced="",
+        help="Settings of a learner and its training: {learner_presets}; explicit options take precedence.",
+    )
+    keep: tuple[float, ...] = derived(())
+    select: Selecting = option(
+        "descending",
+        introduced="descending",
+        choices=Selecting,
+        help="With rop: descending (the largest NLI is left out first) or ccs (coverage of the range of NLI).",
+    )
+    beta: float = option(
+        0.0, introduced=0.0, low=0, high=1, help="With rop and ccs: share of the largest NLI that is left out first."
+    )
+    nli_epochs: int = option(
+        5, introduced=5, low=1, high=10_000, help="With rop: epochs of the network whose features NLI reads."
+    )
+    neighbors: int = option(
+        15, introduced=15, low=1, high=1_000, help="With neighbors and rop: nearest neighbors that count."
+    )
+    no_feature_propagation: bool = option(
+        False, introduced=False, help="With rop: the neighbors' features as they are (ablation)."
+    )
+    no_label_propagation: bool = option(
+        False, introduced=False, help="With rop: the neighbors' given labels in place of predictions (ablation)."
+    )
+    no_bias: bool = option(False, introduced=False, help="With rop: leave out the bias of the network's last layer.")
+    unbalanced: bool = option(
+        False,
+        introduced=False,
+        help="With rop: select over all classes together, as the paper does; it may lose a class.",
+    )
+    score: str = option(
+        "", introduced="", help="With debug: the score whose hardest samples are the suspects.", unset="aum"
+    )
+    share: float = option(
+        0.1, introduced=0.1, low=0.001, high=0.9, help="With debug: the share of the samples that are suspects."
+    )
+    seed: int = option(0, introduced=0, help="Of ties and of random subsets.")
+    source: str = derived("")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        for share in self.keep:
+            if not 0 < share <= 1:
+                raise SpecError(f"--keep has {share:g}; allowed: shares above 0 to 1, separated by commas")
+
+
+Spec = RunSpec | PsiSpec | RecordedSpec | ProveSpec | RelabelSpec
+KINDS: dict[str, type[Any]] = {
+    "run": RunSpec,
+    "psi": PsiSpec,
+    "recorded": RecordedSpec,
+    "prove": ProveSpec,
+    "relabel": RelabelSpec,
+}
 
 
 # Identity ----------------------------------------------------------------------------------------------------------

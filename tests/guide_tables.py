@@ -22,6 +22,7 @@ from engine.features.backbones.declared import declared_backbones
 from engine.features.own_file import SUFFIXES
 from engine.presets import PRESETS
 from engine.queries.writers import WRITERS, Writer
+from engine.relabel.registry import all_learners, all_methods
 from engine.scores.inputs import INPUTS
 from engine.scores.registry import EVIDENCE, all_scores
 from engine.selection.samplers import all_samplers
@@ -85,6 +86,20 @@ def samplers() -> str:
     return table(["sampler", "what stays", "reads", "options"], map(cells, all_samplers().values()))
 
 
+def methods() -> str:
+    def cells(found: Any) -> list[str]:
+        return [f"`{found.name}`", found.title, ", ".join(f"`{i}`" for i in found.inputs), found.source]
+
+    return table(["method", "what it proposes", "reads", "source"], map(cells, all_methods().values()))
+
+
+def learners() -> str:
+    def cells(found: Any) -> list[str]:
+        return [f"`{found.name}`", found.title, f"{found.cost:g} ×", str(found.epochs), found.source]
+
+    return table(["learner", "what it is", "time", "epochs at least", "source"], map(cells, all_learners().values()))
+
+
 def noise() -> str:
     return table(["kind", "gives"], [[f"`{name}:{k.example}`", k.title] for name, k in NOISE_KINDS.items()])
 
@@ -105,9 +120,10 @@ def backbones() -> str:
 def formats() -> str:
     def cells(name: str, found: Writer) -> list[str]:
         kind = f"a file `{found.ending}`" if found.ending else "a folder"
-        return [f"`{name}`", kind, found.holds, found.read_by]
+        back = ", ".join(f"`winnow {command}`" for command in found.back) or "not"
+        return [f"`{name}`", kind, found.holds, found.read_by, back]
 
-    return table(["`--format`", "is", "holds", "read by"], [cells(*one) for one in WRITERS.items()])
+    return table(["`--format`", "is", "holds", "read by", "comes back by"], [cells(*one) for one in WRITERS.items()])
 
 
 def presets() -> str:
@@ -173,6 +189,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "rules": rules,
     "views": views,
     "samplers": samplers,
+    "methods": methods,
+    "learners": learners,
     "noise": noise,
     "sources": sources,
     "backbones": backbones,
@@ -184,7 +202,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     **{
         f"options {name}": lambda name=name: options(name)
-        for name in ("ingest", "run", "psi", "prove", "version create")
+        for name in ("ingest", "run", "psi", "prove", "relabel", "version create")
     },  # type: ignore[misc]
 }
 """By the name of the markers: <!-- scores --> and <!-- /scores -->."""

@@ -20,7 +20,7 @@ from engine.queries.versions import create_version
 from engine.queries.writers import Choice, export, find_writer
 from engine.runs import results
 from engine.runs.compute import compute
-from engine.runs.options import plan_prove_from
+from engine.runs.options import plan_prove_from, plan_relabel_from
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.spec import TrainingSpec
@@ -122,6 +122,11 @@ def _prove(workspace: Workspace, confirmed: Path) -> None:
     compute(workspace, spec, "cpu", curated=curated)
 
 
+def _relabel(workspace: Workspace, confirmed: Path) -> None:
+    options = {"learner": "cross-entropy", "keep": "0.5", "epochs": 2, "nli_epochs": 1, "neighbors": 5}
+    compute(workspace, plan_relabel_from(workspace, "small", "rop", options), "cpu")
+
+
 def _export(workspace: Workspace, confirmed: Path) -> None:
     for name in ("kept.csv", "kept.parquet", "kept.npy"):
         export(workspace, "small", "aum > 0", workspace.root.parent / name)
@@ -168,6 +173,7 @@ WORK = {
     "run": _run,
     "psi": _psi,
     "prove": _prove,
+    "relabel": _relabel,
     "export": _export,
     "decide": _decide,
     "versions": _name_versions,

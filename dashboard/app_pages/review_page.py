@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard import data, filters, review, state, widgets
+from dashboard import data, filters, proposing, review, state, widgets
 
 PAGE = {"title": "Review", "icon": ":material/rate_review:", "place": 15}
 
@@ -25,6 +25,7 @@ if verdict and verdict.listed and not chosen:
     state.open_on_shortlist()
 with st.sidebar:
     score, order = widgets.choose_order(view, resets=("sample",))
+    suggesting, sure = proposing.choose_suggesting(view)
 wanted = filters.filter_bar(view, score, "all")
 facts = data.dataset_facts(view.at)
 n = int(facts["train"] + facts["test"])
@@ -32,6 +33,10 @@ if given := [i for i in chosen if i < n]:
     ids = np.array(given, np.int32)
 else:
     ids = data.ids(view.at, view.run_id, wanted, score, order == "hard")
+matching = len(ids)
+if suggesting:
+    proposed = data.relabelings.proposed(view.at, suggesting, ids, sure)
+    ids = proposed.ids
 
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     if given:
@@ -45,7 +50,7 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
                 on_click=lambda: state.put(samples=None, sample=None),
             )
     else:
-        filters.filter_chips(view, wanted, len(ids), filters.count_all(view, wanted))
+        filters.filter_chips(view, wanted, matching, filters.count_all(view, wanted))
     st.page_link(
         "app_pages/gallery_page.py",
         label="As a gallery",
@@ -53,6 +58,8 @@ with st.container(horizontal=True, vertical_alignment="center", horizontal_align
         query_params=state.link(sample=None),
     )
 
+if suggesting:
+    proposing.draw_taking(view, proposed, matching)
 if not len(ids):
     st.info("No sample meets all of these conditions.", icon=":material/filter_alt_off:")
     st.stop()
@@ -68,7 +75,7 @@ falling = order == "hard" and not given
 @st.fragment
 @widgets.guarded
 def decide() -> None:
-    if not review.draw_review(view, ids, start, falling):
+    if not review.draw_review(view, ids, start, falling, suggesting):
         with st.container(horizontal=True, horizontal_alignment="center", gap="medium"):
             st.page_link("app_pages/versions_page.py", label="Name a version of the set", icon=":material/bookmarks:")
             st.page_link("app_pages/export_page.py", label="Export the set", icon=":material/download:")

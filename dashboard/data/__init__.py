@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import clouds, decisions, exports, proofs, reviews, similar, versions
+from dashboard.data import clouds, decisions, exports, looking, proofs, relabelings, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -83,6 +83,7 @@ from dashboard.data.samples import (
     spare_copies,
     suspect,
     trajectory,
+    worst,
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
@@ -142,6 +143,7 @@ __all__ = [
     "labels",
     "latest_dataset",
     "likely",
+    "looking",
     "metadata",
     "metadata_of",
     "neighbors",
@@ -153,6 +155,7 @@ __all__ = [
     "psi_points",
     "published",
     "read_only",
+    "relabelings",
     "remove",
     "report",
     "reviews",
@@ -187,4 +190,5 @@ __all__ = [
     "window_points",
     "windows",
     "workspace_root",
+    "worst",
 ]

@@ -21,8 +21,8 @@ from engine.store.standing import ACTIONS
 from engine.store.workspace import Workspace
 
 
-def doubts(at: Snapshot, run_id: str, ids: Sequence[int]) -> pd.DataFrame:
-    return frame(many(at, "fetch_doubts", run_id, tuple(ids)))
+def doubts(at: Snapshot, run_id: str, ids: Sequence[int], suggesting: str = "") -> pd.DataFrame:
+    return frame(many(at, "fetch_doubts", run_id, tuple(ids), suggesting))
 
 
 def neighbor_labels(at: Snapshot, run_id: str, ids: Sequence[int]) -> pd.DataFrame:

@@ -98,6 +98,30 @@ def _formats() -> str:
     return formats_help()
 
 
+def _formats_back() -> str:
+    from engine.queries.writers import WRITERS
+
+    return ", ".join(name for name, found in WRITERS.items() if "import" in found.back)
+
+
+def _methods() -> str:
+    from engine.relabel.registry import all_methods
+
+    return ", ".join(all_methods())
+
+
+def _learners() -> str:
+    from engine.relabel.registry import all_learners
+
+    return ", ".join(all_learners())
+
+
+def _learner_presets() -> str:
+    from engine.relabel.learner_settings import LEARNER_PRESETS
+
+    return ", ".join(LEARNER_PRESETS)
+
+
 def _models() -> str:
     from engine.training.models import MODELS
 
@@ -126,6 +150,10 @@ def _sources() -> str:
 DECLARED = {
     "features": _features,
     "formats": _formats,
+    "formats_back": _formats_back,
+    "learners": _learners,
+    "learner_presets": _learner_presets,
+    "methods": _methods,
     "models": _models,
     "noise": _noise,
     "samplers": _samplers,

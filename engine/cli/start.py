@@ -30,11 +30,12 @@ from engine.cli.arguments import (
 )
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
 from engine.cli.gains import print_gains, read_gains
+from engine.cli.proposed import print_relabeling, read_relabeling
 from engine.cli.verdict import has_verdict, print_verdict
 from engine.data.request import IngestSpec
 from engine.errors import SpecError, WinnowError
 from engine.presets import find_preset
-from engine.spec import ProveSpec, PsiSpec, RunSpec, TrainingSpec
+from engine.spec import ProveSpec, PsiSpec, RelabelSpec, RunSpec, TrainingSpec
 from engine.store.decision_file import AUTHOR, MOST_AUTHOR, check_text
 from engine.store.workspace import Workspace
 
@@ -176,7 +177,7 @@ def resume(
         raise SpecError(problem)
     trust_roots(at, named_folders(originals))
     spec = as_stored(at, spec_from_json(record.spec))
-    if isinstance(spec, RunSpec | PsiSpec | ProveSpec) and spec.training:
+    if isinstance(spec, RunSpec | PsiSpec | ProveSpec | RelabelSpec) and spec.training:
         allow_trusted(at, spec.training.model, trust_model)
     compute_run(at, spec, device, cluster, json, yes)
 
@@ -241,9 +242,13 @@ def compute_run(
     found: dict[str, Any] = {"run_id": run_id, "existed": existed, "dataset": job.dataset, "title": job.title}
     if isinstance(spec, ProveSpec):
         found |= read_gains(workspace, spec.dataset, run_id)
+    if isinstance(spec, RelabelSpec):
+        found |= read_relabeling(workspace, spec.dataset, run_id)
     report(json, found, f"run {run_id} {outcome}: {job.title}")
     if isinstance(spec, ProveSpec) and not json:
         print_gains(found)
+    if isinstance(spec, RelabelSpec) and not json:
+        print_relabeling(found, spec.dataset, run_id)
     _say_notes(workspace, spec)
     if isinstance(spec, RunSpec) and not json and has_verdict(workspace, spec.dataset, run_id):
         print_verdict(workspace, spec.dataset, run_id)

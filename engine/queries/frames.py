@@ -14,6 +14,7 @@ import pandas as pd
 from engine.errors import NotFoundError
 from engine.queries.connection import best_run, connected, fetch_sql
 from engine.queries.proofs import Gain, fetch_gain
+from engine.queries.relabelings import fetch_relabelings
 from engine.queries.summaries import fetch_epochs, fetch_evaluation, fetch_runs
 from engine.queries.verdicts import Verdict, fetch_shortlist, fetch_verdict, no_verdict
 from engine.queries.writers import score_columns
@@ -26,7 +27,7 @@ class Run:
 
     Attributes:
         id: the run's id; title: a short description; dataset: the name of its dataset
-        spec: what was computed, as stored: kind (run, psi, recorded or prove), dataset, fingerprint, and every option
+        spec: what was computed, as stored: kind (run, psi, recorded, prove or relabel), dataset, fingerprint, and every option
     """
 
     def __init__(self, workspace: Workspace, run_id: str) -> None:
@@ -117,6 +118,15 @@ class Run:
     def proof(self) -> pd.DataFrame:
         """The networks of a proof: seed, set (full or curated), accuracy, accuracy_true (0..1), samples, tested, steps, ..."""
         return self._view("proofs", 'seed, "set" DESC')
+
+    def suggestions(self) -> pd.DataFrame:
+        """Labels that a run proposes: sample_id, suggested_label, confidence (0..1), method; each sample once per method."""
+        return self._view("suggestions", "method, sample_id")
+
+    def relabelings(self) -> pd.DataFrame:
+        """The networks of a relabeling, mean over seeds: subset, kept_fraction, learner, samples, noise, accuracy, ..."""
+        with self._connected() as connection:
+            return fetch_relabelings(connection, self.id)
 
     def gain(self, column: str = "accuracy") -> Gain:
         """What the curated set of a proof gains: difference (0..1), low, high (its 95 % interval), sentence, ...

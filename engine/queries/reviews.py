@@ -12,13 +12,17 @@ from engine.queries.connection import SUGGESTED, fetch_sql, source_run
 _BY = "2 * CAST(method = 'heldout_prediction' AS INTEGER) + confidence"
 
 
-def fetch_doubts(connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int]) -> pd.DataFrame:
+def fetch_doubts(
+    connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequence[int], suggesting: str = ""
+) -> pd.DataFrame:
     """What speaks for and against the labels of some samples, in the order of ids.
 
     sample_id, split, label, true_label, source, thumbnail; suggested_label, confidence and method of the suggestion to
     show; p_given: the probability that networks which did not see it give the label (NA where the run did not keep it);
     p_wrong (NA where the networks cannot tell), listed; rules: that vote on labels in this run, flagging: those of them
     that flag the sample. NA where unknown.
+
+    suggesting: a relabeling, whose suggestions are shown in place of the run's own
     """
     return fetch_sql(
         connection,
@@ -37,7 +41,11 @@ def fetch_doubts(connection: duckdb.DuckDBPyConnection, run_id: str, ids: Sequen
         LEFT JOIN (SELECT sample_id, count(*) AS rules, count(*) FILTER (flagged) AS flagging FROM flags
             WHERE run_id = $run AND rule IN (FROM used) AND sample_id IN (SELECT unnest($ids::INTEGER[]))
             GROUP BY sample_id) USING (sample_id) ORDER BY place""",
-        {"ids": [int(i) for i in ids], "run": run_id, "proposed": source_run(connection, "suggestions", run_id)},
+        {
+            "ids": [int(i) for i in ids],
+            "run": run_id,
+            "proposed": suggesting or source_run(connection, "suggestions", run_id),
+        },
     )
 
 

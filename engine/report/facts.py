@@ -68,7 +68,7 @@ def read_facts(workspace: Workspace, dataset: str, run: str | None = None, most:
         chosen = workspace.require_run(run) if run else best_run(connection, "verdict") or best_run(connection)
         if not chosen:
             raise NotFoundError(f"no run of '{dataset}' has scores; winnow run {dataset} makes one")
-        if chosen not in runs.index or runs["kind"][chosen] in ("psi", "prove"):
+        if chosen not in runs.index or runs["kind"][chosen] in ("psi", "prove", "relabel"):
             raise SpecError(f"run {chosen} is no published run with scores of '{dataset}'; winnow runs lists them")
         facts, worst = fetch_dataset(connection), fetch_worst(connection, chosen, most)
         scores = list(fetch_catalog(connection, chosen)["score"])

@@ -8,7 +8,8 @@ from engine.runs.cluster import tasks_on
 from engine.runs.pipeline import run
 from engine.runs.prove import run_prove
 from engine.runs.psi import run_psi
-from engine.spec import ProveSpec, PsiSpec, RecordedSpec, RunSpec, Spec
+from engine.runs.relabel import run_relabel
+from engine.spec import ProveSpec, PsiSpec, RecordedSpec, RelabelSpec, RunSpec, Spec
 from engine.store.progress import Listener
 from engine.store.workspace import Workspace
 from engine.training.device import pick_device
@@ -38,4 +39,6 @@ def compute(
             return run_psi(workspace, spec, chosen, listener, tasks=tasks)
         if isinstance(spec, ProveSpec):
             return run_prove(workspace, spec, chosen, listener, curated=curated, tasks=tasks)
+        if isinstance(spec, RelabelSpec):
+            return run_relabel(workspace, spec, chosen, listener, tasks=tasks)
     raise SpecError("a recorded run is made by its own training loop; start that again instead")

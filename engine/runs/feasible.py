@@ -17,12 +17,13 @@ from engine.runs.inputs import needs_training
 from engine.runs.planning import run_needs_training
 from engine.runs.points import plan_networks, training_of
 from engine.runs.publishing import find_run
+from engine.runs.relabel_units import planned_work
 from engine.runs.reuse import find_trained
 from engine.runs.trial import FEATURES, ON_FEATURES
 from engine.runs.work import Work
 from engine.scores.inputs import find_input
 from engine.scores.registry import Score, resolve_scores
-from engine.spec import ProveSpec, PsiSpec, RecordedSpec, RunSpec, Spec
+from engine.spec import ProveSpec, PsiSpec, RecordedSpec, RelabelSpec, RunSpec, Spec
 from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
 from engine.training.loop import epochs_before_first_drop
@@ -165,6 +166,8 @@ def estimate_seconds(workspace: Workspace, spec: Spec, device: torch.device) -> 
         return psi_seconds(workspace, spec, device)
     if isinstance(spec, ProveSpec):
         return prove_seconds(workspace, spec, device)
+    if isinstance(spec, RelabelSpec):
+        return relabel_seconds(workspace, spec, device)
     scores = resolve_scores(spec.scores)
     trained = False
     if spec.training:
@@ -184,6 +187,16 @@ def prove_seconds(workspace: Workspace, spec: ProveSpec, device: torch.device) -
     """The same of a proof: two networks for each seed."""
     shape, test = _shapes(workspace, spec.dataset, spec.training.trained_on)
     return _seconds_of(spec, [shape.samples, spec.kept] * spec.training.seeds, shape, test, device)
+
+
+def relabel_seconds(workspace: Workspace, spec: RelabelSpec, device: torch.device) -> float:
+    """Rough seconds of a relabeling; next to nothing where no network is trained."""
+    if spec.training is None:
+        return 1.0
+    shape, test = _shapes(workspace, spec.dataset, spec.training.trained_on)
+    networks = planned_work(spec, shape.samples)
+    speed = measure_speed(spec.training, shape, device, len(networks))
+    return sum(speed.training(n, epochs) + speed.passing * (n + test) for n, epochs in networks) / speed.workers
 
 
 def _seconds_of(spec: PsiSpec | ProveSpec, kept: Sequence[int], shape: Shape, test: int, device: torch.device) -> float:
@@ -206,7 +219,8 @@ def alternatives(workspace: Workspace, spec: Spec, device: torch.device) -> dict
         options[f"--features {FEATURES}"] = replace(spec, training=head, features=FEATURES, features_hash=key)
     small = spec.training.model in SMALL
     if on_images and not small:
-        fewer = replace(spec.training, model=SMALL[0], model_hash="", epochs=min(8, spec.training.epochs), threads=1)
+        epochs = spec.training.epochs if isinstance(spec, RelabelSpec) else min(8, spec.training.epochs)
+        fewer = replace(spec.training, model=SMALL[0], model_hash="", epochs=epochs, threads=1)
         options[f"--model {SMALL[0]} --epochs {fewer.epochs}"] = replace(spec, training=fewer)
     if on_images and not small and spec.training.precision == "float32":
         options["--precision bfloat16"] = replace(spec, training=replace(spec.training, precision="bfloat16"))

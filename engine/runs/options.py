@@ -17,17 +17,20 @@ import torch
 from engine.data.request import IngestSpec
 from engine.errors import SpecError, unknown_name
 from engine.features.stored import forget_stand_ins
-from engine.fields import options_of
+from engine.fields import check_range, options_of
 from engine.presets import curve_settings, find_preset
-from engine.queries.connection import best_run, connected, runs_of
+from engine.queries.connection import best_run, connected, fetch_fingerprint, runs_of
 from engine.queries.curated import CuratedSet, curate
+from engine.relabel.learner_settings import find_learner_preset
+from engine.relabel.registry import Relabeling, find_learner, find_method
 from engine.runs.named_files import check_files, files_of, trust_files
 from engine.runs.planning import model_hash, plan_run, run_needs_training
 from engine.runs.prove import plan_prove
 from engine.runs.psi import plan_psi
+from engine.runs.relabel_sources import find_source
 from engine.runs.trial import ON_FEATURES, choose_network
 from engine.selection.names import split_orders
-from engine.spec import LEARNING_RATE, ProveSpec, PsiSpec, RunSpec, TrainingSpec
+from engine.spec import LEARNING_RATE, ProveSpec, PsiSpec, RelabelSpec, RunSpec, TrainingSpec
 from engine.store.progress import Listener
 from engine.store.trust import named_folders, trust_roots
 from engine.store.workspace import Workspace
@@ -156,6 +159,86 @@ def plan_prove_from(workspace: Workspace, dataset: str, options: Options) -> tup
     training = _trained_as(workspace, dataset, run, typed)
     allow_trusted(workspace, training.model, trust)
     return plan_prove(workspace, dataset, curated, source, training, steps), curated
+
+
+RELABEL_SEEDS = 1
+"""Networks of a relabeling where no number is given: a robust learner takes several times as long as plain training."""
+
+KEEP = (0.2, 0.4, 0.6, 0.8)
+"""Shares that rop keeps where none is given: those of its paper."""
+
+
+def plan_relabel_from(workspace: Workspace, dataset: str, method: str, options: Options) -> RelabelSpec:
+    """The spec of `winnow relabel DATASET --method METHOD` with the options that were given.
+
+    The networks are trained as those of the run to trust most, for as many epochs as the learner needs at least; options
+    that are given take precedence.
+
+    Args:   options: those of RelabelSpec and TrainingSpec, and keep (a text or numbers), run (whose predictions, features,
+            scores and training are read) and trust_model
+    Raises: SpecError for an unknown method, learner, score or option, or one that does not go with the method
+    """
+    of_training, of_relabeling = _types(TrainingSpec), _types(RelabelSpec)
+    others = {"keep": Sequence[str], "run": str, "trust_model": bool}
+    options = {**options, "keep": _shares(options.get("keep"))}
+    given = _given("relabel", options, {**of_training, **of_relabeling, **others}, ("device", "cluster", "method"))
+    workspace.require_dataset(dataset)
+    found = find_method(method)
+    _check_goes_with(found, given, of_training, of_relabeling)
+    run = workspace.require_run(given.pop("run")) if given.get("run") else None
+    trust = given.pop("trust_model", False)
+    typed = {name: given.pop(name) for name in of_training if name in given}
+    if method == "rop":
+        given["learner"] = find_learner(given.get("learner", "sop+")).name
+        given["keep"] = tuple(sorted({float(share) for share in given.get("keep", map(str, KEEP))}))
+    learner = given.get("learner") or found.learner
+    training = None
+    if found.trains:
+        trained = find_learner(learner)
+        if given.get("preset"):
+            settings = asdict(find_learner_preset(given["preset"], learner).training)
+            settings = {name: settings[name] for name in of_training if name not in ("observe", "logit_seeds")}
+            training = _trained_as(workspace, dataset, run, {**settings, **typed})
+        else:
+            training = _trained_as(workspace, dataset, run, {"seeds": RELABEL_SEEDS, **typed})
+            training = training if "epochs" in typed else replace(training, epochs=max(training.epochs, trained.epochs))
+            check_range("--epochs", training.epochs, trained.least, 10_000, f"with {learner}")
+        training = replace(training, observe="train", logit_seeds=0)
+        allow_trusted(workspace, training.model, trust)
+    source, score = find_source(workspace, dataset, method, run, given.pop("score", ""))
+    fingerprint = fetch_fingerprint(workspace, dataset)
+    return RelabelSpec(dataset, fingerprint, method, training, source=source, score=score, **given)
+
+
+def _shares(given: Any) -> list[str] | None:
+    """What --keep has, as texts of numbers; SpecError for what is no number."""
+    if given is None:
+        return None
+    texts = (
+        _names(given)
+        if isinstance(given, str)
+        else [str(share) for share in (given if isinstance(given, Iterable) else [given])]
+    )
+    for text in texts:
+        try:
+            float(text)
+        except ValueError:
+            raise SpecError(f"--keep has '{text[:40]}'; allowed: shares above 0 to 1, separated by commas") from None
+    return texts
+
+
+def _check_goes_with(
+    method: Relabeling, given: Options, of_training: Iterable[str], of_relabeling: Iterable[str]
+) -> None:
+    """Raise SpecError for an option that was given and does nothing with this method."""
+    free = {"run", "trust_model", "seed", *method.options, *(of_training if method.trains else ())}
+    free |= {"preset"} if method.trains and method.learner != "cross-entropy" else set()
+    for name in given:
+        if name not in free and name in {*of_training, *of_relabeling, "keep"}:
+            takes = ", ".join(f"--{one.replace('_', '-')}" for one in method.options)
+            more = "those of the training" if method.trains else ""
+            allowed = " and ".join(filter(None, [takes, more])) or "--run"
+            raise SpecError(f"--{name.replace('_', '-')} does nothing with --method {method.name}; it takes {allowed}")
 
 
 def _trained_as(workspace: Workspace, dataset: str, run: str | None, typed: Options) -> TrainingSpec:

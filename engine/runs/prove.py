@@ -116,7 +116,7 @@ def run_prove(
         progress.stage("prove")
         proof = _Proof(workspace, spec, kept, samples, test, draft.folder, progress, one, tasks)
         proof.train(size)
-        draft.results.write_proofs(proof.rows())
+        draft.results.write_rows("proofs", proof.rows())
         save_set(draft.target / SET_FILE, kept)
         (draft.target / NETWORKS_FILE).write_text(json.dumps(proof.shared()) + "\n")
         draft.notes += _notes(workspace, spec, kept, len(samples), test is None)

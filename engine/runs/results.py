@@ -96,9 +96,10 @@ class Results:
             options=[json.dumps(dict(order.options)) for order in orders],
         )
 
-    def write_proofs(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The networks of a proof, with all columns of the table."""
-        self.insert("proofs", **{name: [row[name] for row in rows] for name in RESULT_TABLES["proofs"]})
+    def write_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of a table, such as the networks of a proof, with all of its columns."""
+        if rows:
+            self.insert(table, **{name: [row[name] for row in rows] for name in RESULT_TABLES[table]})
 
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape

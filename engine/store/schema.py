@@ -18,7 +18,7 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
         "The published runs.",
         {
             "run_id": _RUN,
-            "kind": ("VARCHAR", "run, psi, recorded or prove"),
+            "kind": ("VARCHAR", "run, psi, recorded, prove or relabel"),
             "title": ("VARCHAR", "a short description"),
             "created_at": ("TIMESTAMP", "when it was published, UTC"),
             "seconds": ("DOUBLE", "time to compute, over all attempts"),
@@ -294,6 +294,48 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
         'SELECT {run_id} AS run_id, seed, "set", accuracy, accuracy_true, samples, tested, held_out, steps, seconds '
         "FROM {proofs}",
     ),
+    "relabelings": View(
+        "What networks gain by a relabeling: one row for each subset, learner and seed.",
+        {
+            "run_id": _RUN,
+            "seed": ("INTEGER", "of the network"),
+            "subset": (
+                "VARCHAR",
+                "what it learned from: all, without suspects, rop (its selection) or random (as many)",
+            ),
+            "kept_fraction": ("DOUBLE", "share of the training samples in the subset, 0..1"),
+            "learner": ("VARCHAR", "cross-entropy (the labels as they are) or the learner that corrects them"),
+            "samples": ("INTEGER", "samples it learned from"),
+            "noise": ("DOUBLE", "share of them with a wrong given label; NULL where a true label is unknown"),
+            "noise_left": ("DOUBLE", "the same of the corrected labels; NULL without correction"),
+            "accuracy": ("DOUBLE", "on the test split against its given labels, 0..1; NULL without a test split"),
+            "accuracy_true": ("DOUBLE", "the same against true labels; NULL where one is unknown"),
+            "select_seconds": ("DOUBLE", "to choose the subset; NULL where none is chosen"),
+            "seconds": ("DOUBLE", "to train and predict"),
+        },
+        "relabelings",
+        "SELECT {run_id} AS run_id, seed, subset, kept_fraction, learner, samples, noise, noise_left, accuracy, "
+        "accuracy_true, select_seconds, seconds FROM {relabelings}",
+    ),
+    "relabel_bins": View(
+        "How often given and corrected labels are right, by NLI.",
+        {
+            "run_id": _RUN,
+            "seed": ("INTEGER", "of the network"),
+            "subset": ("VARCHAR", "rop or random"),
+            "kept_fraction": ("DOUBLE", "share of the training samples in the subset, 0..1"),
+            "learner": ("VARCHAR", "what corrected the labels"),
+            "bin": ("INTEGER", "0 .. 13, of equal width over the NLI of all training samples"),
+            "low": ("DOUBLE", "NLI at which the bin begins"),
+            "high": ("DOUBLE", "NLI at which it ends"),
+            "samples": ("INTEGER", "samples of the subset in it"),
+            "right_given": ("DOUBLE", "share of their given labels that are the true one, 0..1"),
+            "right_corrected": ("DOUBLE", "share of their corrected labels that are the true one, 0..1"),
+        },
+        "relabel_bins",
+        "SELECT {run_id} AS run_id, seed, subset, kept_fraction, learner, bin, low, high, samples, right_given, "
+        "right_corrected FROM {relabel_bins}",
+    ),
     "suggestions": View(
         "Another label that a method proposes.",
         {
@@ -335,6 +377,26 @@ DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
 }
 """The view `decisions`: the latest decision per sample. It is read from decisions.duckdb, not from a run."""
 
+VERSIONS_COLUMNS: dict[str, tuple[str, str]] = {
+    "name": ("VARCHAR", "of the version"),
+    "dataset": ("VARCHAR", "whose samples it is of"),
+    "created_at": ("TIMESTAMP", "when it was made, UTC"),
+    "author": ("VARCHAR", "the person; empty where none was named"),
+    "note": ("VARCHAR", "the note of that person"),
+    "samples": ("INTEGER", "training samples that the dataset had then"),
+    "kept": ("INTEGER", "of these, those that stay"),
+    "dropped": ("INTEGER", "of these, those that do not"),
+    "relabeled": ("INTEGER", "of those that stay, those with another label than the given one"),
+    "unsure": ("INTEGER", "samples that a person was unsure of"),
+    "noise_before": ("DOUBLE", "estimated share of wrong labels before, 0..1; NULL where the run cannot tell"),
+    "noise_left": ("DOUBLE", "the same of those that stay, under their labels in the version"),
+    "run_id": ("VARCHAR", "the run that its rules read; empty where there was none"),
+    "fingerprint": ("VARCHAR", "of the dataset then"),
+    "hash": ("VARCHAR", "SHA-256 of its sample ids and labels"),
+    "recipe": ("VARCHAR", "what gives it its samples, as JSON"),
+}
+"""The view `versions`. It is read from decisions.duckdb when a connection opens."""
+
 UNREADABLE_COLUMNS: dict[str, tuple[str, str]] = {
     "run_id": ("VARCHAR", "a run that the other views leave out"),
     "problem": ("VARCHAR", "what is wrong with it, and what to do"),
@@ -342,6 +404,7 @@ UNREADABLE_COLUMNS: dict[str, tuple[str, str]] = {
 
 TABLE_VIEWS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "decisions": ("The latest decision of a person per sample.", DECISIONS_COLUMNS),
+    "versions": ("The named versions of the curated set, the oldest first.", VERSIONS_COLUMNS),
     "unreadable": ("Runs that cannot be read: broken, of a newer version, or of other data.", UNREADABLE_COLUMNS),
 }
 """The views that are not made over the files of a dataset and its runs: their comments and columns."""

@@ -44,7 +44,15 @@ _IMPOSSIBLE: dict[str, tuple[tuple[str, ...], str]] = {
         "samples BETWEEN 1 AND $samples AND tested BETWEEN 1 AND $samples AND held_out IS NOT NULL, false) OR "
         "accuracy_true NOT BETWEEN 0 AND 1",
     ),
-    "suggestions": (("suggested_label",), "NOT coalesce(suggested_label BETWEEN 0 AND $classes - 1, false)"),
+    "relabelings": (
+        ("seed", "subset", "kept_fraction", "learner", "samples", "accuracy"),
+        "NOT coalesce(seed >= 0 AND subset IS NOT NULL AND learner IS NOT NULL AND kept_fraction BETWEEN 0 AND 1 AND "
+        "samples BETWEEN 1 AND $samples, false) OR accuracy NOT BETWEEN 0 AND 1",
+    ),
+    "suggestions": (
+        ("suggested_label", "confidence"),
+        "NOT coalesce(suggested_label BETWEEN 0 AND $classes - 1 AND confidence BETWEEN -0.001 AND 1.001, false)",
+    ),
     "trajectories": (
         ("seed", "label", "predicted"),
         "seed IS NULL OR seed < 0 OR NOT coalesce(label BETWEEN 0 AND $classes - 1, false) OR "

@@ -39,7 +39,7 @@ PARAMETERS = {
     "run": WORDS, "sort": WORDS, "rule": WORDS, "truth": WORDS, "agrees": WORDS, "split": WORDS, "list": WORDS, "about": WORDS,
     "value": WORDS, "x": WORDS, "y": WORDS, "compare": WORDS, "color": WORDS, "mode": WORDS, "order": WORDS, "psi": WORDS,
     "figure": WORDS, "size": WORDS, "before": WORDS, "chapter": WORDS, "unknown": WORDS, "suggested": NUMBERS,
-    "classes": WORDS, "proof": WORDS,
+    "classes": WORDS, "proof": WORDS, "suggests": WORDS, "sure": WORDS,
 }  # fmt: skip
 
 

@@ -32,6 +32,18 @@ HELD_OUT = {"suggested": "cat", "confidence": 0.91, "method": "heldout_predictio
             {"suggested": "cat", "confidence": 1.0, "method": "prediction_vote"},
             "In all epochs the networks preferred **cat** over the given **dog**.",
         ),
+        # of a relabeling
+        (
+            {
+                "suggested": "cat",
+                "confidence": 0.72,
+                "method": "sop+",
+                "judged": True,
+                "neighbors": 2,
+                "like_suggested": 1,
+            },
+            "The method sop+ suggests **cat** (72 %) over the given **dog**; 1 of its 2 nearest neighbors is labeled **cat**.",
+        ),
         # no suggestion
         (
             {"judged": True, "p_given": 0.999, "rules": 5, "neighbors": 15, "like_given": 15},

@@ -112,6 +112,8 @@ def content(root: Path) -> dict[str, Any]:
                 "neighbors": [],
                 "psi": ["seconds"],
                 "proofs": ["seconds"],
+                "relabelings": ["seconds", "select_seconds"],
+                "suggestions": [],
                 "decisions": ["decided_at", "note"],
             }.items():
                 exclude = f"EXCLUDE ({', '.join(left_out)})" if left_out else ""

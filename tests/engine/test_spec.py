@@ -17,6 +17,7 @@ from engine.spec import (
     SPEC_VERSION,
     ProveSpec,
     PsiSpec,
+    RelabelSpec,
     RunSpec,
     TrainingSpec,
     deciding,
@@ -43,6 +44,11 @@ INTRODUCED = {
     },
     PsiSpec: {"points": 20, "steps": "epochs", "seed": 0, "class_balanced": False, "window": False, "until": 1.0},
     ProveSpec: {"steps": "epochs", "source": ""},
+    RelabelSpec: {
+        "learner": "", "preset": "", "keep": (), "select": "descending", "beta": 0.0, "nli_epochs": 5, "neighbors": 15,
+        "no_feature_propagation": False, "no_label_propagation": False, "no_bias": False, "unbalanced": False,
+        "score": "", "share": 0.1, "seed": 0, "source": "",
+    },
 }  # fmt: skip
 """Frozen: a value here never changes; a new option adds one."""
 
@@ -58,6 +64,7 @@ def test_ids_are_frozen():
     assert run_id(dataclasses.replace(RUN, seed=1, training=TrainingSpec(epochs=3))) == "d19de9a63bf2"
     assert run_id(PsiSpec("mine", "feed", ("random",), 20, TrainingSpec(), None)) == "a8ff68fa18be"
     assert run_id(ProveSpec("mine", "feed", "ab12", 90, 3)) == "c643811c0f0b"
+    assert run_id(RelabelSpec("mine", "feed", "vote", None, source="ab12")) == "7e5993eed60e"
 
 
 def test_at_its_default_no_option_is_hashed():
@@ -155,7 +162,7 @@ def test_the_specs_of_version_1_are_upgraded(tmp_path):
     assert spec.standardize and spec.training.threads == 1 and spec.versions == ()
 
 
-@pytest.mark.parametrize("spec", [TrainingSpec, RunSpec, PsiSpec, ProveSpec, IngestSpec])
+@pytest.mark.parametrize("spec", [TrainingSpec, RunSpec, PsiSpec, ProveSpec, RelabelSpec, IngestSpec])
 def test_every_option_has_a_sentence_of_help_and_a_default_within_its_range(spec):
     for name, (field, declared) in options_of(spec).items():
         assert declared.help.endswith(".") and declared.help[0] == declared.help[0].strip(), name

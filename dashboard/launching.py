@@ -1,8 +1,9 @@
-"""Computing from the browser: the form of a psi-curve, the bar of a job with its buttons, the epoch of a score."""
+"""Computing from the browser: the form of a curve, the bar of a job, the epoch of a score, what a figure lacks."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 import pandas as pd
@@ -33,7 +34,7 @@ def pending() -> bool:
         st.error(plain(message), icon=":material/error:")
         return False
     del st.session_state[STARTED]
-    if run_id is None:
+    if run_id is None and started.words[0] in ("run", "psi", "prove"):
         st.toast("It was computed before: it is on this page.", icon=":material/info:")
     a_curve = any(job.run_id == run_id and job.kind == "psi" for job in data.jobs())
     if run_id and a_curve and len(chosen := [r for r in state.get("psi").split(",") if r]) and run_id not in chosen:
@@ -212,3 +213,69 @@ def epoch_mover(view: View) -> None:
         "It is there: prune by it above." if there else "It is read from the dynamics of this run; nothing is trained."
     )
     st.caption(f"{' · '.join(words)}. {source if trained else ''}")
+
+
+OFFERED = "winnow_offered"
+"""Of the session: the process that finds out how long a command takes, which a person may start then."""
+
+PLACES = {"NAME", "SOURCE", "DATASET"}
+"""Words of a command that stand for what only a person knows."""
+
+COMPUTED = ("run", "psi")
+"""The commands that say how long they take before they start."""
+
+
+def offer(commands: str, offered_above: set[tuple[str, ...]]) -> None:
+    """The commands that make what is missing, and a button for the first that is not computed yet.
+
+    What `run` and `psi` take is found out, by a process of its own, before a person starts them. Nothing is offered of a
+    command that leaves a name to fill in, nor twice of one that helps with several things that are missing.
+
+    offered_above: the commands with a button further up on the page; this one is added
+    """
+    st.code(data.shown(commands, 10_000, "\n"), language="bash", wrap_lines=True)
+    computed: set[tuple[str, ...]] = st.session_state.setdefault("winnow_computed", set())
+    lines = [tuple(shlex.split(line)[1:]) for line in commands.splitlines()]
+    left = [words for words in lines if words not in computed]
+    if not left or left[0] in offered_above or PLACES & set(left[0]) or data.read_only():
+        return
+    offered_above.add(left[0])
+    words, key = left[0], "offer_" + re.sub(r"\W", "_", " ".join(left[0]))
+    offered: data.Started | None = st.session_state.get(OFFERED)
+    started: data.Started | None = st.session_state.get(STARTED)
+    busy = started is not None and started.running
+    if offered is None or offered.words[: len(words)] != words:
+        label = "Compute it" if len(lines) == 1 else f"Compute the {'first' if len(left) == len(lines) else 'next'}"
+        if st.button(label, icon=":material/play_arrow:", key=key, disabled=busy):
+            if words[0] in COMPUTED:
+                st.session_state[OFFERED] = data.estimate(words)
+            else:
+                start(words)
+            st.rerun()
+        return
+    seconds = data.estimated(offered)
+    if seconds == 0:
+        computed.add(words)
+        del st.session_state[OFFERED]
+        st.rerun()
+    if failed := offered.message():
+        st.error(plain(failed), icon=":material/error:")
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="offered"):
+        if seconds is None:
+            st.caption("Timing a step of its networks ...")
+        else:
+            st.markdown(f"It takes **about {widgets.duration(seconds)}** on this machine.")
+        begin = st.button("Start", icon=":material/play_arrow:", type="primary", key=f"{key}_start", disabled=busy)
+        if begin or st.button("Not now", key=f"{key}_not"):
+            offered.process.terminate()
+            del st.session_state[OFFERED]
+            if begin:
+                start(words)
+            st.rerun()
+
+
+def offering() -> bool:
+    """Whether the time of a command is being found out here."""
+    offered: data.Started | None = st.session_state.get(OFFERED)
+    return offered is not None and offered.running

@@ -148,7 +148,7 @@ class OpenWorkspace:
                 noise="symmetric:0.2", limit=1000, skip_bad=True
         Raises: SpecError for an unknown option or value; SourceError for a source that cannot be read
         """
-        from engine.data.ingest import ingest
+        from engine.runs.ingesting import ingest
         from engine.runs.options import plan_ingest_from
 
         spec = plan_ingest_from(name, from_, options)

@@ -101,7 +101,7 @@ def learners() -> str:
 
 
 def noise() -> str:
-    return table(["kind", "gives"], [[f"`{name}:{k.example:g}`", k.title] for name, k in NOISE_KINDS.items()])
+    return table(["kind", "gives"], [[f"`{name}:{k.example}`", k.title] for name, k in NOISE_KINDS.items()])
 
 
 def sources() -> str:

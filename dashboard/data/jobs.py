@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 
 from dashboard.data.core import datasets, require_writable, workspace_root
 from engine.queries import proofs, pruned
+from engine.store.documents import number
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
 from engine.store.workspace import Workspace
 
@@ -35,6 +38,25 @@ def start(words: Sequence[str]) -> Started:
     """Start a command of the command line on this workspace; it goes on when the dashboard ends."""
     require_writable()
     return start_job(Workspace.open(workspace_root()), words)
+
+
+def estimate(words: Sequence[str]) -> Started:
+    """Start to find out how long a `run` or a `psi` will take; `estimated` says it."""
+    return start([*words, "--estimate", "--json"])
+
+
+def estimated(started: Started) -> float | None:
+    """The seconds that `estimate` has found out; None while it has not, or when it could not."""
+    if started.running:
+        return None
+    with contextlib.suppress(FileNotFoundError):  # it may be deleted, as old
+        for line in reversed(started.output.read_text(errors="replace").splitlines()):
+            if line.startswith("{"):
+                with contextlib.suppress(ValueError):
+                    found = json.loads(line)
+                    seconds = number(found.get("seconds"), -1.0)
+                    return seconds if seconds >= 0 else None
+    return None
 
 
 def started_run(started: Started) -> str | None:

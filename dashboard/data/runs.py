@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from dashboard.data.core import Snapshot, few, frame, snapshot_of, workspace_root
+from dashboard.data.core import Snapshot, datasets, few, frame, snapshot, snapshot_of, workspace_root
 from dashboard.data.jobs import jobs
 from engine.fields import Setting, settings_of
 from engine.queries import paper, pruned
@@ -17,6 +17,7 @@ from engine.queries.pruned import fetch_orders
 from engine.queries.verdicts import Verdict
 from engine.report.page import report_bytes
 from engine.spec import PsiSpec, TrainingSpec
+from engine.store.detector_files import shipped_detectors
 from engine.store.schema import VIEWS
 from engine.store.workspace import Workspace
 
@@ -161,6 +162,33 @@ def having(at: Snapshot, kind: Literal["score", "order"], wanted: Sequence[str])
 def figure_table(at: Snapshot, name: str, *given: Any) -> pd.DataFrame:
     """What one figure shows: the query of that name."""
     return frame(few(at, name, *given))
+
+
+def networks_of_curves(at: Snapshot) -> pd.DataFrame:
+    """run_id, model, pretrained (on the features of a pretrained network): of the psi runs, the newest first."""
+    rows = []
+    for run_id in dict.fromkeys(frame(few(at, "fetch_order_runs"))["run_id"]):
+        training = Workspace(Path(at.root)).read_record(run_id).spec.get("training")
+        training = training if isinstance(training, dict) else {}
+        rows.append((run_id, str(training.get("model", "")), bool(training.get("trained_on"))))
+    return pd.DataFrame(rows, columns=["run_id", "model", "pretrained"])
+
+
+def detector_quality() -> pd.DataFrame:
+    """detector, dataset, average_precision, run_id: the newest run of each noise detector on each dataset whose wrong labels
+    are known."""
+    rows = []
+    for name in datasets():
+        at = snapshot(name)
+        found = frame(few(at, "fetch_evaluation"))
+        found = found[(found["name"] == "lstm_detector") & found["average_precision"].notna()].set_index("run_id")
+        for run_id in (run for run in runs(at)["run_id"] if run in found.index):
+            detector = str(
+                Workspace(Path(at.root)).read_record(run_id).spec.get("detector") or next(iter(shipped_detectors()))
+            )
+            rows.append((detector, name, float(found["average_precision"][run_id]), run_id))
+    table = pd.DataFrame(rows, columns=["detector", "dataset", "average_precision", "run_id"])
+    return table.drop_duplicates(["detector", "dataset"], ignore_index=True)
 
 
 def windows(at: Snapshot) -> pd.DataFrame:

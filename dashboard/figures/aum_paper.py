@@ -15,6 +15,9 @@ from dashboard.figures.declare import paper_figure
 from dashboard.figures.needs import Needs
 from dashboard.figures.panels import add_band, add_line, panels
 
+RULES = {"aum_threshold": "aum", "bmm": "bmm", "gmm": "gmm", "discarded_by_incv": "incv"}
+"""The rules that the paper compares, and the score that brings each."""
+
 
 @paper_figure(
     "aum-2",
@@ -75,7 +78,9 @@ def logit_figure(groups: pd.DataFrame, names: Sequence[str]) -> go.Figure:
 @paper_figure(
     "aum-3",
     title="The threshold on the area under the margin",
-    caption="The area under the margin (aum) of clean and mislabeled samples, and where the threshold samples put the line.",
+    caption="The area under the margin (aum) of clean and mislabeled samples, each threshold sample (short lines), and "
+    "where they put the threshold.",
+    percentile=True,
 )
 def threshold(needs: Needs) -> go.Figure | None:
     """Figure 3: the distribution of AUM with its thresholds."""
@@ -87,16 +92,38 @@ def threshold(needs: Needs) -> go.Figure | None:
     if not thresholds:
         command = f"winnow run {needs.view.at.dataset} --scores aum --threshold-rounds 2"
         needs.lacks("That run has trained no threshold samples.", command)
-    return threshold_figure(data.histogram(needs.view.at, run_id, "aum"), thresholds)
+    rule = data.figure_table(needs.view.at, "fetch_threshold_rule", run_id, needs.percentile)
+    singles = data.figure_table(needs.view.at, "fetch_threshold_samples", run_id)
+    if len(rule):
+        thresholds = rule["threshold"].tolist()
+    elif thresholds:
+        needs.lacks("That run was computed before single threshold samples were kept: the threshold is at 99 %.", "")
+    percentile = needs.percentile if len(rule) else 99.0
+    return threshold_figure(
+        data.histogram(needs.view.at, run_id, "aum"), thresholds, singles["aum"].tolist(), percentile
+    )
 
 
-def threshold_figure(bins: pd.DataFrame, thresholds: Sequence[float]) -> go.Figure:
+def threshold_figure(
+    bins: pd.DataFrame, thresholds: Sequence[float], singles: Sequence[float] = (), percentile: float = 99.0
+) -> go.Figure:
     """AUM of clean and of mislabeled samples, and the threshold that comes from the threshold samples.
 
-    Args: bins with left, right, clean, mislabeled, unknown (samples)
+    Args: bins with left, right, clean, mislabeled, unknown (samples); singles: AUM of single threshold samples
     """
-    drawn = [("99th percentile of threshold samples", value) for value in thresholds]
-    return histogram_chart(bins, "area under the margin", "easier", drawn).update_layout(height=540)
+    name = f"{percentile:g} % of the threshold samples"
+    figure = histogram_chart(bins, "area under the margin", "easier", [(name, v) for v in thresholds])
+    figure.update_layout(height=540)
+    if len(singles):
+        figure.add_scatter(
+            x=list(singles),
+            y=[0] * len(singles),
+            mode="markers",
+            name="threshold samples",
+            marker={"symbol": "line-ns", "size": 14, "line": {"width": 1, "color": PURPLE}},
+            hovertemplate="threshold sample<br>aum %{x:.3f}<extra></extra>",
+        )
+    return figure
 
 
 @paper_figure(
@@ -170,4 +197,79 @@ def margin_figure(pair: pd.DataFrame) -> go.Figure:
             add_line(figure, col, some["epoch"], some[column], name, color, axis="epoch")
     figure.add_hline(y=0, line={"color": GRAY, "width": 1})
     figure.update_xaxes(title="epoch", **whole_epochs(float(pair["epoch"].max())))
+    return figure
+
+
+@paper_figure(
+    "aum-4",
+    title="What rules find, by how much is wrong",
+    caption="Precision and recall of each rule where the labels of the same samples are wrong to several shares.",
+    percentile=True,
+)
+def found_by_rules(needs: Needs) -> go.Figure | None:
+    """Figure 4: precision and recall of rules under symmetric noise, by its rate."""
+    return _rules_by_rate(needs, "symmetric", "0.2")
+
+
+@paper_figure(
+    "aum-7",
+    title="What rules find, where each class turns into the next",
+    caption="Precision and recall of each rule under asymmetric noise: systematic errors are the harder ones to find.",
+    percentile=True,
+)
+def found_by_rules_asymmetric(needs: Needs) -> go.Figure | None:
+    """Figure 7: precision and recall of rules under asymmetric noise, by its rate."""
+    return _rules_by_rate(needs, "asymmetric", "0.2")
+
+
+def _rules_by_rate(needs: Needs, kind: str, rate: str) -> go.Figure | None:
+    """The figure of one kind of noise, of every dataset from the same clean one that has it alone."""
+    found = []
+    for name in needs.relatives():
+        at = data.snapshot(name)
+        facts = data.dataset_facts(at)
+        if not facts["wrong"] or str(facts["noise"]).partition(":")[0] != kind or "+" in str(facts["noise"]):
+            continue
+        run_id, score = data.having(at, "score", ("aum", *RULES.values()))
+        if score:
+            needs.runs.append(run_id)
+            rules = data.rules(at, run_id)
+            other = data.figure_table(at, "fetch_threshold_rule", run_id, needs.percentile)
+            if len(other):
+                columns = ["precision", "recall"]
+                rules.loc[rules["rule"] == "aum_threshold", columns] = other[columns].iloc[0].tolist()
+            found.append(rules[rules["rule"].isin(RULES)].assign(rate=facts["noise_rate"]))
+        else:
+            needs.lacks(f"No run of {name} has these scores.", f"winnow run {name} --scores aum,bmm,gmm,incv")
+    if not found:
+        _, clean = needs.noisy_and_clean()
+        origin = clean or needs.view.at.dataset
+        command = f"winnow ingest {origin}-{kind} --from dataset:{origin} --noise {kind}:{rate}"
+        needs.lacks(f"It needs the same samples with {kind} noise.", command)
+        return None
+    return rules_figure(pd.concat(found, ignore_index=True))
+
+
+def rules_figure(rules: pd.DataFrame) -> go.Figure:
+    """Precision (left) and recall (right) of rules by the share of wrong labels.
+
+    Args: rules with rule, rate, precision, recall (0..1)
+    """
+    figure = panels(["precision", "recall"], legend=True, share_y=True)
+    for rule, color in zip(RULES, (VERMILION, BLUE, PURPLE, GREEN), strict=True):
+        some = rules[rules["rule"] == rule].sort_values("rate")
+        if len(some):
+            for col, column in ((1, "precision"), (2, "recall")):
+                add_line(
+                    figure,
+                    col,
+                    100 * some["rate"],
+                    100 * some[column],
+                    rule,
+                    color,
+                    axis="% wrong",
+                    mode="lines+markers",
+                )
+    figure.update_xaxes(title="wrong labels", ticksuffix=" %", rangemode="tozero")
+    figure.update_yaxes(ticksuffix=" %", range=[0, 103])
     return figure

@@ -24,12 +24,14 @@ Draw = Callable[[Needs], go.Figure | None]
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """One figure of a paper. name: paper and number, as in an address: "cg-4"."""
+    """One figure of a paper. name: paper and number, as in an address: "cg-4"; percentile: whether it reads
+    `needs.percentile`."""
 
     name: str
     title: str
     caption: str
     draw: Draw
+    percentile: bool = False
 
     @property
     def source(self) -> str:
@@ -40,21 +42,21 @@ class PaperFigure:
 _declared: dict[str, PaperFigure] = {}
 
 
-def paper_figure(name: str, *, title: str, caption: str) -> Callable[[Draw], Draw]:
+def paper_figure(name: str, *, title: str, caption: str, percentile: bool = False) -> Callable[[Draw], Draw]:
     """Declare a figure. Raises ValueError for a name that another figure has."""
 
     def declare(draw: Draw) -> Draw:
         if name in _declared:
             raise ValueError(f"two figures are called '{name}'; give one of them another name")
-        _declared[name] = PaperFigure(name, title, caption, draw)
+        _declared[name] = PaperFigure(name, title, caption, draw, percentile)
         return draw
 
     return declare
 
 
 def all_figures() -> dict[str, PaperFigure]:
-    """Every figure of every module in this folder, by name, in the order of their names."""
+    """Every figure of every module in this folder, by name: paper by paper, in the order of their numbers."""
     package = __name__.rpartition(".")[0]
     for module in pkgutil.iter_modules([str(Path(__file__).parent)], f"{package}."):
         importlib.import_module(module.name)
-    return dict(sorted(_declared.items()))
+    return dict(sorted(_declared.items(), key=lambda item: (item[0].partition("-")[0], int(item[0].partition("-")[2]))))

@@ -15,10 +15,12 @@ from dashboard import data
 class Needs:
     """A dataset in view, the runs that a figure was drawn from, and what it lacks.
 
-    missing: pairs of a sentence and of the commands that help ("" where none does).
+    percentile: of the threshold samples, where the threshold is (AUM); missing: pairs of a sentence and of the commands that
+    help ("" where none does).
     """
 
     view: data.View
+    percentile: float = 99.0
     runs: list[str] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
 
@@ -34,6 +36,13 @@ class Needs:
         others = {name: data.dataset_facts(data.snapshot(name)) for name in names}
         derived = (name for name, other in others.items() if other["parent"] == here and other["noise_rate"])
         return next(derived, ""), here
+
+    def relatives(self) -> list[str]:
+        """The dataset in view, and those with known label noise that come from the same clean one; by name after it."""
+        here = self.view.at.dataset
+        origin = data.dataset_facts(self.view.at)["parent"] or here
+        facts = {name: data.dataset_facts(data.snapshot(name)) for name in data.datasets() if name != here}
+        return [here, *(name for name, one in facts.items() if one["wrong"] and origin in (one["parent"], name))]
 
     def known_noise(self) -> bool:
         """Whether labels of the dataset are known to be wrong; noted as missing where not."""

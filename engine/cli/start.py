@@ -42,6 +42,7 @@ from engine.store.workspace import Workspace
 app = typer.Typer()
 
 Port = Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Print how long it will take, and compute nothing.")]
 NoToken = Annotated[bool, typer.Option("--no-token", help="Serve every user of this machine, without a token.")]
 
 
@@ -55,8 +56,8 @@ def ingest(
     **words: Any,
 ) -> None:
     """Read a set of images into the workspace."""
-    from engine.data.ingest import ingest
     from engine.data.outcome import describe
+    from engine.runs.ingesting import ingest
 
     given = {option: value for option, value in words.items() if value is not None}
     spec = IngestSpec(name=name, source=source, **given)
@@ -91,6 +92,7 @@ def run(
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -107,6 +109,8 @@ def run(
         given["originals"] = originals
         spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
+    if estimate:
+        return _print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes)
 
 
@@ -131,6 +135,7 @@ def psi(
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -144,6 +149,8 @@ def psi(
     given["trust_model"] = trust_model
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
+    if estimate:
+        return _print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes)
 
 
@@ -287,6 +294,18 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
     if confirm and not typer.confirm("Start it?", err=True):
         say("nothing was started")
         raise typer.Exit(1)
+
+
+def _print_estimate(workspace: Workspace, spec: Any, device: str, json: bool) -> None:
+    """Print what computing a run will take on this machine; 0 seconds where it is published already."""
+    from engine.runs.feasible import estimate_seconds
+    from engine.training.device import pick_device
+
+    chosen = pick_device(device)
+    seconds = estimate_seconds(workspace, spec, chosen)
+    on = "GPU" if chosen.type == "cuda" else "processor"
+    text = f"about {rough(seconds)} on this {on}" if seconds else "it is computed already"
+    report(json, {"seconds": round(seconds, 1), "device": chosen.type}, text)
 
 
 def _serve(workspace: Workspace, port: int | None, no_token: bool, *words: str, author: str = "") -> None:

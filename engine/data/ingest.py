@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from engine.data.columns import parse_wanted
 from engine.data.dataset_file import DatasetWriter, Record, fetch_one, reading
 from engine.data.decoding import choose_form
 from engine.data.label_column import read_labels, split_labels
-from engine.data.noise import apply_noise, superclasses_of
+from engine.data.noise import Matrix, apply_noise, reads, superclasses_of
+from engine.data.noise_matrix import read_matrices
 from engine.data.outcome import IngestResult, fetch_outcome
 from engine.data.parts import Labels, Part, truth_of
 from engine.data.request import IngestSpec
@@ -38,12 +39,19 @@ class _Relabeled:
     noise: str | None
 
 
-def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None) -> IngestResult:
+Confuse = Callable[[Workspace, str, Labels, int, Report], Matrix]
+"""What networks confuse the training samples with: `engine.training.confusions.compute_confusions`."""
+
+
+def ingest(
+    workspace: Workspace, spec: IngestSpec, report: Report | None = None, confuse: Confuse | None = None
+) -> IngestResult:
     """Make the dataset, or find it: the same spec given twice is done once.
 
     What the spec names, its --originals included, is trusted in this workspace from then on (engine.store.trust).
 
-    Args:    report: called with (stage, done, total), at most ten times a second
+    Args:    report: called with (stage, done, total), at most ten times a second; confuse: for noise that reads it, which
+             trains networks: this package does not
     Raises:  SpecError when the name is taken by something else; SourceError when the source is missing or
              malformed; BadSampleError, a SourceError, at a sample that cannot be read; StorageError when the
              disk refuses. Nothing is left behind by any of them.
@@ -60,7 +68,7 @@ def ingest(workspace: Workspace, spec: IngestSpec, report: Report | None = None)
     elif spec.parent is None:
         notes = _read(workspace, spec, throttled(report), within)
     else:
-        notes = _derive(workspace, spec, throttled(report))
+        notes = _derive(workspace, spec, throttled(report), confuse)
     if problem := trust_roots(workspace, named):
         notes = (*notes, problem)
     return fetch_outcome(workspace, spec.name, time.monotonic() - started, added, notes)
@@ -157,7 +165,7 @@ def _read(workspace: Workspace, spec: IngestSpec, report: Report, within: Roots)
     return notes
 
 
-def _derive(workspace: Workspace, spec: IngestSpec, report: Report) -> tuple[str, ...]:
+def _derive(workspace: Workspace, spec: IngestSpec, report: Report, confuse: Confuse | None) -> tuple[str, ...]:
     """Copy another dataset's samples and images under the same ids, with other labels."""
     name = spec.parent or ""
     parent = workspace.require_dataset(name)
@@ -174,7 +182,11 @@ def _derive(workspace: Workspace, spec: IngestSpec, report: Report) -> tuple[str
     labels, truth = (np.asarray(rows[c], np.int64) for c in ("label", "true_label"))
     train = int(np.asarray(rows["is_train"]).sum())
     new = None if spec.labels is None else read_labels(spec.labels, classes, train)
-    done = _relabel(spec, labels[:train], truth[:train], new, classes)
+
+    def confusions(learned: Labels) -> Matrix | None:
+        return confuse and confuse(workspace, name, learned, spec.seed, report)
+
+    done = _relabel(spec, labels[:train], truth[:train], new, classes, confusions)
     if new is None and noise is not None:
         done = replace(done, noise=f"{noise}+{done.noise}")
     with (
@@ -204,12 +216,19 @@ def _building(workspace: Workspace, name: str) -> Iterator[Path]:
 
 
 def _relabel(
-    spec: IngestSpec, old: Labels, known: Labels, new: Labels | None, classes: tuple[str, ...] | list[str]
+    spec: IngestSpec,
+    old: Labels,
+    known: Labels,
+    new: Labels | None,
+    classes: tuple[str, ...] | list[str],
+    confusions: Callable[[Labels], Matrix | None] = lambda learned: None,
 ) -> _Relabeled:
     """The labels that a spec describes, of training samples whose labels were `old` and whose true ones `known`, or -1.
 
     True labels that were known stay. Else they are the labels before noise: the old ones, or those of --labels
     when the old ones are dropped. Without noise and --labels nobody knows.
+
+    confusions: of the samples, by networks that learn their true labels
     """
     given = old if new is None else new
     steps = [] if new is None or spec.labels is None else [f"column:{split_labels(spec.labels)[1]}"]
@@ -219,7 +238,9 @@ def _relabel(
     if spec.noise is not None:
         steps.append(spec.noise)
         truth = np.where(truth < 0, given, truth)
-        given = apply_noise(spec.noise, given, len(classes), spec.seed, superclasses_of(classes, spec.superclasses))
+        groups, matrices = superclasses_of(classes, spec.superclasses), read_matrices(spec.noise, classes)
+        seen = confusions(truth) if reads(spec.noise, "confusions") else None
+        given = apply_noise(spec.noise, given, len(classes), spec.seed, groups, confusions=seen, matrices=matrices)
     return _Relabeled(given, truth, "+".join(steps) or None)
 
 

@@ -1,14 +1,15 @@
 """Label noise: labels in, labels out, the same for the same seed. No I/O, no torch.
 
-A kind of noise is one function `(labels, rate, classes, rng) -> labels` with the decorator below; one that needs the
-super-class of each class takes `groups` as well. Each changes exactly round(rate * N) labels, so that a rate is a
-fact and not an expectation.
+A kind of noise is one function `(labels, rate, classes, rng) -> labels` with the decorator below. What else it reads it
+names as a further argument: `groups`, the super-class of each class; `confusions`, how much each sample looks like each
+class to networks. Each changes exactly round(rate * N) labels, so that a rate is a fact and not an expectation. One that
+takes `matrix` in place of `rate` is written KIND:FILE, and has exact numbers in each class.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,32 +18,33 @@ import numpy as np
 from engine.errors import SpecError, unknown_name
 
 Labels = np.ndarray[Any, np.dtype[np.int64]]
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
 F = TypeVar("F", bound=Callable[..., Labels])
 
 
 @dataclass(frozen=True)
 class NoiseKind:
-    """One kind of noise. example: a rate to show in help; reads_groups: whether it needs super-classes."""
+    """One kind of noise. example: a rate to show in help, FILE where a matrix is read; reads: names of its arguments."""
 
     name: str
     title: str
     function: Callable[..., Labels]
-    example: float
-    reads_groups: bool
+    example: float | str
+    reads: frozenset[str]
 
 
 KINDS: dict[str, NoiseKind] = {}
 """Every kind of noise by name, in the order of this file."""
 
 
-def noise_kind(*, example: float) -> Callable[[F], F]:
+def noise_kind(*, example: float | str) -> Callable[[F], F]:
     """Put a function into KINDS under its own name; the first line of its docstring is its title."""
 
     def add(function: F) -> F:
         name, title = function.__name__, (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
         if not title or name in KINDS:
             raise TypeError(f"noise {name} has no docstring, or there is one of that name already")
-        KINDS[name] = NoiseKind(name, title, function, example, "groups" in inspect.signature(function).parameters)
+        KINDS[name] = NoiseKind(name, title, function, example, frozenset(inspect.signature(function).parameters))
         return function
 
     return add
@@ -50,27 +52,37 @@ def noise_kind(*, example: float) -> Callable[[F], F]:
 
 def noise_help() -> str:
     """What --noise may be, in one line of help."""
-    examples = ", ".join(f"{kind.name}:{kind.example:g}" for kind in KINDS.values())
+    examples = ", ".join(f"{kind.name}:{kind.example}" for kind in KINDS.values())
     return f"{examples}; a+b for two"
 
 
-def parse_noise(text: str) -> list[tuple[str, float]]:
+def parse_noise(text: str) -> list[tuple[str, float | str]]:
     """The steps of a noise, `KIND:RATE` or several joined with `+`, in the order in which they are applied.
 
-    >>> parse_noise("asymmetric:0.1+symmetric:0.2")
-    [('asymmetric', 0.1), ('symmetric', 0.2)]
+    A kind that reads a matrix is written `KIND:FILE`; a `+` in the name of the file stays in it.
 
-    Raises: SpecError for an unknown kind or a rate that is not a number in 0 .. 1.
+    >>> parse_noise("asymmetric:0.1+matrix:crowd.csv")
+    [('asymmetric', 0.1), ('matrix', 'crowd.csv')]
+
+    Raises: SpecError for an unknown kind, a rate that is not a number in 0 .. 1, or a file that is not named
     """
-    steps = []
+    steps: list[tuple[str, float | str]] = []
     for part in text.split("+"):
-        kind, colon, rate_text = part.strip().partition(":")
+        kind, colon, value = part.strip().partition(":")
+        if kind not in KINDS and steps and isinstance(steps[-1][1], str):
+            steps[-1] = steps[-1][0], f"{steps[-1][1]}+{part.rstrip()}"
+            continue
         if kind not in KINDS:
             raise SpecError(unknown_name("noise", kind, KINDS, "it is written KIND:RATE, as in symmetric:0.2"))
+        if "matrix" in KINDS[kind].reads:
+            if not value:
+                raise SpecError(f"noise '{kind}' names no file; write {kind}:FILE, a CSV or .npy file of C x C numbers")
+            steps.append((kind, value))
+            continue
         try:
-            rate = float(rate_text)
+            rate = float(value)
         except ValueError:
-            given = f"'{rate_text}'" if colon else "missing"
+            given = f"'{value}'" if colon else "missing"
             raise SpecError(f"the rate of noise '{kind}' is {given}; write {kind}:0.2 for 20 %") from None
         if not 0 <= rate <= 1:
             raise SpecError(f"the rate of noise '{kind}' is {rate:g}; allowed: 0 to 1 (write {kind}:0.2 for 20 %)")
@@ -78,24 +90,36 @@ def parse_noise(text: str) -> list[tuple[str, float]]:
     return steps
 
 
-def reads_groups(text: str | None) -> bool:
-    """Whether a step of a noise needs super-classes; None is no noise."""
-    return text is not None and any(KINDS[kind].reads_groups for kind, _ in parse_noise(text))
+def reads(text: str | None, given: str) -> bool:
+    """Whether a step of a noise reads `groups` or `confusions`; None is no noise."""
+    return text is not None and any(given in KINDS[kind].reads for kind, _ in parse_noise(text))
 
 
-def apply_noise(text: str, labels: Labels, classes: int, seed: int, groups: Sequence[int] | None = None) -> Labels:
+def apply_noise(
+    text: str,
+    labels: Labels,
+    classes: int,
+    seed: int,
+    groups: Sequence[int] | None = None,
+    *,
+    confusions: Matrix | None = None,
+    matrices: Mapping[str, Matrix] | None = None,
+) -> Labels:
     """Labels after every step of a noise, one applied to the result of the other, each drawn on its own.
 
-    Args:    labels (N,) int64 in [0, classes); seed >= 0; groups: the super-class of each class, for the kinds that read them
+    Args:    labels (N,) int64 in [0, classes); seed >= 0; groups: the super-class of each class, for the kinds that read
+             them; confusions (N, C): as `instance` takes them; matrices: by the name of the file, as `matrix` takes them
     Returns: (N,) int64; the argument is left as it was
     Raises:  SpecError as `parse_noise`, and when the classes do not allow the kind
     """
     if classes < 2:
         raise SpecError(f"noise needs at least 2 classes to choose from; there is {classes}")
     grouped = None if groups is None else np.asarray(groups, np.int64)
-    for step, (kind, rate) in enumerate(parse_noise(text)):
-        given = {"groups": grouped} if KINDS[kind].reads_groups else {}
-        labels = KINDS[kind].function(labels, rate, classes, np.random.default_rng([seed, step]), **given)
+    for step, (kind, value) in enumerate(parse_noise(text)):
+        known = {"groups": grouped, "confusions": confusions}
+        given = {name: known[name] for name in known if name in KINDS[kind].reads}
+        how = (matrices or {})[value] if isinstance(value, str) else value
+        labels = KINDS[kind].function(labels, how, classes, np.random.default_rng([seed, step]), **given)
     return labels
 
 
@@ -139,6 +163,42 @@ def superclass(labels: Labels, rate: float, classes: int, rng: np.random.Generat
     return noisy
 
 
+@noise_kind(example=0.2)
+def instance(labels: Labels, rate: float, classes: int, rng: np.random.Generator, confusions: Matrix | None) -> Labels:
+    """The class that networks confuse the sample with, where they confuse it most (Chen et al. 2021, algorithm 1).
+
+    confusions (N, C): the probability of each class by networks trained on the true labels, averaged over the epochs,
+    and 0 at the true class, so that no label is made right. Ties are drawn.
+    """
+    if confusions is None:
+        raise SpecError("instance noise needs the predictions of networks, and there is nothing to train them on")
+    others = confusions.copy()
+    others[np.arange(len(labels)), labels] = -1
+    wrong = others.argmax(1)
+    drawn = rng.permutation(len(labels))
+    order = drawn[np.argsort(-others[drawn, wrong[drawn]], kind="stable")]
+    chosen = order[: round(rate * len(labels))]
+    noisy = labels.copy()
+    noisy[chosen] = wrong[chosen]
+    return noisy
+
+
+@noise_kind(example="FILE")
+def matrix(labels: Labels, matrix: Matrix, classes: int, rng: np.random.Generator) -> Labels:
+    """Another label by a matrix in a file: row = the class, column = what share of it is labeled as each class.
+
+    matrix (C, C): of rows that add up to 1. Of n samples of a class the shares n * row are rounded by largest remainder,
+    so that they are whole and add up to n; equal remainders go to the class itself, then to the first class.
+    """
+    noisy = labels.copy()
+    for label in range(classes):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        noisy[members] = np.repeat(
+            np.arange(classes), _whole(len(members) * matrix[label] / matrix[label].sum(), label)
+        )
+    return noisy
+
+
 def transition_matrix(true_labels: Labels, labels: Labels, classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Counts (C, C): row = true label, column = given label; sums to N."""
     counts = np.bincount(np.asarray(true_labels) * classes + labels, minlength=classes * classes)
@@ -172,6 +232,17 @@ def superclasses_of(class_names: Sequence[str], grouping: str | None = None) -> 
 def _choose(count: int, rate: float, rng: np.random.Generator) -> Labels:
     """Exactly round(rate * count) distinct positions."""
     return np.sort(rng.permutation(count)[: round(rate * count)])
+
+
+def _whole(shares: Matrix, first: int) -> Labels:
+    """Numbers (C,) of shares that add up to a whole number, each rounded up or down; of equal remainders `first` wins."""
+    # shares are products of decimal fractions: 0.29 * 100 is meant to be 29
+    counts = np.floor(shares + 1e-9).astype(np.int64)
+    left = round(float(shares.sum())) - int(counts.sum())
+    remainders = np.round(shares - counts, 9)
+    order = np.lexsort((np.arange(len(shares)), np.arange(len(shares)) != first, -remainders))
+    counts[order[:left]] += 1
+    return counts
 
 
 _CIFAR100 = (

@@ -102,12 +102,18 @@ class IngestSpec:
         if self.test is not None and self.test_fraction is not None:
             raise SpecError("--test and --test-fraction were both given; choose one")
         from engine.data.columns import parse_wanted
-        from engine.data.noise import parse_noise, reads_groups
+        from engine.data.noise import reads
+        from engine.data.noise_matrix import matrix_files
 
         parse_wanted(self.columns, self.metadata)
         if self.noise is not None:
-            parse_noise(self.noise)
-        if self.superclasses is not None and not reads_groups(self.noise):
+            matrix_files(self.noise)
+        if reads(self.noise, "confusions") and self.parent is None:
+            raise SpecError(
+                f"instance noise trains networks on samples that are in the workspace; ingest {self.name}-clean without "
+                f"noise, then {self.name} --from dataset:{self.name}-clean --noise {self.noise}"
+            )
+        if self.superclasses is not None and not reads(self.noise, "groups"):
             raise SpecError("--superclasses goes with --noise superclass:RATE; give both or neither")
         if self.labels is not None:
             from engine.data.label_column import split_labels
@@ -145,6 +151,7 @@ class IngestSpec:
     def to_json(self) -> dict[str, Any]:
         """As stored and compared: paths made absolute, without --add and --originals, which do not say what to make."""
         from engine.data.label_column import split_labels
+        from engine.data.noise_matrix import resolve_noise
         from engine.data.sources import resolve
 
         content = asdict(self)
@@ -154,4 +161,5 @@ class IngestSpec:
         if self.labels is not None:
             path, column = split_labels(self.labels)
             content["labels"] = f"{path.resolve()}:{column}"
+        content["noise"] = None if self.noise is None else resolve_noise(self.noise)
         return content

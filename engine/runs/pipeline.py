@@ -26,6 +26,7 @@ from engine.runs.inputs.networks import network_features
 from engine.runs.planning import describe_run, model_hash, run_needs_training
 from engine.runs.publishing import Draft, find_run, publishing
 from engine.runs.reuse import Trained, adopt_networks, find_threshold_run, find_trained
+from engine.runs.threshold import copy_threshold_rule, write_threshold_rule
 from engine.runs.verdict import judges, write_verdict
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores
@@ -204,9 +205,9 @@ class _Attempt:
         if rounds and member is not None:
             margins = [torch.from_numpy(spill_of(self.folder, task).columns()["margin"].copy()) for task in rounds]
             aum = torch.stack([m.double().mean(0).float() for m in margins])
-            results.write_threshold_rule(member, aum, *threshold_flags(aum, member))
+            write_threshold_rule(results, member, aum, *threshold_flags(aum, member))
         elif judged:
-            results.copy_rule(judged.folder / "results.duckdb", "aum_threshold", "aum")
+            copy_threshold_rule(results, judged.folder / "results.duckdb")
 
     def _write_features(self, inputs: Inputs) -> None:
         """Publish the penultimate features (N, D) of the first seed's network at the end of training."""

@@ -81,13 +81,13 @@ class Results:
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("seed", "epoch", "train_loss", "train_accuracy", "test_accuracy", "lr", "seconds")
         kept = [row for row in rows if "lr" in row]
-        self._insert("epochs", **{name: [row[name] for row in kept] for name in names})
+        self.insert("epochs", **{name: [row[name] for row in kept] for name in names})
 
     def write_psi(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Points of psi-curves: order, seed, pruned, kept_fraction, accuracy, seconds."""
         orders = [parse_order(row["order"]) for row in rows]
         measured = {name: [row[name] for row in rows] for name in rows[0]}
-        self._insert(
+        self.insert(
             "psi",
             **measured,
             score=[order.score or None for order in orders],
@@ -99,12 +99,12 @@ class Results:
     def write_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows of a table, such as the networks of a proof, with all of its columns."""
         if rows:
-            self._insert(table, **{name: [row[name] for row in rows] for name in RESULT_TABLES[table]})
+            self.insert(table, **{name: [row[name] for row in rows] for name in RESULT_TABLES[table]})
 
     def write_neighbors(self, ids: Tensor, similarities: Tensor) -> None:
         n, k = ids.shape
         offsets = pa.array(np.arange(n + 1, dtype=np.int32) * k)
-        self._insert(
+        self.insert(
             "neighbor_lists",
             sample_id=np.arange(n, dtype=np.int32),
             neighbor_ids=pa.ListArray.from_arrays(offsets, pa.array(ids.numpy().astype(np.int32).reshape(-1))),
@@ -113,7 +113,7 @@ class Results:
 
     def write_duplicates(self, found: Duplicates, train: int) -> None:
         """The groups of duplicates; the first `train` samples are the training split."""
-        self._insert(
+        self.insert(
             "duplicates",
             group_id=found.group.astype(np.int32),
             sample_id=found.sample.astype(np.int32),
@@ -125,7 +125,7 @@ class Results:
 
     def write_embedding(self, method: str, coordinates: Tensor) -> None:
         n = len(coordinates)
-        self._insert(
+        self.insert(
             "embedding",
             method=_repeat(method, n),
             sample_id=np.arange(n, dtype=np.int32),
@@ -138,7 +138,7 @@ class Results:
         n = len(suspicion)
         rank = torch.empty(n, dtype=torch.int64)
         rank[torch.argsort(suspicion, descending=True, stable=True)] = torch.arange(n)
-        self._insert(
+        self.insert(
             "shortlist",
             sample_id=np.arange(n, dtype=np.int32),
             rank=rank.numpy().astype(np.int32),
@@ -148,7 +148,7 @@ class Results:
 
     def write_suggestions(self, method: str, sample_ids: Tensor, proposed: Tensor, confidence: Tensor) -> None:
         """Other labels that a method proposes for some samples, all (B,)."""
-        self._insert(
+        self.insert(
             "suggestions",
             sample_id=sample_ids.numpy().astype(np.int32),
             suggested_label=proposed.numpy().astype(np.int32),
@@ -156,23 +156,12 @@ class Results:
             method=_repeat(method, len(sample_ids)),
         )
 
-    def write_threshold_rule(self, member: Tensor, aum: Tensor, flagged: Tensor, alpha: Tensor) -> None:
-        """The rule `aum_threshold`: each sample with the round that decided, where it lies highest above alpha."""
-        decided = (aum - alpha[:, None]).masked_fill(member, -torch.inf).argmax(0)
-        value = aum.gather(0, decided[None])[0]
-        self.write_rule("aum_threshold", "aum", flagged.numpy(), alpha[decided].numpy(), value.numpy())
-        for r, value in enumerate(alpha.tolist()):
-            self.notes.append(
-                f"AUM threshold of round {r + 1}: {value:.3f}, the 99th percentile of {int(member[r].sum())} "
-                "threshold samples"
-            )
-
     def write_rule(self, rule: str, score: str, flagged: Array, threshold: Array, value: Array) -> None:
         """A rule's verdict on every sample: flagged (N,) bool, and the value (N,) of a score held against the
         threshold (N,)."""
         n = len(flagged)
         self._rules[rule] = score, flagged
-        self._insert(
+        self.insert(
             "flags",
             rule=_repeat(rule, n),
             score=_repeat(score, n),
@@ -181,16 +170,6 @@ class Results:
             threshold=threshold,
             value=value,
         )
-
-    def copy_rule(self, path: Path, rule: str, score: str) -> None:
-        """Take a rule over from another run's results."""
-        with reading(path, RESULTS, "remove that run and compute it again") as judged:
-            rows = judged.execute(
-                "SELECT flagged, threshold, value FROM flags WHERE rule = ? ORDER BY sample_id", [rule]
-            ).fetchnumpy()
-        if len(rows["flagged"]):
-            numbers = (np.asarray(rows[name], np.float32) for name in ("threshold", "value"))
-            self.write_rule(rule, score, np.asarray(rows["flagged"], bool), *numbers)
 
     def write_scores(
         self,
@@ -228,7 +207,7 @@ class Results:
             started = time.perf_counter()
             ranks = compute_ranks(values[found.name], found.higher_means, self.generator(f"rank {found.name}")).numpy()
             seconds[found.name] += time.perf_counter() - started
-            self._insert(
+            self.insert(
                 "scores",
                 score=_repeat(found.name, n),
                 sample_id=np.arange(n, dtype=np.int32),
@@ -319,7 +298,7 @@ class Results:
     def _write_seed_scores(self, found: Score, per_seed: Tensor) -> Tensor:
         """Write the values (S, N) of the seeds and return their mean."""
         seeds, n = per_seed.shape
-        self._insert(
+        self.insert(
             "seed_scores",
             score=_repeat(found.name, n * seeds),
             seed=np.repeat(np.arange(seeds, dtype=np.int32), n),
@@ -366,7 +345,8 @@ class Results:
         names, marks = ", ".join(row), ", ".join("?" for _ in row)
         self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
 
-    def _insert(self, table: str, **columns: Any) -> None:
+    def insert(self, table: str, **columns: Any) -> None:
+        """Rows of a table, by column."""
         block = pa.table({name: pa.array(values) for name, values in columns.items()})
         self.connection.register("block", block)
         self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM block")

@@ -151,6 +151,18 @@ VIEWS: dict[str, View] = DATASET_VIEWS | {
         "flags",
         "SELECT {run_id} AS run_id, rule, score, sample_id, flagged, threshold, value FROM {flags}",
     ),
+    "threshold_rounds": View(
+        "The AUM of every sample in the networks that were trained with threshold samples.",
+        {
+            "run_id": _RUN,
+            "round": ("INTEGER", "which set of threshold samples, from 1"),
+            "sample_id": SAMPLE,
+            "threshold_sample": ("BOOLEAN", "whether it carried the label of the extra class in that round"),
+            "aum": ("FLOAT", "its AUM in that round"),
+        },
+        "threshold_rounds",
+        "SELECT {run_id} AS run_id, round, sample_id, threshold_sample, aum FROM {threshold_rounds}",
+    ),
     "rules": View(
         "The rules of each run, and which of them are left out of the vote.",
         {

@@ -108,6 +108,7 @@ RESULT_TABLES: dict[str, Columns] = {
         "threshold": "FLOAT",
         "value": "FLOAT",
     },
+    "threshold_rounds": {"round": "INTEGER", "sample_id": "INTEGER", "threshold_sample": "BOOLEAN", "aum": "FLOAT"},
     "rules": {"rule": "VARCHAR", "score": "VARCHAR", "flagged": "INTEGER", "why_unused": "VARCHAR"},
     "verdict": {
         "accuracy": "DOUBLE",

@@ -49,6 +49,7 @@ from engine.runs.points import plan_networks
 from engine.runs.psi import plan_psi
 from engine.runs.publishing import publishing
 from engine.runs.results import DYNAMICS, Results
+from engine.runs.threshold import write_threshold_rule
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
 from engine.scores.registry import Score, resolve_scores
 from engine.spec import TrainingSpec, run_id
@@ -251,7 +252,7 @@ def write_scores_run(workspace: Workspace, options: Options, population: Populat
         member = draw_threshold_samples(options.n, options.classes, 2, results.generator("threshold samples"))
         noise = torch.from_numpy(options.generator(6).normal(0, 0.4, (2, options.n)).astype(np.float32))
         aum = torch.where(member, noise * 2 - 3, made.aum + noise)
-        results.write_threshold_rule(member, aum, *threshold_flags(aum, member))
+        write_threshold_rule(results, member, aum, *threshold_flags(aum, member))
         scores = resolve_scores(spec.scores)
         parts = {DYNAMICS: 15.0, **{s.name: 1.0 for s in scores if not s.over_dynamics}}
         write_verdict(results, options, population, made)

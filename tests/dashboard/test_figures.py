@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from dashboard import charts
-from dashboard.figures import aum_paper, cg_paper, prune_paper, rop_paper
+from dashboard.figures import aum_paper, cg_appendix, cg_paper, lstm_paper, prune_paper, rop_paper
 from dashboard.figures.declare import all_figures, paper_figure
+from dashboard.markup import chart_text
 
 
 def curve(order: str, accuracies: list[float], seed: int = 0) -> pd.DataFrame:
@@ -111,7 +112,11 @@ def test_aum_2_is_green_where_the_given_label_leads_and_vermilion_where_it_does_
 
 def test_aum_3_marks_every_threshold() -> None:
     bins = pd.DataFrame({"left": [0.0], "right": [1.0], "clean": [3], "mislabeled": [1], "unknown": [0]})
-    assert [s.x0 for s in aum_paper.threshold_figure(bins, [0.4, 0.6]).layout.shapes] == [0.4, 0.6]
+    bare = aum_paper.threshold_figure(bins, [0.4, 0.6])
+    assert [s.x0 for s in bare.layout.shapes] == [0.4, 0.6]
+    figure = aum_paper.threshold_figure(bins, [0.4], [0.1, 0.3], 90)
+    assert len(figure.data) == len(bare.data) + 1 and list(figure.data[-1].x) == [0.1, 0.3]
+    assert any(chart_text("90 % of the threshold samples") in str(a.text) for a in figure.layout.annotations)
 
 
 def test_aum_5_is_the_error_and_the_share_the_threshold_flags() -> None:
@@ -143,12 +148,115 @@ def test_rop_3_is_a_bar_per_bin_in_front_of_the_labels_as_they_are() -> None:
     assert list(after.customdata[1]) == [0.1, 0.2, 2]
 
 
+def test_aum_4_and_7_are_precision_and_recall_by_the_share_of_wrong_labels() -> None:
+    rules = pd.DataFrame(
+        {
+            "rule": ["aum_threshold", "gmm", "aum_threshold"], "rate": [0.4, 0.4, 0.2],
+            "precision": [0.9, 0.5, 0.8], "recall": [0.7, np.nan, 0.6],
+        }
+    )  # fmt: skip
+    figure = aum_paper.rules_figure(rules)
+    assert lines(figure)["aum_threshold"] == [80, 90] and lines(figure, "x2")["aum_threshold"] == [60, 70]
+    assert lines(figure)["gmm"] == [50] and [t.x.tolist() for t in figure.data if t.name == "gmm"] == [[40], [40]]
+
+
+def test_rop_1_is_accuracy_by_the_share_kept_on_clean_and_on_noisy_labels() -> None:
+    clean = pd.concat([curve("grand@5", [0.9, 0.8], 0), curve("grand@5", [0.9, 0.6], 1), curve("random", [0.9, 0.7])])
+    noisy = pd.concat([curve("nli*", [0.5, 0.6]), curve("el2n", [0.5, 0.1])])
+    figure = rop_paper.selection_figure({"digits": clean, "<i>x": noisy})
+    assert [a.text for a in figure.layout.annotations] == ["digits", chart_text("<i>x")]
+    assert lines(figure) == {"largest gradients": [70, 90], "random": [70, 90], "full set": [90, 90]}
+    assert lines(figure, "x2") == {"agreeing neighbors (NLI)": [60, 50], "full set": [50, 50]}
+    assert next(t for t in figure.data if t.fill == "toself").y == (80, 90, 90, 60)
+
+
+def test_lstm_1_is_the_mean_of_both_groups_with_a_band_that_stays_a_probability() -> None:
+    table = pd.DataFrame(
+        {
+            "wrong": [False, False, True, True],
+            "epoch": [1, 2] * 2,
+            "mean": [0.5, 0.9, 0.1, 0.2],
+            "spread": [0.1, 0.3] * 2,
+        }
+    )
+    figure = lstm_paper.dynamics_figure({"a: symmetric:0.2": table, "b": table}, True)
+    assert lines(figure) == lines(figure, "x2") == {"right label": [0.5, 0.9], "wrong label": [0.1, 0.2]}
+    bands = [np.round(t.y, 6).tolist() for t in figure.data if t.fill == "toself"]
+    assert bands[:2] == [[0.6, 1.0, 0.6, 0.4], [0.2, 0.5, 0.0, 0.0]]
+    assert set(lines(lstm_paper.dynamics_figure({"a": table}, False))) == {"on the shortlist", "not on the shortlist"}
+
+
+def test_lstm_5_is_a_cell_for_every_detector_on_every_dataset() -> None:
+    found = pd.DataFrame(
+        {"detector": ["a", "a", "b"], "dataset": ["<b>x", "y", "y"], "average_precision": [0.5, 1.0, 0.25]}
+    )
+    figure = lstm_paper.transfer_figure(found)
+    cells = figure.data[0]
+    assert (list(cells.x), list(cells.y)) == ([chart_text("<b>x"), "y"], ["a", "b"])
+    assert np.array_equal(cells.z, [[0.5, 1.0], [np.nan, 0.25]], equal_nan=True)
+    numbers = {(a.x, a.y): a.text for a in figure.layout.annotations if a.text}
+    assert numbers == {(0, 0): "0.500", (1, 0): "1.000", (1, 1): "0.250"}
+
+
+def test_lstm_8_colors_what_speaks_for_a_wrong_label() -> None:
+    figure = lstm_paper.attention_figure({"one": ([0.2, -0.1], [0.3, 0.9]), "two": ([-0.3, 0.0], [0.8, 0.9])})
+    bars = [(t.name, t.xaxis, list(t.y), t.marker.color) for t in figure.data if t.type == "bar"]
+    assert bars == [
+        ("speaks for a wrong label", "x", [0.2, 0], charts.VERMILION),
+        ("speaks against it", "x", [0, -0.1], charts.BLUE),
+        ("speaks for a wrong label", "x2", [0, 0], charts.VERMILION),
+        ("speaks against it", "x2", [-0.3, 0], charts.BLUE),
+    ]
+    assert lines(figure, "x2") == {"probability of the given label": [0.8, 0.9]}
+
+
+def test_cg_8_has_every_class_and_pictures_of_the_chosen_from_both_ends() -> None:
+    means = pd.DataFrame(
+        {"label": [1, 0], "class_name": ["<b>cat", "dog"], "n": [3, 2], "mean": [0.5, 2.0], "spread": [0.1, 0.0]}
+    )
+    bins = pd.DataFrame({"label": [1, 1], "left": [0.0, 1.0], "right": [1.0, 2.0], "n": [2, 1]})
+    ends = pd.DataFrame(
+        {"label": [1, 1, 0], "highest": [True, False, True], "place": [0, 6, 1], "thumbnail": [b"a", b"b", b"c"]}
+    )
+    figure = cg_appendix.class_figure("cg", means, bins, ends, [1])
+    every, shown = figure.data
+    assert (list(every.x), list(every.y), list(every.error_y.array)) == (
+        [chart_text("<b>cat"), "dog"],
+        [0.5, 2.0],
+        [0.1, 0.0],
+    )
+    assert list(every.marker.color) == [charts.VERMILION, charts.BLUE]
+    assert (list(shown.x), list(shown.y), list(shown.width)) == ([0.5, 1.5], [2, 1], [1, 1])
+    pictures = [(i.source, round(i.x, 2), round(i.y, 2)) for i in figure.layout.images]
+    # ten a class: the first of the highest stands left above, the seventh of the lowest second in the second line
+    assert pictures == [("data:image/webp;base64,YQ==", 0.04, 5.0), ("data:image/webp;base64,Yg==", 1.04, 1.2)]
+
+
+def test_cg_14_has_densities_of_area_one_and_no_mislabeled_before_noise() -> None:
+    clean = pd.DataFrame({"left": [0.0, 0.5], "right": [0.5, 1.0], "clean": [3, 1], "mislabeled": 0, "unknown": 0})
+    noisy = clean.assign(clean=[2, 0], mislabeled=[1, 1])
+    figure = cg_appendix.density_figure({"digits": clean.assign(clean=0, unknown=[3, 1]), "noisy": noisy})
+    drawn = {(t.name, t.xaxis): list(t.y) for t in figure.data}
+    assert drawn == {("clean", "x"): [1.5, 0.5], ("clean", "x2"): [2, 0], ("mislabeled", "x2"): [1, 1]}
+
+
+def test_cg_18_correlates_the_features_of_each_epoch_with_the_other_scores() -> None:
+    names = ["aum", "cg", "cg_feature@10", "cg_feature@2", "el2n@5"]
+    values = np.arange(25.0).reshape(5, 5) / 100
+    figure = cg_appendix.epoch_figure(pd.DataFrame((values + values.T) / 2, names, names), ("cg", "el2n", "forgetting"))
+    # epoch 2 is the fourth name, epoch 10 the third; cg is the second: (1 3) -> (8 + 16) / 2, (1 2) -> (7 + 11) / 2
+    assert lines(figure) == {"cg": [0.12, 0.09], "el2n@5": [0.21, 0.18]}
+    assert [t.x.tolist() for t in figure.data] == [[2, 10], [2, 10]]
+
+
 def test_every_figure_is_declared_beside_its_drawing() -> None:
     figures = all_figures()
-    assert list(figures) == sorted(figures) and len(figures) == 12
+    numbers = [(name.partition("-")[0], int(name.partition("-")[2])) for name in figures]
+    assert numbers == sorted(numbers) and len(figures) == 23
     for name, figure in figures.items():
         assert figure.name == name and figure.source == name.upper().replace("-", " ")
-        assert figure.draw.__module__ == f"dashboard.figures.{name.split('-')[0]}_paper"
+        paper = name.split("-")[0]
+        assert figure.draw.__module__ in (f"dashboard.figures.{paper}_paper", f"dashboard.figures.{paper}_appendix")
         assert figure.title and figure.caption.endswith(".") and figure.draw.__doc__
 
 

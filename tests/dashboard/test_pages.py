@@ -530,6 +530,8 @@ def test_moving_the_epoch_of_a_score_tells_its_quality_there(open_page: Open, de
 DRAWN = {  # what the demo's runs are enough for, on digits-noisy
     "prune-1": False, "prune-2": True, "prune-3": True, "cg-2": False, "cg-3": True, "cg-4": True, "cg-6": True,
     "aum-2": True, "aum-3": True, "aum-5": True, "aum-6": True, "rop-3": True,
+    "aum-4": True, "aum-7": False, "cg-8": True, "cg-10": False, "cg-11": False, "cg-14": True, "cg-18": False,
+    "lstm-1": True, "lstm-5": True, "lstm-8": True, "rop-1": False,
 }  # fmt: skip
 
 

@@ -16,6 +16,15 @@ parser.add_argument("--attached", action="store_true", help="end when standard i
 parser.add_argument("--read-only", action="store_true", help="decide, start, save and remove nothing")
 parser.add_argument("--login", type=Path, help="a file that names an OpenID Connect provider, in place of the token")
 options = parser.parse_args()
+
+
+def warm_up() -> None:
+    """What a thread of the server does first: it imports Streamlit, which the arguments above need not wait for."""
+    from dashboard import warming
+
+    warming.warm_up()
+
+
 try:
     serve(
         options.workspace,
@@ -24,6 +33,7 @@ try:
         attached=options.attached,
         read_only=options.read_only,
         login=options.login,
+        warm_up=warm_up,
     )
 except (OSError, ValueError) as error:
     print(f"winnow: {error}", file=sys.stderr)

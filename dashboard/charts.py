@@ -7,7 +7,7 @@ Petroff (2021), which were chosen for the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ CLASSES = (
 )  # fmt: skip
 HARDNESS = "Cividis"
 DIVERGING = [[0, "#2166ac"], [0.25, "#67a9cf"], [0.5, "#8a949e"], [0.75, "#ef8a62"], [1, "#b2182b"]]
+MINUS = "\N{MINUS SIGN}"
+CELLS = [[0, "#2166ac"], [0.25, "#92c5de"], [0.5, "#dfe4e8"], [0.75, "#f4a582"], [1, "#b2182b"]]
+"""Like DIVERGING, but light in the middle: numbers are read on it."""
 NO_BAR: dict[str, Any] = {"displayModeBar": False}
 GRID = "rgba(138,148,158,0.18)"
 
@@ -46,6 +49,17 @@ def new_figure(
     return figure
 
 
+def cut(name: object, most: int = 28) -> str:
+    """A name as long as a chart has room for."""
+    text = str(name)
+    return text if len(text) <= most else f"{text[: most - 1].rstrip(' ,;(')}…"
+
+
+def whole_epochs(last: float) -> dict[str, Any]:
+    """For an axis of epochs: no tick between two of few."""
+    return {"dtick": 1} if last <= 12 else {}
+
+
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
     """The rows of a frame, columns as attributes."""
     return iter(frame.itertuples())
@@ -59,89 +73,6 @@ def class_color(label: int) -> str:
 def with_alpha(color: str, alpha: float) -> str:
     r, g, b = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({r},{g},{b},{alpha})"
-
-
-# Sets ------------------------------------------------------------------------------------------------
-
-
-def noise_chart(matrix: pd.DataFrame, names: Sequence[str]) -> go.Figure:
-    """The transition matrix of the labels, in percent of each true class. The diagonal, which is right, stays gray.
-
-    Args: matrix with true_label, label, count, share
-    """
-    n = len(names)
-    share, count = np.zeros((n, n)), np.zeros((n, n), int)
-    share[matrix["true_label"], matrix["label"]] = matrix["share"] * 100
-    count[matrix["true_label"], matrix["label"]] = matrix["count"]
-    wrong = share.copy()
-    np.fill_diagonal(wrong, np.nan)
-    text = [[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in share] if n <= 12 else None
-    figure = new_figure(300 if n <= 12 else 420, x="given label", y="true label")
-    figure.add_heatmap(
-        z=wrong,
-        customdata=np.dstack([share, count]),
-        # Never so strong that the page's own text color, light or dark, could not be read on it.
-        colorscale=[[0, "rgba(217,87,28,0)"], [1, "rgba(217,87,28,0.7)"]],
-        zmin=0,
-        showscale=False,
-        xgap=1,
-        ygap=1,
-        hovertemplate="true %{y}, given %{x}<br>%{customdata[0]:.1f} % of the class, %{customdata[1]} samples<extra></extra>",
-    )
-    if text:
-        for i in range(n):
-            figure.add_shape(
-                type="rect",
-                x0=i - 0.5,
-                x1=i + 0.5,
-                y0=i - 0.5,
-                y1=i + 0.5,
-                line={"width": 0},
-                fillcolor=FAINT,
-                layer="below",
-            )
-        for y, row in enumerate(text):
-            for x, number in enumerate(row):
-                if number:
-                    figure.add_annotation(x=x, y=y, text=number, showarrow=False)
-    ticks = {"tickvals": list(range(n)), "ticktext": [chart_text(name[:12]) for name in names]} if n <= 30 else {}
-    figure.update_xaxes(**ticks, constrain="domain")
-    figure.update_yaxes(**ticks, autorange="reversed", showgrid=False)
-    return figure
-
-
-def detection_chart(catalog: pd.DataFrame) -> go.Figure:
-    """How well each score ranks the mislabeled last: ROC AUC as a dot on a line from chance (0.5) to 1.
-
-    Args: catalog with score, roc_auc, average_precision (NaN rows are left out)
-    """
-    known = catalog.dropna(subset=["roc_auc"]).sort_values("roc_auc")
-    figure = new_figure(84 + 24 * len(known), x="ROC AUC, 0.5 = chance", right=56)
-    for row in rows(known):
-        figure.add_shape(
-            type="line",
-            x0=0.5,
-            x1=row.roc_auc,
-            y0=chart_text(row.score),
-            y1=chart_text(row.score),
-            line={"color": FAINT, "width": 3},
-            layer="below",
-        )
-    figure.add_scatter(
-        x=known["roc_auc"],
-        y=known["score"].map(chart_text),
-        mode="markers+text",
-        marker={"size": 11, "color": BLUE},
-        text=[f"{v:.3f}" for v in known["roc_auc"]],
-        textposition="middle right",
-        cliponaxis=False,
-        customdata=known[["average_precision"]],
-        hovertemplate="%{y}<br>ROC AUC %{x:.4f}<br>average precision %{customdata[0]:.4f}<extra></extra>",
-    )
-    low = min(0.48, float(known["roc_auc"].min()) - 0.03) if len(known) else 0.48
-    figure.update_xaxes(range=[low, 1.0], tickvals=[0.5, 0.75, 1])
-    figure.update_yaxes(showgrid=False)
-    return figure
 
 
 # Scores -------------------------------------------------------------------------------------------------------
@@ -184,15 +115,17 @@ def histogram_chart(
             x=values[-1],
             y=1,
             yref="paper",
-            text=f"{chart_text(rule)}<br>{' and '.join(f'{v:.2f}' for v in values)}",
+            text=f"{chart_text(rule)}<br>{' and '.join(f'{v:.2f}'.replace('-', MINUS) for v in values)}",
             showarrow=False,
-            font={"color": PURPLE},
             xanchor="left",
             yanchor="top",
             xshift=6,
             align="left",
         )
     figure.update_layout(barmode="overlay", bargap=0)
+    if thresholds:  # their names stand above the bars
+        highest = int(bins[["clean", "mislabeled", "unknown"]].to_numpy().max(initial=1))
+        figure.update_yaxes(range=[0, 1.22 * highest])
     return figure
 
 
@@ -219,7 +152,7 @@ def detection_curve_chart(curve: pd.DataFrame, score: str, noise_rate: float) ->
         hovertemplate=f"the hardest %{{x:.0f}} % by {chart_text(score)}<br>hold %{{y:.1f}} % of the mislabeled<extra></extra>",
     )
     for at, height, text in ((62, 58, "chance"), (100 * noise_rate, 107, "oracle")):
-        figure.add_annotation(x=at, y=height, text=text, showarrow=False, font={"color": GRAY}, xanchor="left")
+        figure.add_annotation(x=at, y=height, text=text, showarrow=False, xanchor="left")
     figure.update_xaxes(range=[0, 100])
     figure.update_yaxes(range=[0, 113], tickvals=[0, 25, 50, 75, 100])
     return figure
@@ -266,33 +199,45 @@ def percentile_chart(scores: pd.DataFrame) -> go.Figure:
 # All scores at once ---------------------------------------------------------------------------------------------------
 
 
+MOST_NUMBERED = 20
+"""Scores up to which their correlations are written in the cells."""
+
+
 def spearman_chart(matrix: pd.DataFrame) -> go.Figure:
     """Spearman correlation of every two scores, all turned so that higher = harder."""
+    # By the leading eigenvector: scores that agree with most others stand together, first.
+    vector = np.linalg.eigh(np.nan_to_num(matrix.to_numpy(float)))[1][:, -1]
+    order = np.argsort(-vector * (np.sign(vector.sum()) or 1), kind="stable")
+    matrix = matrix.iloc[order, order]
     names = [chart_text(name) for name in matrix.columns]
     z = matrix.to_numpy(float)
-    figure = new_figure(110 + 40 * len(names))
+    crowded = len(names) > MOST_NUMBERED
+    figure = new_figure(180 + (24 if crowded else 40) * len(names))
     figure.add_heatmap(
         z=z,
         x=names,
         y=names,
         zmin=-1,
         zmax=1,
-        colorscale=DIVERGING,
+        colorscale=CELLS,
         xgap=2,
         ygap=2,
         colorbar={
             "title": {"text": "Spearman", "side": "right"},
             "thickness": 12,
             "outlinewidth": 0,
+            "lenmode": "pixels",
+            "len": 260,
+            "y": 1,
+            "yanchor": "top",
             "tickvals": [-1, -0.5, 0, 0.5, 1],
         },
         text=np.where(np.isfinite(z), np.vectorize(lambda v: f"{v:.2f}")(z), ""),
-        texttemplate="%{text}",
-        textfont={"color": "white"},
+        texttemplate=None if crowded else "%{text}",
         hovertemplate="%{y} and %{x}<br>Spearman %{z:.3f}<extra></extra>",
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(side="top", tickangle=-40)
+    figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
+    figure.update_xaxes(side="top", tickangle=-90 if crowded else -40, dtick=1)
     return figure
 
 
@@ -322,7 +267,9 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
         marker={"color": BLUE},
         width=0.7,
         customdata=np.stack([classes["total"], share], axis=1),
-        hovertemplate="%{y}<br>%{x:,} of %{customdata[0]:,} kept, %{customdata[1]:.1f} %<extra></extra>",
+        text=classes["class_name"].map(chart_text),
+        textposition="none",
+        hovertemplate="%{text}<br>%{x:,} of %{customdata[0]:,} kept, %{customdata[1]:.1f} %<extra></extra>",
     )
     figure.update_layout(
         annotations=[
@@ -331,29 +278,6 @@ def balance_chart(classes: pd.DataFrame) -> go.Figure:
         ]
     )
     figure.update_layout(barmode="overlay")
-    ticks = [chart_text(name) for name in classes["class_name"]]
+    ticks = [chart_text(cut(name)) for name in classes["class_name"]]
     figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=places, ticktext=ticks)
-    return figure
-
-
-def disk_chart(kinds: Mapping[str, int], texts: Sequence[str]) -> go.Figure:
-    """What a workspace takes on the disk, as one bar of parts; those under a hundredth have no name.
-
-    Args: kinds, what the bytes are -> bytes; texts, the bytes of each as they are shown
-    """
-    figure, total = new_figure(92, legend=True, top=48), sum(kinds.values())
-    colors = (*CLASSES[:2], *CLASSES[4:6], CLASSES[9], GRAY)
-    for (kind, count), text, color in zip(kinds.items(), texts, colors, strict=True):
-        figure.add_bar(
-            x=[count],
-            y=[""],
-            name=f"{kind} {text}",
-            orientation="h",
-            marker={"color": color, "line": {"width": 0}},
-            showlegend=100 * count >= total,
-            hovertemplate=f"{kind}: {text}<extra></extra>",
-        )
-    figure.update_layout(barmode="stack", legend={"traceorder": "normal", "itemwidth": 30, "font": {"size": 11}})
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
     return figure

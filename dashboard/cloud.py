@@ -204,6 +204,7 @@ def _message(shown: Shown, ends: dict[str, float], requested: Sequence[float]) -
             "kind": shown.coloring.kind,
             "title": data.shown(shown.coloring.title, 80),
             "names": list(shown.coloring.names[:300]),
+            "many": len(shown.coloring.names),
             "yes": shown.coloring.yes,
             "no": shown.coloring.no,
             "rest": shown.coloring.rest,

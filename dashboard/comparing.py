@@ -146,6 +146,8 @@ def one_score(view: View) -> None:
             st.markdown(f"**{len(ids):,}** samples&ensp;:gray[:small[{named} first]]")
             cards = data.cards(view.at, view.run_id, turned[:PER_PAGE], score)
             grid.draw_cards(cards, view.names, "beyond", open_sample, size=84)
+        else:
+            st.info("No sample meets all of these conditions.", icon=":material/filter_alt_off:")
 
 
 def two_runs(view: View) -> None:
@@ -279,4 +281,10 @@ def _ranks(view: View, of: data.clouds.Cloud, coloring: Coloring, names: tuple[s
 def all_scores(view: View) -> None:
     """The correlation of every two scores."""
     st.markdown("#### Spearman correlation&ensp;:gray[:small[all scores turned so that higher = harder]]")
-    st.plotly_chart(charts.spearman_chart(data.spearman(view.at, view.run_id)), config=charts.NO_BAR, key="spearman")
+    matrix = data.spearman(view.at, view.run_id)
+    same = np.isnan(np.diag(matrix.to_numpy(float)))
+    constant = [str(name) for name in matrix.columns[same]]
+    drawn = charts.spearman_chart(matrix.drop(index=constant, columns=constant))
+    st.plotly_chart(drawn, config=charts.NO_BAR, key="spearman")
+    if constant:
+        st.caption(plain(f"Left out, as every sample has the same value: {', '.join(constant)}."))

@@ -10,49 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.charts import BLUE, GRAY, GREEN, GRID, PURPLE, VERMILION, new_figure, with_alpha
+from dashboard.charts import BLUE, GRAY, GREEN, GRID, PURPLE, VERMILION, cut, new_figure, whole_epochs, with_alpha
 from dashboard.markup import chart_text
-
-
-def accuracy_chart(epochs: pd.DataFrame) -> go.Figure:
-    """Training and test accuracy over epochs: the mean over seeds, and from the lowest to the highest seed.
-
-    Args: epochs with seed, epoch, train_accuracy, test_accuracy (0..1, NaN where there is no test split)
-    """
-    figure = new_figure(260, x="epoch", right=64)
-    ends: list[tuple[float, str, str]] = []
-    lows: list[float] = []
-    for column, name, color in (("train_accuracy", "train", GRAY), ("test_accuracy", "test", BLUE)):
-        if epochs[column].isna().all():
-            continue
-        by = epochs.groupby("epoch")[column].agg(["mean", "min", "max"]) * 100
-        figure.add_scatter(
-            x=[*by.index, *by.index[::-1]],
-            y=[*by["max"], *by["min"][::-1]],
-            fill="toself",
-            mode="lines",
-            line={"width": 0},
-            fillcolor=color,
-            opacity=0.22,
-            hoverinfo="skip",
-        )
-        figure.add_scatter(
-            x=by.index,
-            y=by["mean"],
-            mode="lines",
-            line={"color": color, "width": 2.5},
-            name=name,
-            hovertemplate=f"{name} %{{y:.1f}} %<br>epoch %{{x}}<extra></extra>",
-        )
-        ends.append((float(by["mean"].iloc[-1]), name, color))
-        lows.append(float(by["min"].min()))
-    ends.sort()
-    for (_, name, color), height in zip(
-        ends, spread([end[0] for end in ends], (100 - min(lows, default=0)) / 9), strict=True
-    ):
-        label_end(figure, float(epochs["epoch"].max()), height, name, color)
-    figure.update_yaxes(ticksuffix=" %")
-    return figure
 
 
 def crossing_points(x: np.ndarray[Any, Any], a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> tuple[Any, Any, Any]:
@@ -126,7 +85,7 @@ def trajectory_chart(
     ends.sort()
     span = float(max(high.max(), low.max()) - min(high.min(), low.min()))
     for (_, text, color), y in zip(ends, spread([end[0] for end in ends], span / 9), strict=True):
-        label_end(grid, float(epoch[-1]), y, text[:9], color, row=1, col=1)
+        label_end(grid, float(epoch[-1]), y, cut(text, 10), color, row=1, col=1)
     for other in sorted(set(dynamics["seed"]) - {seed}):
         rest = dynamics[dynamics["seed"] == other].sort_values("epoch")
         _line(grid, rest["epoch"], rest["margin"], f"margin, seed {other}", GRAY, 1, 0.35, row=2)
@@ -153,6 +112,7 @@ def trajectory_chart(
     grid.update_yaxes(range=[0, 1.02], dtick=0.5, row=3, col=1)
     grid.update_xaxes(showgrid=False, zeroline=False, range=[float(epoch[0]), float(epoch[-1])])
     grid.update_xaxes(title="epoch", row=3, col=1)
+    grid.update_xaxes(**whole_epochs(float(epoch[-1])))
     return grid
 
 

@@ -29,7 +29,8 @@ def why_text(view: View, sample_id: int) -> str:
     near = data.reviews.neighbor_labels(view.at, view.run_id, [sample_id])
     verdict = data.verdict(view.at, view.run_id)
     judged = bool(verdict and verdict.accuracy is not None)
-    return markdown(why(doubt_of(row, near["label"].tolist(), view.names, judged)))
+    names = [charts.cut(name, 40) for name in view.names]  # in full above, where they are the labels
+    return markdown(why(doubt_of(row, near["label"].tolist(), names, judged)))
 
 
 def suspicion(judged: pd.DataFrame, verdict: data.Verdict | None) -> str:

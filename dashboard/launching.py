@@ -50,10 +50,8 @@ def job_bar(job: data.Job, waiting: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"job_{job.run_id}"):
         if job.state == "running":
             done, per_minute = data.throughput(job.run_id)
-            facts = [
-                f"{done:,} networks",
-                f"{per_minute:.0f} a minute" if per_minute >= 10 else f"{per_minute:.1f} a minute",
-            ]
+            pace = f"{per_minute:.0f} a minute" if per_minute >= 10 else f"{per_minute:.1f} a minute"
+            facts = [f"{done:,} network{'s' * (done != 1)}", *([pace] if done else [])]
             facts += [f"{widgets.duration(job.seconds_left)} left"] if job.seconds_left is not None else []
             text = f"{title} · {100 * job.fraction:.0f} % · {' · '.join(facts)}"
             st.progress(min(1.0, job.fraction), text=text, width="stretch")
@@ -142,7 +140,7 @@ def curve_form(view: View) -> None:
     facts, scores = data.dataset_facts(view.at), scores_of(view)
     if not facts["test"]:
         st.markdown("A curve needs a test split to measure on, and this set has none.")
-        st.code("winnow ingest NAME --from SOURCE --test-fraction 0.2", language="bash")
+        st.code("winnow ingest NAME --from SOURCE --test-fraction 0.2", language="bash", wrap_lines=True)
         return
     known = bool(facts["known"])
     options = ["random", *(["oracle"] if known else []), *(o for s in scores for o in (s, f"{s}*"))]
@@ -178,7 +176,7 @@ def curve_form(view: View) -> None:
         f"**{networks(len(orders), points, seeds):,} networks**, from all {facts['train']:,} training samples down to "
         f"{facts['train'] - (points - 1) * (facts['train'] // points):,}, {epochs} epochs each. The same from a terminal:"
     )
-    st.code(command_line(words), language="bash")
+    st.code(command_line(words), language="bash", wrap_lines=True)
 
 
 def epoch_mover(view: View) -> None:

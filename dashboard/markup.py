@@ -1,9 +1,10 @@
 """Text that others wrote, as it stands in what a page reads as markup: Markdown, and the HTML of charts.
 
 A class may be called `![x](http://...)` or `<b>`. Wherever a name, a message or what an address says stands in Markdown
-(labels, captions, options of buttons, messages, titles) it goes through `plain`, in a chart through `chart_text`, on a
-command line that a person copies through `command_line`; what takes plain text (pick lists, tables, code, the grid)
-takes `shown`, without which a text could turn the direction of its line. No Streamlit in here.
+(labels, captions, options of buttons, messages, titles) it goes through `plain`, in a chart through `chart_text`, in HTML
+of ours through `html_text`, on a command line that a person copies through `command_line`; what takes plain text (pick
+lists, tables, code, the grid) takes `shown`, without which a text could turn the direction of its line. No Streamlit in
+here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from html import escape
 
 from dashboard.data import shown
 
@@ -41,6 +43,11 @@ def plain(text: object) -> str:
 def chart_text(text: object) -> str:
     """A name in a chart, whose texts are HTML and templates (%{x}) to plotly: it is shown as it is written."""
     return re.sub(r"[<>&$%]", lambda c: f"&#{ord(c[0])};", shown(text, _NAME))
+
+
+def html_text(text: object, most: int = _NAME) -> str:
+    """A name in HTML, between tags or in an attribute in double quotes: it is shown as it is written, cut to `most`."""
+    return escape(shown(text, most), quote=True)
 
 
 def short_names(names: Iterable[object]) -> tuple[str, ...]:

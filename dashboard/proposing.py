@@ -8,7 +8,7 @@ from dashboard import charts, data, widgets
 from dashboard.data import View
 from dashboard.data.relabelings import CONFIDENCES, Proposed
 from dashboard.markup import plain
-from dashboard.verdict_charts import reliability_chart
+from dashboard.reliability import reliability_chart
 
 OWN = "own"
 """In an address: the suggestions of the run itself."""

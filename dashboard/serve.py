@@ -21,10 +21,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dashboard.after_login import AfterLogin
+from dashboard.assets import Assets
 from dashboard.guard import Guard
 from dashboard.login import LOGIN, Login, read_login
 
@@ -133,6 +135,7 @@ def serve(
     attached: bool = False,
     read_only: bool = False,
     login: Path | None = None,
+    warm_up: Callable[[], None] | None = None,
 ) -> None:
     """Serve the workspace at root, in this process, until Ctrl-C or SIGTERM; print the address once it answers.
 
@@ -140,7 +143,8 @@ def serve(
 
     Args:   guarded: only who has the token of the printed address is served; attached: end when standard input does,
             which the command that started this process holds open, however it ends; read_only: write nothing for anybody;
-            login: a file that names a provider of log-ins (see dashboard.login), in place of the token
+            login: a file that names a provider of log-ins (see dashboard.login), in place of the token; warm_up: what a
+            thread does while the server starts
     Raises: OSError for a port that is taken, or a file that cannot be read; ValueError for what is wrong in it
     """
     provider = None if login is None else read_login(login, secrets.token_urlsafe(48))
@@ -156,6 +160,8 @@ def serve(
             threading.Thread(target=_end_with_input, daemon=True).start()
         address = f"http://localhost:{chosen}" + ("" if token is None else f"/?token={token}")
         threading.Thread(target=_announce, args=(chosen, address), daemon=True).start()
+        if warm_up:
+            threading.Thread(target=warm_up, daemon=True).start()
         with _secrets_file(provider, chosen) as files:
             _run(chosen, token, files)
 
@@ -176,12 +182,34 @@ def _secrets_file(login: Login | None, port: int) -> Iterator[list[str]]:
 def _run(port: int, token: str | None, secrets_files: list[str]) -> None:
     """Streamlit's server with the guard in front of it."""
     from starlette.middleware import Middleware
-    from streamlit import App, config  # reads the environment that was set above
+    from streamlit import App, config, file_util  # reads the environment that was set above
 
     config.get_config_files = lambda file_name: []
+    send_at_once()
     guard = Middleware(Guard, port=port, token=token, inline=inline_scripts())
-    app = App(Path(__file__).with_name("app.py"), middleware=[guard])
+    login = [Middleware(AfterLogin, port=port)] if secrets_files else []
+    assets = Middleware(Assets, folder=Path(file_util.get_static_dir()))
+    app = App(Path(__file__).with_name("app.py"), middleware=[guard, *login, assets])
     app.run(config={**OPTIONS, "server.port": port, "browser.serverPort": port, "secrets.files": secrets_files})
+
+
+def send_at_once() -> None:
+    """Have every answer leave when it is written.
+
+    Streamlit binds its socket without naming a protocol, and for such a one asyncio does not set TCP_NODELAY: the body of
+    every answer, and every second message of a page, would wait up to 44 ms for the browser to acknowledge what came
+    before it. Connections inherit the option of the socket that listens.
+    """
+    from streamlit.web.server.starlette import starlette_server
+
+    bind = starlette_server._bind_socket
+
+    def bind_undelayed(address: str, port: int, backlog: int) -> socket.socket:
+        bound = bind(address, port, backlog)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return bound
+
+    starlette_server._bind_socket = bind_undelayed
 
 
 def inline_scripts() -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import charts, data, verdict_charts
+from dashboard import data, overview_charts
 from dashboard.data import View, percent
 from dashboard.markup import plain
 
@@ -36,17 +36,16 @@ def _with_estimate(view: View, verdict: data.Verdict, known: float | None) -> No
     accuracy, noise, listed = st.columns([3, 4, 5], gap="large")
     with accuracy:
         _number("Held-out accuracy", "–" if verdict.accuracy is None else percent(verdict.accuracy))
-        st.plotly_chart(verdict_charts.accuracy_bar(verdict), config=charts.NO_BAR, key="verdict_accuracy")
+        st.html(overview_charts.page(overview_charts.accuracy_bar(verdict)))
         guess = "" if verdict.chance is None else f" A guess would agree with {percent(verdict.chance)}."
         st.caption(f"of the given labels agree with predictions of networks that did not see the sample.{guess}")
     with noise:
         _number("Wrong labels, estimated", percent(verdict.noise or 0))
-        st.plotly_chart(verdict_charts.noise_bar(verdict, known), config=charts.NO_BAR, key="verdict_noise")
+        st.html(overview_charts.page(overview_charts.noise_bar(verdict, known)))
         st.caption(noise_words(verdict, known))
     with listed:
         _number("Shortlist", f"{verdict.listed:,}", f"of {verdict.judged:,} judged samples")
-        bins = data.suspicion(view.at, view.run_id)
-        st.plotly_chart(verdict_charts.suspicion_chart(bins), config=charts.NO_BAR, key="verdict_suspicion")
+        st.html(overview_charts.page(overview_charts.suspicion_bars(data.suspicion(view.at, view.run_id))))
     if verdict.disagrees:
         st.warning(
             f"Two estimates disagree: {percent(verdict.noise_joint or 0)} of the labels are wrong by the held-out "
@@ -62,7 +61,7 @@ def _without_estimate(verdict: data.Verdict) -> None:
     left, right = st.columns([3, 9], gap="large")
     with left:
         _number("Held-out accuracy", "–" if verdict.accuracy is None else percent(verdict.accuracy))
-        st.plotly_chart(verdict_charts.accuracy_bar(verdict), config=charts.NO_BAR, key="verdict_accuracy")
+        st.html(overview_charts.page(overview_charts.accuracy_bar(verdict)))
         if verdict.chance is not None:
             st.caption(f"A guess would agree with {percent(verdict.chance)} of the given labels.")
     with right:

@@ -66,7 +66,7 @@ def form(view: View, taken: Sequence[str]) -> None:
     verdict = data.verdict(view.at, view.run_id) if view.run_id else None
     if not view.run_id:
         st.caption("There is no run yet, so a version can hold decisions and conditions on what was ingested. A run:")
-        st.code(command_line(["run", view.at.dataset]), language="bash")
+        st.code(command_line(["run", view.at.dataset]), language="bash", wrap_lines=True)
     left, right = st.columns([2, 3], gap="large")
     with left:
         listed = bool(verdict and verdict.listed)
@@ -184,7 +184,7 @@ def detail(view: View, version: Version, others: Sequence[Version]) -> None:
     if gain is None:
         words_of_proof = ["prove", version.dataset, "--version", version.name]
         st.caption("The accuracy that it gains is measured by:")
-        st.code(command_line(words_of_proof), language="bash")
+        st.code(command_line(words_of_proof), language="bash", wrap_lines=True)
     else:
         st.caption(plain(f"{gain.sentence}; {gain.measured}"))
     left, right = st.columns([1, 1], gap="large")

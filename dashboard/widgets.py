@@ -35,9 +35,12 @@ def guarded(draw: Callable[[], None]) -> Callable[[], None]:
 
 def empty(text: str, *command: str) -> None:
     """An empty state: what is missing, and the words of the command that makes it. Ends the page."""
+    missing, _, advice = text.partition(". ")
     with st.container(key="empty"):
-        st.markdown(f"#### {plain(text)}")
-        st.code(command_line(command), language="bash")
+        st.markdown(f"#### {plain(missing.removesuffix('.'))}")
+        if advice:
+            st.markdown(plain(advice))
+        st.code(command_line(command), language="bash", wrap_lines=True)
     st.stop()
 
 
@@ -109,11 +112,11 @@ def shared_pickers() -> None:
     names = data.datasets() if root.exists() else []
     if not names:
         empty("There is no dataset in this workspace yet. This command makes a demo:", "demo", "--workspace", str(root))
+    named = state.get("run")
+    dataset = state.get("dataset") or data.dataset_of(named)
+    if dataset and dataset not in names:
+        _no_such(dataset)
     with st.sidebar:
-        named = state.get("run")
-        dataset = state.get("dataset") or data.dataset_of(named)
-        if dataset and dataset not in names:
-            data.snapshot(dataset)  # its error names the nearest dataset
         dataset = choose(
             "Dataset",
             "dataset",
@@ -145,6 +148,22 @@ def shared_pickers() -> None:
             state.put(run=run_id)
         author_field()
     st.session_state["winnow_view"] = View(at, run_id, short_names(data.class_names(at)))
+
+
+def _no_such(dataset: str) -> None:
+    """Say that a dataset is not there, and lead to one that is: without it every page would say the same."""
+    try:
+        data.snapshot(dataset)  # its error names the nearest dataset
+    except data.WinnowError as error:
+        latest = data.latest_dataset()
+        st.error(plain(error), icon=":material/error:")
+        st.page_link(
+            "app_pages/overview_page.py",
+            label=f"Open {plain(latest)}",
+            icon=":material/dataset:",
+            query_params={"dataset": latest},
+        )
+        st.stop()
 
 
 def author_field() -> None:

@@ -120,9 +120,10 @@ def backbones() -> str:
 def formats() -> str:
     def cells(name: str, found: Writer) -> list[str]:
         kind = f"a file `{found.ending}`" if found.ending else "a folder"
-        return [f"`{name}`", kind, found.holds, found.read_by]
+        back = ", ".join(f"`winnow {command}`" for command in found.back) or "not"
+        return [f"`{name}`", kind, found.holds, found.read_by, back]
 
-    return table(["`--format`", "is", "holds", "read by"], [cells(*one) for one in WRITERS.items()])
+    return table(["`--format`", "is", "holds", "read by", "comes back by"], [cells(*one) for one in WRITERS.items()])
 
 
 def presets() -> str:

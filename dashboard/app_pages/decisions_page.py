@@ -22,11 +22,14 @@ if batches.empty:
     st.caption(
         "Nobody has decided anything about this dataset yet: do it image by image, or many at once by a command."
     )
-    st.page_link("app_pages/review_page.py", label="Review", icon=":material/rate_review:", query_params=state.link())
-    st.code(command_line(["decide", view.at.dataset, "drop", "--where", "p_wrong > 0.99"]), language="bash")
-    if not view.run_id:
+    if view.run_id:
+        link = state.link()
+        st.page_link("app_pages/review_page.py", label="Review", icon=":material/rate_review:", query_params=link)
+        words = ["decide", view.at.dataset, "drop", "--where", "p_wrong > 0.99"]
+    else:
         st.caption("Which images to begin with is known once networks were trained:")
-        st.code(command_line(["run", view.at.dataset]), language="bash")
+        words = ["run", view.at.dataset]
+    st.code(command_line(words), language="bash", wrap_lines=True)
     st.stop()
 
 with st.container(horizontal=True, gap="large", key="decision_counts"):
@@ -74,14 +77,20 @@ def take_back(batch: int) -> None:
 left, right = st.columns([3, 2], gap="large")
 with left:
     st.subheader("By person and day", anchor=False)
+    people_by_day = by_author()
     st.dataframe(
-        by_author(),
+        people_by_day,
         hide_index=True,
         height="content",
         width="content",
-        column_config={
-            "decisions": st.column_config.NumberColumn("Decisions", help="that were not taken back"),
-            "latest": st.column_config.NumberColumn("Last word on", help="samples whose latest decision is theirs"),
+        column_config={day: st.column_config.NumberColumn(format="localized") for day in people_by_day.columns[3:]}
+        | {
+            "decisions": st.column_config.NumberColumn(
+                "Decisions", format="localized", help="that were not taken back"
+            ),
+            "latest": st.column_config.NumberColumn(
+                "Last word on", format="localized", help="samples whose latest decision is theirs"
+            ),
         },
     )
     if counts["disputed"]:
@@ -120,7 +129,9 @@ with left:
             table.reset_index(),
             column_config={
                 "sample_id": "Sample",
-                "given": "Given",
+                "given": st.column_config.TextColumn(
+                    "Given", width="medium" if max(map(len, view.names)) > 30 else None
+                ),
                 **{f"person {i}": st.column_config.TextColumn(who(name)) for i, name in enumerate(people)},
             },
             hide_index=True,
@@ -144,5 +155,5 @@ with right:
                 st.button("Undo", key=f"undo_{row.batch}", type="tertiary", on_click=take_back, args=(int(row.batch),))
     if len(batches) == MOST_LOGGED:
         st.caption("Older ones:")
-        st.code(command_line(["decisions", view.at.dataset, "--log"]), language="bash")
+        st.code(command_line(["decisions", view.at.dataset, "--log"]), language="bash", wrap_lines=True)
 widgets.go_to_gallery()

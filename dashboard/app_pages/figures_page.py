@@ -19,7 +19,7 @@ if not state.get("figure"):  # opens on the first that this dataset's runs can d
     first = next(drawn, next(iter(figures)))
 else:
     first = next(iter(figures))
-with st.sidebar:
+with st.container(width=560):
     name = widgets.choose(
         "Figure", "figure", list(figures), first, titles=lambda n: f"{figures[n].title} · {figures[n].source}"
     )
@@ -29,10 +29,11 @@ st.caption(plain(chosen.caption))
 needs = Needs(view)
 drawing = chosen.draw(needs)
 if drawing is not None:
-    st.plotly_chart(drawing, config=charts.NO_BAR, key=f"figure_{name}")
+    key = "panels" if len(list(drawing.select_xaxes())) > 1 else "figure"
+    st.plotly_chart(drawing, config=charts.NO_BAR, key=f"{key}_{name}")
     titles = {job.run_id: f"{job.dataset}: {job.title}" for job in data.jobs() if job.run_id in needs.runs}
     st.caption("Drawn from " + " · ".join(f"{plain(titles.get(r, r))} ({r})" for r in dict.fromkeys(needs.runs)))
 for text, command in needs.missing:
     st.markdown(plain(text))
     if command:
-        st.code(data.shown(command, 10_000, "\n"), language="bash")
+        st.code(data.shown(command, 10_000, "\n"), language="bash", wrap_lines=True)

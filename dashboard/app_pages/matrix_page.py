@@ -21,6 +21,7 @@ view = widgets.current_view()
 widgets.need_run(view)
 facts, quality = data.dataset_facts(view.at), confusion.quality(view.at, view.run_id)
 options = [*(["suggested"] if confusion.suggests(view.at, view.run_id) else []), *(["true"] if facts["known"] else [])]
+long = max(map(len, view.names), default=0) > 20
 TITLES = {"suggested": "Given and suggested", "true": "Given and true"}
 wanted = filters.filter_bar(view, data.SUSPICION, "all")
 
@@ -46,7 +47,7 @@ def pairs_table(pairs: pd.DataFrame) -> None:
         "n": found["n"].to_numpy(),
         "share": 100 * found["n"].to_numpy() / sizes.reindex(found["label"]).to_numpy(),
     })  # fmt: skip
-    key, width = f"pairs_{against}", 130 if max(map(len, view.names)) > 20 else None
+    key, width = f"pairs_{against}", 105 if long else None
 
     def selected() -> None:
         if rows := st.session_state[key]["selection"]["rows"]:
@@ -63,7 +64,9 @@ def pairs_table(pairs: pd.DataFrame) -> None:
             "given": st.column_config.TextColumn("Given", width=width),
             "other": st.column_config.TextColumn(against.capitalize(), width=width),
             "n": st.column_config.NumberColumn("Samples", format="localized"),
-            "share": st.column_config.NumberColumn("Of the class", format="%.1f %%"),
+            "share": st.column_config.NumberColumn(
+                "Share", format="%.1f %%", help="of the samples with this given label"
+            ),
         },
     )
 
@@ -100,7 +103,7 @@ def class_table() -> None:
         on_select=selected,
         selection_mode="single-row",
         column_config={
-            "class_name": st.column_config.TextColumn("Class", width="medium"),
+            "class_name": st.column_config.TextColumn("Class", width="medium" if long else None),
             "n": number("Samples", format="localized"),
             "share": number("Of all", format=percent),
             "wrong": number("Wrong", format="%.1f", help="estimated number of wrong labels"),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, curves, data, grid, state, widgets
+from dashboard import charts, data, grid, overview_charts, state, widgets
 from dashboard.markup import command_line, plain
 from dashboard.verdict import draw_verdict
 
 PAGE = {"title": "Overview", "icon": ":material/dashboard:", "place": 10}
 
+st.html(Path(__file__).parents[1] / "static" / "overview.css")
 view = widgets.current_view()
 facts = data.dataset_facts(view.at)
 
@@ -59,17 +61,15 @@ def live() -> None:
 
 def suspects() -> None:
     """The most suspicious samples, as pictures: of the shortlist, or the hardest where the run has none."""
-    verdict, scores = data.verdict(view.at, view.run_id), set(data.catalog(view.at, view.run_id)["score"])
-    listed = bool(verdict and verdict.listed)
-    score = data.SUSPICION if listed else "aum" if "aum" in scores else next(iter(sorted(scores)), "")
+    verdict, score = data.verdict(view.at, view.run_id), data.looking.first_score(view)
     if not score:
         return
+    listed = score == data.SUSPICION
     link = {"list": "short" if listed else "all", "sort": None if listed else score, "sample": None, "page": None}
-    wanted = data.Filter(flagged=True, split="all") if listed else data.Filter()
-    ids = data.ids(view.at, view.run_id, wanted, score)
+    ids = data.worst(view.at, view.run_id, score, data.looking.MOST_PICTURES)
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         title = "Most suspicious" if listed else "Hardest to learn"
-        what = f"{len(ids):,} on the shortlist" if listed else f"by {plain(score)}"
+        what = f"{verdict.listed:,} on the shortlist" if verdict and listed else f"by {plain(score)}"
         st.markdown(f"#### {title}&ensp;:gray[:small[{what}]]", width="content")
         with st.container(horizontal=True, width="content"):
             if listed:
@@ -90,9 +90,7 @@ def suspects() -> None:
         state.put(**{name: link[name] for name in ("list", "sort")})
         widgets.open_in_gallery(sample_id)
 
-    grid.draw_cards(
-        data.cards(view.at, view.run_id, ids[:24], score), view.names, "suspects", opened, size=84, clipped=True
-    )
+    grid.draw_cards(data.cards(view.at, view.run_id, ids, score), view.names, "suspects", opened, size=84, clipped=True)
     widgets.go_to_gallery()
 
 
@@ -104,54 +102,72 @@ def runs_table() -> None:
         st.caption("None published yet. This command trains, scores and maps the dataset:")
         st.code(command_line(["run", view.at.dataset]), language="bash")
     else:
-        published(runs)
-    disk()
+        st.html(overview_charts.page(overview_charts.table(*published(runs), "runs")))
     for run_id, problem in data.unreadable(view.at).items():
         st.warning(f"Run `{run_id}` cannot be read. {plain(problem)}", icon=":material/warning:")
 
 
-def published(runs: pd.DataFrame) -> None:
-    """The published runs as a table."""
+def published(runs: pd.DataFrame) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """The published runs as columns, with what they mean, and rows of texts."""
     found = runs.merge(data.verdicts_of(view.at), on="run_id", how="left")
     best, taken = data.best_run(view.at), data.disk_use(view.at).runs
-    shown = found.assign(
-        size=[data.size(taken.get(run_id, 0)) for run_id in found["run_id"]],
-        took=[widgets.duration(s) for s in found["seconds"]],
-        title=[
-            data.shown(r.title, 120)
-            + (" · best" if r.run_id == best and r.accuracy == r.accuracy and len(found) > 1 else "")
-            for r in charts.rows(found)
-        ],
-        accuracy=["" if pd.isna(x) else data.percent(x) for x in found["accuracy"]],
-        noise=["" if pd.isna(x) else data.percent(x) for x in found["noise"]],
-        listed=["" if pd.isna(x) else f"{int(x):,}" for x in found["listed"]],
-    )[["title", "accuracy", "noise", "listed", "took", "size", "created_at", "kind", "run_id"]]
-    if found["accuracy"].isna().all():
-        shown = shown.drop(columns=["accuracy", "noise", "listed"])
-    st.dataframe(
-        shown,
-        hide_index=True,
-        height="content",
-        column_config={
-            "title": st.column_config.TextColumn("Run", width="large"),
-            "accuracy": st.column_config.TextColumn("Accuracy", help="held-out predictions that agree with the labels"),
-            "noise": st.column_config.TextColumn("Wrong", help="estimated share of wrong labels"),
-            "listed": "Shortlist",
-            "kind": "Kind",
-            "took": "Took",
-            "size": st.column_config.TextColumn("Size", help="on the disk"),
-            "created_at": st.column_config.DatetimeColumn("Published (UTC)", format="D MMM, HH:mm"),
-            "run_id": "Id",
-        },
+    lines = []
+    for r in charts.rows(found):
+        is_best = r.run_id == best and r.accuracy == r.accuracy and len(found) > 1
+        judged = [
+            "" if pd.isna(r.accuracy) else data.percent(r.accuracy),
+            "" if pd.isna(r.noise) else data.percent(r.noise),
+            "" if pd.isna(r.listed) else f"{int(r.listed):,}",
+        ]
+        when = "" if pd.isna(r.created_at) else f"{r.created_at.day} {r.created_at:%b, %H:%M}"
+        size = data.size(taken.get(r.run_id, 0))
+        title = data.shown(r.title, 120) + (" · best" if is_best else "")
+        lines.append([title, *judged, widgets.duration(r.seconds), size, when, str(r.kind), str(r.run_id)])
+    columns = [
+        ("Run", ""),
+        ("Accuracy", "held-out predictions that agree with the labels"),
+        ("Wrong", "estimated share of wrong labels"),
+        ("Shortlist", "samples on the shortlist"),
+        ("Took", "seconds that it was computed"),
+        ("Size", "on the disk"),
+        ("Published (UTC)", ""),
+        ("Kind", ""),
+        ("Id", ""),
+    ]
+    shown = [i for i in range(len(columns)) if not found["accuracy"].isna().all() or i not in (1, 2, 3)]
+    return [columns[i] for i in shown], [[line[i] for i in shown] for line in lines]
+
+
+def below() -> None:
+    """What the chosen run and the workspace are, in pictures."""
+    run_id, used = view.run_id, data.disk_use(view.at)
+    epochs = data.epochs(view.at, run_id) if run_id else pd.DataFrame()
+    catalog = data.catalog(view.at, run_id) if run_id else pd.DataFrame()
+    rules = data.rules(view.at, run_id) if run_id else pd.DataFrame()
+    detects = len(catalog) and catalog["roc_auc"].notna().any()
+    noisy = facts["known"] and facts["wrong"]
+    share = (
+        "percent of each true class" if len(view.names) <= overview_charts.MOST_CLASSES else "the most frequent pairs"
     )
-
-
-def disk() -> None:
-    """What the whole workspace takes on the disk."""
-    used = data.disk_use(view.at)
-    st.caption(f"The workspace takes {data.size(used.total)}. `winnow clean --dry-run` lists what of it nothing reads.")
-    texts = [data.size(count) for count in used.kinds.values()]
-    st.plotly_chart(charts.disk_chart(used.kinds, texts), config=charts.NO_BAR, key="disk")
+    taken = f"The workspace takes {data.size(used.total)}. winnow clean --dry-run lists what of it nothing reads."
+    drawn = overview_charts.panels(
+        [
+            (
+                "How well each score finds the mislabeled",
+                "ROC AUC, from 0.5 for chance to 1",
+                overview_charts.detection_bars(catalog) if detects else "",
+            ),
+            (
+                "Label noise",
+                share,
+                overview_charts.noise_table(data.transition_matrix(view.at), view.names) if noisy else "",
+            ),
+            ("Accuracy while training", "", overview_charts.accuracy_lines(epochs) if len(epochs) else ""),
+            ("On the disk", taken, overview_charts.disk_bar(used.kinds, [data.size(n) for n in used.kinds.values()])),
+            ("Rules, one by one", "", overview_charts.rules_list(rules) if len(rules) else ""),
+        ]
+    )
+    st.html(overview_charts.page(drawn))
 
 
 with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
@@ -172,30 +188,5 @@ live()
 if view.run_id:
     draw_verdict(view, facts)
     suspects()
-left, right = st.columns([3, 2], gap="large")
-with left:
-    epochs = data.epochs(view.at, view.run_id) if view.run_id else None
-    if epochs is not None and len(epochs):
-        st.markdown("#### Accuracy while training")
-        st.plotly_chart(curves.accuracy_chart(epochs), config=charts.NO_BAR, key="accuracy")
-    runs_table()
-    if facts["known"] and facts["wrong"]:
-        st.markdown("#### Label noise")
-        st.caption("percent of each true class")
-        st.plotly_chart(
-            charts.noise_chart(data.transition_matrix(view.at), view.names), config=charts.NO_BAR, key="noise"
-        )
-with right:
-    catalog = data.catalog(view.at, view.run_id) if view.run_id else None
-    if catalog is not None and catalog["roc_auc"].notna().any():
-        st.markdown("#### How well each score finds the mislabeled")
-        st.plotly_chart(charts.detection_chart(catalog), config=charts.NO_BAR, key="detection")
-    rules = data.rules(view.at, view.run_id) if view.run_id else pd.DataFrame()
-    if len(rules):
-        st.markdown("#### Rules, one by one")
-    for rule in charts.rows(rules):
-        known = rule.recall == rule.recall  # NaN where no truth is known
-        quality = f" · precision {100 * rule.precision:.1f} % · recall {100 * rule.recall:.1f} %" if known else ""
-        st.markdown(f"**{plain(rule.rule)}** flags {rule.flagged:,} of {rule.judged:,}{quality}")
-        if rule.why_unused:
-            st.caption(f"left out of the vote: {plain(rule.why_unused)}")
+runs_table()
+below()

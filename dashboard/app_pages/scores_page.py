@@ -58,8 +58,10 @@ ordered = catalog.assign(label=catalog["evidence"] == "label")
 table = ordered.sort_values(["roc_auc", "label", "score"], ascending=[False, False, True], na_position="last")[
     ["score", "title", "higher_means", "evidence", "low", "high", "roc_auc", "average_precision", "source", "version"]
 ]
+unknown = [column for column in ("roc_auc", "average_precision") if table[column].isna().all()]
+unknown += ["version"] if (table["version"] == 1).all() else []
 event = st.dataframe(
-    table.map(lambda cell: data.shown(cell) if isinstance(cell, str) else cell),
+    table.drop(columns=unknown).map(lambda cell: data.shown(cell) if isinstance(cell, str) else cell),
     hide_index=True,
     height="content",
     key="table",

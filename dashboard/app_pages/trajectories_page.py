@@ -61,7 +61,7 @@ for place, i in enumerate(shown):
         with st.container(horizontal=True, gap="medium"):
             with st.container(width=92):
                 picture(card, 92)
-            with st.container(gap="small"):
+            with st.container(gap="small", key=f"words_{i}"):
                 with st.container(horizontal=True, vertical_alignment="center"):
                     st.page_link(
                         "app_pages/gallery_page.py",

@@ -6,7 +6,7 @@ shared by all sessions that see the same files, and every script run takes its o
 
 from __future__ import annotations
 
-from dashboard.data import clouds, decisions, exports, proofs, relabelings, reviews, similar, versions
+from dashboard.data import clouds, decisions, exports, looking, proofs, relabelings, reviews, similar, versions
 from dashboard.data.core import (
     Snapshot,
     View,
@@ -79,6 +79,7 @@ from dashboard.data.samples import (
     spare_copies,
     suspect,
     trajectory,
+    worst,
 )
 from engine.errors import WinnowError
 from engine.fields import Setting
@@ -135,6 +136,7 @@ __all__ = [
     "labels",
     "latest_dataset",
     "likely",
+    "looking",
     "metadata",
     "metadata_of",
     "neighbors",
@@ -180,4 +182,5 @@ __all__ = [
     "window_points",
     "windows",
     "workspace_root",
+    "worst",
 ]

@@ -57,6 +57,12 @@ def order(at: Snapshot, run_id: str, sort: str, hardest_first: bool = True) -> I
     return found
 
 
+def worst(at: Snapshot, run_id: str, score: str, most: int) -> Ids:
+    """The first samples of the shortlist (SUSPICION), else the hardest by a score."""
+    found: Ids = few(at, "fetch_first", run_id, score, most)
+    return found
+
+
 def _passing(at: Snapshot, run_id: str, wanted: Filter) -> Ids:
     """The samples that pass, by id; a choice of classes costs no query, nor does one of decisions."""
     lasting = replace(wanted, labels=(), score=wanted.score if wanted.low > 0 or wanted.high < 100 else "")

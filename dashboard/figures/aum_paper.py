@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard import charts, data
-from dashboard.charts import BLUE, GRAY, GREEN, PURPLE, VERMILION, histogram_chart, with_alpha
+from dashboard.charts import BLUE, GRAY, GREEN, PURPLE, VERMILION, histogram_chart, whole_epochs, with_alpha
 from dashboard.curves import crossing_points
 from dashboard.figures.declare import paper_figure
 from dashboard.figures.needs import Needs
@@ -19,7 +19,7 @@ from dashboard.figures.panels import add_band, add_line, panels
 @paper_figure(
     "aum-2",
     title="Logits of easy, hard and mislabeled samples",
-    caption="The area between the logit of the given label (blue) and the largest other: mean of up to 50 samples.",
+    caption="Mean logits of up to 50 samples: the given label in blue, the class they are mistaken for in orange, others in gray.",
 )
 def logits_of_groups(needs: Needs) -> go.Figure | None:
     """Figure 2: the logits over the epochs."""
@@ -67,7 +67,7 @@ def logit_figure(groups: pd.DataFrame, names: Sequence[str]) -> go.Figure:
         for label in some.columns:
             strong = {given: (BLUE, 3.0), other: (VERMILION, 2.0)}.get(int(label), (GRAY, 1.0))
             add_line(figure, col, some.index, some[label], names[int(label)], strong[0], axis="epoch", width=strong[1])
-    figure.update_xaxes(title="epoch")
+    figure.update_xaxes(title="epoch", **whole_epochs(float(groups["epoch"].max())))
     figure.update_yaxes(title="logit", col=1)
     return figure
 
@@ -75,7 +75,7 @@ def logit_figure(groups: pd.DataFrame, names: Sequence[str]) -> go.Figure:
 @paper_figure(
     "aum-3",
     title="The threshold on the area under the margin",
-    caption="AUM of clean and mislabeled samples, and where the threshold samples put the line.",
+    caption="The area under the margin (aum) of clean and mislabeled samples, and where the threshold samples put the line.",
 )
 def threshold(needs: Needs) -> go.Figure | None:
     """Figure 3: the distribution of AUM with its thresholds."""
@@ -95,7 +95,8 @@ def threshold_figure(bins: pd.DataFrame, thresholds: Sequence[float]) -> go.Figu
 
     Args: bins with left, right, clean, mislabeled, unknown (samples)
     """
-    return histogram_chart(bins, "aum", "easier", [("99th percentile of threshold samples", v) for v in thresholds])
+    drawn = [("99th percentile of threshold samples", value) for value in thresholds]
+    return histogram_chart(bins, "area under the margin", "easier", drawn).update_layout(height=540)
 
 
 @paper_figure(
@@ -121,7 +122,7 @@ def removal_figure(points: pd.DataFrame, flagged: float | None) -> go.Figure:
 
     Args: points with order (aum*, random), seed, kept_fraction, accuracy; flagged: share that the threshold removes
     """
-    figure = panels([""], 460, legend=True)
+    figure = panels([""], legend=True)
     for order, name, color in (("random", "at random", GRAY), ("aum*", "lowest AUM first", VERMILION)):
         some = points[points["order"] == order]
         if some.empty:
@@ -137,7 +138,7 @@ def removal_figure(points: pd.DataFrame, flagged: float | None) -> go.Figure:
             line={"color": PURPLE, "width": 2, "dash": "dash"},
             annotation={"text": "what the threshold flags", "font": {"color": PURPLE}},
         )
-    figure.update_xaxes(title="removed", ticksuffix=" %")
+    figure.update_xaxes(title="share of the training samples removed", ticksuffix=" %")
     figure.update_yaxes(title="test error", ticksuffix=" %")
     return figure
 
@@ -161,12 +162,12 @@ def margin_figure(pair: pd.DataFrame) -> go.Figure:
 
     Args: pair with sample_id, wrong (bool), epoch, margin, aum
     """
-    figure = panels(["margin", "AUM so far"], legend=True, share_y=True)
+    figure = panels(["margin", "mean margin so far"], legend=True, share_y=True)
     for wrong, kind, color in ((False, "clean", BLUE), (True, "mislabeled", VERMILION)):
         some = pair[pair["wrong"] == wrong]
         name = f"{kind}, sample {int(some['sample_id'].iloc[0])}"
         for col, column in ((1, "margin"), (2, "aum")):
             add_line(figure, col, some["epoch"], some[column], name, color, axis="epoch")
     figure.add_hline(y=0, line={"color": GRAY, "width": 1})
-    figure.update_xaxes(title="epoch")
+    figure.update_xaxes(title="epoch", **whole_epochs(float(pair["epoch"].max())))
     return figure

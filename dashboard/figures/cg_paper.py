@@ -58,7 +58,7 @@ def pruning_figure(points: pd.DataFrame) -> go.Figure:
         add_line(
             figure, col, [0, 100 * (1 - points["kept_fraction"].min())], [full, full], "full set", GRAY, dash="dash"
         )
-    figure.update_xaxes(title="removed", ticksuffix=" %")
+    figure.update_xaxes(title="share of the training samples removed", ticksuffix=" %")
     figure.update_yaxes(title="test accuracy", ticksuffix=" %", col=1)
     return figure
 
@@ -85,7 +85,7 @@ def detection_figure(bins: pd.DataFrame, curves: Mapping[str, pd.DataFrame], noi
 
     Args: bins of cg with left, right, clean, mislabeled (samples); curves: by score, looked_at and found (0..1)
     """
-    figure = panels(["(a) density of cg", "(b) mislabeled among the examined"], legend=True)
+    figure = panels(["(a) complexity gap, clean and mislabeled", "(b) mislabeled among the examined"], legend=True)
     center, width = (bins["left"] + bins["right"]) / 2, bins["right"] - bins["left"]
     for column, name, color in (("clean", "clean", BLUE), ("mislabeled", "mislabeled", VERMILION)):
         figure.add_bar(
@@ -105,10 +105,10 @@ def detection_figure(bins: pd.DataFrame, curves: Mapping[str, pd.DataFrame], noi
     add_line(figure, 2, [0, 100 * noise_rate, 100], [0, 100, 100], "oracle", GREEN, dash="dash", width=1.5)
     add_line(figure, 2, [0, 100], [0, 100], "random", GRAY, dash="dot", width=1.5)
     figure.update_layout(barmode="overlay", bargap=0)
-    figure.update_xaxes(title="cg", col=1)
+    figure.update_xaxes(title="complexity gap (cg)", col=1)
     figure.update_yaxes(title="density", col=1)
     figure.update_xaxes(title="examined, highest first", ticksuffix=" %", col=2)
-    figure.update_yaxes(title="of the mislabeled", ticksuffix=" %", col=2)
+    figure.update_yaxes(title="found, of the mislabeled", ticksuffix=" %", col=2)
     return figure
 
 
@@ -167,8 +167,8 @@ def decile_figure(curves: pd.DataFrame, velocity: pd.DataFrame, score: str) -> g
 
 @paper_figure(
     "cg-6",
-    title="Windows of the ranks, and the partial gap",
-    caption="Training on half of the samples, from an offset in the ranks on; the sign of the partial gap.",
+    title="Training on half of the ranks, and the partial complexity gap",
+    caption="Accuracy when half of the samples are trained on, from an offset in the ranks on; the sign of the partial gap.",
 )
 def windows_and_partial_gap(needs: Needs) -> go.Figure | None:
     """Figure 6: the window experiment, and partial CG against CG."""
@@ -200,7 +200,7 @@ def window_figure(windows: pd.DataFrame, scores: pd.DataFrame) -> go.Figure:
     """
     titles = [
         *(["(a) half of the samples, from an offset on"] if len(windows) else []),
-        *(["(c) partial cg and cg"] if len(scores) else []),
+        *(["(c) partial and full complexity gap"] if len(scores) else []),
     ]
     figure = panels(titles, legend=True)
     tints = order_colors(windows["score"]) if len(windows) else {}
@@ -226,6 +226,6 @@ def window_figure(windows: pd.DataFrame, scores: pd.DataFrame) -> go.Figure:
         )
     if len(scores):
         figure.add_vline(x=0, line={"color": GRAY, "width": 1.5, "dash": "dash"}, row=1, col=len(titles))
-        figure.update_xaxes(title="partial cg", col=len(titles))
-        figure.update_yaxes(title="cg", ticksuffix="", col=len(titles))
+        figure.update_xaxes(title="partial complexity gap (cg_partial)", col=len(titles))
+        figure.update_yaxes(title="complexity gap (cg)", ticksuffix="", col=len(titles))
     return figure

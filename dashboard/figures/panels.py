@@ -14,7 +14,7 @@ from dashboard.charts import GRID, new_figure, with_alpha
 from dashboard.markup import chart_text
 
 
-def panels(titles: Sequence[str], height: int = 420, *, legend: bool = False, share_y: bool = False) -> go.Figure:
+def panels(titles: Sequence[str], height: int = 540, *, legend: bool = False, share_y: bool = False) -> go.Figure:
     """A figure of panels beside each other, with a title each; axes are for the caller to name."""
     figure = make_subplots(
         rows=1,
@@ -22,9 +22,9 @@ def panels(titles: Sequence[str], height: int = 420, *, legend: bool = False, sh
         subplot_titles=[chart_text(title) for title in titles],
         horizontal_spacing=0.05 if share_y else 0.09,
         shared_yaxes=share_y,
-        figure=new_figure(height, top=58 if legend else 34, legend=legend),
+        figure=new_figure(height, top=70 if legend else 34, legend=legend),
     )
-    figure.update_layout(legend={"y": 1.12})
+    figure.update_layout(legend={"y": 1 + 30 / (height - 130)})  # above the titles of the panels
     figure.update_annotations(font={"size": 15})
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_yaxes(gridcolor=GRID, zeroline=False)

@@ -89,7 +89,7 @@ def rank_figure(ranks: Mapping[str, pd.DataFrame]) -> go.Figure:
 
     Args: ranks: by score, frames with x (rank before), y (rank after, 0 = easiest) and wrong (bool)
     """
-    figure = panels([f"rank by {score}" for score in ranks], 520, legend=True)
+    figure = panels([f"rank by {score}" for score in ranks], legend=True)
     for col, points in enumerate(ranks.values(), start=1):
         some = points.iloc[:: -(-len(points) // DRAWN_SAMPLES)]
         for wrong, name, color in ((False, "not corrupted", GRAY), (True, "corrupted", VERMILION)):
@@ -120,6 +120,6 @@ def rank_figure(ranks: Mapping[str, pd.DataFrame]) -> go.Figure:
             row=1,
             col=col,
         )
-    figure.update_xaxes(title="rank before noise", showgrid=True, gridcolor=GRID)
-    figure.update_yaxes(title="rank after noise", col=1)
+    figure.update_xaxes(title="rank before noise, 0 = easiest", showgrid=True, gridcolor=GRID)
+    figure.update_yaxes(title="rank after noise, 0 = easiest", col=1)
     return figure

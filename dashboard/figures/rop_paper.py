@@ -31,7 +31,9 @@ def relabeling_figure(bins: pd.DataFrame) -> go.Figure:
 
     Args: bins with left, right, n (samples), accuracy, given (0..1)
     """
-    figure = new_figure(420, x="nli", y="label is the true one", legend=True, top=36)
+    figure = new_figure(
+        540, x="inconsistency of the neighbors' labels (nli)", y="labels that are the true one", legend=True, top=36
+    )
     center, width = (bins["left"] + bins["right"]) / 2, bins["right"] - bins["left"]
     for column, name, color in (("given", "labels as they are", FAINT), ("accuracy", "after relabeling", BLUE)):
         figure.add_bar(

@@ -199,8 +199,9 @@ Object.assign(Cloud.prototype, {
       else [[GRAY, color.no], ["#d9571c", color.yes]].forEach(([tint, text]) => swatch(tint, text));
     }
     if (color.kind === "category") {
-      color.names.slice(0, 12).forEach((name, i) => swatch(palette[i % palette.length], name));
-      if (color.names.length > 12) parts.push(element("span", "entry", `and ${color.names.length - 12} more, which share the colors`));
+      // The names of many stand on the map and under the pointer: a list of some would only push the map down.
+      if (color.many > 20) parts.push(element("span", "entry", `${color.many.toLocaleString("en")} classes share ${palette.length} colors`));
+      else color.names.forEach((name, i) => swatch(palette[i % palette.length], name));
       if (color.rest) swatch(GRAY, color.rest);
     }
     if (density) {

@@ -98,6 +98,12 @@ def _formats() -> str:
     return formats_help()
 
 
+def _formats_back() -> str:
+    from engine.queries.writers import WRITERS
+
+    return ", ".join(name for name, found in WRITERS.items() if "import" in found.back)
+
+
 def _methods() -> str:
     from engine.relabel.registry import all_methods
 
@@ -144,6 +150,7 @@ def _sources() -> str:
 DECLARED = {
     "features": _features,
     "formats": _formats,
+    "formats_back": _formats_back,
     "learners": _learners,
     "learner_presets": _learner_presets,
     "methods": _methods,

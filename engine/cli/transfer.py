@@ -106,25 +106,39 @@ def export(
 def import_(
     dataset: Dataset,
     file: Annotated[
-        Path, typer.Argument(help="What people labeled: a CSV, the JSON of Label Studio, or labels of FiftyOne.")
+        Path,
+        typer.Argument(help="What people labeled, or a set that was exported: a file, or the folder of a format."),
     ],
-    format: Annotated[
-        str, typer.Option(help="csv, labelstudio or fiftyone. (default: by the file's ending and content)")
+    format: Annotated[str, typer.Option(help="{formats_back}. (default: by the file's ending and content)")] = "",
+    rest: Annotated[
+        str,
+        typer.Option(
+            help="What becomes of samples of the exported part that the file does not name: drop, or leave. (default: drop "
+            "for npy, txt and torch, which list what is kept, else leave)"
+        ),
     ] = "",
     author: Annotated[str, typer.Option("--as", metavar="NAME", help="Who decided. (default: nobody named)")] = "",
     note: Annotated[str, typer.Option(help="A note on all of these decisions.", show_default=False)] = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Make decisions of labels from another tool: another label relabels, the given one keeps, a rejected sample drops."""
+    """Make decisions of labels from another tool, or of a set that was exported.
+
+    Another label relabels, the given one keeps, a rejected sample drops; of a list of what is kept, the rest drops.
+    """
     from engine.data.returning import bring_back
 
-    done = bring_back(Workspace.open(workspace), dataset, file, format, author=author, note=note)
+    done = bring_back(Workspace.open(workspace), dataset, file, format, rest=rest, author=author, note=note)
     found = {"batch": done.batch, "decisions": done.counts, "unmatched": done.unmatched, "unlabeled": done.unlabeled}
+    found |= {"unchanged": done.unchanged, "dropped_unnamed": done.rest}
     if json:
         return print_json({**found, "unmatched_named": list(done.named)})
     made = ", ".join(f"{action} {count:,}" for action, count in done.counts.items()) or "none"
     say(f"decisions: {made}" + (f" (winnow undo {dataset} takes all of them back)" if done.counts else ""))
+    if done.unchanged:
+        say(f"{done.unchanged:,} are in the set as the file has them, and nothing is decided about them")
+    if done.rest:
+        say(f"{done.rest:,} that the file does not name are dropped (--rest leave decides nothing about them)")
     if done.unlabeled:
         say(f"{done.unlabeled:,} samples have no label in {file}, and nothing is decided about them")
     if done.unmatched:

@@ -45,7 +45,7 @@ def read_samples(path: Path) -> Ids:
     """
     try:
         if path.suffix.lower() == ".npy":
-            array = np.load(path, allow_pickle=False)
+            array = np.load(path, mmap_mode="r", allow_pickle=False)  # checked against the size of the file
             if array.ndim != 1 or array.dtype.kind not in "iu":
                 raise SourceError(
                     f"{path} holds {array.dtype} of shape {array.shape}; allowed: a list of whole numbers"

@@ -25,6 +25,7 @@ from engine.store.schema import UNREADABLE_COLUMNS
 from engine.store.sql import MEMORY_LIMIT, one_line
 from engine.store.standing import Standing
 from engine.store.values import check_results, results_file
+from engine.store.versions import version_rows
 from engine.store.workspace import Workspace
 
 _DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
@@ -64,6 +65,7 @@ def connect(
             raise StorageError(f"{refused[DATASET_DATABASE]}; ingest it again")
         make_views(connection, found[DATASET_DATABASE], results)
         make_table(connection, "decisions", decided)
+        make_table(connection, "versions", version_rows(workspace, dataset))
         broken = pd.DataFrame(sorted(problems.items()), columns=list(UNREADABLE_COLUMNS))
         make_table(connection, "unreadable", broken)
     except duckdb.Error as error:

@@ -43,7 +43,9 @@ def fetch_passing(connection: duckdb.DuckDBPyConnection, run_id: str, wanted: Fi
 
     Raises: SpecError for a score or rule that the run does not have
     """
-    where = f"{population(run_id, wanted.split)} AND {condition(connection, run_id, wanted) or 'true'}"
+    # The shortlist holds judged samples alone, so that it need not be joined with them a second time.
+    judged = "true" if wanted.split == "all" and wanted.flagged else population(run_id, wanted.split)
+    where = f"{judged} AND {condition(connection, run_id, wanted) or 'true'}"
     found = fetch_columns(connection, f"SELECT sample_id FROM samples WHERE {where}")["sample_id"]
     return np.sort(found).astype(np.int32, copy=False)
 
@@ -72,10 +74,26 @@ def fetch_order(connection: duckdb.DuckDBPyConnection, run_id: str, score: str =
     return np.concatenate([*parts, np.flatnonzero(fresh)]).astype(np.int32)
 
 
+def fetch_first(connection: duckdb.DuckDBPyConnection, run_id: str, score: str, most: int) -> Ids:
+    """The first samples of the shortlist (SUSPICION), else the hardest by a score: (n,) int32, n at most `most`."""
+    of_run, given = ("shortlist WHERE run_id = ? AND listed ORDER BY rank", [run_id])
+    if score != SUSPICION:
+        of_run, given = ("scores WHERE run_id = ? AND score = ? ORDER BY rank DESC", [run_id, score])
+    found = fetch_columns(connection, f"SELECT sample_id FROM {of_run} LIMIT {int(most)}", given)
+    return found["sample_id"].astype(np.int32, copy=False)
+
+
 def _ranked(connection: duckdb.DuckDBPyConnection, source: str, given: Sequence[Any]) -> Ids:
     found = fetch_columns(connection, f"SELECT sample_id, rank FROM {source}", given)
-    ids: Ids = found["sample_id"][np.argsort(found["rank"], kind="stable")].astype(np.int32, copy=False)
-    return ids
+    ids, ranks = found["sample_id"].astype(np.int32, copy=False), found["rank"]
+    n = len(ids)
+    if n and ranks.min() == 0 and ranks.max() == n - 1:
+        placed = np.full(n, -1, np.int32)
+        placed[ranks] = ids  # ranks that are 0 .. n-1, each once, as winnow writes them, are the places themselves
+        if placed.min() >= 0 and ids.min() >= 0:
+            return placed
+    in_rank: Ids = ids[np.argsort(ranks, kind="stable")]
+    return in_rank
 
 
 def in_order(ids: Ids, order: Ids) -> Ids:

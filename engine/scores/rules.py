@@ -5,6 +5,15 @@ from __future__ import annotations
 LARGEST_SHARE = 1 / 3
 """A rule that flags more of the samples than this does not tell the wrong labels from the others."""
 
+SEEN = {
+    "hardness": "a hard sample",
+    "outlier": "an unusual sample",
+    "duplicate": "a copy",
+    "picture": "how the picture looks",
+    "none": "nothing",
+}
+"""What else than the label a score may be evidence of, as the end of a sentence."""
+
 
 def why_unused(flagged: float, accuracy: float | None = None, chance: float = 0.0, evidence: str = "label") -> str:
     """Why a rule is left out of the vote, as the end of a sentence about it; "" where it is usable.
@@ -14,7 +23,7 @@ def why_unused(flagged: float, accuracy: float | None = None, chance: float = 0.
              class; evidence: what the rule's score is evidence of
     """
     if evidence != "label":
-        return f"it is no evidence of a wrong label, but of: {evidence}"
+        return f"it is no evidence of a wrong label, but of {SEEN.get(evidence, evidence)}"
     if not flagged > 0:
         return "it flags nothing"
     if flagged > LARGEST_SHARE:

@@ -365,6 +365,26 @@ DECISIONS_COLUMNS: dict[str, tuple[str, str]] = {
 }
 """The view `decisions`: the latest decision per sample. It is read from decisions.duckdb, not from a run."""
 
+VERSIONS_COLUMNS: dict[str, tuple[str, str]] = {
+    "name": ("VARCHAR", "of the version"),
+    "dataset": ("VARCHAR", "whose samples it is of"),
+    "created_at": ("TIMESTAMP", "when it was made, UTC"),
+    "author": ("VARCHAR", "the person; empty where none was named"),
+    "note": ("VARCHAR", "the note of that person"),
+    "samples": ("INTEGER", "training samples that the dataset had then"),
+    "kept": ("INTEGER", "of these, those that stay"),
+    "dropped": ("INTEGER", "of these, those that do not"),
+    "relabeled": ("INTEGER", "of those that stay, those with another label than the given one"),
+    "unsure": ("INTEGER", "samples that a person was unsure of"),
+    "noise_before": ("DOUBLE", "estimated share of wrong labels before, 0..1; NULL where the run cannot tell"),
+    "noise_left": ("DOUBLE", "the same of those that stay, under their labels in the version"),
+    "run_id": ("VARCHAR", "the run that its rules read; empty where there was none"),
+    "fingerprint": ("VARCHAR", "of the dataset then"),
+    "hash": ("VARCHAR", "SHA-256 of its sample ids and labels"),
+    "recipe": ("VARCHAR", "what gives it its samples, as JSON"),
+}
+"""The view `versions`. It is read from decisions.duckdb when a connection opens."""
+
 UNREADABLE_COLUMNS: dict[str, tuple[str, str]] = {
     "run_id": ("VARCHAR", "a run that the other views leave out"),
     "problem": ("VARCHAR", "what is wrong with it, and what to do"),
@@ -372,6 +392,7 @@ UNREADABLE_COLUMNS: dict[str, tuple[str, str]] = {
 
 TABLE_VIEWS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "decisions": ("The latest decision of a person per sample.", DECISIONS_COLUMNS),
+    "versions": ("The named versions of the curated set, the oldest first.", VERSIONS_COLUMNS),
     "unreadable": ("Runs that cannot be read: broken, of a newer version, or of other data.", UNREADABLE_COLUMNS),
 }
 """The views that are not made over the files of a dataset and its runs: their comments and columns."""

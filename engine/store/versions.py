@@ -23,9 +23,11 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 
 from engine.errors import NotFoundError, SpecError, StorageError, unknown_name
 from engine.store.decision_file import MOST_AUTHOR, MOST_NOTE, check_text, next_number, read, write
+from engine.store.schema import VERSIONS_COLUMNS
 from engine.store.workspace import Workspace
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -184,6 +186,29 @@ def stored_versions(workspace: Workspace, dataset: str) -> list[Version]:
     return read(workspace, lambda connection, tables: _listed(connection, dataset, tables["versions"])) or []
 
 
+def version_rows(workspace: Workspace, dataset: str) -> pd.DataFrame:
+    """The rows of the view `versions`."""
+    rows = [
+        {
+            "name": found.name,
+            "dataset": found.dataset,
+            "created_at": found.created_at,
+            "author": found.author,
+            "note": found.note,
+            "samples": found.samples,
+            "dropped": found.samples - found.facts["kept"],
+            **{key: int(found.facts[key]) for key in ("kept", "relabeled", "unsure")},
+            **{key: found.facts[key] for key in ("noise_before", "noise_left")},
+            "run_id": found.recipe.run,
+            "fingerprint": found.fingerprint,
+            "hash": found.hash,
+            "recipe": found.recipe.to_json(),
+        }
+        for found in stored_versions(workspace, dataset)
+    ]
+    return pd.DataFrame(rows, columns=[*VERSIONS_COLUMNS], dtype=object)  # as they are: NULL where one is None
+
+
 def require_free_name(workspace: Workspace, dataset: str, name: str) -> None:
     """SpecError when no version can be called so, or the dataset has one of that name."""
     check_name(name)
@@ -267,7 +292,7 @@ def _version(row: tuple[Any, ...]) -> Version | None:
         correct = (
             _NAME.fullmatch(name)
             and made.dataset == dataset
-            and created_at is not None
+            and isinstance(created_at, datetime)  # a year that Python does not know is given as text
             and 0 <= samples <= MOST_SAMPLES
             and all(_is_count(held[key]) for key in _COUNTS)
             and all(_is_count(held.get(key, 0)) for key in _COUNTS_OF_TRUTH)

@@ -116,7 +116,8 @@ def curate(folder: Path, train: list[Row], test: list[Row], options: dict[str, A
             f"| {title} | {len(version):,} | {version.facts['wrong_left']:,} | "
             f"{'' if left is None else f'{100 * left:.1f} %'} | {100 * accuracies.mean():.2f} % ± {100 * spread:.2f} |"
         )
-    yield f"winnow prove: {given.prove(version='reviewed', progress=False, **options).gain().sentence}"
+    of_networks = {name: value for name, value in options.items() if name != "features"}
+    yield f"winnow prove: {given.prove(version='reviewed', progress=False, **of_networks).gain().sentence}"
 
 
 def _last_accuracies(run: Any) -> Any:

@@ -82,7 +82,7 @@ EVERYTHING = "/gallery?dataset=digits-noisy&list=all&split=train&sort=aum"
 def test_a_page_without_a_chart_does_not_load_the_library_of_charts(page: Page, address: str) -> None:
     loaded: list[str] = []
     page.on("request", lambda request: loaded.append(request.url) if "plotly" in request.url.lower() else None)
-    for path in ("/gallery", "/review", "/matrix", "/embedding", "/decisions"):
+    for path in ("/", "/gallery", "/review", "/matrix", "/embedding", "/decisions"):
         visit(page, address, path)
         assert loaded == [], path
     visit(page, address, "/psi")
@@ -93,7 +93,7 @@ def test_a_page_without_a_chart_does_not_load_the_library_of_charts(page: Page, 
 @pytest.mark.parametrize(
     ("path", "plots"),
     [
-        ("/", 7), ("/trajectories", 4), ("/scores", 2), ("/compare?dataset=digits-noisy&compare=all", 1),
+        ("/trajectories", 4), ("/scores", 2), ("/compare?dataset=digits-noisy&compare=all", 1),
         ("/psi", 1), ("/export", 1),
         ("/figures?dataset=digits-noisy&figure=prune-3", 1), ("/figures?dataset=digits-noisy&figure=cg-4", 1),
         ("/figures?dataset=digits-noisy&figure=aum-2", 1), ("/figures?dataset=digits-noisy&figure=rop-3", 1),
@@ -263,6 +263,18 @@ def test_the_dark_theme_is_dark_and_its_charts_too(page: Page, address: str) -> 
     picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"), np.float64)
     assert picture.mean() < 70
     assert colors(page.locator(".js-plotly-plot").first) > 30
+
+
+def test_no_page_is_wider_than_a_phone_where_an_open_sample_covers_it(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 420, "height": 800})
+    for path in ("/versions", "/figures?figure=aum-6", "/matrix", "/compare?compare=all", "/gallery?sample=3"):
+        page.goto(at(address, path))
+        page.wait_for_selector("[data-testid=stMainBlockContainer] [data-testid=stElementContainer]")
+        settle(page)
+        main = page.locator("[data-testid=stMain]")
+        assert main.evaluate("m => m.scrollWidth - m.clientWidth") <= 0, path
+    sheet = page.locator(".st-key-detail").bounding_box()
+    assert sheet is not None and sheet["y"] < 80 and sheet["width"] == 420 and sheet["y"] + sheet["height"] == 800
 
 
 def test_pages_fit_a_narrow_window(page: Page, address: str) -> None:

@@ -52,9 +52,12 @@ def test_who_is_logged_in_sees_the_pages_and_decides_under_that_name(
         stranger.close()
 
         ada = browser.new_context()
-        page = log_in(ada, address)
-        expect(page.get_by_role("heading", name="digits-noisy", exact=True)).to_be_visible()
-        expect(page).to_have_url(re.compile(f"^{address}/"))
+        page = log_in(
+            ada, f"{address}/gallery?dataset=digits-noisy&sample=147&q=%3Cb%3E%20x"
+        )  # the link of somebody else
+        expect(page.get_by_text("Sample 147", exact=False).first).to_be_visible()
+        expect(page).to_have_url(re.compile(f"^{address}/gallery\\?.*sample=147"))
+        assert not [cookie for cookie in ada.cookies() if "wanted" in cookie["name"]]  # kept for the log-in alone
         page.goto(f"{address}/review?dataset=digits-noisy")
         expect(page.get_by_text("ada@example.org").first).to_be_visible()
         ada.close()

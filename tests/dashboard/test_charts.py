@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from dashboard import charts, curves
 
@@ -97,27 +96,6 @@ def test_the_histogram_keeps_the_mislabeled_apart_and_marks_thresholds_once_a_ru
     assert "harder" in figure.layout.xaxis.title.text.split("<b>")[0]
 
 
-def test_the_transition_matrix_leaves_the_diagonal_out_of_the_colors() -> None:
-    matrix = pd.DataFrame(
-        {"true_label": [0, 0, 1, 2], "label": [0, 1, 1, 2], "count": [8, 2, 5, 5], "share": [0.8, 0.2, 1, 1]}
-    )
-    (heat,) = charts.noise_chart(matrix, NAMES).data
-    assert np.isnan(np.diag(heat.z)).all()
-    assert heat.z[0, 1] == pytest.approx(20)
-    assert heat.customdata[0, 1].tolist() == [20, 2]
-
-
-def test_names_at_the_ends_of_lines_do_not_collide() -> None:
-    epochs = pd.DataFrame({"seed": 0, "epoch": [1, 2], "train_accuracy": [0.5, 0.9], "test_accuracy": [0.4, 0.9]})
-    heights = [a.y for a in curves.accuracy_chart(epochs).layout.annotations]
-    assert abs(heights[0] - heights[1]) > 5
-
-
-def test_without_a_test_split_only_training_accuracy_is_drawn() -> None:
-    epochs = pd.DataFrame({"seed": 0, "epoch": [1, 2], "train_accuracy": [0.5, 0.9], "test_accuracy": [np.nan, np.nan]})
-    assert {t.name for t in curves.accuracy_chart(epochs).data if t.name} == {"train"}
-
-
 def test_bars_show_kept_over_total() -> None:
     classes = pd.DataFrame({"class_name": ["cat", "dog"], "n": [3, 0], "total": [4, 5]})
     figure = charts.balance_chart(classes)
@@ -140,13 +118,6 @@ def test_percentiles_are_ordered_with_the_value_beside_the_bar() -> None:
     assert {a.y: a.text for a in figure.layout.annotations} == {"a": "0.5", "b": "2"}
 
 
-def test_scores_that_find_nothing_out_are_left_out_of_the_detection_chart() -> None:
-    catalog = pd.DataFrame(
-        {"score": ["a", "b", "c"], "roc_auc": [0.9, np.nan, 0.6], "average_precision": [0.8, np.nan, 0.5]}
-    )
-    assert list(charts.detection_chart(catalog).data[0].y) == ["c", "a"]
-
-
 def test_no_chart_offers_to_send_itself_elsewhere() -> None:
     assert charts.NO_BAR == {"displayModeBar": False}
 
@@ -157,19 +128,37 @@ def test_spearman_cells_without_a_value_stay_empty() -> None:
     assert heat.text.tolist() == [["1.00", ""], ["", ""]]
 
 
+def test_scores_that_agree_stand_together_in_the_spearman_chart() -> None:
+    # b and d agree with each other and c half with both; a agrees with none.
+    names = ["a", "b", "c", "d"]
+    matrix = pd.DataFrame(
+        [[1, 0, 0, 0], [0, 1, 0.5, 0.9], [0, 0.5, 1, 0.5], [0, 0.9, 0.5, 1]], index=names, columns=names, dtype=float
+    )
+    figure = charts.spearman_chart(matrix)
+    (heat,) = figure.data
+    assert set(heat.x[:2]) == {"b", "d"} and list(heat.x[2:]) == ["c", "a"] and list(heat.y) == list(heat.x)
+    assert heat.z[2].tolist() == [0.5, 0.5, 1, 0] and heat.texttemplate == "%{text}"
+    many = pd.DataFrame(np.eye(30))
+    assert charts.spearman_chart(many).data[0].texttemplate is None  # nobody could read the numbers
+
+
+def test_a_long_name_leaves_the_bars_their_width_and_is_whole_under_the_pointer() -> None:
+    name = "white toad, adult in winter plumage or coat, seen from the side"
+    figure = charts.balance_chart(pd.DataFrame({"class_name": [name], "n": [3], "total": [4]}))
+    assert figure.layout.yaxis.ticktext == ("white toad, adult in winter…",)
+    assert figure.data[1].text[0] == name
+    assert charts.cut("white toad, adult", 13) == "white toad…" and charts.cut("cat", 3) == "cat"
+
+
+def test_names_of_thresholds_stand_above_the_highest_bar() -> None:
+    bins = pd.DataFrame({"left": [0.0], "right": [1.0], "clean": [50], "mislabeled": [100], "unknown": [0]})
+    assert charts.histogram_chart(bins, "aum", "easier", [("rule", 0.4)]).layout.yaxis.range[1] > 115
+    assert charts.histogram_chart(bins, "aum", "easier", []).layout.yaxis.range is None
+
+
 def test_the_detection_curve_lies_between_chance_and_the_oracle() -> None:
     curve = pd.DataFrame({"looked_at": [0.0, 0.5, 1.0], "found": [0.0, 0.9, 1.0]})
     chance, oracle, found = charts.detection_curve_chart(curve, "aum", 0.2).data
     assert list(chance.x) == list(chance.y) == [0, 50, 100]
     assert (list(oracle.x), list(oracle.y)) == ([0, 20, 100], [0, 100, 100])
     assert list(found.y) == [0, 90, 100]
-
-
-def test_the_disk_is_one_bar_whose_parts_add_up() -> None:
-    kinds = {"datasets": 5_000, "results": 3_000, "weights": 1_500, "features": 499, "checkpoints": 1, "other": 0}
-    figure = charts.disk_chart(kinds, [f"{count} MB" for count in kinds.values()])
-    assert [t.x[0] for t in figure.data] == [5_000, 3_000, 1_500, 499, 1, 0] and figure.layout.barmode == "stack"
-    assert [t.name for t in figure.data if t.showlegend] == [
-        "datasets 5000 MB", "results 3000 MB", "weights 1500 MB", "features 499 MB",
-    ]  # fmt: skip
-    assert len({t.marker.color for t in figure.data}) == 6

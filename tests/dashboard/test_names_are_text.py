@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,13 @@ def wrong(app: AppTest) -> tuple[list[str], int]:
                         found.append(f"{path} has markup: {part[:200]!r}")
             elif path.startswith("BidiComponent."):
                 parts, written = list(strings(json.loads(value))) if value.startswith(("{", "[")) else [value], shown
+            elif path == "Html.body":  # tags and attributes of ours around names of others
+                parts, written = [unescape(part) for part in re.split(r"<[^<>]*>", value)], shown
+                parts += [unescape(part) for part in re.findall(r'="([^"]*)"', value)]
+                if re.search(
+                    r"<(?!/?(b|div|h4|i|img|li|p|section|span|table|tbody|td|th|thead|tr|ul|style)[ >])", value
+                ):
+                    found.append(f"{path} has a tag that is not ours: {value[:300]!r}")
             elif path in PLAIN:
                 parts, written = [value], shown
             else:

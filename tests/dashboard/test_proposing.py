@@ -8,7 +8,7 @@ import pytest
 from given_verdicts import JUDGED, give_verdict
 from test_pages import Open, open_page, text  # noqa: F401
 
-from dashboard.verdict_charts import reliability_chart
+from dashboard.reliability import reliability_chart
 from engine.queries.connection import connected, fetch_sql
 from engine.queries.relabelings import fetch_reliability
 from engine.runs.compute import compute

@@ -160,7 +160,7 @@ def test_class_folders_come_back_as_the_same_set(workspace: Workspace, images: P
     with connected(workspace, "set") as connection:
         before = connection.execute("SELECT sample_id, content FROM dataset_file.samples").df().set_index("sample_id")
     assert again.train + again.test == len(rows)
-    names = {keys["content"][row.sample_id]: (row.split, folders[row.class_name]) for row in back.itertuples()}
+    names = {keys["content"][row.sample_id]: (row.split, row.class_name) for row in back.itertuples()}
     assert names == {before["content"][i]: (rows["split"][i], rows["class_name"][i]) for i in rows.index}
 
 

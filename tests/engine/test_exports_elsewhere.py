@@ -191,7 +191,7 @@ def test_cleanlab_issues_are_those_of_the_shortlist(judged_workspace: Path) -> N
         content = export_bytes(connection, Choice(split="all"), "cleanlab")
         rows = fetch_selected(connection, "", split="all")
     found = pd.read_csv(io.BytesIO(content), dtype={"given_label": str, "predicted_label": str})
-    columns = ["is_label_issue", "label_score", "given_label", "predicted_label", "sample_id", "source"]
+    columns = ["is_label_issue", "label_score", "given_label", "predicted_label", "sample_id", "source", "label"]
     assert list(found) == columns
     assert found["is_label_issue"].sum() == 350
     assert np.allclose(found["label_score"], 1 - rows["p_wrong"].astype(float), atol=1e-6)

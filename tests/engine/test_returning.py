@@ -14,10 +14,10 @@ from PIL import Image
 from engine.data.exporting import export_set
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
-from engine.data.returning import FORMATS, bring_back
+from engine.data.returning import bring_back
 from engine.errors import SourceError, SpecError
 from engine.queries.writers import Choice, find_writer
-from engine.store.decisions import decide, fetch_batches, fetch_decisions_log, undo
+from engine.store.decisions import fetch_batches, fetch_decisions_log, undo
 from engine.store.workspace import Workspace
 
 CLASSES = ["=1+1", "<b>", "a/b"]
@@ -154,22 +154,6 @@ def test_fiftyone_gives_back_its_labels_and_tags(workspace: Workspace, tmp_path:
     (tmp_path / "samples.json").write_text(json.dumps({"samples": samples}))
     done = bring_back(workspace, "set", tmp_path / "samples.json")
     assert done.counts == {"drop": 1, "relabel": 1} and done.unlabeled == 1
-
-
-def test_every_format_that_goes_out_and_comes_back_keeps_what_was_decided(workspace: Workspace, tmp_path: Path) -> None:
-    """Of an export with corrected labels, read into a workspace in which nothing is decided yet."""
-    decide(workspace, "set", [4, 5], "relabel", new_label=1)
-    decided = {i: what for i, what in stands(workspace).items() if given(workspace)[i] != sorted(CLASSES)[1]}
-    for format, ending in (("csv", ".csv"), ("fiftyone", "")):
-        to = tmp_path / f"out-{format}{ending}"
-        export_set(workspace, "set", Choice(decisions="apply"), to, find_writer(format))
-        assert undo(workspace, "set") is not None and stands(workspace) == {}
-        bring_back(workspace, "set", to)
-        assert {i: what for i, what in stands(workspace).items() if what[0] == "relabel"} == decided
-        assert len(stands(workspace)) == 9
-        undo(workspace, "set")
-        decide(workspace, "set", [4, 5], "relabel", new_label=1)
-    assert set(FORMATS) == {"csv", "labelstudio", "fiftyone"}
 
 
 @pytest.mark.parametrize(

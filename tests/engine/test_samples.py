@@ -12,8 +12,9 @@ import pytest
 
 from engine.errors import SpecError
 from engine.queries.connection import connect
-from engine.queries.listing import fetch_facets, fetch_ids
+from engine.queries.listing import fetch_facets, fetch_first, fetch_ids, fetch_order
 from engine.queries.samples import (
+    SUSPICION,
     Filter,
     condition,
     fetch_cards,
@@ -183,6 +184,35 @@ def test_facets_count_what_passes_of_each_class(raw: Raw, frame: pd.DataFrame) -
     wrong = frame[frame["label"] != frame["true_label"]].groupby("label").size()
     assert facets["n"].to_dict() == {label: int(wrong.get(label, 0)) for label in facets.index}
     assert facets["class_name"].tolist() == [str(i) for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        ([2, 0, 3, 1], [11, 13, 10, 12]),  # places, as winnow writes them
+        ([5, 0, 9, 2], [11, 13, 10, 12]),  # with gaps
+        ([1, 0, 1, 3], [11, 10, 12, 13]),  # one twice and one missing, from 0 to 3 all the same
+        ([-1, 0, 3, 2], [10, 11, 13, 12]),
+        ([], []),
+    ],
+)
+def test_an_order_is_that_of_the_ranks_whatever_they_are(ranks: list[int], expected: list[int]) -> None:
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE samples AS SELECT range::INTEGER AS sample_id FROM range(0, 14)")
+    connection.execute("CREATE TABLE shortlist (run_id VARCHAR, sample_id INTEGER, rank INTEGER, listed BOOLEAN)")
+    connection.execute("CREATE TABLE scores (run_id VARCHAR, score VARCHAR, sample_id INTEGER, rank INTEGER)")
+    for sample_id, rank in enumerate(ranks, 10):
+        connection.execute("INSERT INTO shortlist VALUES ('r', ?, ?, ?)", [sample_id, rank, sample_id != 13])
+        connection.execute("INSERT INTO scores VALUES ('r', 's', ?, ?)", [sample_id, rank])
+    rest = [i for i in range(14) if i not in expected]
+    assert fetch_order(connection, "r", SUSPICION).tolist() == [*expected, *rest]
+    if ranks:
+        assert fetch_order(connection, "r", "s").tolist() == [*expected[::-1], *rest]
+        with pytest.raises(SpecError, match="unknown score 'S'; allowed: s"):
+            fetch_order(connection, "r", "S")
+    assert fetch_first(connection, "r", SUSPICION, 2).tolist() == [i for i in expected if i != 13][:2]
+    if len(set(ranks)) == 4:
+        assert fetch_first(connection, "r", "s", 3).tolist() == expected[::-1][:3]
 
 
 def test_cards_come_in_the_order_asked_for(raw: Raw, frame: pd.DataFrame) -> None:

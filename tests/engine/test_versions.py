@@ -325,6 +325,62 @@ def test_damage_is_named(workspace: Workspace) -> None:
         stored_versions(workspace, DATASET)
 
 
+VIEW = "SELECT name, kept, dropped, relabeled, unsure, noise_left, author, note, hash FROM versions"
+
+
+def test_the_view_has_a_row_for_each_version_that_stands(workspace: Workspace) -> None:
+    decide(workspace, DATASET, [0], "drop")
+    made = [
+        create_version(workspace, DATASET, "a", author="ann", note="= 1"),
+        create_version(workspace, DATASET, "b", drop=["label = 1"], relabel_above=0.9, drop_shortlist=True),
+        create_version(workspace, DATASET, "gone"),
+    ]
+    remove_version(workspace, DATASET, "gone")
+    with connected(workspace, DATASET) as connection:
+        found = connection.execute(VIEW).fetchall()
+        ((dataset, recipe, created),) = connection.execute(
+            "SELECT dataset, recipe, created_at FROM versions WHERE name = 'b'"
+        ).fetchall()
+    assert found == [
+        (
+            *(one.name, one.facts["kept"], one.samples - one.facts["kept"], one.facts["relabeled"], 0),
+            *(one.facts["noise_left"], one.author, one.note, one.hash),
+        )
+        for one in made[:2]
+    ]
+    assert found[0][2] == 1 and found[1][3] > 0 and 0 < found[1][5] < found[0][5]
+    assert (dataset, recipe, created) == (DATASET, made[1].recipe.to_json(), made[1].created_at)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "recipe = '{'",
+        "facts = replace(facts, '\"kept\": ', '\"kept\": 1e9')",
+        'facts = replace(facts, \'"noise_left": \', \'"noise_left": "x", "y": \')',
+        "created_at = '290000-01-01'",
+        "created_at = 'infinity'",
+        "samples = -1",
+        "samples = 9223372036854775807",
+        "name = chr(27) || 'x'",
+        "author = repeat(chr(27), 100000), note = NULL",
+        "hash = NULL",
+    ],
+)
+def test_what_no_version_writes_breaks_no_view(workspace: Workspace, sql: str) -> None:
+    create_version(workspace, DATASET, "a")
+    create_version(workspace, DATASET, "b")
+    with duckdb.connect(str(workspace.root / "decisions.duckdb")) as connection:
+        connection.execute(f"UPDATE versions SET {sql} WHERE name = 'a'")
+    with connected(workspace, DATASET) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM versions").fetchall()]
+        assert connection.execute("SELECT count(*) FROM samples").fetchall()[0][0] > 1_000
+    assert names[-1] == "b"
+    listed = [sys.executable, "-m", "engine.cli", "version", "list", DATASET, "--workspace", str(workspace.root)]
+    if "author" in sql or "created_at" in sql:
+        assert subprocess.run(listed, capture_output=True, text=True).returncode == 0
+
+
 # The dataset ingested again ------------------------------------------------------------------------------------
 
 

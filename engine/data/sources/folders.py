@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.data.exported import manifest_of
 from engine.data.images import SUFFIXES, open_image
 from engine.data.parts import TEST_NAMES, Part, Source, joined, rename_labels
 from engine.data.sources.kinds import Named, source
+from engine.data.sources.parquet import class_names
 from engine.errors import SourceError
 from engine.store.trust import Roots
 
@@ -24,8 +26,16 @@ def class_folders(named: Named) -> Source:
     """A folder with one sub-folder per class, or with train/, val/ and test/ that each have them.
 
     Files are found at any depth, in the order of their names; other files than images are listed as ignored. val/ and
-    test/ together are the test split.
+    test/ together are the test split. In a folder that winnow export wrote, classes are called as its manifest says.
     """
+    found = _class_folders_of(named)
+    names = manifest_of(named.path).get("class_folders")
+    if not isinstance(names, dict) or not names.keys() >= {*found.classes}:
+        return found
+    return replace(found, classes=class_names(str(named.path), [names[folder] for folder in found.classes]))
+
+
+def _class_folders_of(named: Named) -> Source:
     root, within = named.path, named.within
     splits = {p.name: p for p in _folders(root)}
     train_name = next((name for name in TRAIN_NAMES if name in splits), None)

@@ -135,7 +135,7 @@ def _read_files(paths: Sequence[Path], named: Named, splits_by_column: bool = Fa
         for name, values in columns.items():
             values += read_column(file, path, name)
         places += [f"{path}:{row}" for row in range(file.metadata.num_rows)]
-    given = _names(where, features.get(chosen.roles["label"], {}).get("names"))
+    given = class_names(where, features.get(chosen.roles["label"], {}).get("names"))
     if not images_inside:
         table = table_of_paths(where, paths[0].parent, columns, chosen, named.within)
         return read_table(replace(table, classes=given))
@@ -143,8 +143,8 @@ def _read_files(paths: Sequence[Path], named: Named, splits_by_column: bool = Fa
     return read_table(Table(where, columns, chosen, places, load, given))
 
 
-def _names(where: str, found: Any) -> tuple[str, ...]:
-    """The names of classes in schema metadata, () when there are none; SourceError when they are no names."""
+def class_names(where: str, found: Any) -> tuple[str, ...]:
+    """The names of classes that a file lists, () when there are none; SourceError when they are no names."""
     if found is None or found == []:
         return ()
     if not isinstance(found, list) or not all(isinstance(name, str) and name for name in found):

@@ -25,27 +25,45 @@ NOT_A_LABEL = ("drop", "unsure")
 
 
 @writer(
-    "cleanlab", title="cleanlab issues", ending=".csv", media_type="text/csv", read_by="what reads Datalab.get_issues()"
+    "cleanlab",
+    title="cleanlab issues",
+    ending=".csv",
+    media_type="text/csv",
+    read_by="what reads Datalab.get_issues()",
+    back=("import",),
 )
 def _cleanlab(selection: Selection, file: BinaryIO) -> None:
-    """The table of label issues as cleanlab's Datalab.get_issues gives it, with sample_id and source, as CSV."""
+    """The table of label issues as cleanlab's Datalab.get_issues gives it, with sample_id, source and label, as CSV.
+
+    label is the one to train on. What has another label than the given one, or what a person kept, is no issue any more.
+    """
     require_verdict(selection, "cleanlab")
+    applied = selection.choice.decisions == "apply"
     for i, block in enumerate(selection.blocks()):
         names = [selection.classes[label] for label in _suggested(selection, block)["label"]]
+        settled = block["label"].ne(block["given_label"]) | (applied & block["decision"].isin(["keep", "relabel"]))
         issues = pd.DataFrame(
             {
-                "is_label_issue": block["flagged"],
+                "is_label_issue": block["flagged"] & ~settled,
                 "label_score": 1 - block["p_wrong"],
                 "given_label": block["given_class"],
                 "predicted_label": names,
                 "sample_id": block["sample_id"],
                 "source": block["source"],
+                "label": block["class_name"],
             }
         )
         file.write(csv_of(issues, header=i == 0).encode())
 
 
-@writer("coco", title="COCO", ending=".json", media_type="application/json", read_by="what reads COCO annotations")
+@writer(
+    "coco",
+    title="COCO",
+    ending=".json",
+    media_type="application/json",
+    read_by="what reads COCO annotations",
+    back=("ingest", "import"),
+)
 def _coco(selection: Selection, file: BinaryIO) -> None:
     """Images, categories and a category per image as COCO JSON, without boxes."""
     about = {"description": f"{selection.dataset}, {selection.fingerprint}"}
@@ -68,7 +86,7 @@ def _coco(selection: Selection, file: BinaryIO) -> None:
     file.write(b"}\n")
 
 
-@folder_writer("labelstudio", title="Label Studio", read_by="Label Studio, winnow import")
+@folder_writer("labelstudio", title="Label Studio", read_by="Label Studio", back=("import",))
 def _labelstudio(selection: Selection, folder: Folder) -> None:
     """Tasks with the suggested label as a prediction, in files of 10,000, and config.xml with the classes."""
     (folder.path / "config.xml").write_text(_config(selection.classes), encoding="utf-8")
@@ -120,7 +138,7 @@ def _tasks(selection: Selection) -> Iterator[dict[str, Any]]:
             }
 
 
-@folder_writer("fiftyone", title="FiftyOne", read_by="FiftyOne, winnow import", images=True)
+@folder_writer("fiftyone", title="FiftyOne", read_by="FiftyOne", back=("import",), images=True)
 def _fiftyone(selection: Selection, folder: Folder) -> None:
     """The images as data/ID and labels.json, a FiftyOneImageClassificationDataset."""
     problems = Problems()

@@ -31,7 +31,7 @@ SHARD = 4_096
 
 
 @folder_writer(
-    "imagefolder", title="Image folder", read_by="torchvision ImageFolder, timm, fastai, winnow ingest", images=True
+    "imagefolder", title="Image folder", read_by="torchvision ImageFolder, timm, fastai", back=("ingest",), images=True
 )
 def _imagefolder(selection: Selection, folder: Folder) -> None:
     """The images in train/ and test/, a sub-folder per class, and samples.csv with the id of each file."""
@@ -57,7 +57,7 @@ def _imagefolder(selection: Selection, folder: Folder) -> None:
     _note_classes(selection, folder, names)
 
 
-@folder_writer("hf", title="Hugging Face", read_by="Hugging Face datasets, winnow ingest", images=True)
+@folder_writer("hf", title="Hugging Face", read_by="Hugging Face datasets", back=("ingest",), images=True)
 def _hf(selection: Selection, folder: Folder) -> None:
     """Parquet files of images and labels in data/, with the features that Hugging Face datasets reads."""
     problems = Problems()

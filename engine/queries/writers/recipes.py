@@ -38,11 +38,11 @@ def subset(dataset, paths=None):
         paths = [sample[0] for sample in getattr(dataset, "samples", [])]
     classes = getattr(dataset, "classes", CLASSES)
     numbers = {name: number for number, name in enumerate(classes)}
-    missing = sorted({CLASSES[label] for _, label in KEPT if CLASSES[label] not in numbers})
+    missing = sorted({CLASSES[label] for _, label, _ in KEPT if CLASSES[label] not in numbers})
     if missing:
         raise LookupError(f"the dataset has no class {missing[0]!r}")
-    places = [place for place, _ in KEPT]
-    return Kept(dataset, positions(places, paths, len(dataset)), [numbers[CLASSES[label]] for _, label in KEPT])
+    places = [place for place, _, _ in KEPT]
+    return Kept(dataset, positions(places, paths, len(dataset)), [numbers[CLASSES[label]] for _, label, _ in KEPT])
 
 
 class Kept(Subset):
@@ -89,7 +89,7 @@ KEPT = _read("""
 '''
 
 
-@writer("torch", title="PyTorch recipe", ending=".py", media_type="text/x-python", read_by="PyTorch")
+@writer("torch", title="PyTorch recipe", ending=".py", media_type="text/x-python", read_by="PyTorch", back=("import",))
 def _torch(selection: Selection, file: BinaryIO) -> None:
     """A small program with the chosen files and labels, whose subset(dataset) is a torch.utils.data.Subset."""
     names = base64.b64encode(zlib.compress(json.dumps(selection.classes).encode(), 9)).decode()
@@ -105,10 +105,11 @@ def _torch(selection: Selection, file: BinaryIO) -> None:
 
 
 def _kept(selection: Selection) -> Iterator[str]:
-    """A JSON list of [file or place in it, label to train on] in pieces."""
+    """A JSON list of [file or place in it, label to train on, sample id] in pieces."""
     yield "["
     for i, block in enumerate(selection.blocks()):
-        rows = [[_place(str(row["source"] or "")), row["label"]] for row in records(block[["source", "label"]])]
+        columns = records(block[["source", "label", "sample_id"]])
+        rows = [[_place(str(row["source"] or "")), row["label"], row["sample_id"]] for row in columns]
         yield ("," if i and rows else "") + json.dumps(rows)[1:-1]
     yield "]"
 
@@ -172,7 +173,7 @@ _FIELDS = {
 }
 
 
-@folder_writer("croissant", title="Croissant", read_by="mlcroissant, TensorFlow Datasets")
+@folder_writer("croissant", title="Croissant", read_by="mlcroissant, TensorFlow Datasets", back=("ingest", "import"))
 def _croissant(selection: Selection, folder: Folder) -> None:
     """Metadata of the set in croissant.json, and its samples in samples.parquet."""
     path = folder.path / "samples.parquet"

@@ -11,6 +11,7 @@ from engine.errors import SpecError, WinnowError, unknown_name
 from engine.queries.writers.selection import Selection
 
 Link = Literal["copy", "hardlink", "symlink"]
+Back = Literal["ingest", "import"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ WriteFolder = Callable[[Selection, Folder], None]
 @dataclass(frozen=True)
 class Writer:
     """One format. title: for a button; holds: what is written, a few words; ending: of a file's name, "" for a folder;
-    read_by: what reads it; images: whether it needs the images themselves. One of write_file and write_folder is there."""
+    read_by: what reads it; back: the commands that read it again, as a dataset or as decisions; images: whether it needs the
+    images themselves. One of write_file and write_folder is there."""
 
     name: str
     title: str
@@ -60,6 +62,7 @@ class Writer:
     ending: str
     media_type: str
     read_by: str
+    back: tuple[Back, ...] = ()
     images: bool = False
     write_file: WriteFile | None = None
     write_folder: WriteFolder | None = None
@@ -70,7 +73,13 @@ WRITERS: dict[str, Writer] = {}
 
 
 def writer(
-    name: str, *, title: str, read_by: str, ending: str = "", media_type: str = "application/octet-stream"
+    name: str,
+    *,
+    title: str,
+    read_by: str,
+    back: tuple[Back, ...] = (),
+    ending: str = "",
+    media_type: str = "application/octet-stream",
 ) -> Callable[[WriteFile], WriteFile]:
     """Declare a function (selection, file) as the writer of a format that is one file.
 
@@ -81,18 +90,20 @@ def writer(
 
     def declare(function: WriteFile) -> WriteFile:
         holds = _holds(name, function.__doc__)
-        WRITERS[name] = Writer(name, title, holds, ending or f".{name}", media_type, read_by, write_file=function)
+        WRITERS[name] = Writer(name, title, holds, ending or f".{name}", media_type, read_by, back, write_file=function)
         return function
 
     return declare
 
 
-def folder_writer(name: str, *, title: str, read_by: str, images: bool = False) -> Callable[[WriteFolder], WriteFolder]:
+def folder_writer(
+    name: str, *, title: str, read_by: str, back: tuple[Back, ...] = (), images: bool = False
+) -> Callable[[WriteFolder], WriteFolder]:
     """Declare a function (selection, folder) as the writer of a format that is a folder, as `writer` does for files."""
 
     def declare(function: WriteFolder) -> WriteFolder:
         WRITERS[name] = Writer(
-            name, title, _holds(name, function.__doc__), "", "", read_by, images, write_folder=function
+            name, title, _holds(name, function.__doc__), "", "", read_by, back, images, write_folder=function
         )
         return function
 

@@ -18,14 +18,14 @@ from engine.queries.writers.selection import Selection
 from engine.text import csv_text
 
 
-@writer("csv", title="CSV", media_type="text/csv", read_by="pandas, spreadsheets, winnow ingest")
+@writer("csv", title="CSV", media_type="text/csv", read_by="pandas, spreadsheets", back=("ingest", "import"))
 def _csv(selection: Selection, file: BinaryIO) -> None:
     """Every column, as text."""
     for i, block in enumerate(selection.blocks()):
         file.write(csv_of(block, header=i == 0).encode())
 
 
-@writer("parquet", title="Parquet", read_by="pandas, Polars, DuckDB, winnow ingest")
+@writer("parquet", title="Parquet", read_by="pandas, Polars, DuckDB", back=("ingest", "import"))
 def _parquet(selection: Selection, file: BinaryIO) -> None:
     """Every column, typed and compressed."""
     with contextlib.ExitStack() as stack:
@@ -47,13 +47,13 @@ def _schema(block: pd.DataFrame) -> pa.Schema:
     return schema
 
 
-@writer("npy", title="NumPy", read_by="NumPy")
+@writer("npy", title="NumPy", read_by="NumPy", back=("import",))
 def _npy(selection: Selection, file: BinaryIO) -> None:
     """The sample ids, int64."""
     np.save(file, selection.ids.astype(np.int64), allow_pickle=False)
 
 
-@writer("txt", title="Ids", media_type="text/plain", read_by="any program")
+@writer("txt", title="Ids", media_type="text/plain", read_by="any program", back=("import",))
 def _txt(selection: Selection, file: BinaryIO) -> None:
     """The sample ids, one a line."""
     file.write("".join(f"{i}\n" for i in selection.ids.tolist()).encode())

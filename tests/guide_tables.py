@@ -97,7 +97,9 @@ def learners() -> str:
     def cells(found: Any) -> list[str]:
         return [f"`{found.name}`", found.title, f"{found.cost:g} ×", str(found.epochs), found.source]
 
-    return table(["learner", "what it is", "time", "epochs at least", "source"], map(cells, all_learners().values()))
+    return table(
+        ["learner", "what it is", "time", "epochs, where none are given", "source"], map(cells, all_learners().values())
+    )
 
 
 def noise() -> str:

@@ -38,6 +38,12 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: tests often wait, for a page or for another process."""
+    return min(4, len(os.sched_getaffinity(0)) + 1)
+
+
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 

@@ -30,8 +30,8 @@ RELABEL_INPUTS: dict[str, str] = {
     "neighbor_ids": "(N, K) nearest other samples by features",
     "labels": "(N,) given labels",
     "classes": "number of classes",
-    "learned": "(S, N, C) probabilities by each seed's network, zeros where it was not asked",
-    "reached": "(S, N) bool, whether a seed's network was asked",
+    "learned": "(S, N, C) probabilities by each seed's network, zeros for samples that it does not predict",
+    "reached": "(S, N) bool, whether a seed's network predicts the sample",
 }
 """What a method may read. No true label is among it."""
 
@@ -179,6 +179,6 @@ def propose(method: Relabeling, inputs: Mapping[str, Any], labels: Tensor) -> tu
 
 
 def mean_of(learned: Tensor, reached: Tensor) -> Tensor:
-    """The mean of the seeds' probabilities (S, N, C) over those that were asked (S, N); zeros where none was."""
+    """The mean of the seeds' probabilities (S, N, C) over those that predict a sample (S, N); zeros where none does."""
     count = reached.sum(0).clamp_min(1)
     return torch.where(reached[:, :, None], learned, 0.0).sum(0) / count[:, None]

@@ -181,12 +181,12 @@ class _Relabeling:
                 suspects = find_suspects(self.workspace, spec, n)
                 rest = everyone[~torch.isin(everyone, suspects)]
                 subsets.append((WITHOUT, len(rest) / n, rest, suspects))
-            for subset, share, kept, asked in subsets:
+            for subset, share, kept, predicted in subsets:
                 check_classes_left(self.labels, kept, subset, share)
                 size = spec.training.batch_size
                 size = max(2, round(size * share)) if subset == WITHOUT else size
                 presets = {name: "" if name == PLAIN else spec.preset for name in learners_of(spec)}
-                found += [Unit(seed, subset, share, name, kept, asked, size, presets[name]) for name in presets]
+                found += [Unit(seed, subset, share, name, kept, predicted, size, presets[name]) for name in presets]
         return found
 
     def _together(self, task: Any, units: Sequence[Any], costs: Sequence[float]) -> list[tuple[Row, dict[str, Tensor]]]:
@@ -247,8 +247,8 @@ class _Relabeling:
         for unit, tensors in zip(units, found, strict=True):
             if unit.learner == learners_of(spec)[-1] and unit.subset == wanted[0]:
                 if wanted[1] in (None, unit.kept_share):
-                    at = unit.asked if spec.method == "debug" else unit.kept
-                    learned[unit.seed, at] = tensors["asked" if spec.method == "debug" else "probabilities"]
+                    at = unit.predicted if spec.method == "debug" else unit.kept
+                    learned[unit.seed, at] = tensors["predicted" if spec.method == "debug" else "probabilities"]
                     reached[unit.seed, at] = True
         return {"learned": learned, "reached": reached}
 

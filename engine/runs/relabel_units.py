@@ -46,7 +46,7 @@ class Study:
 class Unit:
     """One network or pair of networks to train.
 
-    kept (K,) int64: positions of the samples that it learns from; asked (A,) int64: of others that it predicts; kept_share:
+    kept (K,) int64: positions of the samples that it learns from; predicted (A,) int64: of others that it predicts; kept_share:
     of the training samples; batch_size: of its training; preset: of the learner's settings, "" = its defaults
     """
 
@@ -55,7 +55,7 @@ class Unit:
     kept_share: float
     learner: str
     kept: Tensor
-    asked: Tensor
+    predicted: Tensor
     batch_size: int
     preset: str = ""
 
@@ -78,8 +78,8 @@ class WarmUp:
 
 
 def learn(study: Study, unit: Unit, report: Report) -> dict[str, Tensor]:
-    """Train a unit: probabilities (K, C) of what it learned from, asked (A, C) of the others, test (M, C) if there is one."""
-    others = study.samples.subset(unit.asked) if len(unit.asked) else None
+    """Train a unit: probabilities (K, C) of what it learned from, predicted (A, C) of the others, test (M, C) if there is one."""
+    others = study.samples.subset(unit.predicted) if len(unit.predicted) else None
     both = study.test if others is None else others if study.test is None else joined(others, study.test)
     training = replace(study.training, batch_size=unit.batch_size)
     problem = Problem(study.samples.subset(unit.kept), both, study.normalization, training)
@@ -89,7 +89,7 @@ def learn(study: Study, unit: Unit, report: Report) -> dict[str, Tensor]:
     learned = train(problem, unit.seed, report)
     found = {"probabilities": learned.probabilities}
     if learned.test is not None:
-        found |= {"asked": learned.test[: len(unit.asked)], "test": learned.test[len(unit.asked) :]}
+        found |= {"predicted": learned.test[: len(unit.predicted)], "test": learned.test[len(unit.predicted) :]}
     return found
 
 

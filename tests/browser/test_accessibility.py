@@ -31,7 +31,10 @@ def test_no_page_has_a_serious_finding(browser: Browser, address: str) -> None:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             page.wait_for_timeout(500)
-            for finding in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]:
+            page.wait_for_selector(READY)  # while a script runs, the head of the page shows Streamlit's own Stop
+            # A theme changes colors and nothing else.
+            options = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if scheme == "dark" else {})
+            for finding in Axe().run(page, options=options).response["violations"]:
                 if finding["impact"] in ("serious", "critical"):
                     nodes = [f"{node['target']} {node['html'][:200]}" for node in finding["nodes"][:3]]
                     found.append(f"{path} {scheme}: {finding['id']}, {len(finding['nodes'])} times: {'; '.join(nodes)}")

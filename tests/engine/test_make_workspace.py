@@ -67,7 +67,8 @@ def test_every_view_has_its_columns_and_rows(connection, view):
     described = {row[0]: row[1] for row in connection.execute(f'DESCRIBE "{view}"').fetchall()}
     assert described == {column: kind for column, (kind, _) in expected.items()}
     count = connection.execute(f'SELECT count(*) FROM "{view}"').fetchall()[0][0]
-    assert (count == 0) == (view in ("skipped", "decisions", "proofs"))  # nothing was passed over, decided or proved
+    # Nothing was passed over, decided, proved or relabeled.
+    assert (count == 0) == (view in ("skipped", "decisions", "proofs", "relabelings", "relabel_bins"))
 
 
 def test_ranks_and_values_keep_to_the_catalog(connection, run):

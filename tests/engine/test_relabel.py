@@ -293,8 +293,8 @@ def test_what_cannot_be_is_refused_in_one_line(scored_workspace, method, options
 def test_a_preset_gives_the_training_and_the_settings_and_what_is_typed_takes_precedence(scored_workspace):
     spec = plan_relabel_from(scored_workspace, "small", "dividemix", {"preset": "dividemix-features", "epochs": 6})
     training = spec.training
-    assert (training.model, training.lr, training.optimizer, training.schedule) == ("mlp", 0.02, "sgd", "cosine")
-    assert (training.epochs, training.seeds, training.batch_size) == (6, 3, 64)  # its warm-up of 5 leaves one
+    assert (training.model, training.lr, training.optimizer, training.schedule) == ("head", 0.02, "sgd", "cosine")
+    assert (training.epochs, training.seeds, training.batch_size) == (6, 3, 128)  # more than its warm-up of 3
     plain = plan_relabel_from(scored_workspace, "small", "dividemix", {"epochs": 11})
     assert plain.training.batch_size == 64 and plain.training.optimizer == "adam" and plain.training.seeds == 1
     run, _ = compute(

@@ -151,10 +151,10 @@ def test_a_run_in_another_process_can_be_watched_cancelled_and_resumed(small_wor
         run = jobs[0]["run_id"]
         # A page asks while the run is computed: no lock is in the way.
         assert winnow("query", "select count(*) from samples", workspace=w).returncode == 0
-        asked = time.monotonic()
         assert winnow("cancel", run, workspace=w).returncode == 0
+        canceled = time.monotonic()  # not before: a busy machine takes seconds to start the command
         assert process.wait(timeout=30) == 130
-        assert time.monotonic() - asked < 10
+        assert time.monotonic() - canceled < 10
         assert "winnow resume" in process.stderr.read()
     finally:
         process.kill()

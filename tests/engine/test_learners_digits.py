@@ -12,11 +12,11 @@ from engine.data.loader import load_split, normalization
 from engine.data.request import IngestSpec
 from engine.relabel.dividemix import learn_dividemix
 from engine.relabel.learner_settings import LEARNER_PRESETS, DivideMixSettings, SopSettings
+from engine.relabel.plain import cross_entropy
 from engine.relabel.problem import Learned, Problem
 from engine.relabel.sop import learn_sop
-from engine.relabel.steps import new_network, probabilities
 from engine.store.workspace import Workspace
-from engine.training.loop import Normalization, build_optimizer, train_epochs
+from engine.training.loop import Normalization
 
 IMAGES = LEARNER_PRESETS["sop+-images"].training
 
@@ -38,15 +38,6 @@ def digits(tmp_path_factory):
     return problem
 
 
-def plain(problem: Problem, seed: int) -> Learned:
-    """Cross-entropy with the same network, epochs and augmentation."""
-    network = new_network(problem, seed)
-    optimizer = build_optimizer(network, problem.training)
-    for _ in train_epochs(network, optimizer, problem.samples, problem.normalization, problem.training, seed):
-        pass
-    return Learned(*probabilities([network], problem, lambda: None))
-
-
 def accuracy(problem: Problem, learned: Learned) -> float:
     return float((learned.test.argmax(1) == problem.test.labels).float().mean())
 
@@ -61,7 +52,7 @@ def corrected(problem: Problem, learned: Learned) -> float:
 
 def test_both_learners_beat_cross_entropy_and_correct_the_labels(digits):
     problem = digits(0, replace(IMAGES, epochs=20, augment="none"))
-    before = accuracy(problem, plain(problem, 0))
+    before = accuracy(problem, cross_entropy(problem, 0, lambda share: None))
     by_sop = learn_sop(problem, 0, lambda share: None, SopSettings())
     by_dividemix = learn_dividemix(problem, 0, lambda share: None, DivideMixSettings(warm_up=5))
     for learned in (by_sop, by_dividemix):
@@ -74,7 +65,7 @@ def test_the_gain_of_the_presets_over_three_seeds(digits):
     gains: dict[str, list[float]] = {"sop+": [], "dividemix": []}
     for seed in range(3):
         problem = digits(seed, IMAGES)
-        before = accuracy(problem, plain(problem, seed))
+        before = accuracy(problem, cross_entropy(problem, seed, lambda share: None))
         for name, learn in (("sop+", learn_sop), ("dividemix", learn_dividemix)):
             preset = LEARNER_PRESETS[f"{name}-images"]
             assert preset.training == IMAGES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,12 @@ from engine.reproduce.values import Holds, Values, less, more
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ORDERS = ("random", "forgetting", "forgetting*", "el2n", "el2n*", "oracle")
-"""The curves of figures 1 and 2; * is the reversed ranking, which prunes the hardest samples first."""
+ORDERS = ("random", "forgetting", "forgetting*", "el2n", "el2n*")
+"""The curves of figures 1 and 2; * is the reversed ranking, which prunes the hardest samples first. The second has the
+oracle as well: it prunes wrong labels first."""
+
+EARLY = 2
+"""Epoch of EL2N in the small size: a tenth of the training, as in the paper (20 of 200)."""
 
 MODERATE = ("0.1 pruned", "0.2 pruned", "0.3 pruned", "0.4 pruned")
 EXTREME = ("0.8 pruned", "0.9 pruned")
@@ -83,7 +88,7 @@ def sizes(bench: Bench) -> None:
 )
 def clean_curves(bench: Bench) -> None:
     """Test accuracy by the share pruned, without injected label noise."""
-    _curves(bench, bench.dataset)
+    _curves(bench, bench.dataset, ORDERS)
 
 
 @figure(
@@ -102,7 +107,7 @@ def clean_curves(bench: Bench) -> None:
 )
 def noisy_curves(bench: Bench) -> None:
     """Test accuracy by the share pruned, 30 % of the labels wrong (symmetric)."""
-    _curves(bench, bench.noisy(f"symmetric:{bench.size.rates[0]:g}"))
+    _curves(bench, bench.noisy(f"symmetric:{bench.size.rates[0]:g}"), (*ORDERS, "oracle"))
 
 
 @figure(
@@ -133,7 +138,7 @@ def ranks_before_and_after(bench: Bench) -> None:
         return
     wrong = (truth.labels != truth.true_labels).cpu().numpy()
     for score in ("el2n", "forgetting"):
-        ranks = [_ranks(run, score) for run in (before, after)]
+        ranks = [_ranks(run, _el2n(bench) if score == "el2n" else score) for run in (before, after)]
         clean = [r[~wrong] for r in ranks]
         bench.put(score, "correlation of clean samples", _correlation(clean[0], clean[1]))
         for name, r in zip(("before", "after"), ranks, strict=True):
@@ -145,15 +150,19 @@ def _points(bench: Bench) -> int:
 
 
 def _scored(bench: Bench, dataset: str) -> Run:
-    return bench.run(dataset, "el2n,forgetting", embedding="none", neighbors=0)
+    return bench.run(dataset, f"{_el2n(bench)},forgetting", embedding="none", neighbors=0)
 
 
-def _curves(bench: Bench, dataset: str) -> None:
+def _el2n(bench: Bench) -> str:
+    return f"el2n@{EARLY}" if bench.small else "el2n"
+
+
+def _curves(bench: Bench, dataset: str, orders: Sequence[str]) -> None:
     """Put the accuracy of every order at every share pruned."""
-    points = _points(bench)
-    curve = bench.psi(_scored(bench, dataset), ORDERS, points=points).psi()
+    points, named = _points(bench), {order.replace("el2n", _el2n(bench)): order for order in orders}
+    curve = bench.psi(_scored(bench, dataset), list(named), points=points).psi()
     for order, kept, seed, accuracy in curve[["order", "kept_fraction", "seed", "accuracy"]].values.tolist():
-        bench.put(order, f"{round(points * (1 - kept)) / points:g} pruned", accuracy, seed)
+        bench.put(named[order], f"{round(points * (1 - kept)) / points:g} pruned", accuracy, seed)
 
 
 def _ranks(run: Run, score: str) -> Array:

@@ -173,7 +173,7 @@ class Bench:
             )
         keys = [_key(study, self._fingerprint(dataset), unit, labels) for unit, labels in units]
         known = {event["key"]: event for event in read_journal(self.folder) if event["event"] == "trained"}
-        left = [i for i in range(len(jobs)) if keys[i] not in known]
+        left = [i for i, key in enumerate(keys) if key not in known and key not in keys[:i]]  # some may be the same
         self._learn(study, truth, [units[i] for i in left], [keys[i] for i in left])
         known = {event["key"]: event for event in read_journal(self.folder) if event["event"] == "trained"}
         return [Outcome(*(known[key][name] for name in ("accuracy", "corrected", "seconds"))) for key in keys]

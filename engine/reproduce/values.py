@@ -84,16 +84,20 @@ def more(first: str, second: str, columns: Sequence[str] = (), by: float = 0.0) 
         found = values.differences(first, second, columns)
         if not found:
             return Holds(None, f"{first} or {second} was not computed")
-        mean = math.fsum(found) / len(found)
-        low, high = interval(found)
-        unit = " points" if values.percent else ""
-        text = f"{first} - {second}: {_signed(mean, values.percent)}{unit}"
-        if low is None or high is None:
-            return Holds(None, f"{text}, one seed")
-        text += f" ({_signed(low, values.percent)} to {_signed(high, values.percent)})"
-        return Holds(True if low > by else False if high < by else None, text)
+        return judge(found, f"{first} - {second}", values.percent, by)
 
     return check
+
+
+def judge(found: Sequence[float], what: str, percent: bool, by: float = 0.0) -> Holds:
+    """Whether a mean is larger than `by`: where its 95 % interval is above it; not where it is below; else undecided."""
+    mean = math.fsum(found) / len(found)
+    low, high = interval(list(found))
+    text = f"{what}: {_signed(mean, percent)}{' points' if percent else ''}"
+    if low is None or high is None:
+        return Holds(None, f"{text}, one seed")
+    text += f" ({_signed(low, percent)} to {_signed(high, percent)})"
+    return Holds(True if low > by else False if high < by else None, text)
 
 
 def less(first: str, second: str, columns: Sequence[str] = ()) -> Callable[[Values], Holds]:

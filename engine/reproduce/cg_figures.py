@@ -11,7 +11,7 @@ from engine.reproduce.bench import Bench
 from engine.reproduce.cg import RATIOS, bench_name, correlation, hardness
 from engine.reproduce.declared import Finding, figure
 from engine.reproduce.rules import wrong_labels
-from engine.reproduce.values import Holds, Values, judge, less, more
+from engine.reproduce.values import Holds, Values, above, less, more
 from engine.runs.detectors import read_sequences
 from engine.scores.complexity import cg
 from engine.scores.evaluation import evaluate_detection, find_shares
@@ -41,11 +41,11 @@ WRONG = "(c) ROC AUC for the wrong labels"
     findings=(
         Finding(
             "Samples near the boundary of the two classes have higher scores",
-            lambda values: judge([-v for v in values.of(NEAR, "value").values()], f"- ({NEAR})", False),
+            lambda values: above([-v for v in values.of(NEAR, "value").values()], f"minus {NEAR}", 0.0, False),
         ),
         Finding(
             "Samples with a wrong label have higher scores",
-            lambda values: judge(list(values.of(WRONG, "value").values()), WRONG, False, by=0.5),
+            lambda values: above(list(values.of(WRONG, "value").values()), WRONG, 0.5, False),
         ),
     ),
 )
@@ -318,7 +318,7 @@ def _detect(bench: Bench, scores: Sequence[str], rates: Sequence[float]) -> None
     for rate in rates:
         behind = f", {100 * rate:g} % wrong" if len(rates) > 1 else ""
         for draw in bench.seeds:
-            dataset = bench.noisy(f"symmetric:{rate:g}", draw)
+            dataset = bench.noisy(f"symmetric:{rate:g}", draw=draw)
             wrong = wrong_labels(bench.workspace, dataset).numpy()
             if not wrong.any():
                 continue
@@ -334,9 +334,5 @@ def _detect(bench: Bench, scores: Sequence[str], rates: Sequence[float]) -> None
 def _column(values: Values, row: str, first: str, second: str, by: float = 0.0) -> Holds:
     """Whether a row is larger in one column than in another, by more than a difference, paired by seed."""
     one, other = values.of(row, first), values.of(row, second)
-    found = [one[seed] - other[seed] for seed in sorted(set(one) & set(other))]
-    return (
-        judge(found, f"{row}, {first} - {second}", values.percent, by)
-        if found
-        else Holds(None, f"{row} was not computed")
-    )
+    found = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+    return above(found, f"{row}, {first} - {second}", by, values.percent)

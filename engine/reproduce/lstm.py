@@ -250,7 +250,7 @@ def _retrain(bench: Bench, dataset: str, column: str, oracle: dict[str, Tensor],
     run = dynamics(bench, dataset)
     training = _retraining(bench, run)
     subsets = {
-        "INCV": kept_by_rule(run, "incv"),
+        "INCV": kept_by_rule(run, "discarded_by_incv"),
         "AUM": kept_by_rule(run, "aum_threshold"),
         "Ours": kept_by_rule(run, "lstm_detector"),
         LEARNED: (suspicions(bench, run, detector).double().mean(0) <= 0.5).nonzero()[:, 0],
@@ -275,11 +275,15 @@ def _retraining(bench: Bench, run: Run) -> TrainingSpec:
 
 
 def _dividemix(bench: Bench, run: Run) -> tuple[TrainingSpec, str]:
-    """How DivideMix is trained, and the preset of its settings: that of its paper, or in the small size its defaults."""
+    """How DivideMix is trained, and the preset of its settings: that of its paper, or in the small size its defaults.
+
+    In the small size on batches twice as large, for it takes half of the time.
+    """
     if not bench.small:
         return find_learner_preset("dividemix-cifar10", "dividemix").training, "dividemix-cifar10"
     training = bench.training_of(run)
-    return replace(training, epochs=max(training.epochs, find_learner("dividemix").epochs)), ""
+    epochs = max(training.epochs, find_learner("dividemix").epochs)
+    return replace(training, epochs=epochs, batch_size=2 * training.batch_size), ""
 
 
 def _most_suspicious(run: Run, share: float) -> Tensor:

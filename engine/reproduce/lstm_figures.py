@@ -190,7 +190,7 @@ def asymmetric_detection(bench: Bench) -> None:
 
 def _noisy_run(bench: Bench, noise: str, draw: int = 0) -> tuple[Run, Tensor]:
     """A run on a draw of a noise, and which labels are wrong (N,) bool."""
-    dataset = bench.noisy(noise, draw)
+    dataset = bench.noisy(noise, draw=draw)
     return dynamics(bench, dataset, "lstm_detector,aum"), wrong_labels(bench.workspace, dataset)
 
 

@@ -76,8 +76,6 @@ def reproduce(
         if not 1 <= seeds <= 1_000:
             raise SpecError(f"--seeds is {seeds}; allowed: 1 to 1000")
         size = replace(size, seeds=seeds)
-    if dataset and size_name == "small" and dataset != size.dataset:
-        size = replace(size, options={})  # what suits the size's own dataset may suit no other
     dataset = _data(workspace, paper, size, size_name, dataset)
     folder = workspace.reproduced_dir(f"{name}-{size_name}-{dataset}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -84,16 +84,18 @@ def more(first: str, second: str, columns: Sequence[str] = (), by: float = 0.0) 
         found = values.differences(first, second, columns)
         if not found:
             return Holds(None, f"{first} or {second} was not computed")
-        return judge(found, f"{first} - {second}", values.percent, by)
+        return above(found, f"{first} - {second}", by, values.percent)
 
     return check
 
 
-def judge(found: Sequence[float], what: str, percent: bool, by: float = 0.0) -> Holds:
-    """Whether a mean is larger than `by`: where its 95 % interval is above it; not where it is below; else undecided."""
-    mean = math.fsum(found) / len(found)
-    low, high = interval(list(found))
-    text = f"{what}: {_signed(mean, percent)}{' points' if percent else ''}"
+def above(found: Sequence[float], what: str, by: float, percent: bool) -> Holds:
+    """Whether the mean of one value per seed is above a bound, by its 95 % interval. Args: what: the values are, in words"""
+    if not found:
+        return Holds(None, f"{what} was not computed")
+    low, high = interval(found)
+    unit = " points" if percent else ""
+    text = f"{what}: {_signed(math.fsum(found) / len(found), percent)}{unit}"
     if low is None or high is None:
         return Holds(None, f"{text}, one seed")
     text += f" ({_signed(low, percent)} to {_signed(high, percent)})"

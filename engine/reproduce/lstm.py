@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -85,8 +86,8 @@ def symmetric_noise(bench: Bench) -> None:
     detector = learned_detector(bench)
     for rate in bench.size.rates:
         dataset = bench.noisy(f"symmetric:{rate:g}")
-        kept = (~wrong_labels(bench.workspace, dataset)).nonzero()[:, 0]
-        _retrain(bench, dataset, f"{rate:g}", {"Oracle": kept}, detector)
+        run = dynamics(bench, dataset)
+        _retrain(bench, run, f"{rate:g}", {**subsets(bench, run, detector), "Oracle": right_ones(bench, dataset)})
 
 
 @table(
@@ -114,7 +115,8 @@ def symmetric_noise(bench: Bench) -> None:
 )
 def without_injected_noise(bench: Bench) -> None:
     """Test accuracy without the suspects, on the labels as they are."""
-    _retrain(bench, bench.dataset, bench.dataset, {}, learned_detector(bench))
+    run = dynamics(bench, bench.dataset)
+    _retrain(bench, run, bench.dataset, subsets(bench, run, learned_detector(bench)))
 
 
 @table(
@@ -150,20 +152,11 @@ def debugged(bench: Bench) -> None:
     set. DM-AugDesc is not computed.
     """
     dataset = bench.noisy(f"symmetric:{bench.size.rates[0]:g}")
-    run, labels = dynamics(bench, dataset), given_labels(bench.workspace, dataset)
-    truth = bench.samples(dataset).true_labels
+    run, truth = dynamics(bench, dataset), bench.samples(dataset).true_labels
     if truth is None:
         raise SpecError(f"dataset '{dataset}' has samples without a true label, which no person can verify here")
     truth = truth.cpu()
-    rows = {"DivideMix": labels}
-    for share in DEBUGGED:
-        name = f"DivideMix + {100 * share:g}% D.D."
-        at = _most_suspicious(run, share)
-        rows[f"{name}[Ours]"] = labels.index_put((at,), truth[at])
-        proposed = bench.relabel(dataset, "debug", score="lstm_detector", share=share, run=run.id).suggestions()
-        proposed = proposed[proposed["method"] == "debug"]
-        ids, classes = (torch.from_numpy(proposed[c].to_numpy("int64")) for c in ("sample_id", "suggested_label"))
-        rows[f"{name}, by a model"] = labels.index_put((ids,), classes)
+    rows = debugged_labels(bench, run, truth)
     training, preset = _dividemix(bench, run)
     jobs = [
         (row, Job(seed, None, given, "dividemix", preset, row)) for row, given in rows.items() for seed in bench.seeds
@@ -245,27 +238,55 @@ def suspicions(bench: Bench, run: Run, detector: Detector | None) -> Tensor:
     return torch.stack([lstm_detector(sequences, detector) for sequences in p_given])
 
 
-def _retrain(bench: Bench, dataset: str, column: str, oracle: dict[str, Tensor], detector: Detector) -> None:
-    """Put the accuracy of networks trained on what each rule leaves, and of the robust learners on everything."""
-    run = dynamics(bench, dataset)
-    training = _retraining(bench, run)
-    subsets = {
+def subsets(bench: Bench, run: Run, detector: Detector) -> dict[str, Tensor]:
+    """The positions (K,) int64 that each rule leaves, by row. detector: the one that is learned here"""
+    return {
         "INCV": kept_by_rule(run, "discarded_by_incv"),
         "AUM": kept_by_rule(run, "aum_threshold"),
         "Ours": kept_by_rule(run, "lstm_detector"),
         LEARNED: (suspicions(bench, run, detector).double().mean(0) <= 0.5).nonzero()[:, 0],
-        **oracle,
     }
-    n = len(given_labels(bench.workspace, dataset))
+
+
+def debugged_labels(bench: Bench, run: Run, truth: Tensor) -> dict[str, Tensor]:
+    """The labels (N,) int64 that each row of table 3 learns from.
+
+    truth (N,): is read for the rows with the paper's pseudo verification alone
+    """
+    labels = given_labels(bench.workspace, run.dataset)
+    rows = {"DivideMix": labels}
+    for share in DEBUGGED:
+        name = f"DivideMix + {100 * share:g}% D.D."
+        at = _most_suspicious(run, share)
+        rows[f"{name}[Ours]"] = labels.index_put((at,), truth[at])
+        proposed = bench.relabel(run.dataset, "debug", score="lstm_detector", share=share, run=run.id).suggestions()
+        proposed = proposed[proposed["method"] == "debug"]
+        ids, classes = (torch.from_numpy(proposed[c].to_numpy("int64")) for c in ("sample_id", "suggested_label"))
+        rows[f"{name}, by a model"] = labels.index_put((ids,), classes)
+    return rows
+
+
+def right_ones(bench: Bench, dataset: str) -> Tensor:
+    """The positions of the samples whose label is right, which only the oracle knows."""
+    return (~wrong_labels(bench.workspace, dataset)).nonzero()[:, 0]
+
+
+def _retrain(bench: Bench, run: Run, column: str, kept_by: Mapping[str, Tensor]) -> None:
+    """Put the accuracy of networks trained on what each row keeps, and of the robust learners on everything.
+
+    The batches shrink with the subset, so that every network takes as many steps.
+    """
+    training = _retraining(bench, run)
+    n = len(given_labels(bench.workspace, run.dataset))
     jobs: list[tuple[str, Job]] = []
     for seed in bench.seeds:
         jobs.append(("Standard", Job(seed)))
         jobs.append(("DY-Bootstrap", Job(seed, learner="dy-bootstrap")))
         jobs.append(("Data Param", Job(seed, learner="data-parameters")))
-        for row, kept in subsets.items():
+        for row, kept in kept_by.items():
             batch = max(2, round(training.batch_size * len(kept) / n))
             jobs.append((row, Job(seed, kept, what=f"the subset by {row}", batch_size=batch)))
-    for (row, job), outcome in zip(jobs, bench.train(dataset, training, [job for _, job in jobs]), strict=True):
+    for (row, job), outcome in zip(jobs, bench.train(run.dataset, training, [job for _, job in jobs]), strict=True):
         bench.put(row, column, outcome.accuracy, job.seed)
 
 

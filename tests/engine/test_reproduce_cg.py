@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import spearmanr
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
+from engine.queries.frames import Run
 from engine.reproduce.bench import Bench
 from engine.reproduce.cg import correlation, partial_terms, signs, times
-from engine.reproduce.cg_figures import detection, stochastic, two_gaussians
+from engine.reproduce.cg_figures import detection, learning_speed, stochastic, two_gaussians, windows
 from engine.reproduce.declared import parts_of
 from engine.reproduce.reproducing import reproduce
 from engine.reproduce.rules import given_labels
@@ -71,19 +74,14 @@ def test_samples_are_counted_by_the_sign_of_the_partial_score(workspace: Workspa
     assert not torch.equal(first, second)
 
 
-def test_two_classes_of_one_size_leave_nothing_to_draw(workspace: Workspace, tmp_path) -> None:
-    lines = [
-        f"{name},{int(split == 'train' and i % 2 or split == 'test' and i % 2)},{split}"
-        for split, count in (("train", 40), ("test", 10))
-        for i in range(count)
-        for name in [f"{split}{i}.png"]
-    ]
-    from PIL import Image
-
+def test_two_classes_of_one_size_leave_nothing_to_draw(workspace: Workspace, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    for line in lines:
-        Image.fromarray(generator.integers(1, 255, (8, 8), dtype=np.uint8)).save(tmp_path / line.split(",")[0])
-    (tmp_path / "two.csv").write_text("path,label,split\n" + "\n".join(lines) + "\n")
+    lines = ["path,label,split"]
+    for split, count in (("train", 40), ("test", 10)):
+        for i in range(count):
+            Image.fromarray(generator.integers(1, 255, (8, 8), dtype=np.uint8)).save(tmp_path / f"{split}{i}.png")
+            lines.append(f"{split}{i}.png,{i % 2},{split}")
+    (tmp_path / "two.csv").write_text("\n".join(lines) + "\n")
     ingest(workspace, IngestSpec(name="two", source=str(tmp_path / "two.csv")))
     bench = bench_on(workspace, "two")
     stochastic(bench)
@@ -103,17 +101,12 @@ def test_scores_are_correlated_as_they_stand_for_hard_samples(workspace: Workspa
     table, settings = found.parts
     assert table.problem == "" and table.values.columns == ["Forgetting", "EL2N", "C-score"]
     assert settings.values.of("tiny (mlp)", "epochs") == {0: 20.0}
-    dataset = workspace.read_spec(table.runs[0])["spec"]["dataset"]
-    assert dataset == "tiny"
-    from engine.queries.frames import Run
-
     frames = [Run(workspace, run).scores() for run in table.runs]
     columns = {name: frame[name].to_numpy() for frame in frames for name in frame.columns}
     by_hand = {
         ("CG-score", "EL2N"): spearmanr(columns["cg"], columns["el2n@2"]).statistic,
         ("CG'-score", "EL2N"): spearmanr(-columns["cg_forward"], columns["el2n@2"]).statistic,
         ("CG-score", "C-score"): spearmanr(columns["cg"], -columns["consistency"]).statistic,
-        ("CG'-score", "Forgetting"): spearmanr(-columns["cg_forward"], columns["forgetting"]).statistic,
     }
     for (row, column), value in by_hand.items():
         assert table.values.of(row, column) == pytest.approx({0: value}, abs=1e-6)
@@ -143,16 +136,20 @@ def test_detection_curves_lie_between_chance_and_the_oracle(workspace: Workspace
         assert all(bench.values.mean(row, column) <= min(1.0, share / 0.2) + 1e-9 for row in bench.values.rows)
 
 
-def test_figures_have_every_curve_and_bad_data_says_why(workspace: Workspace) -> None:
-    groups, windows = reproduce(workspace, "cg", dataset="tiny", only="figure-4,figure-6", seeds=1, device="cpu").parts
-    assert windows.values.columns and set(windows.values.columns) == {f"{i / 20:g} offset" for i in range(11)}
-    run = next(run for run in groups.runs)
-    from engine.queries.frames import Run
+def test_groups_and_windows_are_those_of_the_score(workspace: Workspace) -> None:
+    bench = bench_on(workspace)
+    learning_speed(bench)
+    assert len(bench.values.rows) == 20 and bench.values.columns == ["1", "2", "3"]
+    epochs = Run(workspace, bench.runs[-1]).epochs()
+    for epoch, seed, accuracy in epochs[["epoch", "seed", "train_accuracy"]].values.tolist():
+        groups = [bench.values.of(f"accuracy, group {i}", str(int(epoch)))[seed] for i in range(1, 11)]
+        assert np.mean(groups) == pytest.approx(accuracy, abs=1e-6)  # ten groups of 15
+    bench.values = Values()
+    windows(bench)
+    assert bench.values.rows == ["cg"] and set(bench.values.columns) == {f"{i / 20:g} offset" for i in range(11)}
 
-    losses = Run(workspace, run).epochs()
-    assert not losses.empty and len(groups.values.rows) == 20
-    mean = np.mean([groups.values.mean(f"accuracy, group {i}", "20") for i in range(1, 11)])
-    assert mean == pytest.approx(float(losses["train_accuracy"].iloc[-1]), abs=1e-6)
+
+def test_bad_data_says_why(workspace: Workspace) -> None:
     ingest(workspace, IngestSpec(name="untested", source="digits", limit=60, test_fraction=0.0))
     (done,) = reproduce(workspace, "cg", dataset="untested", only="figure-6", seeds=1, device="cpu").parts
     assert "no test split" in done.problem

@@ -109,7 +109,7 @@ def test_a_table_has_every_row_and_is_found_again(workspace: Workspace) -> None:
     assert sorted(noisy.values.rows) == sorted([*ROWS, "Oracle"]) and noisy.values.columns == ["0.2", "0.4"]
     assert sorted(clean.values.rows) == sorted(ROWS) and clean.values.columns == ["tiny"]
     assert all(0 <= noisy.values.mean(row, column) <= 1 for row in noisy.values.rows for column in ("0.2", "0.4"))
-    assert settings.values.of("tiny (mlp)", "training") == {0: 150.0}
+    assert settings.values.of(settings.values.rows[0], "training") == {0: 150.0}
     runs, trained = set(workspace.run_ids()), _trained(found.folder)
     again = reproduce(workspace, "lstm", **options)
     assert [done.findings() for done in again.parts] == [done.findings() for done in found.parts]
@@ -136,7 +136,9 @@ def test_figures_measure_each_network_on_its_own(workspace: Workspace) -> None:
     for seed, values in detection.values.of("AUM, ROC AUC", "0.4").items():
         by_hand = evaluate_detection(-margins[seed].double().mean(0).numpy(), wrong)["roc_auc"]
         assert values == pytest.approx(by_hand, abs=1e-6)
-    assert len(detection.values.rows) == 9 and both.values.columns == [str(epoch) for epoch in range(1, 21)]
+    assert len(detection.values.rows) == 9 and both.values.columns == [
+        str(epoch) for epoch in range(1, margins.shape[1] + 1)
+    ]
     assert within.problem and "super-class" in within.problem and "\n" not in within.problem
     halves = [importance.values.of(f"{half} half", "share") for half in ("first", "second")]
     assert len(halves[0]) == 20 and all(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from engine.reproduce.bench import Bench
-from engine.reproduce.cg import RATIOS, bench_name, correlation, hardness
+from engine.reproduce.cg import RATIOS, bench_name, correlation, hardness, trained
 from engine.reproduce.declared import Finding, figure
 from engine.reproduce.rules import wrong_labels
 from engine.reproduce.values import Holds, Values, above, less, more
@@ -26,6 +26,9 @@ DRAWS = (1, 2, 5, 10, 20)
 
 GROUPS = 10
 """Of figure 4, by the score."""
+
+FEATURED = (1, 3, 5, 7, 9, 11, 20, 50, 200)
+"""Epochs of figure 18."""
 
 INVERSE = "(a) diagonal of the inverse kernel, largest deviation from 2"
 NEAR = "(b) correlation with the distance from the boundary"
@@ -298,6 +301,32 @@ def detection_by_features(bench: Bench) -> None:
     _detect(bench, ("cg", "cg_feature"), bench.size.rates)
 
 
+@figure(
+    "cg",
+    18,
+    unit="Spearman rank correlation with the score of the features",
+    percent=False,
+    line="epoch",
+    findings=(
+        Finding("As training goes on, it has less in common with the CG-score", lambda values: _fades(values)),
+        Finding("Its correlation with EL2N rises at first", lambda values: _rises(values, "EL2N")),
+        Finding("Its correlation with forgetting rises at first", lambda values: _rises(values, "Forgetting")),
+    ),
+)
+def features_over_epochs(bench: Bench) -> None:
+    """Rank correlation of the score of the features after an epoch with the other scores, as they stand for hard samples.
+
+    Features are those of one network, so a cell is one value.
+    """
+    epochs = bench.training_of(trained(bench, bench.dataset)).epochs
+    featured = {epoch: f"cg_feature@{epoch}" for epoch in FEATURED if epoch <= epochs}
+    others = {"CG-score": "cg", "EL2N": bench_name(bench, "el2n"), "Forgetting": "forgetting", "C-score": "consistency"}
+    run = bench.run(bench.dataset, ",".join([*others.values(), *featured.values()]), embedding="none", neighbors=0)
+    for epoch, score in featured.items():
+        for row, other in others.items():
+            bench.put(row, str(epoch), correlation(hardness(run, score), hardness(run, other)))
+
+
 # What the figures share -------------------------------------------------------------------------------------------------
 
 
@@ -336,3 +365,23 @@ def _column(values: Values, row: str, first: str, second: str, by: float = 0.0) 
     one, other = values.of(row, first), values.of(row, second)
     found = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
     return above(found, f"{row}, {first} - {second}", by, values.percent)
+
+
+def _fades(values: Values) -> Holds:
+    """Whether the score of the features is less like the CG-score after the last epoch than after the first."""
+    if len(values.columns) < 2:
+        return Holds(None, "fewer than two epochs were looked at")
+    first, last = (values.mean("CG-score", values.columns[i]) for i in (0, -1))
+    return Holds(
+        first > last, f"{first:.2f} after epoch {values.columns[0]}, {last:.2f} after {values.columns[-1]}; one network"
+    )
+
+
+def _rises(values: Values, row: str) -> Holds:
+    """Whether the largest value of a row is not at the first epoch."""
+    if len(values.columns) < 2:
+        return Holds(None, "fewer than two epochs were looked at")
+    best = max(values.columns, key=lambda column: values.mean(row, column))
+    first = values.columns[0]
+    text = f"{values.mean(row, first):.2f} after epoch {first}, at most {values.mean(row, best):.2f} (epoch {best}); one network"
+    return Holds(best != first, text)

@@ -16,7 +16,14 @@ from engine.data.request import IngestSpec
 from engine.queries.frames import Run
 from engine.reproduce.bench import Bench
 from engine.reproduce.cg import correlation, partial_terms, signs, times
-from engine.reproduce.cg_figures import detection, learning_speed, stochastic, two_gaussians, windows
+from engine.reproduce.cg_figures import (
+    detection,
+    features_over_epochs,
+    learning_speed,
+    stochastic,
+    two_gaussians,
+    windows,
+)
 from engine.reproduce.declared import parts_of
 from engine.reproduce.reproducing import reproduce
 from engine.reproduce.rules import given_labels
@@ -144,6 +151,12 @@ def test_groups_and_windows_are_those_of_the_score(workspace: Workspace) -> None
     for epoch, seed, accuracy in epochs[["epoch", "seed", "train_accuracy"]].values.tolist():
         groups = [bench.values.of(f"accuracy, group {i}", str(int(epoch)))[seed] for i in range(1, 11)]
         assert np.mean(groups) == pytest.approx(accuracy, abs=1e-6)  # ten groups of 15
+    bench.values = Values(percent=False)
+    features_over_epochs(bench)
+    assert bench.values.rows == ["CG-score", "EL2N", "Forgetting", "C-score"] and bench.values.columns == ["1", "3"]
+    frame = Run(workspace, bench.runs[-1]).scores()
+    by_hand = spearmanr(frame["cg_feature@3"], frame["cg"]).statistic
+    assert bench.values.of("CG-score", "3") == pytest.approx({0: by_hand}, abs=1e-6)
     bench.values = Values()
     windows(bench)
     assert bench.values.rows == ["cg"] and set(bench.values.columns) == {f"{i / 20:g} offset" for i in range(11)}

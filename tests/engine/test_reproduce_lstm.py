@@ -20,6 +20,7 @@ from engine.reproduce.lstm import (
     subsets,
     suspicions,
 )
+from engine.reproduce.report import write_reproduction
 from engine.reproduce.reproducing import reproduce
 from engine.reproduce.rules import given_labels, kept_by_rule, wrong_labels
 from engine.reproduce.size import Size
@@ -114,6 +115,8 @@ def test_a_table_has_every_row_and_is_found_again(workspace: Workspace) -> None:
     again = reproduce(workspace, "lstm", **options)
     assert [done.findings() for done in again.parts] == [done.findings() for done in found.parts]
     assert set(workspace.run_ids()) == runs and _trained(found.folder) == trained
+    page = write_reproduction(again).read_text(encoding="utf-8")
+    assert "on digits it knows their dynamics under other draws of the noise" in page
 
 
 def test_dividemix_is_trained_on_every_kind_of_debugged_labels(workspace: Workspace) -> None:

@@ -37,9 +37,9 @@ def published_for(part: Part, dataset: str) -> tuple[str, Published]:
     def plain(name: str) -> str:
         return "".join(c for c in name.lower() if c.isalnum())
 
-    for name, cells in part.published.items():
+    for name in sorted(part.published, key=len, reverse=True):  # CIFAR-100 before CIFAR-10
         if plain(dataset).startswith(plain(name)):
-            return name, cells
+            return name, part.published[name]
     return next(iter(part.published.items()), ("", {}))
 
 

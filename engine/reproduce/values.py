@@ -84,16 +84,22 @@ def more(first: str, second: str, columns: Sequence[str] = (), by: float = 0.0) 
         found = values.differences(first, second, columns)
         if not found:
             return Holds(None, f"{first} or {second} was not computed")
-        mean = math.fsum(found) / len(found)
-        low, high = interval(found)
-        unit = " points" if values.percent else ""
-        text = f"{first} - {second}: {_signed(mean, values.percent)}{unit}"
-        if low is None or high is None:
-            return Holds(None, f"{text}, one seed")
-        text += f" ({_signed(low, values.percent)} to {_signed(high, values.percent)})"
-        return Holds(True if low > by else False if high < by else None, text)
+        return above(found, f"{first} - {second}", by, values.percent)
 
     return check
+
+
+def above(found: Sequence[float], what: str, by: float, percent: bool) -> Holds:
+    """Whether the mean of one value per seed is above a bound, by its 95 % interval. Args: what: the values are, in words"""
+    if not found:
+        return Holds(None, f"{what} was not computed")
+    low, high = interval(found)
+    unit = " points" if percent else ""
+    text = f"{what}: {_signed(math.fsum(found) / len(found), percent)}{unit}"
+    if low is None or high is None:
+        return Holds(None, f"{text}, one seed")
+    text += f" ({_signed(low, percent)} to {_signed(high, percent)})"
+    return Holds(True if low > by else False if high < by else None, text)
 
 
 def less(first: str, second: str, columns: Sequence[str] = ()) -> Callable[[Values], Holds]:

@@ -17,7 +17,7 @@ from engine.scores.evaluation import evaluate_detection, evaluate_rule
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
-REMOVED = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+REMOVED = (0.0, 0.1, 0.2, 0.3, 0.5)
 """Shares removed in figure 5, beside the share that the threshold removes."""
 
 THRESHOLD = "at the threshold"

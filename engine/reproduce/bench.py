@@ -100,19 +100,15 @@ class Bench:
 
     # Data and runs ----------------------------------------------------------------------------------------------
 
-    def noisy(self, noise: str, dataset: str = "") -> str:
-        """The dataset with a noise, as `winnow ingest --noise` reads it, made where it is not there; "" = as it is.
-
-        Args: dataset: another one of the workspace
-        """
-        clean = dataset or self.dataset
+    def noisy(self, noise: str) -> str:
+        """The dataset with a noise, as `winnow ingest --noise` reads it, made where it is not there; "" = as it is."""
         if not noise:
-            return clean
+            return self.dataset
         suffix = re.sub(r"[^A-Za-z0-9.]+", "-", noise)
-        name = f"{clean}-{suffix}"
+        name = f"{self.dataset}-{suffix}"
         if len(name) > 64:
-            name = f"{clean[:50]}-{spec_hash([clean, noise])}"
-        spec = IngestSpec(name=name, source=f"dataset:{clean}", noise=noise)
+            name = f"{self.dataset[:50]}-{spec_hash([self.dataset, noise])}"
+        spec = IngestSpec(name=name, source=f"dataset:{self.dataset}", noise=noise)
         ingest(
             self.workspace,
             spec,

@@ -34,7 +34,7 @@ def pending() -> bool:
         st.error(plain(message), icon=":material/error:")
         return False
     del st.session_state[STARTED]
-    if run_id is None and started.words[0] in ("run", "psi", "prove"):
+    if run_id is None and started.words[0] in ("run", "psi", "prove", "relabel"):
         st.toast("It was computed before: it is on this page.", icon=":material/info:")
     a_curve = any(job.run_id == run_id and job.kind == "psi" for job in data.jobs())
     if run_id and a_curve and len(chosen := [r for r in state.get("psi").split(",") if r]) and run_id not in chosen:
@@ -221,14 +221,14 @@ OFFERED = "winnow_offered"
 PLACES = {"NAME", "SOURCE", "DATASET"}
 """Words of a command that stand for what only a person knows."""
 
-COMPUTED = ("run", "psi")
+COMPUTED = ("run", "psi", "relabel")
 """The commands that say how long they take before they start."""
 
 
 def offer(commands: str, offered_above: set[tuple[str, ...]]) -> None:
     """The commands that make what is missing, and a button for the first that is not computed yet.
 
-    What `run` and `psi` take is found out, by a process of its own, before a person starts them. Nothing is offered of a
+    What `run`, `psi` and `relabel` take is found out, by a process of its own, before a person starts them. Nothing is offered of a
     command that leaves a name to fill in, nor twice of one that helps with several things that are missing.
 
     offered_above: the commands with a button further up on the page; this one is added

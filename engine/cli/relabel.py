@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, Run, TrustModel, Yes, with_options
-from engine.cli.start import compute_run
+from engine.cli.start import Estimate, compute_run, print_estimate
 from engine.spec import RelabelSpec, TrainingSpec
 from engine.store.workspace import Workspace
 
@@ -30,6 +30,7 @@ def relabel(
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -40,4 +41,7 @@ def relabel(
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
     given = {**words, "keep": keep, "run": run, "trust_model": trust_model}
-    compute_run(at, plan_relabel_from(at, dataset, method, given), device, cluster, json, yes)
+    spec = plan_relabel_from(at, dataset, method, given)
+    if estimate:
+        return print_estimate(at, spec, device, json)
+    compute_run(at, spec, device, cluster, json, yes)

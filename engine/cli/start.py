@@ -110,7 +110,7 @@ def run(
         spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
     if estimate:
-        return _print_estimate(at, spec, device, json)
+        return print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes)
 
 
@@ -150,7 +150,7 @@ def psi(
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
     if estimate:
-        return _print_estimate(at, spec, device, json)
+        return print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes)
 
 
@@ -296,7 +296,7 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _print_estimate(workspace: Workspace, spec: Any, device: str, json: bool) -> None:
+def print_estimate(workspace: Workspace, spec: Any, device: str, json: bool) -> None:
     """Print what computing a run will take on this machine; 0 seconds where it is published already."""
     from engine.runs.feasible import estimate_seconds
     from engine.training.device import pick_device

@@ -221,14 +221,14 @@ OFFERED = "winnow_offered"
 PLACES = {"NAME", "SOURCE", "DATASET"}
 """Words of a command that stand for what only a person knows."""
 
-COMPUTED = ("run", "psi", "relabel")
+COMPUTED = ("run", "psi", "relabel", "ingest", "velocity", "gap")
 """The commands that say how long they take before they start."""
 
 
 def offer(commands: str, offered_above: set[tuple[str, ...]]) -> None:
     """The commands that make what is missing, and a button for the first that is not computed yet.
 
-    What `run`, `psi` and `relabel` take is found out, by a process of its own, before a person starts them. Nothing is offered of a
+    What a command takes that can say it is found out, by a process of its own, before a person starts them. Nothing is offered of a
     command that leaves a name to fill in, nor twice of one that helps with several things that are missing.
 
     offered_above: the commands with a button further up on the page; this one is added

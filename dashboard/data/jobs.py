@@ -42,7 +42,7 @@ def start(words: Sequence[str]) -> Started:
 
 
 def estimate(words: Sequence[str]) -> Started:
-    """Start to find out how long a `run`, a `psi` or a `relabel` will take; `estimated` says it."""
+    """Start to find out how long a command with `--estimate` will take; `estimated` says it."""
     return start([*words, "--estimate", "--json"])
 
 

@@ -94,6 +94,9 @@ def command_like(at: Snapshot, run_id: str, **changes: Any) -> str:
     for name, setting in settings_of(RelabelSpec).items():
         value = changes.get(name, given.get(name, setting.default))
         words += _words(setting, value) if value != setting.default else []
+    settings = given.get("settings")
+    for text in settings if isinstance(settings, (list, tuple)) else ():
+        words += ["--set", str(text)]
     trained = {"model", "epochs", "seeds", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "augment"}
     for name, setting in settings_of(TrainingSpec).items():
         words += _words(setting, training[name]) if name in trained & set(training) else []

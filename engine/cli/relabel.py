@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, Run, TrustModel, Yes, with_options
-from engine.cli.start import Estimate, compute_run, print_estimate
+from engine.cli.estimating import Estimate, print_estimate
+from engine.cli.start import compute_run
 from engine.spec import RelabelSpec, TrainingSpec
 from engine.store.workspace import Workspace
 
@@ -25,6 +26,14 @@ def relabel(
             help="With rop: shares of the samples that are kept, separated by commas. (default: 0.2,0.4,0.6,0.8)"
         ),
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the learner that corrects, before its preset; may be given several times. {learner_settings}.",
+        ),
+    ] = None,
     run: Run = None,
     trust_model: TrustModel = False,
     device: Device = "auto",
@@ -40,7 +49,7 @@ def relabel(
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
-    given = {**words, "keep": keep, "run": run, "trust_model": trust_model}
+    given = {**words, "keep": keep, "set": set_ or None, "run": run, "trust_model": trust_model}
     spec = plan_relabel_from(at, dataset, method, given)
     if estimate:
         return print_estimate(at, spec, device, json)

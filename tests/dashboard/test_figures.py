@@ -48,6 +48,32 @@ def test_prune_3_colors_the_corrupted_and_fits_all() -> None:
     assert fit.y.tolist() == pytest.approx([1, 7]) and fit.line.dash == "dash"
 
 
+def test_cg_1_colors_labels_and_crosses_the_wrong_ones_beside_the_inverse_kernel() -> None:
+    table = pd.DataFrame(
+        {"x": [-1.0, 0.5, 1.0, 0.0], "y": [1.0, 2.0, 3.0, 9.0], "second": [False, True, True, False], "wrong": [False] * 3 + [True]}
+    )  # fmt: skip
+    figure = cg_paper.place_figure(
+        np.array([[2.0, -0.5], [-0.5, 2.0]]), {"<b>x": table, "y": table[:1]}, ("cat", "<i>")
+    )
+    assert [a.text for a in figure.layout.annotations] == ["(a) inverse of the kernel", chart_text("<b>x"), "y"]
+    heat, *dots = figure.data
+    assert heat.z.tolist() == [[2, -0.5], [-0.5, 2]] and heat.zmin == -heat.zmax
+    assert [(t.name, t.xaxis, list(t.y), t.marker.symbol) for t in dots] == [
+        ("labeled cat", "x2", [1], "circle"), (chart_text("labeled <i>"), "x2", [2, 3], "circle"),
+        ("wrong label", "x2", [9], "cross"), ("labeled cat", "x3", [1], "circle"),
+    ]  # fmt: skip
+    assert [t.showlegend for t in dots] == [True, True, True, False]
+
+
+def test_cg_5_is_the_correlation_by_the_number_of_subsets() -> None:
+    table = pd.DataFrame(
+        {"ratio": [1, 1, 2], "runs": [1, 2, 1], "spearman": [0.5, 0.6, 0.8], "pearson": [0.1, 0.2, 0.3]}
+    )
+    figure = cg_appendix.convergence_figure(table)
+    assert lines(figure) == {"1 : 1": [0.5, 0.6], "1 : 2": [0.8]}
+    assert lines(figure, "x2") == {"1 : 1": [0.1, 0.2], "1 : 2": [0.3]}
+
+
 def test_cg_2_prunes_low_on_the_left_and_high_on_the_right_beside_random_and_the_full_set() -> None:
     points = pd.concat(
         [curve("cg", [0.9, 0.8], 0), curve("cg", [0.9, 0.6], 1), curve("cg*", [0.9, 0.4]), curve("random", [0.9, 0.7])]
@@ -296,7 +322,7 @@ def test_cg_18_correlates_the_features_of_each_epoch_with_the_other_scores() -> 
 def test_every_figure_is_declared_beside_its_drawing() -> None:
     figures = all_figures()
     numbers = [(name.partition("-")[0], int(name.partition("-")[2])) for name in figures]
-    assert numbers == sorted(numbers) and len(figures) == 26
+    assert numbers == sorted(numbers) and len(figures) == 28
     for name, figure in figures.items():
         assert figure.name == name and figure.source == name.upper().replace("-", " ")
         paper = name.split("-")[0]

@@ -50,11 +50,13 @@ def job_bar(job: data.Job, waiting: bool) -> None:
     title = f"**{plain(job.title or job.run_id)}**"
     with st.container(horizontal=True, vertical_alignment="center", key=f"job_{job.run_id}"):
         if job.state == "running":
-            done, per_minute = data.throughput(job.run_id)
-            pace = f"{per_minute:.0f} a minute" if per_minute >= 10 else f"{per_minute:.1f} a minute"
-            facts = [f"{done:,} network{'s' * (done != 1)}", *([pace] if done else [])]
+            facts: list[str] = []
+            if job.kind not in data.SCORED:  # of a run whose networks are trained side by side, the share says more
+                done, per_minute = data.throughput(job.run_id)
+                pace = f"{per_minute:.0f} a minute" if per_minute >= 10 else f"{per_minute:.1f} a minute"
+                facts = [f"{done:,} network{'s' * (done != 1)}", *([pace] if done else [])]
             facts += [f"{widgets.duration(job.seconds_left)} left"] if job.seconds_left is not None else []
-            text = f"{title} · {100 * job.fraction:.0f} % · {' · '.join(facts)}"
+            text = " · ".join([title, f"{100 * job.fraction:.0f} %", *facts])
             st.progress(min(1.0, job.fraction), text=text, width="stretch")
             st.button(
                 "Pause",

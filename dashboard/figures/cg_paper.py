@@ -80,9 +80,9 @@ def place_figure(
             some = table[(table["wrong"] == wrong) & (wrong | (table["second"] == second))]
             name = "wrong label" if wrong else f"labeled {names[second]}"
             if len(some):
-                figure.add_scattergl(
-                    x=some["x"].to_numpy(np.float32),
-                    y=some["y"].to_numpy(np.float32),
+                figure.add_scatter(
+                    x=some["x"],
+                    y=some["y"],
                     mode="markers",
                     name=chart_text(name),
                     legendgroup=name,

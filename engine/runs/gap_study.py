@@ -27,7 +27,7 @@ RATIOS = (1, 2, 3, 4)
 SHOWN = 100
 """Samples of each of two classes whose entries of the inverse are kept (CG, figure 1)."""
 
-PLACED = 1_000
+PLACED = 500
 """Samples of each of the two classes whose place is kept."""
 
 SECONDS = 2e-11

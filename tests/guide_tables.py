@@ -25,6 +25,7 @@ from engine.presets import PRESETS
 from engine.queries.writers import WRITERS, Writer
 from engine.relabel.learner_settings import DEFAULTS
 from engine.relabel.registry import all_learners, all_methods
+from engine.reproduce.declared import all_papers, parts_of
 from engine.scores.inputs import INPUTS
 from engine.scores.registry import EVIDENCE, all_scores
 from engine.selection.samplers import all_samplers
@@ -112,6 +113,16 @@ def learner_settings() -> str:
         for name, (_, declared) in options_of(type(images)).items()
     ]  # fmt: skip
     return table(["learner", "setting", "what it sets", "on images", "on features", "allowed"], rows)
+
+
+def reproduced() -> str:
+    def cells(name: str, kind: str) -> str:
+        return ", ".join(f"{part.number}: {part.title}" for part in parts_of(name) if part.kind == kind)
+
+    rows = [
+        [f"`{name}`", paper.title, cells(name, "table"), cells(name, "figure")] for name, paper in all_papers().items()
+    ]
+    return table(["paper", "", "tables", "figures"], rows)
 
 
 def noise() -> str:
@@ -206,6 +217,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "learners": learners,
     "learner settings": learner_settings,
+    "reproduced": reproduced,
     "noise": noise,
     "sources": sources,
     "backbones": backbones,

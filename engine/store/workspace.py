@@ -158,6 +158,10 @@ class Workspace:
         """Where the study of the complexity gap is kept, beside the run in the same way."""
         return self.run_dir(run_id) / "gap.json"
 
+    def reproduced_dir(self, name: str) -> Path:
+        """Where `winnow reproduce` keeps what is finished of one paper on one dataset, and its report."""
+        return self.root / "reproduced" / name
+
     def is_published(self, run_id: str) -> bool:
         return self.published_dir(run_id).is_dir()
 

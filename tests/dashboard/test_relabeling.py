@@ -12,6 +12,7 @@ from test_pages import Open, open_page, text  # noqa: F401
 from dashboard import launching, relabeling
 from engine.relabel.registry import all_learners, all_methods
 from engine.runs.options import plan_relabel_from
+from engine.spec import spec_to_json
 from engine.store.jobs import Started
 from engine.store.workspace import Workspace
 
@@ -64,12 +65,7 @@ def test_what_the_form_offers_is_what_there_is() -> None:
 
 
 def test_a_relabeling_that_was_interrupted_can_be_resumed_here(open_page: Open, scored_workspace: Workspace) -> None:  # noqa: F811
-    spec = {"kind": "relabel", "dataset": "small", "fingerprint": scored_fingerprint(scored_workspace)}
-    scored_workspace.start_run("feedfeedfeed", {"spec": spec, "title": "relabel: <b>x"})
+    spec = plan_relabel_from(scored_workspace, "small", "neighbors", {})
+    scored_workspace.start_run("feedfeedfeed", {"spec": spec_to_json(spec), "title": "relabel: <b>x"})
     app = open_page(scored_workspace.root, "review", dataset="small")
     assert not app.exception and any(button.key == "resume_feedfeedfeed" for button in app.button)
-
-
-def scored_fingerprint(workspace: Workspace) -> str:
-    (run,) = workspace.published_runs()
-    return str(workspace.read_spec(run)["spec"]["fingerprint"])

@@ -63,7 +63,7 @@ class Odd(nn.Module):
         hidden = self.twice(self.twice(inputs).tanh())
         hidden = nn.functional.linear(self.again(hidden).tanh(), self.again.weight)
         hidden = hidden + self.mix(self.rows(hidden[:, None, :].expand(-1, 3, -1))[:, :1]).sum(1)
-        return self.out(self.plain(hidden).relu())
+        return self.out(self.plain(hidden).tanh())
 
 
 def test_the_kernel_of_layers_that_are_used_otherwise_is_autograds_too():

@@ -15,6 +15,7 @@ from engine.errors import SpecError, StorageError, unknown_name
 from engine.features.seen import load_seen
 from engine.fields import check_range
 from engine.queries.connection import connected, runs_of
+from engine.runs.planning import trains_seeds
 from engine.runs.reuse import Trained, find_trained
 from engine.scores.registry import parameters_of
 from engine.selection.names import Order, parse_order, scoreless
@@ -45,7 +46,9 @@ def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -
         rows = connection.execute("SELECT run_id, list(DISTINCT score) FROM scores GROUP BY run_id").fetchall()
     having: dict[str, set[str]] = {run: set(names) for run, names in rows}
     specs = {record.run_id: spec for record, spec in workspace.known_runs()}
-    with_network = {run for run, spec in specs.items() if isinstance(spec, RunSpec) and spec.training}
+    with_network = {
+        run for run, spec in specs.items() if isinstance(spec, RunSpec) and spec.training and trains_seeds(spec)
+    }
     for candidate in reversed(runs_of(workspace, dataset)):
         if wanted <= having.get(candidate, set()) and (not trained or candidate in with_network):
             return candidate

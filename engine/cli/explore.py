@@ -118,15 +118,17 @@ def select(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     format: Annotated[str, typer.Option(help="{formats}")] = "",
+    device: Device = "auto",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
     """Keep a share of the training samples by an order or a sampler, and write them to a file."""
     from engine.queries.writers import export_samples
     from engine.runs.choose import choose_samples
+    from engine.training.device import pick_device
 
-    at = Workspace.open(workspace)
-    kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed)
+    at, on = Workspace.open(workspace), pick_device(device)
+    kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed, device=on)
     weights = None if kept.weights is None else kept.weights.tolist()
     n, total = export_samples(at, dataset, kept.sample_ids.tolist(), to, format, weights)
     report(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ def compute_gradient_norms(
     parts = part_network(network, inputs)
 
     def loss(
-        rest: dict[str, Tensor], shifts: dict[str, Tensor], one: Tensor, label: Tensor
+        rest: Mapping[str, Tensor], shifts: Mapping[str, Tensor], one: Tensor, label: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         logits, seen = parts.call(rest, shifts, one[None])
         return functional.cross_entropy(logits.float(), label[None]), seen

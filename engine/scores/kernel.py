@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,9 @@ def compute_ntk(network: nn.Module, inputs: Tensor, block_values: int = BLOCK_VA
     """
     parts = part_network(network, inputs)
 
-    def logits(rest: dict[str, Tensor], shifts: dict[str, Tensor], one: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def logits(
+        rest: Mapping[str, Tensor], shifts: Mapping[str, Tensor], one: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         found, seen = parts.call(rest, shifts, one[None])
         return found[0], seen
 

@@ -100,7 +100,7 @@ def craig_weights(probs: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
     gradients = _gradients(probs, labels)
     step = max(1, BLOCK_VALUES // len(kept))
     nearest = [torch.cdist(block, gradients[kept]).argmin(1) for block in torch.split(gradients, step)]
-    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float()
+    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float().cpu()
 
 
 @sampler(weights=craig_weights)
@@ -189,6 +189,7 @@ def fdmat(
     points = _finite("features", features).double()
     points = torch.where(points < 0, -1.0, 1.0) * (points.abs() + 1e-6) ** power
     points = (points - points.mean(0)) / points.norm(dim=1, keepdim=True)
+    labels = labels.to(points.device)
     present, own = torch.unique(labels, return_inverse=True)
     onehot = functional.one_hot(own, len(present)).double()
     sizes = onehot.sum(0)
@@ -257,7 +258,7 @@ def _reversed_lists(ids: Array, values: Array) -> tuple[list[Array], list[Array]
 
 
 def _gradients(probs: Tensor, labels: Tensor) -> Tensor:
-    return _finite("probs", probs) - functional.one_hot(labels, probs.shape[1])
+    return _finite("probs", probs) - functional.one_hot(labels.to(probs.device), probs.shape[1])
 
 
 def _finite(name: str, values: Tensor) -> Tensor:

@@ -227,7 +227,8 @@ def _epochs_done(folder: Path, task: Task) -> int:
 
 
 def _numpy(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    return {name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in tensors.items()}
+    # not ascontiguousarray, which makes one dimension of none: the count of an optimizer's steps has none
+    return {name: np.require(t.detach().cpu().numpy(), requirements="C") for name, t in tensors.items()}
 
 
 def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray[Any, Any]]:

@@ -196,17 +196,6 @@ def test_a_device_that_is_not_there():
     assert pick_device("cpu").type == "cpu"
 
 
-@pytest.mark.gpu
-def test_training_on_the_gpu_learns_as_on_the_cpu(small_workspace):
-    on_gpu = load_split(small_workspace, "small", "train", "cuda")
-    training = TrainingSpec(epochs=12, seeds=1, batch_size=32, lr=1e-3)
-    scale = Normalization(*normalization(on_gpu))
-    network = build_model("mlp", on_gpu.inputs.shape[1:], 10, 0).cuda()
-    for _ in train_epochs(network, build_optimizer(network, training), on_gpu, scale, training, 0):
-        pass
-    assert compute_accuracy(network, load_split(small_workspace, "small", "test", "cuda"), scale) > 0.6
-
-
 def test_flips_are_flips():
     images = torch.arange(64.0).view(8, 1, 2, 4)
     flipped = augment(images, "flip", torch.Generator().manual_seed(0))

@@ -175,7 +175,10 @@ class Inputs:
         for i, name in enumerate(costly):
             with self.piece(seed * len(costly) + i, seeds * len(costly)):
                 self.get(name, at)
-        return own | {name: self.get(name, at) for name in names}
+        read = {name: self.get(name, at) for name in names}
+        if found.on_device:
+            read = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in read.items()}
+        return own | read
 
     @contextlib.contextmanager
     def piece(self, index: int, count: int) -> Iterator[None]:

@@ -63,6 +63,12 @@ class Stack:
         self.layers.load_state_dict({name: values[k] for name, values in self.state.items()})
         return self.layers.eval()
 
+    def count(self, steps: Tensor | int) -> None:
+        """Note how many steps each network has taken, or all of them, where batch normalization counts them."""
+        for name, values in self.state.items():
+            if name.endswith("num_batches_tracked"):
+                values.copy_(torch.as_tensor(steps))
+
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of every network for the same inputs, in evaluation mode: (B, ...) -> (K, B, C)."""
         return self.forward(self.state, inputs.expand(len(self), *inputs.shape), None)
@@ -149,6 +155,10 @@ def _normalize_whole(hidden: Tensor, own: State, layer: nn.BatchNorm1d) -> Tenso
     return normal.view(rows, k, width).transpose(0, 1)
 
 
+Watch = Callable[[int, Batch, Tensor, Stack], None]
+"""What looks on: called with the number of a step, from 1 on, its batch, its logits (k, B, C) and the networks after it."""
+
+
 def can_stack(network: nn.Module) -> bool:
     """Whether a network is a sequence of linear layers, batch normalizations, ReLUs and dropout, which a stack can train."""
     if not isinstance(network, nn.Sequential):
@@ -183,11 +193,13 @@ def train_stacked(
     training: TrainingSpec,
     *,
     heartbeat: Callable[[float], None] = lambda fraction: None,
+    watch: Watch | None = None,
 ) -> Stack:
     """Train networks as one.
 
     Args:    training: of all members, its epochs and seeds apart; without augmentation
-             heartbeat: called at every step with the share of all steps done; may raise to stop
+             heartbeat: called at every step with the share of all steps done; may raise to stop; watch: called after
+             every step
     Returns: the trained networks, in the order of the members
     """
     device, inputs = samples.inputs.device, samples.inputs
@@ -216,11 +228,11 @@ def train_stacked(
                 own = [values[:k] for values in optimizer[name]]
                 _update(leaf.detach(), gradient, own, rates.view(-1, *[1] * (leaf.ndim - 1)), step, training)
         done += k
+        if watch:
+            watch(step, batch, logits.detach(), stack)
     places = torch.tensor(sorted(range(len(ranked)), key=lambda i: ranked[i]), device=device)
     stack.state = {name: values.detach()[places] for name, values in stack.state.items()}
-    for name in stack.state:
-        if name.endswith("num_batches_tracked"):
-            stack.state[name] = torch.tensor(steps, device=device)
+    stack.count(torch.tensor(steps, device=device))
     return stack
 
 
@@ -311,12 +323,19 @@ def compute_accuracies(
 ) -> list[float]:
     """Share of samples whose largest logit is their label, 0..1, of every network."""
     hits = torch.zeros(len(stack), dtype=torch.int64, device=samples.inputs.device)
+    for part, logits in evaluate_stack(stack, samples, normalization, heartbeat):
+        hits += (logits.argmax(2) == samples.labels[part]).sum(1)
+    return [int(h) / len(samples) for h in hits]
+
+
+def evaluate_stack(
+    stack: Stack, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
+) -> Iterator[tuple[slice, Tensor]]:
+    """All samples in order, some at a time, and the logits (K, B, C) of every network for them, in evaluation mode."""
     width = max(512, samples.inputs[0].numel())
     rows = max(1, min(8192, EVAL_VALUES // width, 64 * EVAL_VALUES // (len(stack) * width)))
     with torch.no_grad():
         for start in range(0, len(samples), rows):
             heartbeat()
             part = slice(start, start + rows)
-            inputs = to_float(samples.inputs[part], normalization.mean, normalization.std)
-            hits += (stack.logits(inputs).argmax(2) == samples.labels[part]).sum(1)
-    return [int(h) / len(samples) for h in hits]
+            yield part, stack.logits(to_float(samples.inputs[part], normalization.mean, normalization.std))

@@ -23,6 +23,7 @@ from engine.features.own_file import SUFFIXES
 from engine.presets import PRESETS
 from engine.queries.writers import WRITERS, Writer
 from engine.relabel.registry import all_learners, all_methods
+from engine.reproduce.declared import all_papers, parts_of
 from engine.scores.inputs import INPUTS
 from engine.scores.registry import EVIDENCE, all_scores
 from engine.selection.samplers import all_samplers
@@ -100,6 +101,14 @@ def learners() -> str:
     return table(
         ["learner", "what it is", "time", "epochs, where none are given", "source"], map(cells, all_learners().values())
     )
+
+
+def reproduced() -> str:
+    def cells(name: str, kind: str) -> str:
+        return ", ".join(f"{part.number}: {part.title}" for part in parts_of(name) if part.kind == kind)
+
+    rows = [[f"`{name}`", paper.title, cells(name, "table"), cells(name, "figure")] for name, paper in all_papers().items()]
+    return table(["paper", "", "tables", "figures"], rows)
 
 
 def noise() -> str:
@@ -193,6 +202,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "samplers": samplers,
     "methods": methods,
     "learners": learners,
+    "reproduced": reproduced,
     "noise": noise,
     "sources": sources,
     "backbones": backbones,

@@ -110,6 +110,12 @@ def _methods() -> str:
     return ", ".join(all_methods())
 
 
+def _papers() -> str:
+    from engine.reproduce.declared import all_papers
+
+    return ", ".join(all_papers())
+
+
 def _learners() -> str:
     from engine.relabel.registry import all_learners
 
@@ -154,6 +160,7 @@ DECLARED = {
     "learners": _learners,
     "learner_presets": _learner_presets,
     "methods": _methods,
+    "papers": _papers,
     "models": _models,
     "noise": _noise,
     "samplers": _samplers,

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import deciding, explore, learn, manage, prove, relabel, share, start, transfer, verdict, version
+from engine.cli import (
+    deciding,
+    explore,
+    learn,
+    manage,
+    prove,
+    relabel,
+    reproduce,
+    share,
+    start,
+    transfer,
+    verdict,
+    version,
+)
 
 app = typer.Typer(
     help="See which samples of an image-classification set are redundant, hard or mislabeled, and why.",
@@ -12,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (start, manage, verdict, prove, relabel, deciding, explore, transfer, share):
+for group in (start, manage, verdict, prove, relabel, reproduce, deciding, explore, transfer, share):
     app.add_typer(group.app)
 app.add_typer(learn.app, name="detector")
 app.add_typer(version.app, name="version")

@@ -153,6 +153,10 @@ class Workspace:
         """Where the kernel velocity by decile of a score is kept: beside the run, which itself never changes."""
         return self.run_dir(run_id) / f"velocity-{score}.json"
 
+    def reproduced_dir(self, name: str) -> Path:
+        """Where `winnow reproduce` keeps what is finished of one paper on one dataset, and its report."""
+        return self.root / "reproduced" / name
+
     def is_published(self, run_id: str) -> bool:
         return self.published_dir(run_id).is_dir()
 

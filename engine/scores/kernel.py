@@ -90,8 +90,8 @@ def compute_ntk(network: nn.Module, inputs: Tensor, block_values: int = BLOCK_VA
         for start in range(first, len(inputs), step):
             block = held if start == first else jacobian(inputs[start : start + step])
             theirs = slice(classes * start, classes * (start + step))
-            kernel[ours, theirs] = found = _gram(held, block, classes)
-            kernel[theirs, ours] = found.T
+            kernel[ours, theirs] = _gram(held, block, classes)
+            kernel[theirs, ours] = kernel[ours, theirs].T.clone()
     return kernel
 
 
@@ -115,12 +115,14 @@ def _logit_values(parts: Parts, one: Tensor) -> tuple[int, int]:
 
 def _gram(one: _Jacobian, other: _Jacobian, classes: int) -> Tensor:
     """The products of the derivatives of two blocks of a and b samples, (a C, b C) float64."""
-    shares = [(ours @ theirs.T).double() for ours, theirs in zip(one.formed, other.formed, strict=True)]
+    total: Tensor = torch.zeros((), dtype=torch.float64)
+    for ours, theirs in zip(one.formed, other.formed, strict=True):
+        total = total + (ours @ theirs.T).double()
     for (out, seen, weight, bias), (others_out, others_seen, *_) in zip(one.linear, other.linear, strict=True):
         inputs = weight * (seen @ others_seen.T).double() + bias
         each = inputs.repeat_interleave(classes, 0).repeat_interleave(classes, 1)
-        shares.append((out @ others_out.T).double() * each)
-    return torch.stack(shares).sum(0)
+        total = total + (out @ others_out.T).double() * each
+    return total
 
 
 def compute_kernel_velocity(networks: Sequence[nn.Module], inputs: Tensor, block_values: int = BLOCK_VALUES) -> Tensor:

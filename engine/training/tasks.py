@@ -212,8 +212,7 @@ def _train_stack(
         if step % batches == 0:
             stack.count(step)
             end_epoch(step // batches - 1, stack)
-        for task in tasks:
-            report(task.name, step / batches)
+        report(tasks[step % len(tasks)].name, step / batches)
 
     everyone = torch.arange(len(data), device=data.labels.device)
     members = [Member(everyone, task.seed, training.epochs) for task in tasks]

@@ -28,7 +28,7 @@ def neighbor_ids(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
     """(N, K) int64 nearest other samples by cosine of the features, nearest first."""
     k = run.spec.neighbors or DEFAULT_NEIGHBORS
     unit = checked_rows(run.get("features", at).to(run.device), k)
-    ranges = [(k, first, last) for first, last in run.tasks.ranges(len(unit), block_rows(len(unit)))]
+    ranges = [(k, first, last) for first, last in run.tasks.ranges(len(unit), block_rows(unit))]
     ids, similarities = (
         torch.cat(parts) for parts in zip(*map_tasks(run.tasks, _search, unit, ranges, run.progress), strict=True)
     )

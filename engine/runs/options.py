@@ -21,7 +21,7 @@ from engine.fields import check_range, options_of
 from engine.presets import curve_settings, find_preset
 from engine.queries.connection import best_run, connected, fetch_fingerprint, runs_of
 from engine.queries.curated import CuratedSet, curate
-from engine.relabel.learner_settings import find_learner_preset
+from engine.relabel.learner_settings import LEARNER_PRESETS, find_learner_preset
 from engine.relabel.registry import Relabeling, find_learner, find_method
 from engine.runs.named_files import check_files, files_of, trust_files
 from engine.runs.planning import model_hash, plan_run, run_needs_training
@@ -195,6 +195,9 @@ def plan_relabel_from(workspace: Workspace, dataset: str, method: str, options: 
     training = None
     if found.trains:
         trained = find_learner(learner)
+        suited = f"{learner}-features"
+        if "preset" not in given and suited in LEARNER_PRESETS and _reads_features(workspace, dataset, run, typed):
+            given["preset"] = suited  # as a run trains on features, the network soon repeats wrong labels
         if given.get("preset"):
             settings = asdict(find_learner_preset(given["preset"], learner).training)
             settings = {name: settings[name] for name in of_training if name not in ("observe", "logit_seeds")}
@@ -239,6 +242,12 @@ def _check_goes_with(
             more = "those of the training" if method.trains else ""
             allowed = " and ".join(filter(None, [takes, more])) or "--run"
             raise SpecError(f"--{name.replace('_', '-')} does nothing with --method {method.name}; it takes {allowed}")
+
+
+def _reads_features(workspace: Workspace, dataset: str, run: str | None, typed: Options) -> bool:
+    """Whether a relabeling trains a head on features, as the run that it follows does."""
+    training = _trained_as(workspace, dataset, run, typed)
+    return training.model == "head" and bool(training.trained_on)
 
 
 def _trained_as(workspace: Workspace, dataset: str, run: str | None, typed: Options) -> TrainingSpec:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,11 +35,12 @@ from engine.spec import RunSpec, network_key
 from engine.store.progress import Listener, Parts, Progress
 from engine.store.tensors import save_tensors
 from engine.store.workspace import Workspace
+from engine.training.away import train_away
 from engine.training.kept import weights_file
 from engine.training.loop import Normalization
 from engine.training.own_models import allow_trusted
 from engine.training.recording import write_trajectories
-from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks
+from engine.training.tasks import Splits, load_weights, round_tasks, seed_tasks, spill_of, train_tasks
 
 
 def run(
@@ -46,7 +48,7 @@ def run(
 ) -> tuple[str, bool]:
     """Compute and publish what a spec describes, or find it published.
 
-    tasks: where what its scores read is computed; the networks of the training itself are trained here
+    tasks: where its networks are trained and what its scores read is computed
 
     Returns: (run id, whether it was there already)
     Raises:  WinnowError for what is expected; Cancelled when somebody stops the run
@@ -188,8 +190,13 @@ class _Attempt:
             self.notes.append(f"trained before, by runs with the same training: {', '.join(adopted)}")
         if seeds or rounds:
             self.progress.stage("training")
-            rows = train_tasks(self.folder, seeds + rounds, self.samples, self.test, self.normalization, self.progress)
-            results.write_epochs(rows)
+            splits = Splits(self.samples, self.test, self.normalization)
+            away = None if self.tasks is HERE else partial(train_away, self.tasks, self.tasks.share(splits))
+            results.write_epochs(
+                train_tasks(
+                    self.folder, seeds + rounds, splits, self.progress, train=away, together=self.tasks.together
+                )
+            )
         if seeds:
             self.progress.stage("recording")
             results.make_trajectories()

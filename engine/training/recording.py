@@ -103,6 +103,10 @@ class Spill:
         parts = [columns[name].cpu().numpy().astype(kind, copy=False) for name, kind in self.column_types.items()]
         if self.keep_logits and logits is not None:
             parts.append(logits.numpy())
+        self.put(epoch, parts)
+
+    def put(self, epoch: int, parts: Sequence[Array]) -> None:
+        """Put arrays, one after the other, where an epoch (0-based) begins."""
         with (
             storage_errors("dynamics", self.path.parent),
             open(self.path, "r+b" if self.path.exists() else "w+b") as file,

@@ -107,7 +107,9 @@ def reproduced() -> str:
     def cells(name: str, kind: str) -> str:
         return ", ".join(f"{part.number}: {part.title}" for part in parts_of(name) if part.kind == kind)
 
-    rows = [[f"`{name}`", paper.title, cells(name, "table"), cells(name, "figure")] for name, paper in all_papers().items()]
+    rows = [
+        [f"`{name}`", paper.title, cells(name, "table"), cells(name, "figure")] for name, paper in all_papers().items()
+    ]
     return table(["paper", "", "tables", "figures"], rows)
 
 

@@ -4,7 +4,8 @@ import csv
 import json
 
 import numpy as np
-from test_cli import refused, winnow
+from forked_command import winnow
+from test_cli import refused
 
 import engine
 from engine.queries.connection import connected

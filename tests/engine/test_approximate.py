@@ -87,7 +87,7 @@ def test_a_run_says_what_it_did_not_search_exactly(small_workspace, small_traini
     with connected(small_workspace, "small", [run]) as connection:
         [(notes,)] = connection.execute("SELECT notes FROM runs WHERE run_id = ?", [run]).fetchall()
         near = connection.execute("SELECT count(*) FROM neighbors WHERE run_id = ?", [run]).fetchone()
-        placed = connection.execute("SELECT count(*) FROM embeddings WHERE run_id = ?", [run]).fetchone()
+        placed = connection.execute("SELECT count(*) FROM embedding WHERE run_id = ?", [run]).fetchone()
     n = len(load_split(small_workspace, "small", "train"))
     assert near == (5 * n,) and placed == (n,)
     assert f"the neighbors of {n:,} samples are approximate" in notes and "the map is fitted on 100 of" in notes

@@ -68,9 +68,9 @@ def _merge(similarities: Tensor, ids: Tensor, near: Tensor, left: int) -> None:
     else:
         runs = width // RUN
         if near.is_contiguous():
-            largest = near.unflatten(1, (RUN, runs)).amax(1)
+            largest = near.view(len(near), RUN, runs).amax(1)
         else:  # a transposed tile: the same along its other axis, which torch takes 40 times as long to see by itself
-            largest = near.T.unflatten(0, (RUN, runs)).amax(0).T
+            largest = near.T.reshape(RUN, runs, len(near)).amax(0).T
         row, run = (largest > worst).nonzero(as_tuple=True)
         if not len(row):
             return

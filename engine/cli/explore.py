@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
+from engine.cli.arguments import Dataset, DeclaredHelp, Device, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.cli.estimating import Estimate, say_estimate
 from engine.errors import SpecError
@@ -119,15 +119,17 @@ def select(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     format: Annotated[str, typer.Option(help="{formats}")] = "",
+    device: Device = "auto",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
     """Keep a share of the training samples by an order or a sampler, and write them to a file."""
     from engine.queries.writers import export_samples
     from engine.runs.choose import choose_samples
+    from engine.training.device import pick_device
 
-    at = Workspace.open(workspace)
-    kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed)
+    at, on = Workspace.open(workspace), pick_device(device)
+    kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed, device=on)
     weights = None if kept.weights is None else kept.weights.tolist()
     n, total = export_samples(at, dataset, kept.sample_ids.tolist(), to, format, weights)
     report(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
@@ -140,13 +142,16 @@ def velocity(
     size: Annotated[int, typer.Option(help="Samples of a decile.")] = 125,
     run: Run = None,
     estimate: Estimate = False,
+    device: Device = "auto",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
     """Measure and store how fast the tangent kernel of each decile of a score changes while the first network trains."""
     from engine.queries.connection import connected, latest_run
     from engine.runs.velocity import velocity_by_decile
+    from engine.training.device import pick_device
 
+    on = pick_device(device)
     at = Workspace.open(workspace)
     with connected(at, dataset) as connection:
         chosen = at.require_run(run) if run else latest_run(connection, "scores", score)
@@ -156,7 +161,7 @@ def velocity(
         return say_estimate(velocity_seconds(at, dataset, score, chosen, size), json)
     with progress_bar(dataset) as listen:
         found = velocity_by_decile(
-            at, dataset, score, chosen, size, lambda done, total: listen("kernel velocity", done / total, None)
+            at, dataset, score, chosen, size, on, lambda done, total: listen("kernel velocity", done / total, None)
         )
     rows = records(found)
     if chosen:

@@ -15,11 +15,22 @@ from engine.data.loader import normalization, to_float
 from engine.errors import NotFoundError
 from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
-from engine.scores.kernel import GROUP_SIZE, GROUPS, compute_kernel_velocity, compute_ntk, decile_groups
+from engine.scores.kernel import (
+    BLOCK_VALUES,
+    GROUP_SIZE,
+    GROUPS,
+    compute_kernel_velocity,
+    compute_ntk,
+    decile_groups,
+)
 from engine.spec import RunSpec, spec_from_json
 from engine.store.workspace import Workspace
+from engine.training.device import available_bytes
 from engine.training.kept import load_network, stored_epochs
 from engine.training.own_models import allow_trusted
+
+BYTES_PER_VALUE = 16
+"""Of the memory that is free, for each value of the Jacobian: itself four bytes, and as much again for what makes it, twice."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +48,20 @@ def velocity_by_decile(
     score: str,
     run_id: str | None = None,
     size: int = GROUP_SIZE,
+    device: torch.device | str = "cpu",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
     """How fast the tangent kernel of each decile of a score turns while the first network trains (CG, appendix I).
 
     Args:    run_id: whose scores; None = the newest run that has the score; size: samples of a decile, from its
-             easiest on, at most N / 10
+             easiest on, at most N / 10; device: where the kernels are computed
     Returns: decile (0 = easiest), epoch, until (the epochs whose kernels are compared), velocity 0..1
     Raises:  NotFoundError when no run has the score, or its training kept fewer than two networks
     """
-    found, rows = prepare_velocity(workspace, dataset, score, run_id, size), []
+    found, rows = prepare_velocity(workspace, dataset, score, run_id, size, device), []
     for decile, inputs in enumerate(found.groups):
-        speeds = compute_kernel_velocity(found.networks, inputs).tolist()
+        values = max(BLOCK_VALUES, available_bytes(inputs.device) // BYTES_PER_VALUE)
+        speeds = compute_kernel_velocity(found.networks, inputs, values).tolist()
         rows += [(decile, a, b, v) for a, b, v in zip(found.epochs[:-1], found.epochs[1:], speeds, strict=True)]
         report(decile + 1, GROUPS)
     return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
@@ -73,7 +86,9 @@ def kernel_seconds(found: Prepared) -> float:
     return linear * len(inputs) + squared * len(inputs) ** 2
 
 
-def prepare_velocity(workspace: Workspace, dataset: str, score: str, run_id: str | None, size: int) -> Prepared:
+def prepare_velocity(
+    workspace: Workspace, dataset: str, score: str, run_id: str | None, size: int, device: torch.device | str = "cpu"
+) -> Prepared:
     """The networks and the samples of `velocity_by_decile`, which raises the same."""
     with connected(workspace, dataset) as connection:
         found = run_id or latest_run(connection, "scores", score)
@@ -94,9 +109,10 @@ def prepare_velocity(workspace: Workspace, dataset: str, score: str, run_id: str
     if training is None or len(epochs) < 2 or epochs[-1] != training.epochs:
         raise NotFoundError(f"run {found} has kept no networks of several epochs; make one: winnow run {dataset}")
     allow_trusted(workspace, training.model)
-    samples = load_seen(workspace, dataset, "train", training.trained_on)
+    samples = load_seen(workspace, dataset, "train", training.trained_on, device)
     mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])
-    networks = [load_network(folder, training, shape, samples.classes, 0, epoch) for epoch in epochs]
+    networks = [load_network(folder, training, shape, samples.classes, 0, epoch, device) for epoch in epochs]
     groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))
-    return Prepared(networks, epochs, [to_float(samples.inputs[members], mean, std) for members in groups])
+    on = samples.inputs.device
+    return Prepared(networks, epochs, [to_float(samples.inputs[members.to(on)], mean, std) for members in groups])

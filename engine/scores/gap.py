@@ -231,7 +231,8 @@ def stochastic_gap_bytes(labels: Tensor, width: int, negatives: int) -> int:
 def find_copies(unit: Tensor) -> Tensor:
     """For every unit row (N, D) float64 the smallest index of an equal one, (N,) int64.
 
-    Equal rows have equal projections on a random direction, so only runs of equal projections are compared.
+    Equal rows have equal projections on a random direction, so only runs of equal projections are compared. They come
+    from the device once.
     """
     n, width = unit.shape
     direction = torch.randn(width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -241,13 +242,15 @@ def find_copies(unit: Tensor) -> Tensor:
     starts = torch.cat([torch.tensor([True]), projected.diff() > tolerance])
     run = starts.cumsum(0) - 1
     lengths = torch.bincount(run)
-    ends = lengths.cumsum(0)
-    for i in (lengths > 1).nonzero()[:, 0].tolist():
-        members = order[ends[i] - lengths[i] : ends[i]].sort().values
+    alike = order[(lengths > 1)[run]]
+    rows, at = unit[alike.to(unit.device)].cpu(), 0
+    for length in lengths[lengths > 1].tolist():
+        members, by_index = alike[at : at + length].sort()
+        candidates, at = rows[at : at + length][by_index], at + length
         while len(members):
-            same = ((unit[members] - unit[members[0]]).abs().amax(1) <= COPY_TOLERANCE).cpu()
+            same = (candidates - candidates[0]).abs().amax(1) <= COPY_TOLERANCE
             first[members[same]] = members[0]
-            members = members[~same]
+            members, candidates = members[~same], candidates[~same]
     return first
 
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 from engine.data.loader import normalization, to_float
 from engine.errors import NotFoundError
 from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
-from engine.scores.kernel import BLOCK_VALUES, GROUP_SIZE, GROUPS, compute_kernel_velocity, decile_groups
+from engine.scores.kernel import (
+    BLOCK_VALUES,
+    GROUP_SIZE,
+    GROUPS,
+    compute_kernel_velocity,
+    compute_ntk,
+    decile_groups,
+)
 from engine.spec import RunSpec, spec_from_json
 from engine.store.workspace import Workspace
 from engine.training.device import available_bytes
@@ -21,6 +31,15 @@ from engine.training.own_models import allow_trusted
 
 BYTES_PER_VALUE = 16
 """Of the memory that is free, for each value of the Jacobian: itself four bytes, and as much again for what makes it, twice."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What kernel velocity reads. networks: after successive epochs; groups: inputs of the samples of each decile"""
+
+    networks: Sequence[nn.Module]
+    epochs: Sequence[int]
+    groups: Sequence[Tensor]
 
 
 def velocity_by_decile(
@@ -39,6 +58,38 @@ def velocity_by_decile(
     Returns: decile (0 = easiest), epoch, until (the epochs whose kernels are compared), velocity 0..1
     Raises:  NotFoundError when no run has the score, or its training kept fewer than two networks
     """
+    found, rows = prepare_velocity(workspace, dataset, score, run_id, size, device), []
+    values = max(BLOCK_VALUES, available_bytes(device) // BYTES_PER_VALUE)
+    for decile, inputs in enumerate(found.groups):
+        speeds = compute_kernel_velocity(found.networks, inputs, values).tolist()
+        rows += [(decile, a, b, v) for a, b, v in zip(found.epochs[:-1], found.epochs[1:], speeds, strict=True)]
+        report(decile + 1, GROUPS)
+    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
+
+
+def kernel_seconds(found: Prepared) -> float:
+    """Rough seconds of the kernel of one group in one network, from those of a few of its samples.
+
+    Of m samples a m + b m^2: their gradients, and the products of these.
+    """
+    inputs = found.groups[0]
+    small, large = min(4, len(inputs)), min(12, len(inputs))
+    times = []
+    for count in (small, small, large):  # the first warms up
+        started = time.perf_counter()
+        compute_ntk(found.networks[0], inputs[:count])
+        times.append(time.perf_counter() - started)
+    if small == large:
+        return times[2]
+    squared = max(0.0, (times[2] / large - times[1] / small) / (large - small))
+    linear = max(0.0, times[2] / large - squared * large)
+    return linear * len(inputs) + squared * len(inputs) ** 2
+
+
+def prepare_velocity(
+    workspace: Workspace, dataset: str, score: str, run_id: str | None, size: int, device: torch.device | str = "cpu"
+) -> Prepared:
+    """The networks and the samples of `velocity_by_decile`, which raises the same."""
     with connected(workspace, dataset) as connection:
         found = run_id or latest_run(connection, "scores", score)
         ranks = fetch_sql(
@@ -62,11 +113,5 @@ def velocity_by_decile(
     mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])
     networks = [load_network(folder, training, shape, samples.classes, 0, epoch, device) for epoch in epochs]
-    rows = []
-    for decile, members in enumerate(decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))):
-        inputs = to_float(samples.inputs[members.to(samples.inputs.device)], mean, std)
-        values = max(BLOCK_VALUES, available_bytes(samples.inputs.device) // BYTES_PER_VALUE)
-        speeds = compute_kernel_velocity(networks, inputs, values).tolist()
-        rows += [(decile, a, b, v) for a, b, v in zip(epochs[:-1], epochs[1:], speeds, strict=True)]
-        report(decile + 1, GROUPS)
-    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
+    groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS)).to(device)
+    return Prepared(networks, epochs, [to_float(samples.inputs[members], mean, std) for members in groups])

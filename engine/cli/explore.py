@@ -141,8 +141,8 @@ def velocity(
     score: Annotated[str, typer.Option(help="Whose deciles are compared.")] = "aum",
     size: Annotated[int, typer.Option(help="Samples of a decile.")] = 125,
     run: Run = None,
-    device: Device = "auto",
     estimate: Estimate = False,
+    device: Device = "auto",
     workspace: Root = None,
     json: Json = False,
 ) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from engine.data.loader import Samples, joined
 from engine.errors import SpecError
-from engine.features.neighbors import compute_neighbors
+from engine.features.approximate import search_all
+from engine.features.neighbors import checked_rows
 from engine.features.penultimate import compute_features, head_of
 from engine.relabel.learner_settings import settings_of_learner
 from engine.relabel.plain import train_plainly
@@ -102,7 +103,8 @@ def warm_up(study: Study, unit: WarmUp, report: Report) -> dict[str, Tensor]:
     network = train_plainly(problem, unit.seed, lambda share: report(SEARCH * share))
     passed = evaluation_pass(network, samples, study.normalization, compute_features, heartbeat=lambda: report(SEARCH))
     features = torch.cat([rows for _, rows in passed]).cpu()
-    ids, _ = compute_neighbors(features, spec.neighbors, lambda done, total: report(SEARCH))
+    unit = checked_rows(features, spec.neighbors)
+    ids, _, _ = search_all(unit, spec.neighbors, lambda done, total: report(SEARCH))
     head = head_of(network)
     weight = head.weight.detach().float().cpu()
     bias = torch.zeros(len(weight)) if head.bias is None else head.bias.detach().float().cpu()

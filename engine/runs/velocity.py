@@ -59,8 +59,8 @@ def velocity_by_decile(
     Raises:  NotFoundError when no run has the score, or its training kept fewer than two networks
     """
     found, rows = prepare_velocity(workspace, dataset, score, run_id, size, device), []
-    values = max(BLOCK_VALUES, available_bytes(device) // BYTES_PER_VALUE)
     for decile, inputs in enumerate(found.groups):
+        values = max(BLOCK_VALUES, available_bytes(inputs.device) // BYTES_PER_VALUE)
         speeds = compute_kernel_velocity(found.networks, inputs, values).tolist()
         rows += [(decile, a, b, v) for a, b, v in zip(found.epochs[:-1], found.epochs[1:], speeds, strict=True)]
         report(decile + 1, GROUPS)
@@ -113,5 +113,6 @@ def prepare_velocity(
     mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])
     networks = [load_network(folder, training, shape, samples.classes, 0, epoch, device) for epoch in epochs]
-    groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS)).to(device)
-    return Prepared(networks, epochs, [to_float(samples.inputs[members], mean, std) for members in groups])
+    groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))
+    on = samples.inputs.device
+    return Prepared(networks, epochs, [to_float(samples.inputs[members.to(on)], mean, std) for members in groups])

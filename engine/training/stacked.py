@@ -295,9 +295,10 @@ def _plan_steps(
         rates.append([learning_rate(training, step / total[k]) for k in range(len(ends))])
         grouped.append(groups)
     sent = send(torch.tensor(spans), device), send(torch.tensor(rates), device)
-    who = [some for groups in grouped for some in groups.values()]
-    members = send(torch.tensor([k for some in who for k in some]), device)
-    places = iter(torch.split(members, [len(some) for some in who]))
+    who = [members for groups in grouped for members in groups.values()]
+    places = iter(
+        torch.split(send(torch.tensor([k for members in who for k in members]), device), [len(m) for m in who])
+    )
     for own_spans, own_rates, groups in zip(*sent, grouped, strict=True):
         yield _Step(own_spans, own_rates, groups, {rows: next(places) for rows in groups})
 

@@ -158,7 +158,7 @@ def velocity(
     if estimate:
         from engine.runs.estimates import velocity_seconds
 
-        return say_estimate(velocity_seconds(at, dataset, score, chosen, size), json)
+        return say_estimate(velocity_seconds(at, dataset, score, chosen, size, on), json)
     with progress_bar(dataset) as listen:
         found = velocity_by_decile(
             at, dataset, score, chosen, size, on, lambda done, total: listen("kernel velocity", done / total, None)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import Dataset, DeclaredHelp, Device, Json, Root, Run, report
+from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.errors import SpecError
 from engine.store.atomic import write_text
@@ -141,11 +141,13 @@ def velocity(
     size: Annotated[int, typer.Option(help="Samples of a decile.")] = 125,
     run: Run = None,
     device: Device = "auto",
+    cluster: Cluster = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
     """Measure and store how fast the tangent kernel of each decile of a score changes while the first network trains."""
     from engine.queries.connection import connected, latest_run
+    from engine.runs.cluster import tasks_on
     from engine.runs.velocity import velocity_by_decile
     from engine.training.device import pick_device
 
@@ -153,9 +155,16 @@ def velocity(
     at = Workspace.open(workspace)
     with connected(at, dataset) as connection:
         chosen = at.require_run(run) if run else latest_run(connection, "scores", score)
-    with progress_bar(dataset) as listen:
+    with progress_bar(dataset) as listen, tasks_on(cluster, on) as tasks:
         found = velocity_by_decile(
-            at, dataset, score, chosen, size, on, lambda done, total: listen("kernel velocity", done / total, None)
+            at,
+            dataset,
+            score,
+            chosen,
+            size,
+            on,
+            lambda done, total: listen("kernel velocity", done / total, None),
+            tasks,
         )
     rows = records(found)
     if chosen:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from engine.data.loader import normalization, to_float
 from engine.errors import NotFoundError
 from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
+from engine.runs.cluster import HERE, Report, Tasks, map_tasks
 from engine.scores.kernel import BLOCK_VALUES, GROUP_SIZE, GROUPS, compute_kernel_velocity, decile_groups
 from engine.spec import RunSpec, spec_from_json
+from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
 from engine.training.device import available_bytes
 from engine.training.kept import load_network, stored_epochs
+from engine.training.models import build_model
 from engine.training.own_models import allow_trusted
 
 BYTES_PER_VALUE = 16
@@ -30,12 +35,13 @@ def velocity_by_decile(
     run_id: str | None = None,
     size: int = GROUP_SIZE,
     device: torch.device | str = "cpu",
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[float, float], None] = lambda done, total: None,
+    tasks: Tasks = HERE,
 ) -> pd.DataFrame:
     """How fast the tangent kernel of each decile of a score turns while the first network trains (CG, appendix I).
 
     Args:    run_id: whose scores; None = the newest run that has the score; size: samples of a decile, from its
-             easiest on, at most N / 10; device: where the kernels are computed
+             easiest on, at most N / 10; device: where the kernels are computed; tasks: on which machines, a decile each
     Returns: decile (0 = easiest), epoch, until (the epochs whose kernels are compared), velocity 0..1
     Raises:  NotFoundError when no run has the score, or its training kept fewer than two networks
     """
@@ -61,12 +67,42 @@ def velocity_by_decile(
     samples = load_seen(workspace, dataset, "train", training.trained_on, device)
     mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])
-    networks = [load_network(folder, training, shape, samples.classes, 0, epoch, device) for epoch in epochs]
+    weights = [load_network(folder, training, shape, samples.classes, 0, epoch).state_dict() for epoch in epochs]
+    groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))
+    inputs = [to_float(samples.inputs[members.to(samples.inputs.device)], mean, std) for members in groups]
+    stages = _Stages(training.model, shape, samples.classes, weights)
     rows = []
-    for decile, members in enumerate(decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))):
-        inputs = to_float(samples.inputs[members.to(samples.inputs.device)], mean, std)
-        values = max(BLOCK_VALUES, available_bytes(samples.inputs.device) // BYTES_PER_VALUE)
-        speeds = compute_kernel_velocity(networks, inputs, values).tolist()
+    for decile, speeds in enumerate(map_tasks(tasks, _turn, stages, inputs, _Heard(report))):
         rows += [(decile, a, b, v) for a, b, v in zip(epochs[:-1], epochs[1:], speeds, strict=True)]
-        report(decile + 1, GROUPS)
     return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """One network after successive epochs, as every machine can make it."""
+
+    model: str
+    shape: tuple[int, ...]
+    classes: int
+    weights: list[dict[str, Tensor]]
+
+
+def _turn(stages: _Stages, inputs: Tensor, report: Report) -> list[float]:
+    """How far the kernel of a group turns from each network to the next. inputs: of the group, where it is computed"""
+    networks = []
+    for weights in stages.weights:
+        network = build_model(stages.model, stages.shape, stages.classes, 0)
+        network.load_state_dict(weights)
+        networks.append(network.to(inputs.device).eval())
+    values = max(BLOCK_VALUES, available_bytes(inputs.device) // BYTES_PER_VALUE)
+    return [float(speed) for speed in compute_kernel_velocity(networks, inputs, values)]
+
+
+class _Heard(Unheard):
+    """Progress that a function hears."""
+
+    def __init__(self, heard: Callable[[float, float], None]) -> None:
+        self._heard = heard
+
+    def step(self, done: float, total: float, detail: str = "") -> None:
+        self._heard(done, total)

@@ -11,6 +11,7 @@ import typer
 
 from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
+from engine.cli.estimating import Estimate, say_estimate
 from engine.errors import SpecError
 from engine.store.atomic import write_text
 from engine.store.workspace import Workspace
@@ -140,6 +141,7 @@ def velocity(
     score: Annotated[str, typer.Option(help="Whose deciles are compared.")] = "aum",
     size: Annotated[int, typer.Option(help="Samples of a decile.")] = 125,
     run: Run = None,
+    estimate: Estimate = False,
     device: Device = "auto",
     cluster: Cluster = "",
     workspace: Root = None,
@@ -155,6 +157,10 @@ def velocity(
     at = Workspace.open(workspace)
     with connected(at, dataset) as connection:
         chosen = at.require_run(run) if run else latest_run(connection, "scores", score)
+    if estimate:
+        from engine.runs.estimates import velocity_seconds
+
+        return say_estimate(velocity_seconds(at, dataset, score, chosen, size), json)
     with progress_bar(dataset) as listen, tasks_on(cluster, on) as tasks:
         found = velocity_by_decile(
             at,
@@ -172,6 +178,36 @@ def velocity(
     if json:
         return print_json({"velocity": rows})
     print_table(rows, ["decile", "epoch", "until", "velocity"])
+
+
+@app.command()
+def gap(
+    dataset: Dataset,
+    draws: Annotated[int, typer.Option(min=1, max=1_000, help="Random subsets of each size.")] = 20,
+    run: Run = None,
+    estimate: Estimate = False,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Measure and store how the complexity gap lies between two classes, and how fast random subsets of it converge."""
+    from engine.data.loader import dataset_shape
+    from engine.runs.gap_study import find_run, study_gap, study_seconds
+
+    at = Workspace.open(workspace)
+    chosen = find_run(at, dataset, at.require_run(run) if run else None)
+    path = at.gap_path(chosen)
+    if estimate:
+        facts = dataset_shape(at, dataset)
+        seconds = 0.0 if path.exists() else study_seconds(facts.train, facts.classes, draws)
+        return say_estimate(seconds, json)
+    with progress_bar(dataset) as listen:
+        found = study_gap(at, dataset, chosen, draws, lambda share: listen("complexity gap", share, None))
+    write_text(path, dumps(found))
+    names = ("ratio", "runs", "spearman", "pearson")
+    rows = [dict(zip(names, row, strict=True)) for row in found["convergence"]]
+    if json:
+        return print_json({"run_id": chosen, "pair": found["pair"], "convergence": rows})
+    print_table([row for row in rows if row["runs"] == draws], list(names))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from engine.data.loader import Samples, normalization
 from engine.errors import NotFoundError, SpecError
 from engine.features.seen import load_seen
 from engine.features.stored import compute_stored, is_stored, key_of, notes_of
-from engine.features.umap_map import compute_umap
+from engine.features.umap_map import LARGEST_FIT, compute_large_umap, compute_umap
 from engine.runs.checks import check_inputs_exist
 from engine.runs.cluster import HERE, Tasks
 from engine.runs.duplicates import find_duplicates
@@ -151,7 +151,12 @@ class _Attempt:
             if self.spec.embedding == "umap":
                 self.progress.stage("map")
                 features = inputs.get("features", inputs.last)
-                results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
+                if len(features) > LARGEST_FIT:
+                    places, note = compute_large_umap(features, self.spec.neighbors, self.spec.seed)
+                    self.notes.append(note)
+                else:
+                    places = compute_umap(features, ids, similarities, self.spec.seed)
+                results.write_embedding("umap", places)
         self.progress.stage("duplicates")
         results.write_duplicates(find_duplicates(inputs), len(self.own))
         self.progress.stage("scores")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.data.loader import normalization, to_float
 from engine.errors import NotFoundError
 from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
 from engine.runs.cluster import HERE, Report, Tasks, map_tasks
-from engine.scores.kernel import BLOCK_VALUES, GROUP_SIZE, GROUPS, compute_kernel_velocity, decile_groups
+from engine.scores.kernel import (
+    BLOCK_VALUES,
+    GROUP_SIZE,
+    GROUPS,
+    compute_kernel_velocity,
+    compute_ntk,
+    decile_groups,
+)
 from engine.spec import RunSpec, spec_from_json
 from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
@@ -26,6 +34,18 @@ from engine.training.own_models import allow_trusted
 
 BYTES_PER_VALUE = 16
 """Of the memory that is free, for each value of the Jacobian: itself four bytes, and as much again for what makes it, twice."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What kernel velocity reads. networks: of a model, after successive epochs; groups: inputs of the samples of each
+    decile; classes: outputs of the networks"""
+
+    networks: Sequence[nn.Module]
+    epochs: Sequence[int]
+    groups: Sequence[Tensor]
+    model: str
+    classes: int
 
 
 def velocity_by_decile(
@@ -45,6 +65,36 @@ def velocity_by_decile(
     Returns: decile (0 = easiest), epoch, until (the epochs whose kernels are compared), velocity 0..1
     Raises:  NotFoundError when no run has the score, or its training kept fewer than two networks
     """
+    found, rows = prepare_velocity(workspace, dataset, score, run_id, size, device), []
+    stages = _Stages(found.model, found.classes, [network.state_dict() for network in found.networks])
+    for decile, speeds in enumerate(map_tasks(tasks, _turn, stages, found.groups, _Heard(report))):
+        rows += [(decile, a, b, v) for a, b, v in zip(found.epochs[:-1], found.epochs[1:], speeds, strict=True)]
+    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
+
+
+def kernel_seconds(found: Prepared) -> float:
+    """Rough seconds of the kernel of one group in one network, from those of a few of its samples.
+
+    Of m samples a m + b m^2: their gradients, and the products of these.
+    """
+    inputs = found.groups[0]
+    small, large = min(4, len(inputs)), min(12, len(inputs))
+    times = []
+    for count in (small, small, large):  # the first warms up
+        started = time.perf_counter()
+        compute_ntk(found.networks[0], inputs[:count])
+        times.append(time.perf_counter() - started)
+    if small == large:
+        return times[2]
+    squared = max(0.0, (times[2] / large - times[1] / small) / (large - small))
+    linear = max(0.0, times[2] / large - squared * large)
+    return linear * len(inputs) + squared * len(inputs) ** 2
+
+
+def prepare_velocity(
+    workspace: Workspace, dataset: str, score: str, run_id: str | None, size: int, device: torch.device | str = "cpu"
+) -> Prepared:
+    """The networks and the samples of `velocity_by_decile`, which raises the same."""
     with connected(workspace, dataset) as connection:
         found = run_id or latest_run(connection, "scores", score)
         ranks = fetch_sql(
@@ -67,14 +117,11 @@ def velocity_by_decile(
     samples = load_seen(workspace, dataset, "train", training.trained_on, device)
     mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])
-    weights = [load_network(folder, training, shape, samples.classes, 0, epoch).state_dict() for epoch in epochs]
+    networks = [load_network(folder, training, shape, samples.classes, 0, epoch, device) for epoch in epochs]
     groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))
-    inputs = [to_float(samples.inputs[members.to(samples.inputs.device)], mean, std) for members in groups]
-    stages = _Stages(training.model, shape, samples.classes, weights)
-    rows = []
-    for decile, speeds in enumerate(map_tasks(tasks, _turn, stages, inputs, _Heard(report))):
-        rows += [(decile, a, b, v) for a, b, v in zip(epochs[:-1], epochs[1:], speeds, strict=True)]
-    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
+    on = samples.inputs.device
+    inputs = [to_float(samples.inputs[members.to(on)], mean, std) for members in groups]
+    return Prepared(networks, epochs, inputs, training.model, samples.classes)
 
 
 @dataclass(frozen=True)
@@ -82,7 +129,6 @@ class _Stages:
     """One network after successive epochs, as every machine can make it."""
 
     model: str
-    shape: tuple[int, ...]
     classes: int
     weights: list[dict[str, Tensor]]
 
@@ -91,7 +137,7 @@ def _turn(stages: _Stages, inputs: Tensor, report: Report) -> list[float]:
     """How far the kernel of a group turns from each network to the next. inputs: of the group, where it is computed"""
     networks = []
     for weights in stages.weights:
-        network = build_model(stages.model, stages.shape, stages.classes, 0)
+        network = build_model(stages.model, tuple(inputs.shape[1:]), stages.classes, 0)
         network.load_state_dict(weights)
         networks.append(network.to(inputs.device).eval())
     values = max(BLOCK_VALUES, available_bytes(inputs.device) // BYTES_PER_VALUE)

@@ -109,6 +109,23 @@ def solve_gap(
     return Gap(alpha.cpu(), diagonal.cpu(), kernel_labels.cpu(), int(len(first) - n), contradicting, ridge)
 
 
+def solve_inverse(rows: Tensor, chosen: Tensor) -> Tensor:
+    """(B, B) float64: the entries of H^-1 at some of the rows (CG, figure 1); of equal rows one is in H.
+
+    Args:   rows (N, D) as `solve_gap`; chosen (B,) positions
+    Raises: as `solve_gap`
+    """
+    unit = unit_rows(rows.double(), "rows")
+    first, unit, _ = _merge_copies(unit, torch.zeros(1, len(unit), dtype=torch.int64))
+    at = first[chosen.to(unit.device)]
+    columns = functional.one_hot(at, len(unit)).T.double()
+    for ridge in RIDGES:
+        factor, _ = _factor(unit, columns, ridge, torch.float64, lambda done: None)
+        if factor is not None:
+            return _solve(factor, columns)[at].cpu()
+    raise ScoreInputError(f"the kernel of {len(unit)} rows is singular even with a ridge of {RIDGES[-1]:g}")
+
+
 class Subset(NamedTuple):
     """Some rows of a set: all of one class, (P,) int64; those of other classes of which a copy is labeled as this one,
     (A,); and some more of the others. label: the class; run: which draw of the others it is."""

@@ -212,9 +212,9 @@ def test_what_cannot_be_learned_from_is_refused():
         learn_dividemix(clouds(1, wrong=0.0), 0, lambda share: None)
     with pytest.raises(SpecError, match="takes images"):
         learn_dividemix(clouds(8, augment="crop"), 0, lambda share: None)
-    with pytest.raises(SpecError, match="--warm-up is 10 of 2 epochs"):
+    with pytest.raises(SpecError, match="--set warm_up is 10 of 2 epochs"):
         learn_dividemix(pictures(), 0, lambda share: None)
-    with pytest.raises(SpecError, match="--warm-up is 3 of 3 epochs"):
+    with pytest.raises(SpecError, match="--set warm_up is 3 of 3 epochs"):
         learn_dividemix(clouds(8), 0, lambda share: None)
     with pytest.raises(SpecError, match="--temperature is 0; allowed: 0.01 to 1"):
         DivideMixSettings(temperature=0)

@@ -382,7 +382,10 @@ def test_what_travels_is_what_the_guide_counts():
             "learner, to a task": (unit, 8 * n / 2),
             "learner, back": (learned, 4 * c * (n / 2 + m)),
             "neighbors, back": (found, 12 * 15 * 1000),
-            "velocity, to a machine": (velocity._Stages("narrow", c, [first.kept[1], last.state.tensors]), 4 * weights * 2),
+            "velocity, to a machine": (
+                velocity._Stages("narrow", c, [first.kept[1], last.state.tensors]),
+                4 * weights * 2,
+            ),
             "velocity, to a task": (to_float(images[:125], scale.mean, scale.std), 4 * 125 * pixels),
         }
     for what, (value, expected) in counted.items():

@@ -296,7 +296,9 @@ def _plan_steps(
         grouped.append(groups)
     sent = send(torch.tensor(spans), device), send(torch.tensor(rates), device)
     who = [members for groups in grouped for members in groups.values()]
-    places = iter(torch.split(send(torch.tensor([k for members in who for k in members]), device), [len(m) for m in who]))
+    places = iter(
+        torch.split(send(torch.tensor([k for members in who for k in members]), device), [len(m) for m in who])
+    )
     for own_spans, own_rates, groups in zip(*sent, grouped, strict=True):
         yield _Step(own_spans, own_rates, groups, {rows: next(places) for rows in groups})
 

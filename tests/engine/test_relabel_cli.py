@@ -4,8 +4,8 @@ import csv
 import json
 
 import numpy as np
-from forked_command import winnow
 from test_cli import refused
+from test_cli import started as winnow
 
 import engine
 from engine.queries.connection import connected

@@ -84,16 +84,24 @@ def more(first: str, second: str, columns: Sequence[str] = (), by: float = 0.0) 
         found = values.differences(first, second, columns)
         if not found:
             return Holds(None, f"{first} or {second} was not computed")
-        mean = math.fsum(found) / len(found)
-        low, high = interval(found)
-        unit = " points" if values.percent else ""
-        text = f"{first} - {second}: {_signed(mean, values.percent)}{unit}"
-        if low is None or high is None:
-            return Holds(None, f"{text}, one seed")
-        text += f" ({_signed(low, values.percent)} to {_signed(high, values.percent)})"
-        return Holds(True if low > by else False if high < by else None, text)
+        return decide(found, f"{first} - {second}", values.percent, by)
 
     return check
+
+
+def decide(differences: Sequence[float], name: str, percent: bool, by: float = 0.0) -> Holds:
+    """Whether differences, one for each seed, are above a number, by the 95 % interval of their mean.
+
+    Args: name: of what the differences are
+    """
+    if not differences:
+        return Holds(None, f"{name} was not computed")
+    mean, (low, high) = math.fsum(differences) / len(differences), interval(list(differences))
+    text = f"{name}: {_signed(mean, percent)}{' points' if percent else ''}"
+    if low is None or high is None:
+        return Holds(None, f"{text}, one seed")
+    text += f" ({_signed(low, percent)} to {_signed(high, percent)})"
+    return Holds(True if low > by else False if high < by else None, text)
 
 
 def less(first: str, second: str, columns: Sequence[str] = ()) -> Callable[[Values], Holds]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,7 @@ def test_every_row_learns_from_what_it_says(bench: Watched) -> None:
 
 def test_the_other_tables_have_their_rows(bench: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aum, "SECOND_SAMPLES", 120)
+    bench.size = replace(TINY, seeds=1)
     aum.second_dataset(bench)
     assert bench.values.rows == list(aum.IDENTIFYING) and bench.values.columns == ["0.4"]
     assert bench.asked[-1][0] == "synthetic-symmetric-0.4"

@@ -12,7 +12,7 @@ from engine.reproduce.aum import Array, flags, retraining, right_labels, rows_of
 from engine.reproduce.bench import Bench, Job
 from engine.reproduce.checks import at_least, highest, larger_at
 from engine.reproduce.declared import Finding, figure
-from engine.reproduce.values import Holds, Values, above, less, more
+from engine.reproduce.values import Holds, Values, decide, less, more
 from engine.scores.evaluation import evaluate_detection, evaluate_rule
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -241,4 +241,4 @@ def _best(values: Values, row: str) -> Holds:
     best = min(others, key=lambda column: values.mean(row, column), default="")
     there, other = values.of(row, THRESHOLD), values.of(row, best)
     found = [other[seed] - there[seed] for seed in sorted(there.keys() & other.keys())]
-    return above(found, f"{row}: {best or 'any'} removed - {THRESHOLD}", -0.01, values.percent)
+    return decide(found, f"{row}: {best or 'any'} removed - {THRESHOLD}", values.percent, -0.01)

@@ -46,7 +46,7 @@ class Job:
 
     seed: of the network; kept (K,) int64: positions of the training samples that it learns from, None = all; labels (N,)
     int64: in place of the given ones, None = those; learner: one of engine.relabel; preset: of its settings; what: how the
-    subset is called in an error, such as "the subset by AUM"
+    subset is called in an error, such as "the subset by AUM"; batch_size: None = that of the training
     """
 
     seed: int
@@ -55,6 +55,7 @@ class Job:
     learner: str = PLAIN
     preset: str = ""
     what: str = "all"
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,18 @@ class Bench:
 
     # Data and runs ----------------------------------------------------------------------------------------------
 
-    def noisy(self, noise: str) -> str:
-        """The dataset with a noise, as `winnow ingest --noise` reads it, made where it is not there; "" = as it is."""
+    def noisy(self, noise: str, draw: int = 0) -> str:
+        """The dataset with a noise, as `winnow ingest --noise` reads it, made where it is not there; "" = as it is.
+
+        draw: of the wrong labels: another number is another draw
+        """
         if not noise:
             return self.dataset
-        suffix = re.sub(r"[^A-Za-z0-9.]+", "-", noise)
+        suffix = re.sub(r"[^A-Za-z0-9.]+", "-", noise) + (f"-draw{draw}" if draw else "")
         name = f"{self.dataset}-{suffix}"
         if len(name) > 64:
-            name = f"{self.dataset[:50]}-{spec_hash([self.dataset, noise])}"
-        spec = IngestSpec(name=name, source=f"dataset:{self.dataset}", noise=noise)
+            name = f"{self.dataset[:50]}-{spec_hash([self.dataset, noise, draw] if draw else [self.dataset, noise])}"
+        spec = IngestSpec(name=name, source=f"dataset:{self.dataset}", noise=noise, seed=draw)
         ingest(
             self.workspace,
             spec,
@@ -171,11 +175,23 @@ class Bench:
                 )
             empty = torch.empty(0, dtype=torch.int64)
             units.append(
-                (Unit(job.seed, job.what, share, job.learner, kept, empty, training.batch_size, job.preset), labels)
+                (
+                    Unit(
+                        job.seed,
+                        job.what,
+                        share,
+                        job.learner,
+                        kept,
+                        empty,
+                        job.batch_size or training.batch_size,
+                        job.preset,
+                    ),
+                    labels,
+                )
             )
         keys = [_key(study, self._fingerprint(dataset), unit, labels) for unit, labels in units]
         known = self._trained()
-        left = [i for i in range(len(jobs)) if keys[i] not in known]
+        left = [i for i, key in enumerate(keys) if key not in known and key not in keys[:i]]  # some may be the same
         self._learn(study, truth, [units[i] for i in left], [keys[i] for i in left])
         known = self._trained()
         return [known[key] for key in keys]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 
-from engine.reproduce.values import Holds, Values, above, less
+from engine.reproduce.values import Holds, Values, decide, less
 
 
 def lowest(
@@ -55,7 +55,7 @@ def at_least(row: str, bound: float, columns: Sequence[str]) -> Callable[[Values
         there = [column for column in columns if values.of(row, column)]
         held = []
         for column in there:
-            beyond = above(list(values.of(row, column).values()), f"{row} at {column}", bound, values.percent)
+            beyond = decide(list(values.of(row, column).values()), f"{row} at {column}", values.percent, bound)
             held.append(Holds(beyond.holds, f"{beyond.because}; needed: {100 * bound if values.percent else bound:g}"))
         if not held:
             return Holds(None, f"{row} was not computed")
@@ -72,7 +72,7 @@ def larger_at(row: str, column: str, other: str) -> Callable[[Values], Holds]:
     def check(values: Values) -> Holds:
         first, second = values.of(row, column), values.of(row, other)
         found = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
-        return above(found, f"{row}, {column} - {other}", 0.0, values.percent)
+        return decide(found, f"{row}, {column} - {other}", values.percent)
 
     return check
 

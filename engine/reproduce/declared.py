@@ -41,7 +41,8 @@ class Part:
     """One table or figure.
 
     unit: what its values are, as in "test error, %"; percent: whether they are shares 0..1 that are shown in percent;
-    published: by the paper's name of the dataset; line: whether the columns are numbers along which a line is drawn
+    published: by the paper's name of the dataset; line: whether the columns are numbers along which a line is drawn; note:
+    what a reader of the values should know: the rest of the function's docstring
     """
 
     paper: str
@@ -50,6 +51,7 @@ class Part:
     title: str
     unit: str
     function: Callable[[Bench], None]
+    note: str = ""
     percent: bool = True
     line: str = ""
     published: Mapping[str, Published] = field(default_factory=dict)
@@ -93,8 +95,9 @@ def _part(paper: str, kind: Literal["table", "figure"], number: int, facts: dict
     facts["published"] = {name: parse_published(text) for name, text in facts.get("published", {}).items()}
 
     def add(function: F) -> F:
-        title = (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
-        part = Part(paper=paper, kind=kind, number=number, title=title, function=function, **facts)
+        first, _, rest = (function.__doc__ or "").strip().partition("\n")
+        title, note = first.rstrip("."), " ".join(rest.split())
+        part = Part(paper=paper, kind=kind, number=number, title=title, function=function, note=note, **facts)
         known = _PARTS.get((paper, part.name))
         if not title or (known and known.function.__module__ != function.__module__):
             raise TypeError(f"{paper} {part.name} has no docstring, or is declared twice")

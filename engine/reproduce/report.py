@@ -37,10 +37,9 @@ def published_for(part: Part, dataset: str) -> tuple[str, Published]:
     def plain(name: str) -> str:
         return "".join(c for c in name.lower() if c.isalnum())
 
-    for name in sorted(part.published, key=len, reverse=True):  # CIFAR-100 before CIFAR-10
-        if plain(dataset).startswith(plain(name)):
-            return name, part.published[name]
-    return next(iter(part.published.items()), ("", {}))
+    named = [name for name in part.published if plain(dataset).startswith(plain(name))]
+    name = max(named, key=len, default=next(iter(part.published), ""))  # cifar100 begins with cifar10
+    return name, part.published.get(name, {})
 
 
 def _page(found: Reproduction) -> str:
@@ -86,10 +85,11 @@ def _part(done: Reproduced, dataset: str) -> str:
     name, published = published_for(part, dataset)
     words = f"{part.unit}. Took {_minutes(done.seconds)}."
     words += f" The second line of a row is the paper's, on {name}." if published else ""
+    note = f"<p class=faint>{text(part.note, 1000)}</p>" if part.note else ""
     drawing = _drawn(part, done.values) if part.line else ""
     table = _values(done.values, published)
     runs = f"<p class=faint>Runs: {text(', '.join(done.runs), 2000)}</p>" if done.runs else ""
-    return _section(title, f"<p class=faint>{text(words, 400)}</p>{drawing}{table}{runs}")
+    return _section(title, f"<p class=faint>{text(words, 400)}</p>{note}{drawing}{table}{runs}")
 
 
 def _values(values: Values, published: Published) -> str:

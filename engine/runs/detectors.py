@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -139,8 +139,10 @@ def load_detector(workspace: Workspace, name: str) -> tuple[Detector, dict[str, 
         raise StorageError(f"{path} is no noise detector; remove it") from error
 
 
-def read_sequences(workspace: Workspace, dataset: str, run_id: str) -> tuple[Tensor, np.ndarray[Any, Any]]:
-    """p_given of a run's own or borrowed dynamics: (S, T, N) and the sample ids (N,), ascending.
+def read_sequences(
+    workspace: Workspace, dataset: str, run_id: str, column: Literal["p_given", "margin", "loss"] = "p_given"
+) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    """A column of a run's own or borrowed dynamics: (S, T, N) and the sample ids (N,), ascending.
 
     Raises: NotFoundError when the run has none
     """
@@ -149,7 +151,7 @@ def read_sequences(workspace: Workspace, dataset: str, run_id: str) -> tuple[Ten
         rows = (
             connection.cursor()
             .sql(
-                "SELECT seed, list(p_given ORDER BY epoch) AS p_given, sample_id FROM dynamics WHERE run_id = ? "
+                f"SELECT seed, list({column} ORDER BY epoch) AS value, sample_id FROM dynamics WHERE run_id = ? "
                 "GROUP BY seed, sample_id ORDER BY seed, sample_id",
                 params=[owner],
             )
@@ -158,7 +160,7 @@ def read_sequences(workspace: Workspace, dataset: str, run_id: str) -> tuple[Ten
     if not rows.num_rows:
         raise NotFoundError(f"run {run_id} of '{dataset}' has no dynamics; make one: winnow run {dataset}")
     ids = np.unique(rows.column("sample_id").to_numpy())
-    flat = rows.column("p_given").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    flat = rows.column("value").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     sequences = torch.from_numpy(flat.reshape(rows.num_rows // len(ids), len(ids), -1).copy())
     return sequences.transpose(1, 2).float(), ids
 

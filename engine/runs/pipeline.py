@@ -23,7 +23,7 @@ from engine.runs.duplicates import find_duplicates
 from engine.runs.feasible import score_seconds, stage_seconds, work_of
 from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
-from engine.runs.planning import describe_run, model_hash, run_needs_training
+from engine.runs.planning import describe_run, model_hash, trains_seeds
 from engine.runs.publishing import Draft, find_run, publishing
 from engine.runs.reuse import Trained, adopt_networks, find_threshold_run, find_trained
 from engine.runs.threshold import copy_threshold_rule, write_threshold_rule
@@ -62,8 +62,9 @@ def run(
         )
     scores = resolve_scores(spec.scores)
     reading = [found for found in scores if needs_training(found, spec)]
-    trained = find_trained(workspace, spec.fingerprint, spec.training, reading) if spec.training else None
-    trains = network_key(spec.fingerprint, spec.training) if spec.training and not trained else None
+    seeds = spec.training if trains_seeds(spec) else None
+    trained = find_trained(workspace, spec.fingerprint, seeds, reading) if seeds else None
+    trains = network_key(spec.fingerprint, seeds) if seeds and not trained else None
     with publishing(workspace, wanted, spec, describe_run(spec), device, trains=trains, seed=spec.seed) as draft:
         if trained:
             draft.dynamics_run = trained.run_id
@@ -123,7 +124,7 @@ class _Attempt:
         check_inputs_exist(scores, self.spec, self.own, self.test)
         if self.trained:
             results.attach_trained(self.trained.folder / "results.duckdb")
-        if self.spec.training and run_needs_training(self.spec):
+        if trains_seeds(self.spec):
             self._train(scores)
         inputs = Inputs(
             self.workspace,
@@ -139,7 +140,7 @@ class _Attempt:
             self.tasks,
             self.notes,
         )
-        if self.spec.training and not self.trained:
+        if trains_seeds(self.spec) and not self.trained:
             self._write_features(inputs)
         if self.spec.neighbors:
             self.progress.stage("neighbors")

@@ -34,6 +34,16 @@ from engine.training.loop import (
 )
 from engine.training.models import build_model
 from engine.training.recording import DynamicsRecorder, Spill
+from engine.training.stacked import (
+    Batch,
+    Member,
+    Stack,
+    can_stack,
+    compute_accuracies,
+    evaluate_stack,
+    stack_size,
+    train_stacked,
+)
 from engine.training.together import train_together, workers_for
 
 CHECKPOINT_SECONDS = 5.0
@@ -110,8 +120,11 @@ def train_tasks(
     normalization: Normalization,
     progress: Progress,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    stacked: bool | None = None,
 ) -> list[dict[str, Any]]:
-    """Train every task from where its checkpoint left off, on a CPU several at once.
+    """Train every task from where its checkpoint left off, on a CPU several at once, on a GPU small seeds as one stack.
+
+    stacked: whether seeds are trained as a stack where they can be; None: on a GPU. A stack that is stopped starts again.
 
     Returns: one row per epoch of the tasks with test=True: seed, epoch (1-based), train_loss, train_accuracy,
              test_accuracy (None without a test split), lr, seconds
@@ -133,10 +146,80 @@ def train_tasks(
         report(task.name, task.training.epochs)
         return rows
 
+    device = samples.inputs.device
+    for stack in _stacks(folder, tasks, samples) if stacked or (stacked is None and device.type == "cuda") else ():
+        running.update({task.name: task for task in stack})
+        _train_stack(folder, stack, samples, test, normalization, report)
+        running.clear()
     training = tasks[0].training
     workers = workers_for(training.model, len(tasks), samples.inputs.device, training.threads)
     rows = train_together([partial(train, task) for task in tasks], workers, progress, training.threads)
     return [row for task, of_task in zip(tasks, rows, strict=True) if task.test for row in of_task]
+
+
+def _stacks(folder: Path, tasks: Sequence[Task], samples: Samples) -> list[list[Task]]:
+    """The seeds that have not begun, in stacks that fit into the device's memory; none where they cannot be stacked."""
+    begun = [weights_path(folder, task).exists() or checkpoint_path(folder, task).exists() for task in tasks]
+    seeds = [task for task, has_begun in zip(tasks, begun, strict=True) if task.test and not has_begun]
+    if len(seeds) < 2 or seeds[0].training.augment != "none":
+        return []
+    training = seeds[0].training
+    network = build_model(training.model, tuple(samples.inputs.shape[1:]), seeds[0].classes, 0)
+    if not can_stack(network):
+        return []
+    size = stack_size(network, training, samples, samples.inputs.device)
+    return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+
+
+def _train_stack(
+    folder: Path,
+    tasks: Sequence[Task],
+    samples: Samples,
+    test: Samples | None,
+    normalization: Normalization,
+    report: Callable[[str, float], None],
+) -> None:
+    """Train the networks of some seeds as one, and leave what each would have left alone."""
+    training, data = tasks[0].training, replace(samples, labels=tasks[0].labels, classes=tasks[0].classes)
+    recorders = [DynamicsRecorder(spill_of(folder, task), samples.inputs.device) for task in tasks]
+    for recorder in recorders:
+        recorder.restore(0)
+    rows: list[list[dict[str, Any]]] = [[] for _ in tasks]
+    batches, started = batches_per_epoch(len(data), training.batch_size), time.perf_counter()
+
+    def end_epoch(epoch: int, stack: Stack) -> None:
+        nonlocal started
+        if training.observe == "eval":
+            positions = torch.arange(len(data), device=data.labels.device)
+            for part, logits in evaluate_stack(stack, data, normalization):
+                for recorder, own in zip(recorders, logits, strict=True):
+                    recorder.log(own, data.labels[part], positions[part])
+        seconds = (time.perf_counter() - started) / len(tasks)
+        reached = compute_accuracies(stack, test, normalization) if test else [None] * len(tasks)
+        for k, task in enumerate(tasks):
+            row = {"seed": task.seed, "epoch": epoch + 1, **recorders[k].end_epoch(epoch)}
+            lr = learning_rate(training, epoch / training.epochs)
+            rows[k].append({**row, "test_accuracy": reached[k], "lr": lr, "seconds": seconds})
+            if epoch + 1 in task.keep_epochs:
+                save_tensors(weights_path(folder, task, epoch + 1), _numpy(stack.member(k).state_dict()), {})
+        started = time.perf_counter()
+
+    def watch(step: int, batch: Batch, logits: Tensor, stack: Stack) -> None:
+        if training.observe == "train":
+            (count,) = batch.groups  # as many of each: all have the same samples
+            for recorder, positions, own in zip(recorders, batch.positions[:, :count], logits, strict=True):
+                recorder.log(own[:count], data.labels[positions], positions)
+        if step % batches == 0:
+            stack.count(step)
+            end_epoch(step // batches - 1, stack)
+        report(tasks[step % len(tasks)].name, step / batches)
+
+    everyone = torch.arange(len(data), device=data.labels.device)
+    members = [Member(everyone, task.seed, training.epochs) for task in tasks]
+    stack = train_stacked(members, data, normalization, training, watch=watch)
+    for k, task in enumerate(tasks):
+        recorders[k].spill.sync()
+        save_tensors(weights_path(folder, task), _numpy(stack.member(k).state_dict()), {"rows": rows[k]})
 
 
 def describe_position(running: Sequence[Task], done: Mapping[str, float]) -> str:
@@ -227,7 +310,8 @@ def _epochs_done(folder: Path, task: Task) -> int:
 
 
 def _numpy(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    return {name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in tensors.items()}
+    # not ascontiguousarray, which makes one dimension of none: the count of an optimizer's steps has none
+    return {name: np.require(t.detach().cpu().numpy(), requirements="C") for name, t in tensors.items()}
 
 
 def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,12 +1,13 @@
 """What corrected labels gain on photographs: accuracy as given, without the shortlist, with it relabeled, and of an oracle.
 
     python tests/benchmarks/bench_relabel.py TRAIN_PARQUET TEST_PARQUET [--human PARQUET:COLUMN] [--noise symmetric:0.2 ...]
-                                             [--n 3000] [--tested 2000] [--seeds 3] [--learner sop+] [--to FOLDER]
+                                             [--n 3000] [--tested 2000] [--seeds 3] [--to FOLDER]
 
-The Parquet files hold images with their labels as Hugging Face has them, such as CIFAR-10's. N training images get label
-noise, or people's labels from a column in the same order; the test images keep the right labels. `winnow run` with its
-defaults chooses features and gives the shortlist; a learner proposes labels for it; then the same networks are trained on
-each set. The oracles, which read the truth, are not methods: one drops every wrong label, one corrects every one.
+The Parquet files hold images with their labels as Hugging Face has them, such as CIFAR-10's. N training images get
+label noise, or people's labels from a column in the same order; the test images keep the right labels. `winnow run`
+with its defaults chooses features and gives the shortlist; its held-out predictions and two learners propose labels for
+it; then the same networks are trained on each set. The oracles, which read the truth, are not methods: one drops every
+wrong label, one corrects every one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from bench_curation import write_images
@@ -42,6 +44,9 @@ ROWS = (
 )
 
 
+LEARNERS = ("sop+", "dividemix")
+
+
 def main() -> None:
     from machine import print_machine
 
@@ -53,7 +58,6 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=3_000)
     parser.add_argument("--tested", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--learner", default="sop+")
     parser.add_argument("--to", type=Path)
     given = parser.parse_args()
     print_machine()
@@ -63,7 +67,7 @@ def main() -> None:
         ingest_photographs(workspace, folder, given.train, given.test, given.n, given.tested, given.human)
     names = [*given.noise, *(["human"] if given.human else [])]
     for name in names:
-        for line in measure(workspace, name, given.seeds, given.learner):
+        for line in measure(workspace, name, given.seeds):
             print(line, flush=True)
 
 
@@ -95,7 +99,16 @@ def listed(path: Path, rows: list[tuple[str, str, str, str]]) -> None:
         writer.writerows(rows)
 
 
-def measure(workspace: Workspace, noise: str, seeds: int, learner: str) -> Iterator[str]:
+def relabeled(sample_ids: torch.Tensor, given: torch.Tensor, suggestions: pd.DataFrame) -> torch.Tensor:
+    """The given labels (N,), with those that are suggested in their place."""
+    found = suggestions[suggestions["sample_id"].isin(sample_ids.tolist())]  # a run suggests for the test part too
+    labels = given.clone()
+    at = np.searchsorted(sample_ids.numpy(), found["sample_id"].to_numpy())
+    labels[torch.from_numpy(at)] = torch.tensor(found["suggested_label"].to_numpy(dtype=np.int64))
+    return labels
+
+
+def measure(workspace: Workspace, noise: str, seeds: int) -> Iterator[str]:
     """The rows of the table of one kind of label noise."""
     folder = workspace.reproduced_dir("bench-relabel")
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,30 +123,25 @@ def measure(workspace: Workspace, noise: str, seeds: int, learner: str) -> Itera
     shortlist = run.shortlist()
     ids = torch.tensor(shortlist.loc[shortlist["listed"], "sample_id"].to_numpy())
     suspect = torch.isin(samples.sample_ids, ids)
-    proposed = bench.relabel(dataset, learner, run=run.id, seeds=1).suggestions().set_index("sample_id")
-    at = torch.tensor(np.searchsorted(samples.sample_ids.numpy(), proposed.index.to_numpy()))
-    labels, confidence = given.clone(), torch.zeros(len(given))
-    labels[at] = torch.tensor(proposed["suggested_label"].to_numpy(dtype=np.int64))
-    confidence[at] = torch.tensor(proposed["confidence"].to_numpy(dtype=np.float32))
-    sets = {
-        "as given": (None, given),
-        "shortlist dropped": (~suspect, given),
-        "shortlist relabeled": (None, torch.where(suspect, labels, given)),
-        "relabeled above 0.9": (None, torch.where(confidence > 0.9, labels, given)),
-        "oracle drops": (given == truth, given),
-        "oracle relabels": (None, truth),
-    }
+    proposals = {"the run": run.suggestions().query("method == 'heldout_prediction'")}
+    for learner in LEARNERS:
+        proposals[learner] = bench.relabel(dataset, learner, run=run.id).suggestions()
+    sets: dict[str, tuple[torch.Tensor | None, torch.Tensor]] = {"as given": (None, given)}
+    sets["shortlist dropped"] = (~suspect, given)
+    for method, found in proposals.items():
+        labels = relabeled(samples.sample_ids, given, found)
+        sets[f"shortlist relabeled by {method}"] = (None, torch.where(suspect, labels, given))
+    sets |= {"oracle drops": (given == truth, given), "oracle relabels": (None, truth)}
     everyone = torch.ones(len(given), dtype=torch.bool)
     right = given == truth
     yield (
         f"## {noise}: {100 * float((~right).double().mean()):.1f} % wrong, {int(suspect.sum())} on the shortlist "
         f"({100 * float((~right)[suspect].double().mean()):.0f} % of them wrong), {training.model} on "
-        f"{run.spec.get('features') or 'pixels'}, learner {learner}"
+        f"{run.spec.get('features') or 'pixels'}"
     )
     yield "| set | samples | wrong labels | test accuracy | against as given |\n| --- | --- | --- | --- | --- |"
     column = noise
-    for name in ROWS:
-        kept, labeled = sets[name]
+    for name, (kept, labeled) in sets.items():
         stay = everyone if kept is None else kept
         jobs = [Job(seed, stay.nonzero()[:, 0], labeled, what=name) for seed in range(seeds)]
         for job, outcome in zip(jobs, bench.train(dataset, training, jobs), strict=True):

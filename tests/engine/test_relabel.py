@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -23,7 +24,7 @@ from engine.queries.relabelings import fetch_changes, fetch_relabel_bins, fetch_
 from engine.queries.versions import create_version
 from engine.relabel.registry import all_learners
 from engine.runs.compute import compute
-from engine.runs.options import plan_relabel_from
+from engine.runs.options import plan_relabel_from, plan_run_from
 from engine.spec import RelabelSpec, run_id, spec_from_json, spec_to_json
 from engine.store.jobs import cancel, fetch_job
 from engine.store.journal import read_journal
@@ -301,6 +302,25 @@ def test_a_preset_gives_the_training_and_the_settings_and_what_is_typed_takes_pr
         scored_workspace, dataclasses.replace(spec, training=dataclasses.replace(training, seeds=1)), "cpu"
     )
     assert len(proposed(scored_workspace, run))
+
+
+def test_a_learner_on_features_has_the_settings_for_features_unless_others_are_given(small_workspace, tmp_path):
+    with connected(small_workspace, "small", []) as connection:
+        labels = fetch_sql(connection, "SELECT label FROM samples ORDER BY sample_id")["label"].to_numpy()
+    rows = np.random.default_rng(0).normal(size=(len(labels), 100)).astype(np.float32)
+    rows[:, :10] += 4 * np.eye(10, dtype=np.float32)[labels]
+    np.save(tmp_path / "features.npy", rows)
+    options = {"features": str(tmp_path / "features.npy"), "model": "head", "epochs": 2, "seeds": 1, "scores": "el2n"}
+    compute(small_workspace, plan_run_from(small_workspace, "small", options), "cpu")
+
+    def plan(**given):
+        return plan_relabel_from(small_workspace, "small", "sop+", given)
+
+    assert plan().preset == "sop+-features" and plan().training.optimizer == "sgd" and plan().training.trained_on
+    assert plan(epochs=4).training.epochs == 4 and plan(epochs=4).preset == "sop+-features"
+    assert plan(preset="sop+-images").preset == "sop+-images"
+    assert plan(model="mlp").preset == "" and plan(model="mlp").training.optimizer == "adam"
+    assert plan_relabel_from(small_workspace, "small", "debug", {"score": "el2n"}).preset == ""  # plain training
 
 
 def test_a_method_that_reads_a_run_says_which_is_missing(small_workspace):

@@ -195,10 +195,8 @@ def test_a_dataset_without_a_truth_or_a_test_split_is_one_line(workspace: Worksp
     bench.dataset, bench.size = "untested", Size("untested", TINY.options, 1, (0.4,))
     with pytest.raises(SpecError, match="'untested' has no test split to measure on"):
         aum.as_it_is(bench)
-    run = aum.scored(bench, "untested", 0)
-    with connected(workspace, "untested") as connection:
-        unknown = fetch_sql(connection, "SELECT true_label FROM samples")["true_label"].isna().any()
-    assert unknown == (aum.right_labels(bench, run) is None)
+    with pytest.raises(SpecError, match="'untested' has samples without a true label"):
+        aum._put_errors(bench, "untested", ["Oracle"], "error")
 
 
 def test_the_published_tables_are_the_papers() -> None:

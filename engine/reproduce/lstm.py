@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,9 @@ from engine.reproduce.rules import given_labels, kept_by_rule, wrong_labels
 from engine.reproduce.size import Size
 from engine.reproduce.values import more
 from engine.runs.detectors import read_sequences
-from engine.scores.lstm import Detector, lstm_detector, train_detector
-from engine.spec import TrainingSpec
+from engine.scores.lstm import Detector, detector_of, lstm_detector, train_detector
+from engine.spec import TrainingSpec, spec_hash
+from engine.store.tensors import load_tensors, save_tensors
 
 LEARNED = "Ours, learned here"
 """The row of a detector that is learned on the same samples; that of the one that ships is called Ours."""
@@ -220,16 +222,26 @@ def learned_detector(bench: Bench) -> Detector:
 
 
 def fit_detector(bench: Bench, dataset: str, before: Tensor, start: Detector | None = None) -> Detector:
-    """A detector learned from the dynamics of a dataset. before (N,): the labels before the noise; start: to fine-tune"""
-    p_given, _ = read_sequences(bench.workspace, dataset, dynamics(bench, dataset, "lstm_detector").id)
-    seeds, length, n = p_given.shape
+    """A detector learned from the dynamics of a dataset; once, for it is kept beside the journal.
+
+    Args: before (N,): the labels before the noise; start: to fine-tune
+    """
+    run = dynamics(bench, dataset, "lstm_detector")
     injected = given_labels(bench.workspace, dataset) != before
+    path = bench.folder / f"detector-{spec_hash([run.id, injected.tolist(), start is not None])}.safetensors"
+    if kept := load_tensors(path):
+        return detector_of({name: torch.from_numpy(values).float() for name, values in kept[0].items()})
+    p_given, _ = read_sequences(bench.workspace, dataset, run.id)
+    seeds, length, n = p_given.shape
 
     def report(done: int, total: int) -> None:
         bench.listener("detector", done / total, None)
 
     flat = p_given.permute(1, 0, 2).reshape(length, seeds * n)
-    return train_detector(flat, injected.repeat(seeds), 0, start=start, report=report).detector
+    found = train_detector(flat, injected.repeat(seeds), 0, start=start, report=report).detector
+    tensors = {name: values.detach().numpy() for name, values in found.state_dict().items()}
+    save_tensors(path, {**tensors, "epochs": np.array(found.epochs, np.int32)}, {"run_id": run.id})
+    return found
 
 
 def suspicions(bench: Bench, run: Run, detector: Detector | None) -> Tensor:

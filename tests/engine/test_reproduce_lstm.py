@@ -58,6 +58,9 @@ def test_a_detector_learns_to_find_the_injected_labels_and_never_the_truth(works
     p_given, _ = read_sequences(workspace, dataset, dynamics(bench, dataset, "lstm_detector").id)
     sequences = torch.cat(list(p_given), dim=1)
     by_hand = train_detector(sequences, injected.repeat(2), 0).detector.state_dict()
+    bench.listener = lambda stage, share, left: pytest.fail("it is learned again") if stage == "detector" else None
+    again = learned_detector(bench).state_dict()
+    assert again.keys() == by_hand.keys() and all(torch.equal(value, by_hand[name]) for name, value in again.items())
     by_truth = train_detector(sequences, wrong.repeat(2), 0).detector.state_dict()
     assert all(torch.equal(value, by_hand[name]) for name, value in learned.state_dict().items())
     assert not all(torch.equal(value, by_truth[name]) for name, value in learned.state_dict().items())

@@ -34,7 +34,7 @@ def pending() -> bool:
         st.error(plain(message), icon=":material/error:")
         return False
     del st.session_state[STARTED]
-    if run_id is None and started.words[0] in ("run", "psi", "prove"):
+    if run_id is None and started.words[0] in ("run", "psi", "prove", "relabel"):
         st.toast("It was computed before: it is on this page.", icon=":material/info:")
     a_curve = any(job.run_id == run_id and job.kind == "psi" for job in data.jobs())
     if run_id and a_curve and len(chosen := [r for r in state.get("psi").split(",") if r]) and run_id not in chosen:
@@ -50,11 +50,13 @@ def job_bar(job: data.Job, waiting: bool) -> None:
     title = f"**{plain(job.title or job.run_id)}**"
     with st.container(horizontal=True, vertical_alignment="center", key=f"job_{job.run_id}"):
         if job.state == "running":
-            done, per_minute = data.throughput(job.run_id)
-            pace = f"{per_minute:.0f} a minute" if per_minute >= 10 else f"{per_minute:.1f} a minute"
-            facts = [f"{done:,} network{'s' * (done != 1)}", *([pace] if done else [])]
+            facts: list[str] = []
+            if job.kind not in data.SCORED:  # of a run whose networks are trained side by side, the share says more
+                done, per_minute = data.throughput(job.run_id)
+                pace = f"{per_minute:.0f} a minute" if per_minute >= 10 else f"{per_minute:.1f} a minute"
+                facts = [f"{done:,} network{'s' * (done != 1)}", *([pace] if done else [])]
             facts += [f"{widgets.duration(job.seconds_left)} left"] if job.seconds_left is not None else []
-            text = f"{title} · {100 * job.fraction:.0f} % · {' · '.join(facts)}"
+            text = " · ".join([title, f"{100 * job.fraction:.0f} %", *facts])
             st.progress(min(1.0, job.fraction), text=text, width="stretch")
             st.button(
                 "Pause",
@@ -221,14 +223,14 @@ OFFERED = "winnow_offered"
 PLACES = {"NAME", "SOURCE", "DATASET"}
 """Words of a command that stand for what only a person knows."""
 
-COMPUTED = ("run", "psi")
+COMPUTED = ("run", "psi", "relabel", "ingest", "velocity", "gap")
 """The commands that say how long they take before they start."""
 
 
 def offer(commands: str, offered_above: set[tuple[str, ...]]) -> None:
     """The commands that make what is missing, and a button for the first that is not computed yet.
 
-    What `run` and `psi` take is found out, by a process of its own, before a person starts them. Nothing is offered of a
+    What a command takes that can say it is found out, by a process of its own, before a person starts them. Nothing is offered of a
     command that leaves a name to fill in, nor twice of one that helps with several things that are missing.
 
     offered_above: the commands with a button further up on the page; this one is added

@@ -211,7 +211,8 @@ class RelabelSpec:
     """One `winnow relabel`: other labels that one method proposes, and what networks gain by them.
 
     training: None where the method trains nothing; learner: what corrects the labels, "" where none is trained; keep: shares
-    of the training samples that rop selects, ascending; source: the run whose predictions, features or scores are read
+    of the training samples that rop selects, ascending; source: the run whose predictions, features or scores are read;
+    settings: those of the learner that were given, NAME=VALUE by name
     """
 
     dataset: str
@@ -260,6 +261,7 @@ class RelabelSpec:
     )
     seed: int = option(0, introduced=0, help="Of ties and of random subsets.")
     source: str = derived("")
+    settings: tuple[str, ...] = derived(())
 
     def __post_init__(self) -> None:
         check_options(self)

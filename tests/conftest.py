@@ -40,8 +40,18 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: tests often wait, for a page or for another process."""
-    return min(4, len(os.sched_getaffinity(0)) + 1)
+    """Two more than there are processors: tests often wait, for a page or for another process."""
+    return min(4, len(os.sched_getaffinity(0)) + 2)
+
+
+FIRST = ("test_accessibility.py", "test_cli.py", "test_kills.py", "test_guide_examples.py")
+"""Files to begin with, each in a process of its own: long ones, which at the end would keep one process at work and leave
+the others without, and of them one that makes the demo's workspace, for which the others would wait."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))
 
 
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]

@@ -20,8 +20,10 @@ from engine.data.noise import KINDS as NOISE_KINDS
 from engine.data.sources import declared_sources
 from engine.features.backbones.declared import declared_backbones
 from engine.features.own_file import SUFFIXES
+from engine.fields import options_of
 from engine.presets import PRESETS
 from engine.queries.writers import WRITERS, Writer
+from engine.relabel.learner_settings import DEFAULTS
 from engine.relabel.registry import all_learners, all_methods
 from engine.reproduce.declared import all_papers, parts_of
 from engine.scores.inputs import INPUTS
@@ -101,6 +103,16 @@ def learners() -> str:
     return table(
         ["learner", "what it is", "time", "epochs, where none are given", "source"], map(cells, all_learners().values())
     )
+
+
+def learner_settings() -> str:
+    rows = [
+        [f"`{learner}`", f"`{name}`", declared.help, f"{getattr(images, name):g}", f"{getattr(features, name):g}",
+         f"{declared.low:g} to {declared.high:g}"]
+        for learner, (images, features) in DEFAULTS.items()
+        for name, (_, declared) in options_of(type(images)).items()
+    ]  # fmt: skip
+    return table(["learner", "setting", "what it sets", "on images", "on features", "allowed"], rows)
 
 
 def reproduced() -> str:
@@ -204,6 +216,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "samplers": samplers,
     "methods": methods,
     "learners": learners,
+    "learner settings": learner_settings,
     "reproduced": reproduced,
     "noise": noise,
     "sources": sources,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard import data, filters, proposing, review, state, widgets
+from dashboard import data, filters, proposing, relabeling, review, state, widgets
 
 PAGE = {"title": "Review", "icon": ":material/rate_review:", "place": 15}
 
@@ -26,6 +26,7 @@ if verdict and verdict.listed and not chosen:
 with st.sidebar:
     score, order = widgets.choose_order(view, resets=("sample",))
     suggesting, sure = proposing.choose_suggesting(view)
+    relabeling.draw(view)
 wanted = filters.filter_bar(view, score, "all")
 facts = data.dataset_facts(view.at)
 n = int(facts["train"] + facts["test"])

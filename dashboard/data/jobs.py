@@ -10,6 +10,7 @@ from dashboard.data.core import datasets, require_writable, workspace_root
 from engine.queries import proofs, pruned
 from engine.store.documents import number
 from engine.store.jobs import Job, Started, cancel, discard, fetch_jobs, seconds_spent, start_job
+from engine.store.journal import read_journal
 from engine.store.workspace import Workspace
 
 SCORED = ("run", "recorded")
@@ -41,7 +42,7 @@ def start(words: Sequence[str]) -> Started:
 
 
 def estimate(words: Sequence[str]) -> Started:
-    """Start to find out how long a `run` or a `psi` will take; `estimated` says it."""
+    """Start to find out how long a command with `--estimate` will take; `estimated` says it."""
     return start([*words, "--estimate", "--json"])
 
 
@@ -77,10 +78,14 @@ def remove(run_id: str) -> None:
 
 
 def throughput(run_id: str) -> tuple[int, float]:
-    """Of a curve or a proof that is being computed: the networks that are done, and how many a minute."""
+    """Of a curve, a proof or a relabeling that is being computed: the networks that are done, and how many a minute."""
     workspace = Workspace.open(workspace_root())
-    if workspace.read_record(run_id).kind == "prove":
+    kind = workspace.read_record(run_id).kind
+    if kind == "prove":
         done = proofs.fetch_proof_journal(workspace, run_id)["seed"].size
+    elif kind == "relabel":
+        events = read_journal(workspace.run_dir(run_id))
+        done = len({str(event.get("unit")) for event in events if event["event"] == "relabeled"})
     else:
         points = pruned.fetch_psi_journal(workspace, run_id)
         done = len(points[points["pruned"] > 0]) + points[points["pruned"] == 0]["seed"].nunique()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dashboard.data import decisions
 from dashboard.data.core import Snapshot, few, frame, many
+from engine.fields import Setting, settings_of
 from engine.queries.samples import Ids
+from engine.spec import RelabelSpec, TrainingSpec
+from engine.store.workspace import Workspace
 
 CONFIDENCES = ("0", "0.5", "0.9", "0.99")
 """Least confidences to choose from, as an address holds them."""
@@ -64,3 +70,42 @@ def accept(at: Snapshot, these: Proposed) -> int:
 def reliability(at: Snapshot, run_id: str) -> pd.DataFrame:
     """Whether the confidence holds, see fetch_reliability; empty where no true label is known."""
     return frame(few(at, "fetch_reliability", run_id))
+
+
+def selections(at: Snapshot) -> pd.DataFrame:
+    """The networks of relabelings that learned from a selection, see fetch_selections."""
+    return frame(few(at, "fetch_selections"))
+
+
+def selecting_seconds(at: Snapshot) -> pd.DataFrame:
+    """What it takes to choose by each score, see fetch_selecting_seconds."""
+    return frame(few(at, "fetch_selecting_seconds"))
+
+
+def command_like(at: Snapshot, run_id: str, **changes: Any) -> str:
+    """The command of a relabeling with the options of another one, but for some."""
+    given = Workspace(Path(at.root)).read_record(run_id).spec
+    training = given.get("training")
+    training = training if isinstance(training, dict) else {}
+    words = ["winnow", "relabel", at.dataset, "--method", str(given.get("method"))]
+    keep = given.get("keep")
+    if isinstance(keep, (list, tuple)) and keep:
+        words += ["--keep", ",".join(f"{share:g}" for share in keep if isinstance(share, (int, float)))]
+    for name, setting in settings_of(RelabelSpec).items():
+        value = changes.get(name, given.get(name, setting.default))
+        words += _words(setting, value) if value != setting.default else []
+    settings = given.get("settings")
+    for text in settings if isinstance(settings, (list, tuple)) else ():
+        words += ["--set", str(text)]
+    trained = {"model", "epochs", "seeds", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "augment"}
+    for name, setting in settings_of(TrainingSpec).items():
+        words += _words(setting, training[name]) if name in trained & set(training) else []
+    return shlex.join(words)
+
+
+def _words(setting: Setting, value: Any) -> list[str]:
+    """An option as it is written; nothing for a value of another type, which a copied spec may hold."""
+    if isinstance(setting.default, bool):
+        return [setting.flag] if value is True else []
+    kinds = (int, float) if isinstance(setting.default, (int, float)) else (str,)
+    return [setting.flag, str(value)] if isinstance(value, kinds) and not isinstance(value, bool) else []

@@ -199,3 +199,8 @@ def windows(at: Snapshot) -> pd.DataFrame:
 def velocity(at: Snapshot, run_id: str, score: str) -> pd.DataFrame:
     """Kernel velocity by decile of a score, as `winnow velocity` has computed it; empty where it has not."""
     return paper.fetch_velocity(Workspace(Path(at.root)), run_id, score)
+
+
+def gap_study(at: Snapshot, run_id: str) -> paper.GapStudy | None:
+    """What `winnow gap` has found of the complexity gap of a run; None where it has not."""
+    return paper.fetch_gap_study(Workspace(Path(at.root)), run_id)

@@ -26,6 +26,42 @@ EPOCHS = (1, 3, 5, 10, 20)
 
 
 @paper_figure(
+    "cg-5",
+    title="How fast random subsets converge",
+    caption="Correlation of the stochastic complexity gap with the exact one, by how many random subsets it is the mean of.",
+)
+def convergence(needs: Needs) -> go.Figure | None:
+    """Figure 5: Spearman's and Pearson's correlation by the number of subsets, a line for each size of them."""
+    at = needs.view.at
+    run_id, found = needs.scores("cg")
+    study = data.gap_study(at, run_id) if found else None
+    if found and study is None:
+        needs.lacks("No random subsets were compared yet.", f"winnow gap {at.dataset} --run {run_id}")
+    if study is not None and study.convergence.empty:
+        needs.lacks(
+            "Of so few classes, subsets with one sample of the others for each of a class are the whole set.", ""
+        )
+        return None
+    return None if study is None else convergence_figure(study.convergence)
+
+
+def convergence_figure(table: pd.DataFrame) -> go.Figure:
+    """Spearman's (left) and Pearson's (right) correlation with the exact gap by the number of subsets, a line per ratio.
+
+    Args: table with ratio (samples of other classes for each of a class), runs, spearman, pearson
+    """
+    figure = panels(["Spearman", "Pearson"], legend=True, share_y=True)
+    for (ratio, some), color in zip(table.groupby("ratio"), _COLORS * len(table), strict=False):
+        for col, column in ((1, "spearman"), (2, "pearson")):
+            add_line(
+                figure, col, some["runs"], some[column], f"1 : {ratio:g}", color, axis="subsets", mode="lines+markers"
+            )
+    figure.update_xaxes(title="random subsets")
+    figure.update_yaxes(title="correlation with the exact gap", col=1)
+    return figure
+
+
+@paper_figure(
     "cg-8",
     title="Classes by a score",
     caption="Mean and standard deviation of each class; its images with the highest and the lowest scores, of the two "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,95 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from dashboard import data
-from dashboard.charts import BLUE, DIVERGING, GRAY, GREEN, VERMILION
+from dashboard.charts import BLUE, DIVERGING, GRAY, GREEN, VERMILION, with_alpha
 from dashboard.figures.declare import paper_figure
 from dashboard.figures.needs import Needs
 from dashboard.figures.panels import add_band, add_line, panels
+from dashboard.markup import chart_text
 from dashboard.psi_charts import order_colors
 
 DRAWN_SAMPLES = 20_000
+
+
+@paper_figure(
+    "cg-1",
+    title="The complexity gap between two classes",
+    caption="The inverse kernel of samples of the two classes that are most alike, and the gap by the place between their "
+    "means: high near the border, and where a label is wrong.",
+)
+def between_classes(needs: Needs) -> go.Figure | None:
+    """Figure 1: the inverse of the kernel, and the gap along the line between two classes, without and with noise."""
+    noisy, clean = needs.noisy_and_clean()
+    points: dict[str, pd.DataFrame] = {}
+    inverse, names = np.zeros((0, 0)), ("", "")
+    for name in dict.fromkeys(one for one in (clean, noisy) if one):
+        at = data.snapshot(name)
+        run_id, found = needs.scores("cg", dataset=name)
+        study = data.gap_study(at, run_id) if found else None
+        if found and study is None:
+            command = f"winnow gap {name} --run {run_id}"
+            needs.lacks(f"Where the samples of {name} lie between two classes is not computed yet.", command)
+        if study is not None:
+            table = study.points.merge(data.score(at, run_id, "cg"), on="sample_id").merge(
+                data.labels(at), on="sample_id"
+            )
+            wrong = (table["true_label"] >= 0) & (table["true_label"] != table["label"])
+            shown = {"x": table["position"], "y": table["value"], "wrong": wrong}
+            points[name] = pd.DataFrame(shown | {"second": table["label"] == study.pair[1]})
+            inverse = inverse if len(inverse) else study.inverse
+            classes = data.class_names(at)
+            if all(0 <= label < len(classes) for label in study.pair):
+                names = classes[study.pair[0]], classes[study.pair[1]]
+    return place_figure(inverse, points, names) if points else None
+
+
+def place_figure(
+    inverse: np.ndarray[Any, Any], points: Mapping[str, pd.DataFrame], names: tuple[str, str]
+) -> go.Figure:
+    """(a) the entries of the inverse kernel, half of its samples of either class; then a panel per dataset: the gap by place.
+
+    Args: inverse (B, B); points: by dataset, with x (place, -1 and 1 the means of the classes), y (cg), second (bool, whether
+          the label is the second class), wrong (bool); names: of the two classes
+    """
+    figure = panels(["(a) inverse of the kernel", *points], legend=True)
+    most = float(np.quantile(np.abs(inverse), 0.995)) or 1.0
+    figure.add_heatmap(
+        z=inverse,
+        zmin=-most,
+        zmax=most,
+        colorscale=[[0, BLUE], [0.5, with_alpha(GRAY, 0.06)], [1, VERMILION]],
+        showscale=False,
+        hovertemplate="samples %{x} and %{y}<br>%{z:.3g}<extra></extra>",
+        row=1,
+        col=1,
+    )
+    figure.update_xaxes(title=chart_text(f"{names[0]}, then {names[1]}"), showticklabels=False, row=1, col=1)
+    figure.update_yaxes(autorange="reversed", showgrid=False, showticklabels=False, row=1, col=1)
+    for col, table in enumerate(points.values(), start=2):
+        for second, wrong in ((False, False), (True, False), (False, True)):
+            some = table[(table["wrong"] == wrong) & (wrong | (table["second"] == second))]
+            name = "wrong label" if wrong else f"labeled {names[second]}"
+            if len(some):
+                figure.add_scatter(
+                    x=some["x"],
+                    y=some["y"],
+                    mode="markers",
+                    name=chart_text(name),
+                    legendgroup=name,
+                    showlegend=name not in {trace.legendgroup for trace in figure.data},
+                    marker={
+                        "size": 7 if wrong else 4,
+                        "symbol": "cross" if wrong else "circle",
+                        "color": VERMILION if wrong else (BLUE, GREEN)[second],
+                        "opacity": 0.7,
+                    },
+                    hoverinfo="skip",
+                    row=1,
+                    col=col,
+                )
+        figure.update_xaxes(title="place between the classes' means", row=1, col=col)
+    figure.update_yaxes(title="complexity gap (cg)", col=2)
+    return figure
 
 
 @paper_figure(

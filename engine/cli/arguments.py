@@ -128,6 +128,12 @@ def _learner_presets() -> str:
     return ", ".join(LEARNER_PRESETS)
 
 
+def _learner_settings() -> str:
+    from engine.relabel.learner_settings import settings_help
+
+    return settings_help()
+
+
 def _models() -> str:
     from engine.training.models import MODELS
 
@@ -159,6 +165,7 @@ DECLARED = {
     "formats_back": _formats_back,
     "learners": _learners,
     "learner_presets": _learner_presets,
+    "learner_settings": _learner_settings,
     "methods": _methods,
     "papers": _papers,
     "models": _models,

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import Dataset, DeclaredHelp, Json, Root, Run, report
+from engine.cli.arguments import Dataset, DeclaredHelp, Device, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
+from engine.cli.estimating import Estimate, say_estimate
 from engine.errors import SpecError
 from engine.store.atomic import write_text
 from engine.store.workspace import Workspace
@@ -118,15 +119,17 @@ def select(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     format: Annotated[str, typer.Option(help="{formats}")] = "",
+    device: Device = "auto",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
     """Keep a share of the training samples by an order or a sampler, and write them to a file."""
     from engine.queries.writers import export_samples
     from engine.runs.choose import choose_samples
+    from engine.training.device import pick_device
 
-    at = Workspace.open(workspace)
-    kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed)
+    at, on = Workspace.open(workspace), pick_device(device)
+    kept = choose_samples(at, dataset, order, keep, class_balanced=class_balanced, seed=seed, device=on)
     weights = None if kept.weights is None else kept.weights.tolist()
     n, total = export_samples(at, dataset, kept.sample_ids.tolist(), to, format, weights)
     report(json, {"kept": n, "of": total, "to": str(to)}, f"{n:,} of {total:,} training samples written to {to}")
@@ -138,19 +141,27 @@ def velocity(
     score: Annotated[str, typer.Option(help="Whose deciles are compared.")] = "aum",
     size: Annotated[int, typer.Option(help="Samples of a decile.")] = 125,
     run: Run = None,
+    estimate: Estimate = False,
+    device: Device = "auto",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
     """Measure and store how fast the tangent kernel of each decile of a score changes while the first network trains."""
     from engine.queries.connection import connected, latest_run
     from engine.runs.velocity import velocity_by_decile
+    from engine.training.device import pick_device
 
+    on = pick_device(device)
     at = Workspace.open(workspace)
     with connected(at, dataset) as connection:
         chosen = at.require_run(run) if run else latest_run(connection, "scores", score)
+    if estimate:
+        from engine.runs.estimates import velocity_seconds
+
+        return say_estimate(velocity_seconds(at, dataset, score, chosen, size), json)
     with progress_bar(dataset) as listen:
         found = velocity_by_decile(
-            at, dataset, score, chosen, size, lambda done, total: listen("kernel velocity", done / total, None)
+            at, dataset, score, chosen, size, on, lambda done, total: listen("kernel velocity", done / total, None)
         )
     rows = records(found)
     if chosen:
@@ -158,6 +169,36 @@ def velocity(
     if json:
         return print_json({"velocity": rows})
     print_table(rows, ["decile", "epoch", "until", "velocity"])
+
+
+@app.command()
+def gap(
+    dataset: Dataset,
+    draws: Annotated[int, typer.Option(min=1, max=1_000, help="Random subsets of each size.")] = 20,
+    run: Run = None,
+    estimate: Estimate = False,
+    workspace: Root = None,
+    json: Json = False,
+) -> None:
+    """Measure and store how the complexity gap lies between two classes, and how fast random subsets of it converge."""
+    from engine.data.loader import dataset_shape
+    from engine.runs.gap_study import find_run, study_gap, study_seconds
+
+    at = Workspace.open(workspace)
+    chosen = find_run(at, dataset, at.require_run(run) if run else None)
+    path = at.gap_path(chosen)
+    if estimate:
+        facts = dataset_shape(at, dataset)
+        seconds = 0.0 if path.exists() else study_seconds(facts.train, facts.classes, draws)
+        return say_estimate(seconds, json)
+    with progress_bar(dataset) as listen:
+        found = study_gap(at, dataset, chosen, draws, lambda share: listen("complexity gap", share, None))
+    write_text(path, dumps(found))
+    names = ("ratio", "runs", "spearman", "pearson")
+    rows = [dict(zip(names, row, strict=True)) for row in found["convergence"]]
+    if json:
+        return print_json({"run_id": chosen, "pair": found["pair"], "convergence": rows})
+    print_table([row for row in rows if row["runs"] == draws], list(names))
 
 
 @app.command()

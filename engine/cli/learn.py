@@ -8,6 +8,7 @@ import typer
 
 from engine.cli.arguments import Dataset, Json, Root, Run
 from engine.cli.console import print_json, print_table, progress_bar, say
+from engine.cli.estimating import Estimate, print_estimate, say_estimate
 from engine.errors import NotFoundError
 from engine.store.workspace import Workspace
 
@@ -25,6 +26,7 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate. (default: 0.1, 0.03 to fine-tune)")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the sequences.")] = 10,
     seed: Annotated[int, typer.Option(help="Of its weights and of the held-out tenth.")] = 0,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -32,6 +34,11 @@ def train(
     from engine.runs.detectors import train_on_run
 
     at = Workspace.open(workspace)
+    if estimate:
+        from engine.runs.estimates import detector_seconds
+
+        chosen = run_with_dynamics(at, dataset, run)
+        return say_estimate(detector_seconds(at, dataset, chosen, start, epochs), json)
     with progress_bar(f"detector {name}") as listen:
         record = train_on_run(
             at,
@@ -57,6 +64,7 @@ def apply(
     name: Name,
     dataset: Dataset,
     run: Run = None,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
 ) -> None:
@@ -77,6 +85,8 @@ def apply(
         raise NotFoundError(f"run {source} was recorded by a loop of its own; its own run has lstm_detector already")
     allow_trusted(at, spec.training.model)
     wanted = plan_run(at, dataset, ["lstm_detector"], spec.training, detector=name)
+    if estimate:
+        return print_estimate(at, wanted, "auto", json)
     with progress_bar(dataset) as listen:
         run_id, existed = compute(at, wanted, "auto", listen)
     with connected(at, dataset) as connection:

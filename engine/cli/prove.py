@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, Run, TrustModel, Yes, with_options
+from engine.cli.estimating import Estimate, print_estimate
 from engine.cli.start import compute_run
 from engine.spec import ProveSpec, TrainingSpec
 from engine.store.workspace import Workspace
@@ -39,6 +40,7 @@ def prove(
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -51,4 +53,6 @@ def prove(
     given: dict[str, Any] = {**words, "run": run, "trust_model": trust_model}
     given |= {"version": version or None, "where": where or None, "drop_shortlist": drop_shortlist or None}
     spec, curated = plan_prove_from(at, dataset, given)
+    if estimate:
+        return print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes, curated)

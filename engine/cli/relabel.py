@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, Run, TrustModel, Yes, with_options
+from engine.cli.estimating import Estimate, print_estimate
 from engine.cli.start import compute_run
 from engine.spec import RelabelSpec, TrainingSpec
 from engine.store.workspace import Workspace
@@ -25,11 +26,20 @@ def relabel(
             help="With rop: shares of the samples that are kept, separated by commas. (default: 0.2,0.4,0.6,0.8)"
         ),
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the learner that corrects, before its preset; may be given several times. {learner_settings}.",
+        ),
+    ] = None,
     run: Run = None,
     trust_model: TrustModel = False,
     device: Device = "auto",
     cluster: Cluster = "",
     yes: Yes = False,
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -39,5 +49,8 @@ def relabel(
 
     at = Workspace.open(workspace)
     at.require_dataset(dataset)
-    given = {**words, "keep": keep, "run": run, "trust_model": trust_model}
-    compute_run(at, plan_relabel_from(at, dataset, method, given), device, cluster, json, yes)
+    given = {**words, "keep": keep, "set": set_ or None, "run": run, "trust_model": trust_model}
+    spec = plan_relabel_from(at, dataset, method, given)
+    if estimate:
+        return print_estimate(at, spec, device, json)
+    compute_run(at, spec, device, cluster, json, yes)

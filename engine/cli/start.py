@@ -29,6 +29,7 @@ from engine.cli.arguments import (
     with_options,
 )
 from engine.cli.console import duration, messages, print_json, progress_bar, rough, say
+from engine.cli.estimating import Estimate, print_estimate, say_estimate
 from engine.cli.gains import print_gains, read_gains
 from engine.cli.proposed import print_relabeling, read_relabeling
 from engine.cli.verdict import has_verdict, print_verdict
@@ -42,7 +43,6 @@ from engine.store.workspace import Workspace
 app = typer.Typer()
 
 Port = Annotated[int | None, typer.Option(help="Port on localhost. (default: 8501, or the next free one)")]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Print how long it will take, and compute nothing.")]
 NoToken = Annotated[bool, typer.Option("--no-token", help="Serve every user of this machine, without a token.")]
 
 
@@ -51,6 +51,7 @@ NoToken = Annotated[bool, typer.Option("--no-token", help="Serve every user of t
 def ingest(
     name: Annotated[str, typer.Argument(help="Name of the new dataset.")],
     source: Annotated[str, typer.Option("--from", help="{sources}.")],
+    estimate: Estimate = False,
     workspace: Root = None,
     json: Json = False,
     **words: Any,
@@ -62,6 +63,10 @@ def ingest(
     given = {option: value for option, value in words.items() if value is not None}
     spec = IngestSpec(name=name, source=source, **given)
     at = Workspace.open(workspace, create=True)
+    if estimate:
+        from engine.runs.estimates import ingest_seconds
+
+        return say_estimate(ingest_seconds(at, spec), json)
     with progress_bar(f"ingest {name}") as listen:
         done = ingest(at, spec, lambda stage, n, total: listen(stage, n / max(1, total), None))
     if json:
@@ -110,7 +115,7 @@ def run(
         spec = plan_run_from(at, dataset, given, chosen, listen, say)
     _describe_preset(preset)
     if estimate:
-        return _print_estimate(at, spec, device, json)
+        return print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes)
 
 
@@ -150,7 +155,7 @@ def psi(
     spec = plan_psi_from(at, dataset, {**words, **given})
     _describe_preset(preset)
     if estimate:
-        return _print_estimate(at, spec, device, json)
+        return print_estimate(at, spec, device, json)
     compute_run(at, spec, device, cluster, json, yes)
 
 
@@ -294,18 +299,6 @@ def _announce(workspace: Workspace, spec: Any, device: str, yes: bool) -> None:
     if confirm and not typer.confirm("Start it?", err=True):
         say("nothing was started")
         raise typer.Exit(1)
-
-
-def _print_estimate(workspace: Workspace, spec: Any, device: str, json: bool) -> None:
-    """Print what computing a run will take on this machine; 0 seconds where it is published already."""
-    from engine.runs.feasible import estimate_seconds
-    from engine.training.device import pick_device
-
-    chosen = pick_device(device)
-    seconds = estimate_seconds(workspace, spec, chosen)
-    on = "GPU" if chosen.type == "cuda" else "processor"
-    text = f"about {rough(seconds)} on this {on}" if seconds else "it is computed already"
-    report(json, {"seconds": round(seconds, 1), "device": chosen.type}, text)
 
 
 def _serve(workspace: Workspace, port: int | None, no_token: bool, *words: str, author: str = "") -> None:

@@ -54,7 +54,11 @@ def create(
         typer.Option(metavar="keep|drop", help="What becomes of unsure samples. (default: what the rules say of them)"),
     ] = "",
     run: Annotated[
-        str | None, typer.Option(help="Whose scores and shortlist. (default: the run to be trusted most)")
+        str | None,
+        typer.Option(
+            help="Whose scores, suggestions and shortlist; of a relabeling its suggestions alone. (default: the run to be "
+            "trusted most)"
+        ),
     ] = None,
     note: Annotated[str, typer.Option(help="What this version is for.")] = "",
     as_: As = "",

@@ -63,7 +63,7 @@ def ingest(
     within = fetch_trust(workspace).roots + named
     if spec.add and spec.name in workspace.datasets():
         added, notes = add_samples(workspace, spec, throttled(report), within)
-    elif _exists(workspace, spec):
+    elif is_made(workspace, spec):
         added = 0
     elif spec.parent is None:
         notes = _read(workspace, spec, throttled(report), within)
@@ -74,7 +74,7 @@ def ingest(
     return fetch_outcome(workspace, spec.name, time.monotonic() - started, added, notes)
 
 
-def _exists(workspace: Workspace, spec: IngestSpec) -> bool:
+def is_made(workspace: Workspace, spec: IngestSpec) -> bool:
     """Whether the dataset was made by the same spec; SpecError if another one has its name."""
     if spec.name not in workspace.datasets():
         return False

@@ -1,4 +1,7 @@
-"""Exact nearest neighbors by cosine similarity: blocked matrix products and a two-step top-k, on any device."""
+"""Exact nearest neighbors by cosine similarity: blocked matrix products and a two-step top-k, on any device.
+
+A processor takes tiles of both sides (`engine.features.tiles`), a GPU many samples against all others at once.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ScoreInputError
+from engine.features.tiles import TILE, search_tiles
 from engine.scores.rows import unit_rows
 
 ROWS = 1024
@@ -39,9 +43,10 @@ def checked_rows(features: Tensor, k: int) -> Tensor:
     return unit_rows(features.float())
 
 
-def block_rows(n: int) -> int:
-    """Of n samples, how many have their similarities to all others held at a time."""
-    return max(1, min(ROWS, BLOCK_VALUES // n, n))
+def block_rows(unit: Tensor) -> int:
+    """How many samples have their similarities to others computed at a time."""
+    n = len(unit)
+    return TILE if unit.device.type == "cpu" else max(1, min(ROWS, BLOCK_VALUES // n, n))
 
 
 def search_rows(
@@ -52,12 +57,15 @@ def search_rows(
     Args:    unit (N, D) as `checked_rows` gives them
     Returns: ids (last - first, k) and similarities
     """
+    if unit.device.type == "cpu":
+        ids, similarities = search_tiles(unit, k, first, last, report)
+        return ids, similarities.clamp_(-1.0, 1.0)
     n, count = len(unit), last - first
     ids = torch.empty(count, k, dtype=torch.int64, device=unit.device)
     similarities = torch.empty(count, k, device=unit.device)
     chunks = -(-n // CHUNK)
     # One buffer for all blocks: fresh memory for each would cost as much as half the product. Columns beyond n pad.
-    buffer = torch.full((block_rows(n), chunks * CHUNK), -torch.inf, device=unit.device)
+    buffer = torch.full((block_rows(unit), chunks * CHUNK), -torch.inf, device=unit.device)
     for start in range(first, last, len(buffer)):
         stop = min(start + len(buffer), last)
         block, place = buffer[: stop - start], slice(start - first, stop - first)

@@ -19,10 +19,15 @@ def head_of(network: nn.Module) -> nn.Linear:
 
 def compute_features(network: nn.Module, inputs: Tensor) -> Tensor:
     """Penultimate features (B, D) of a batch: the input of the model's last linear layer."""
+    return features_and_logits(network, inputs)[0]
+
+
+def features_and_logits(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The penultimate features (B, D) of a batch and its logits (B, C), in one pass."""
     caught: list[Tensor] = []
     hook = head_of(network).register_forward_pre_hook(lambda _, args: caught.append(args[0].detach()))
     try:
-        network(inputs)
+        logits: Tensor = network(inputs)
     finally:
         hook.remove()
-    return caught[0].flatten(1).float()
+    return caught[0].flatten(1).float(), logits

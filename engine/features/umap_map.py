@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 MIN_DIST = 0.1
 EPOCHS_SMALL, EPOCHS_LARGE, LARGE = 300, 200, 10_000
+
+LARGEST_FIT = 200_000
+"""Samples that a map is fitted on; more are placed into it afterwards."""
 
 
 def compute_umap(features: Tensor, neighbor_ids: Tensor, similarities: Tensor, seed: int) -> Tensor:
@@ -52,6 +56,31 @@ def compute_umap(features: Tensor, neighbor_ids: Tensor, similarities: Tensor, s
             parallel=False,
         )
     return torch.from_numpy(np.ascontiguousarray(coordinates, np.float32))
+
+
+def compute_large_umap(features: Tensor, k: int, seed: int) -> tuple[Tensor, str]:
+    """UMAP of very many samples: fitted on LARGEST_FIT drawn at random, the others placed among them by umap-learn.
+
+    Args:    features (N, D); k: neighbors of a sample
+    Returns: (N, 2) float32, and a note that says so
+    """
+    n = len(features)
+    rows = functional.normalize(features.float().cpu(), dim=1)
+    fitted = torch.zeros(n, dtype=torch.bool)
+    fitted[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:LARGEST_FIT]] = True
+    part = rows[fitted]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        start = _principal_components(part, np.random.RandomState(seed))
+        # Of rows of unit length the nearest by distance are the nearest by cosine.
+        fit = UMAP(n_neighbors=k + 1, min_dist=MIN_DIST, init=start, random_state=seed, transform_seed=seed, n_jobs=1)
+        places = np.empty((n, 2), np.float32)
+        places[fitted.numpy()] = fit.fit_transform(part.numpy())
+        places[~fitted.numpy()] = fit.transform(rows[~fitted].numpy())
+    note = f"the map is fitted on {LARGEST_FIT:,} of {n:,} samples drawn at random; the others are placed into it"
+    return torch.from_numpy(places), note
 
 
 def _principal_components(features: Tensor, state: np.random.RandomState) -> np.ndarray[Any, Any]:

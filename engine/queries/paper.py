@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import duckdb
+import numpy as np
 import pandas as pd
 
 from engine.errors import StorageError
@@ -152,3 +156,48 @@ def fetch_velocity(workspace: Workspace, run_id: str, score: str) -> pd.DataFram
     if not whole:
         raise StorageError(f"{path} is damaged; remove it, and winnow velocity computes it again")
     return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class GapStudy:
+    """What `winnow gap` found (CG, figures 1 and 5).
+
+    pair: two classes; points: sample_id, position of their samples, -1 at the mean of the first class, 1 at that of the second;
+    inverse (B, B): of the kernel, for half as many samples of each, those of the first class first; convergence: ratio, runs,
+    spearman, pearson of the mean over so many random subsets against the exact gap
+    """
+
+    pair: tuple[int, int]
+    points: pd.DataFrame
+    inverse: np.ndarray[Any, Any]
+    convergence: pd.DataFrame
+
+
+def fetch_gap_study(workspace: Workspace, run_id: str) -> GapStudy | None:
+    """The study of the complexity gap that is kept beside a run; None where there is none."""
+    path = workspace.gap_path(run_id)
+    if not path.exists():
+        return None
+    found = read_json(path)
+    try:
+        tables = [np.array(found[name], float) for name in ("points", "inverse", "convergence")]
+        points, inverse, convergence = tables
+        pair = found["pair"]
+        whole = (
+            all(
+                np.isfinite(table).all() and table.ndim == 2
+                for table in (points, inverse, *([convergence] * bool(convergence.size)))
+            )
+            and points.shape[1] == 2
+            and inverse.shape[0] == inverse.shape[1]
+            and [type(label) for label in pair] == [int, int]
+        )
+        frames = [
+            pd.DataFrame(points, columns=["sample_id", "position"]).astype({"sample_id": np.int32}),
+            pd.DataFrame(convergence.reshape(-1, 4), columns=["ratio", "runs", "spearman", "pearson"]),
+        ]
+    except (TypeError, ValueError, KeyError, OverflowError):
+        whole = False
+    if not whole:
+        raise StorageError(f"{path} is damaged; remove it, and winnow gap computes it again")
+    return GapStudy((pair[0], pair[1]), frames[0], inverse, frames[1])

@@ -61,7 +61,9 @@ def make_recipe(
 ) -> Recipe:
     """A recipe on the dataset as it is, with the decisions that stand now (see `Recipe` for what each part does).
 
-    Args:   drop: SQL conditions as `winnow export --where` takes them; run: None = the run to be trusted most
+    Args:   drop: SQL conditions as `winnow export --where` takes them; run: None = the run to be trusted most. Of a
+            relabeling, which has no shortlist, the suggestions are taken, and the shortlist is that of the run to be trusted
+            most
     Raises: SpecError for an option that is not allowed; NotFoundError when a rule needs a run and there is none
     """
     facts = dataset_facts(workspace.require_dataset(dataset))
@@ -79,18 +81,23 @@ def make_recipe(
             raise NotFoundError(
                 f"run {run} is not a published run of dataset '{dataset}' as it is; winnow runs lists them"
             )
+        suggests = ""
+        if run and drop_shortlist and relabel_above is not None and _is_relabeling(connection, run):
+            suggests, run = run, None
         chosen = run or best_run(connection, "verdict") or best_run(connection) or ""
         if drop_shortlist:
             _require_shortlist(connection, dataset, chosen)
         if relabel_above is not None and not chosen:
             raise NotFoundError(f"no run of '{dataset}' suggests labels; winnow run {dataset} makes one")
         needed = [chosen] if chosen and (drop or drop_shortlist or relabel_above is not None) else []
+        needed += [suggests] if suggests else []
         needed += [name for name in every if any(name in condition for condition in drop)]
         needed += [source_run(connection, view, name) for name in needed for view in ("suggestions", "embedding")]
     return Recipe(
         dataset=dataset,
         fingerprint=facts.fingerprint,
         run=chosen,
+        suggests=suggests,
         runs=tuple(dict.fromkeys(name for name in needed if name in every)),
         drop=tuple(drop),
         relabel_above=relabel_above,
@@ -137,7 +144,7 @@ def evaluate(workspace: Workspace, recipe: Recipe) -> Outcome:
 def _fetch_base(connection: duckdb.DuckDBPyConnection, recipe: Recipe) -> pd.DataFrame:
     """A row per training sample by id: label, true_label, suggested, confidence (of the run's best suggestion), p_wrong,
     listed; NA where unknown."""
-    source = source_run(connection, "suggestions", recipe.run) if recipe.run else ""
+    source = recipe.suggests or (source_run(connection, "suggestions", recipe.run) if recipe.run else "")
     return fetch_sql(
         connection,
         """SELECT label, true_label, suggested, confidence, p_wrong, listed FROM samples
@@ -248,6 +255,11 @@ def _check(connection: duckdb.DuckDBPyConnection, condition: str) -> None:
             f"a condition with '{named[0]}' gives another set every time; a version is to give the same, so name samples by "
             "what is stored, such as scores and metadata"
         )
+
+
+def _is_relabeling(connection: duckdb.DuckDBPyConnection, run: str) -> bool:
+    rows = connection.execute("SELECT 1 FROM runs WHERE run_id = ? AND kind = 'relabel'", [run]).fetchall()
+    return bool(rows)
 
 
 def _require_shortlist(connection: duckdb.DuckDBPyConnection, dataset: str, run: str) -> None:

@@ -28,7 +28,8 @@ def recipe_sentences(recipe: Recipe, facts: Mapping[str, Any]) -> list[tuple[str
     for condition, count in zip(recipe.drop, facts["dropped_by_condition"], strict=False):
         lines.append((f"dropped where {condition}", int(count)))
     if recipe.relabel_above is not None:
-        text = f"relabeled to the suggestion{run} where its confidence is at least {recipe.relabel_above:g}"
+        of = f" of run {recipe.suggests}" if recipe.suggests else run
+        text = f"relabeled to the suggestion{of} where its confidence is at least {recipe.relabel_above:g}"
         lines.append((text, int(facts["relabeled_by_suggestion"])))
     if recipe.drop_shortlist:
         rest = "the rest of the shortlist" if recipe.relabel_above is not None or recipe.drop else "the shortlist"
@@ -46,7 +47,8 @@ def command_words(recipe: Recipe, name: str, note: str = "") -> list[str]:
     words += ["--drop-shortlist"] if recipe.drop_shortlist else []
     words += ["--no-decisions"] if recipe.decisions is None else []
     words += ["--unsure", recipe.unsure] if recipe.unsure else []
-    words += ["--run", recipe.run] if recipe.run else []
+    run = recipe.suggests or recipe.run
+    words += ["--run", run] if run else []
     return words + (["--note", note] if note else [])
 
 

@@ -156,7 +156,7 @@ def learn_dividemix(problem: Problem, seed: int, report: Report, settings: Divid
     epochs = problem.training.epochs
     if settings.warm_up >= epochs:
         raise SpecError(
-            f"--warm-up is {settings.warm_up} of {epochs} epochs; it must be fewer, or nothing is ever divided"
+            f"--set warm_up is {settings.warm_up} of {epochs} epochs; it must be fewer, or nothing is ever divided"
         )
     # Networks of two seeds of this learner share nothing.
     pair = [_Trained(problem, settings, 2 * seed + k) for k in (0, 1)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.errors import SpecError, unknown_name
-from engine.fields import check_options, option
+from engine.fields import check_options, check_range, option, options_of
 from engine.spec import TrainingSpec
 
 
@@ -78,6 +80,59 @@ DIVIDEMIX_ON_FEATURES = DivideMixSettings(warm_up=3, view_noise=0.5)
 a few epochs: u has to grow, or the samples to be divided, before, and views have to lie further apart. Further than this helps
 SOP+ in a thousand dimensions, and hides the classes in ten."""
 
+Settings = SopSettings | DivideMixSettings
+
+DEFAULTS: dict[str, tuple[Settings, Settings]] = {
+    "sop+": (SopSettings(), SOP_ON_FEATURES),
+    "dividemix": (DivideMixSettings(), DIVIDEMIX_ON_FEATURES),
+}
+"""Of the learners that have settings: what they take on images, and on vectors."""
+
+
+def read_settings(learner: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Settings of a learner as a spec holds them: NAME=VALUE, by name.
+
+    Raises: SpecError for a learner without settings, an unknown name, one that is given twice, or a value outside its range
+    """
+    return tuple(f"{name}={value!r}" for name, value in sorted(_values(learner, given).items()))
+
+
+def _values(learner: str, given: Sequence[str]) -> dict[str, Any]:
+    if given and learner not in DEFAULTS:
+        raise SpecError(f"the learner {learner} has no settings; --set goes with {', '.join(DEFAULTS)}")
+    found: dict[str, Any] = {}
+    known = options_of(type(DEFAULTS[learner][0])) if given else {}
+    for text in given:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise SpecError(f"--set is '{text[:80]}'; allowed: NAME=VALUE, such as {next(iter(known))}=1")
+        if name not in known:
+            raise SpecError(unknown_name("setting", name, known, f"for the learner {learner}"))
+        if name in found:
+            raise SpecError(f"--set gives {name} twice; leave one of them out")
+        one, declared = known[name]
+        whole = isinstance(one.default, int)
+        try:
+            found[name] = int(value) if whole else float(value)
+        except ValueError:
+            kind = "a whole number" if whole else "a number"
+            raise SpecError(f"--set {name} is '{value[:40]}'; allowed: {kind}") from None
+        assert declared.low is not None and declared.high is not None
+        check_range(f"--set {name}", found[name], declared.low, declared.high, declared.hint)
+    return found
+
+
+def settings_of_learner(learner: str, preset: str, given: Sequence[str], on_features: bool) -> Settings:
+    """The settings of a learner: those given, before those of a preset or else of the kind of inputs."""
+    values = _values(learner, given)
+    base = find_learner_preset(preset, learner).settings if preset else DEFAULTS[learner][on_features]
+    return replace(base, **values)
+
+
+def settings_help() -> str:
+    """The names that --set takes, by learner."""
+    return "; ".join(f"{name}: {', '.join(options_of(type(one)))}" for name, (one, _) in DEFAULTS.items())
+
 
 @dataclass(frozen=True)
 class LearnerPreset:
@@ -86,7 +141,7 @@ class LearnerPreset:
     name: str
     source: str
     training: TrainingSpec
-    settings: SopSettings | DivideMixSettings
+    settings: Settings
     changes: str = ""
 
 

@@ -24,6 +24,7 @@ from engine.relabel.robust_losses import (
     dmi_loss,
     dynamic_bootstrap_loss,
     local_dimensionality,
+    randomly_weighted_loss,
     remember_rate,
     self_paced_weights,
     small_losses,
@@ -122,6 +123,21 @@ def bootstrap_hard(problem: Problem, seed: int, report: Report) -> Learned:
 def bootstrap_soft(problem: Problem, seed: int, report: Report) -> Learned:
     """Targets of 0.95 the label and 0.05 the probabilities predicted."""
     return _by(problem, seed, report, lambda logits, labels, _: bootstrap_loss(logits, labels, 0.95, hard=False))
+
+
+@learner(name="random-weights", source="Ren et al. 2018; AUM, section 4.2", cost=1.05, epochs=2)
+def random_weights(problem: Problem, seed: int, report: Report) -> Learned:
+    """Samples of weights that are drawn anew in every epoch: the positive part of a standard normal variable.
+
+    A batch's weights sum to 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(logits: Tensor, labels: Tensor, positions: Tensor) -> Tensor:
+        each = functional.cross_entropy(logits, labels, reduction="none")
+        return randomly_weighted_loss(each, torch.randn(len(labels), generator=generator).to(each.device))
+
+    return _by(problem, seed, report, loss)
 
 
 @learner(name="dy-bootstrap", source="Arazo et al. 2019", cost=1.4, epochs=10)

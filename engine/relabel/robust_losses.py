@@ -40,6 +40,15 @@ def dynamic_bootstrap_loss(logits: Tensor, labels: Tensor, noisy: Tensor) -> Ten
     return ((1 - noisy) * own + noisy * other).mean()
 
 
+def randomly_weighted_loss(losses: Tensor, drawn: Tensor) -> Tensor:
+    """A weighted mean of the losses (B,) whose weights are the positive part of what is drawn (B,) (Ren et al. 2018).
+
+    sum_i max(z_i, 0) l_i / sum_i max(z_i, 0); 0 where nothing that is drawn is positive
+    """
+    weights = drawn.clamp_min(0)
+    return (weights * losses).sum() / weights.sum().clamp_min(1e-10)
+
+
 def small_losses(losses: Tensor, keep: float) -> Tensor:
     """The positions of the share `keep` of a batch (B,) with the smallest losses, at least one, in order of the loss."""
     count = max(1, math.floor(keep * len(losses) + 1e-9))

@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from engine.runs.ingesting import ingest
 from engine.runs.options import plan_psi_from, plan_relabel_from, plan_run_from
 from engine.runs.pipeline import load_test
 from engine.runs.relabel_units import PLAIN, Study, Unit, learn
+from engine.scores.mixture import fit_beta_mixture
 from engine.spec import Spec, TrainingSpec, spec_from_json, spec_hash
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener, Progress
@@ -60,11 +61,12 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """accuracy: share 0..1 of the test samples that the network gets right, by their true labels where all are known;
-    corrected: share of the samples learned from whose true label it predicts, None where the truth is unknown;
-    seconds: of the training"""
+    corrected: share of the samples learned from whose true label it predicts, None where the truth is unknown; doubted: share
+    of them whose loss a beta mixture counts as that of a wrong label; seconds: of the training"""
 
     accuracy: float
     corrected: float | None
+    doubted: float
     seconds: float
 
 
@@ -188,11 +190,19 @@ class Bench:
                 )
             )
         keys = [_key(study, self._fingerprint(dataset), unit, labels) for unit, labels in units]
-        known = {event["key"]: event for event in read_journal(self.folder) if event["event"] == "trained"}
-        left = [i for i in range(len(jobs)) if keys[i] not in known]
+        known = self._trained()
+        left = [i for i, key in enumerate(keys) if key not in known and key not in keys[:i]]  # some may be the same
         self._learn(study, truth, [units[i] for i in left], [keys[i] for i in left])
-        known = {event["key"]: event for event in read_journal(self.folder) if event["event"] == "trained"}
-        return [Outcome(*(known[key][name] for name in ("accuracy", "corrected", "seconds"))) for key in keys]
+        known = self._trained()
+        return [known[key] for key in keys]
+
+    def _trained(self) -> dict[str, Outcome]:
+        """What was measured of every network by its key, but for those of a version that measured less."""
+        names = [field.name for field in fields(Outcome)]
+        events = [
+            event for event in read_journal(self.folder) if event["event"] == "trained" and event.keys() >= set(names)
+        ]
+        return {event["key"]: Outcome(**{name: event[name] for name in names}) for event in events}
 
     def _learn(
         self, study: Study, truth: Tensor | None, units: Sequence[tuple[Unit, Tensor]], keys: Sequence[str]
@@ -213,9 +223,8 @@ class Bench:
                 progress.step(sum(done), len(done), f"{int(sum(done)) + 1} of {len(done)} networks")
 
             def one(i: int) -> None:
-                unit, labels = units[i]
-                found = tasks.call(_train, shared, (unit, labels), partial(report, i))
-                append_journal(self.folder, "trained", key=keys[i], **_measured(study, truth, unit, found))
+                found = tasks.call(_train, shared, units[i], partial(report, i))
+                append_journal(self.folder, "trained", key=keys[i], **asdict(_measured(study, truth, units[i], found)))
                 report(i, 1.0)
 
             workers = workers_for(training.model, len(units), device, training.threads)
@@ -250,14 +259,17 @@ def _train(study: Study, item: tuple[Unit, Tensor], report: Report) -> dict[str,
     return {**found, "seconds": time.perf_counter() - started}
 
 
-def _measured(study: Study, truth: Tensor | None, unit: Unit, found: dict[str, Any]) -> dict[str, Any]:
+def _measured(study: Study, truth: Tensor | None, item: tuple[Unit, Tensor], found: dict[str, Any]) -> Outcome:
     assert study.test is not None
+    unit, given = item
     labels = study.test.labels if study.test.true_labels is None else study.test.true_labels
     right = (found["test"].argmax(1) == labels.cpu()).double().mean()
     corrected = None
     if truth is not None:
         corrected = float((found["probabilities"].argmax(1) == truth[unit.kept]).double().mean())
-    return {"accuracy": float(right), "corrected": corrected, "seconds": found["seconds"]}
+    probability = found["probabilities"].gather(1, given[unit.kept][:, None])[:, 0]
+    doubted = fit_beta_mixture(-probability.clamp_min(1e-8).log()) > 0.5
+    return Outcome(float(right), corrected, float(doubted.double().mean()), found["seconds"])
 
 
 def _key(study: Study, fingerprint: str, unit: Unit, labels: Tensor) -> str:

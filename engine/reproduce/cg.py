@@ -18,7 +18,7 @@ from engine.reproduce.bench import Bench
 from engine.reproduce.declared import Finding, declare_paper, table
 from engine.reproduce.rules import wrong_labels
 from engine.reproduce.size import Size
-from engine.reproduce.values import Holds, Values, above, less, more
+from engine.reproduce.values import Holds, Values, decide, less, more
 from engine.scores.complexity import cg, cg_fit, cg_partial
 from engine.scores.gap import solve_stochastic_gap
 from engine.scores.registry import find_score
@@ -321,7 +321,7 @@ def _told_apart(values: Values) -> Holds:
             positive, negative = (values.of(row, column)[draw] for column in ("positive", "negative"))
             shares.append(positive / max(1, positive + negative))
         found.append(shares[0] - shares[1])
-    return above(found, "mislabeled - clean", 0.0, percent=True)
+    return decide(found, "mislabeled - clean", percent=True)
 
 
 def _seconds_of_score(bench: Bench, run: Run, score: str) -> float:

@@ -11,7 +11,7 @@ from engine.reproduce.bench import Bench
 from engine.reproduce.cg import RATIOS, bench_name, correlation, hardness, trained
 from engine.reproduce.declared import Finding, figure
 from engine.reproduce.rules import wrong_labels
-from engine.reproduce.values import Holds, Values, above, less, more
+from engine.reproduce.values import Holds, Values, decide, less, more
 from engine.runs.detectors import read_sequences
 from engine.scores.complexity import cg
 from engine.scores.evaluation import evaluate_detection, find_shares
@@ -44,11 +44,11 @@ WRONG = "(c) ROC AUC for the wrong labels"
     findings=(
         Finding(
             "Samples near the boundary of the two classes have higher scores",
-            lambda values: above([-v for v in values.of(NEAR, "value").values()], f"minus {NEAR}", 0.0, False),
+            lambda values: decide([-v for v in values.of(NEAR, "value").values()], f"minus {NEAR}", False),
         ),
         Finding(
             "Samples with a wrong label have higher scores",
-            lambda values: above(list(values.of(WRONG, "value").values()), WRONG, 0.5, False),
+            lambda values: decide(list(values.of(WRONG, "value").values()), WRONG, False, 0.5),
         ),
     ),
 )
@@ -364,7 +364,7 @@ def _column(values: Values, row: str, first: str, second: str, by: float = 0.0) 
     """Whether a row is larger in one column than in another, by more than a difference, paired by seed."""
     one, other = values.of(row, first), values.of(row, second)
     found = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
-    return above(found, f"{row}, {first} - {second}", by, values.percent)
+    return decide(found, f"{row}, {first} - {second}", values.percent, by)
 
 
 def _fades(values: Values) -> Holds:

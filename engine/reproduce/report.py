@@ -37,10 +37,9 @@ def published_for(part: Part, dataset: str) -> tuple[str, Published]:
     def plain(name: str) -> str:
         return "".join(c for c in name.lower() if c.isalnum())
 
-    for name, cells in part.published.items():
-        if plain(dataset).startswith(plain(name)):
-            return name, cells
-    return next(iter(part.published.items()), ("", {}))
+    named = [name for name in part.published if plain(dataset).startswith(plain(name))]
+    name = max(named, key=len, default=next(iter(part.published), ""))  # cifar100 begins with cifar10
+    return name, part.published.get(name, {})
 
 
 def _page(found: Reproduction) -> str:

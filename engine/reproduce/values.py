@@ -84,18 +84,20 @@ def more(first: str, second: str, columns: Sequence[str] = (), by: float = 0.0) 
         found = values.differences(first, second, columns)
         if not found:
             return Holds(None, f"{first} or {second} was not computed")
-        return above(found, f"{first} - {second}", by, values.percent)
+        return decide(found, f"{first} - {second}", values.percent, by)
 
     return check
 
 
-def above(found: Sequence[float], what: str, by: float, percent: bool) -> Holds:
-    """Whether the mean of one value per seed is above a bound, by its 95 % interval. Args: what: the values are, in words"""
-    if not found:
-        return Holds(None, f"{what} was not computed")
-    low, high = interval(found)
-    unit = " points" if percent else ""
-    text = f"{what}: {_signed(math.fsum(found) / len(found), percent)}{unit}"
+def decide(differences: Sequence[float], name: str, percent: bool, by: float = 0.0) -> Holds:
+    """Whether differences, one for each seed, are above a number, by the 95 % interval of their mean.
+
+    Args: name: of what the differences are
+    """
+    if not differences:
+        return Holds(None, f"{name} was not computed")
+    mean, (low, high) = math.fsum(differences) / len(differences), interval(list(differences))
+    text = f"{name}: {_signed(mean, percent)}{' points' if percent else ''}"
     if low is None or high is None:
         return Holds(None, f"{text}, one seed")
     text += f" ({_signed(low, percent)} to {_signed(high, percent)})"

@@ -15,6 +15,7 @@ from engine.errors import SpecError, StorageError, unknown_name
 from engine.features.seen import load_seen
 from engine.fields import check_range
 from engine.queries.connection import connected, runs_of
+from engine.runs.planning import trains_seeds
 from engine.runs.reuse import Trained, find_trained
 from engine.scores.registry import parameters_of
 from engine.selection.names import Order, parse_order, scoreless
@@ -45,7 +46,9 @@ def find_scores_run(workspace: Workspace, dataset: str, orders: Sequence[str]) -
         rows = connection.execute("SELECT run_id, list(DISTINCT score) FROM scores GROUP BY run_id").fetchall()
     having: dict[str, set[str]] = {run: set(names) for run, names in rows}
     specs = {record.run_id: spec for record, spec in workspace.known_runs()}
-    with_network = {run for run, spec in specs.items() if isinstance(spec, RunSpec) and spec.training}
+    with_network = {
+        run for run, spec in specs.items() if isinstance(spec, RunSpec) and spec.training and trains_seeds(spec)
+    }
     for candidate in reversed(runs_of(workspace, dataset)):
         if wanted <= having.get(candidate, set()) and (not trained or candidate in with_network):
             return candidate
@@ -176,7 +179,7 @@ class Selection:
         except StorageError as error:
             raise StorageError(f"{error}; remove that run (winnow remove) and run it again") from error
         assert found is not None
-        return torch.from_numpy(found[0]["features"]).float()
+        return torch.from_numpy(found[0]["features"]).float().to(self.samples.inputs.device)
 
     def _probs(self, order: Order) -> Tensor:
         assert self.trained is not None and self.trained.spec.training is not None
@@ -186,7 +189,7 @@ class Selection:
         shape = tuple(samples.inputs.shape[1:])
         network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)
         scale = Normalization(*normalization(samples))
-        return torch.cat([z.float().softmax(1).cpu() for _, z in evaluation_pass(network, samples, scale)])
+        return torch.cat([z.float().softmax(1) for _, z in evaluation_pass(network, samples, scale)])
 
 
 @dataclass(frozen=True)
@@ -198,11 +201,19 @@ class Chosen:
 
 
 def choose_samples(
-    workspace: Workspace, dataset: str, order: str, keep: float, *, class_balanced: bool = False, seed: int = 0
+    workspace: Workspace,
+    dataset: str,
+    order: str,
+    keep: float,
+    *,
+    class_balanced: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Chosen:
     """What an order or a sampler keeps of the training split.
 
-    Args:    order: as `parse_order` reads it: nli*, kcenter, ccs(nli,beta=0.1); keep: share that stays, above 0 to 1
+    Args:    order: as `parse_order` reads it: nli*, kcenter, ccs(nli,beta=0.1); keep: share that stays, above 0 to 1;
+             device: where samplers compare features
     Returns: round(keep N) samples, by ascending id
     Raises:  SpecError for an unknown order or option, a share outside 0..1, a missing score, run or truth
     """
@@ -210,7 +221,7 @@ def choose_samples(
     parse_order(order)
     workspace.require_dataset(dataset)
     scores_run = find_scores_run(workspace, dataset, [order])
-    samples = load_split(workspace, dataset, "train")
+    samples = load_split(workspace, dataset, "train", device)
     selection = Selection(workspace, dataset, samples, [order], scores_run, seed=seed, class_balanced=class_balanced)
     kept = selection.kept(order, len(samples) - max(1, round(keep * len(samples))))
-    return Chosen(samples.sample_ids[kept].cpu(), selection.weights(order, kept))
+    return Chosen(samples.sample_ids[kept.to(device)].cpu(), selection.weights(order, kept))

@@ -14,7 +14,7 @@ from engine.features.backbones import find_backbone, is_backbone
 from engine.features.embedding import embed, faster_precision, ready, step_size
 from engine.features.stored import is_stored, key_of, read_about
 from engine.runs.inputs import needs_training
-from engine.runs.planning import run_needs_training
+from engine.runs.planning import run_needs_training, trains_seeds
 from engine.runs.points import plan_networks, training_of
 from engine.runs.publishing import find_run
 from engine.runs.relabel_units import planned_work
@@ -108,7 +108,7 @@ def stage_seconds(work: Work, scores: Scores, trained: bool) -> dict[str, float]
     return {
         "features": work.features,
         "training": _training_seconds(work, trained),
-        "recording": _recording_seconds(work) if not trained else 0.0,
+        "recording": _recording_seconds(work) if trains_seeds(spec) and not trained else 0.0,
         "neighbors": _neighbor_seconds(work) if spec.neighbors else 0.0,
         "duplicates": (n + work.test) * 1e-5 + n * work.test * 1e-8,
         "map": 5 + n * 1e-3 if spec.embedding != "none" else 0.0,
@@ -118,7 +118,7 @@ def stage_seconds(work: Work, scores: Scores, trained: bool) -> dict[str, float]
 
 def _training_seconds(work: Work, trained: bool) -> float:
     training = work.spec.training
-    if not training or not work.speed:
+    if not training or not work.speed or not trains_seeds(work.spec):
         return 0.0
     watched = work.test + (work.samples if training.observe == "eval" else 0)
     seed = work.speed.training(work.samples, training.epochs) + training.epochs * work.passing(watched)

@@ -21,7 +21,7 @@ from engine.fields import check_range, options_of
 from engine.presets import curve_settings, find_preset
 from engine.queries.connection import best_run, connected, fetch_fingerprint, runs_of
 from engine.queries.curated import CuratedSet, curate
-from engine.relabel.learner_settings import LEARNER_PRESETS, find_learner_preset
+from engine.relabel.learner_settings import LEARNER_PRESETS, find_learner_preset, read_settings
 from engine.relabel.registry import Relabeling, find_learner, find_method
 from engine.runs.named_files import check_files, files_of, trust_files
 from engine.runs.planning import model_hash, plan_run, run_needs_training
@@ -174,12 +174,12 @@ def plan_relabel_from(workspace: Workspace, dataset: str, method: str, options: 
     The networks are trained as those of the run to trust most, for as many epochs as the learner needs at least; options
     that are given take precedence.
 
-    Args:   options: those of RelabelSpec and TrainingSpec, and keep (a text or numbers), run (whose predictions, features,
-            scores and training are read) and trust_model
+    Args:   options: those of RelabelSpec and TrainingSpec, and keep (a text or numbers), set (NAME=VALUE of the learner's
+            settings), run (whose predictions, features, scores and training are read) and trust_model
     Raises: SpecError for an unknown method, learner, score or option, or one that does not go with the method
     """
     of_training, of_relabeling = _types(TrainingSpec), _types(RelabelSpec)
-    others = {"keep": Sequence[str], "run": str, "trust_model": bool}
+    others = {"keep": Sequence[str], "run": str, "trust_model": bool, "set": Sequence[str]}
     options = {**options, "keep": _shares(options.get("keep"))}
     given = _given("relabel", options, {**of_training, **of_relabeling, **others}, ("device", "cluster", "method"))
     workspace.require_dataset(dataset)
@@ -192,6 +192,7 @@ def plan_relabel_from(workspace: Workspace, dataset: str, method: str, options: 
         given["learner"] = find_learner(given.get("learner", "sop+")).name
         given["keep"] = tuple(sorted({float(share) for share in given.get("keep", map(str, KEEP))}))
     learner = given.get("learner") or found.learner
+    given["settings"] = read_settings(learner, _names(given.pop("set", ())))
     training = None
     if found.trains:
         trained = find_learner(learner)
@@ -235,9 +236,9 @@ def _check_goes_with(
 ) -> None:
     """Raise SpecError for an option that was given and does nothing with this method."""
     free = {"run", "trust_model", "seed", *method.options, *(of_training if method.trains else ())}
-    free |= {"preset"} if method.trains and method.learner != "cross-entropy" else set()
+    free |= {"preset", "set"} if method.trains and method.learner != "cross-entropy" else set()
     for name in given:
-        if name not in free and name in {*of_training, *of_relabeling, "keep"}:
+        if name not in free and name in {*of_training, *of_relabeling, "keep", "set"}:
             takes = ", ".join(f"--{one.replace('_', '-')}" for one in method.options)
             more = "those of the training" if method.trains else ""
             allowed = " and ".join(filter(None, [takes, more])) or "--run"

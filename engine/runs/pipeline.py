@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,14 +17,14 @@ from engine.data.loader import Samples, normalization
 from engine.errors import NotFoundError, SpecError
 from engine.features.seen import load_seen
 from engine.features.stored import compute_stored, is_stored, key_of, notes_of
-from engine.features.umap_map import compute_umap
+from engine.features.umap_map import LARGEST_FIT, compute_large_umap, compute_umap
 from engine.runs.checks import check_inputs_exist
 from engine.runs.cluster import HERE, Tasks
 from engine.runs.duplicates import find_duplicates
 from engine.runs.feasible import score_seconds, stage_seconds, work_of
 from engine.runs.inputs import At, Inputs, kept_epochs, needs_training
 from engine.runs.inputs.networks import network_features
-from engine.runs.planning import describe_run, model_hash, run_needs_training
+from engine.runs.planning import describe_run, model_hash, trains_seeds
 from engine.runs.publishing import Draft, find_run, publishing
 from engine.runs.reuse import Trained, adopt_networks, find_threshold_run, find_trained
 from engine.runs.threshold import copy_threshold_rule, write_threshold_rule
@@ -34,11 +35,12 @@ from engine.spec import RunSpec, network_key
 from engine.store.progress import Listener, Parts, Progress
 from engine.store.tensors import save_tensors
 from engine.store.workspace import Workspace
+from engine.training.away import train_away
 from engine.training.kept import weights_file
 from engine.training.loop import Normalization
 from engine.training.own_models import allow_trusted
 from engine.training.recording import write_trajectories
-from engine.training.tasks import load_weights, round_tasks, seed_tasks, spill_of, train_tasks
+from engine.training.tasks import Splits, load_weights, round_tasks, seed_tasks, spill_of, train_tasks
 
 
 def run(
@@ -46,7 +48,7 @@ def run(
 ) -> tuple[str, bool]:
     """Compute and publish what a spec describes, or find it published.
 
-    tasks: where what its scores read is computed; the networks of the training itself are trained here
+    tasks: where its networks are trained and what its scores read is computed
 
     Returns: (run id, whether it was there already)
     Raises:  WinnowError for what is expected; Cancelled when somebody stops the run
@@ -62,8 +64,9 @@ def run(
         )
     scores = resolve_scores(spec.scores)
     reading = [found for found in scores if needs_training(found, spec)]
-    trained = find_trained(workspace, spec.fingerprint, spec.training, reading) if spec.training else None
-    trains = network_key(spec.fingerprint, spec.training) if spec.training and not trained else None
+    seeds = spec.training if trains_seeds(spec) else None
+    trained = find_trained(workspace, spec.fingerprint, seeds, reading) if seeds else None
+    trains = network_key(spec.fingerprint, seeds) if seeds and not trained else None
     with publishing(workspace, wanted, spec, describe_run(spec), device, trains=trains, seed=spec.seed) as draft:
         if trained:
             draft.dynamics_run = trained.run_id
@@ -123,7 +126,7 @@ class _Attempt:
         check_inputs_exist(scores, self.spec, self.own, self.test)
         if self.trained:
             results.attach_trained(self.trained.folder / "results.duckdb")
-        if self.spec.training and run_needs_training(self.spec):
+        if trains_seeds(self.spec):
             self._train(scores)
         inputs = Inputs(
             self.workspace,
@@ -139,7 +142,7 @@ class _Attempt:
             self.tasks,
             self.notes,
         )
-        if self.spec.training and not self.trained:
+        if trains_seeds(self.spec) and not self.trained:
             self._write_features(inputs)
         if self.spec.neighbors:
             self.progress.stage("neighbors")
@@ -148,7 +151,12 @@ class _Attempt:
             if self.spec.embedding == "umap":
                 self.progress.stage("map")
                 features = inputs.get("features", inputs.last)
-                results.write_embedding("umap", compute_umap(features, ids, similarities, self.spec.seed))
+                if len(features) > LARGEST_FIT:
+                    places, note = compute_large_umap(features, self.spec.neighbors, self.spec.seed)
+                    self.notes.append(note)
+                else:
+                    places = compute_umap(features, ids, similarities, self.spec.seed)
+                results.write_embedding("umap", places)
         self.progress.stage("duplicates")
         results.write_duplicates(find_duplicates(inputs), len(self.own))
         self.progress.stage("scores")
@@ -182,8 +190,13 @@ class _Attempt:
             self.notes.append(f"trained before, by runs with the same training: {', '.join(adopted)}")
         if seeds or rounds:
             self.progress.stage("training")
-            rows = train_tasks(self.folder, seeds + rounds, self.samples, self.test, self.normalization, self.progress)
-            results.write_epochs(rows)
+            splits = Splits(self.samples, self.test, self.normalization)
+            away = None if self.tasks is HERE else partial(train_away, self.tasks, self.tasks.share(splits))
+            results.write_epochs(
+                train_tasks(
+                    self.folder, seeds + rounds, splits, self.progress, train=away, together=self.tasks.together
+                )
+            )
         if seeds:
             self.progress.stage("recording")
             results.make_trajectories()

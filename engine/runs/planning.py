@@ -14,7 +14,7 @@ from engine.errors import SpecError
 from engine.features.own_probs import probs_file
 from engine.features.stored import absolute, key_of
 from engine.queries.connection import class_sizes, fetch_fingerprint, has_properties, has_test
-from engine.runs.inputs import needs_training
+from engine.runs.inputs import needs_training, reads_networks
 from engine.runs.inputs.gaps import has_direction
 from engine.scores.registry import all_scores, resolve_scores
 from engine.spec import RunSpec, TrainingSpec, spec_hash
@@ -29,7 +29,12 @@ KERNEL_SAMPLES = 5_000
 
 def run_needs_training(spec: RunSpec) -> bool:
     """Whether a run needs a trained network at all."""
-    scored = any(needs_training(found, spec) for found in resolve_scores(spec.scores))
+    return trains_seeds(spec) or any(needs_training(found, spec) for found in resolve_scores(spec.scores))
+
+
+def trains_seeds(spec: RunSpec) -> bool:
+    """Whether a run trains the networks of its seeds, or reads those of another: not where its scores have their own."""
+    scored = any(reads_networks(found, spec) for found in resolve_scores(spec.scores))
     return scored or bool(spec.neighbors and not spec.features) or spec.threshold_rounds > 0
 
 

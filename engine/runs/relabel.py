@@ -185,8 +185,9 @@ class _Relabeling:
                 check_classes_left(self.labels, kept, subset, share)
                 size = spec.training.batch_size
                 size = max(2, round(size * share)) if subset == WITHOUT else size
-                presets = {name: "" if name == PLAIN else spec.preset for name in learners_of(spec)}
-                found += [Unit(seed, subset, share, name, kept, predicted, size, presets[name]) for name in presets]
+                for name in learners_of(spec):
+                    given = ("", ()) if name == PLAIN else (spec.preset, spec.settings)
+                    found.append(Unit(seed, subset, share, name, kept, predicted, size, *given))
         return found
 
     def _together(self, task: Any, units: Sequence[Any], costs: Sequence[float]) -> list[tuple[Row, dict[str, Tensor]]]:

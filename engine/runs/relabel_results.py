@@ -25,6 +25,7 @@ def describe(spec: RelabelSpec) -> str:
         switches = ("no_feature_propagation", "no_label_propagation", "no_bias", "unbalanced")
         parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
     parts += [f"preset {spec.preset}"] if spec.preset else []
+    parts += [", ".join(spec.settings)] if spec.settings else []
     if spec.method == "debug":
         parts = [f"debug: the first {spec.share:.0%} by {spec.score}"]
     if "neighbors" in find_method(spec.method).options:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from engine.errors import NotFoundError, SpecError, StorageError, unknown_name
-from engine.features.neighbors import compute_neighbors
+from engine.features.approximate import search_all
+from engine.features.neighbors import checked_rows
 from engine.features.stored import is_stored, load_stored
 from engine.queries.connection import best_run, connected, latest_run, runs_of
 from engine.spec import RelabelSpec, RunSpec, spec_from_json
@@ -92,7 +93,7 @@ def _dynamics_of(workspace: Workspace, run: str) -> Path:
 def neighbors_of(workspace: Workspace, spec: RelabelSpec, progress: Progress) -> Tensor:
     """(N, K) the nearest other samples by the features of a run."""
     features = _features_of(workspace, spec.dataset, spec.source)
-    return compute_neighbors(features, spec.neighbors, lambda done, total: progress.step(done, total))[0]
+    return search_all(checked_rows(features, spec.neighbors), spec.neighbors, progress.step)[0]
 
 
 def _features_of(workspace: Workspace, dataset: str, run: str) -> Tensor:

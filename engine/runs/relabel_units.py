@@ -10,9 +10,10 @@ from torch import Tensor
 
 from engine.data.loader import Samples, joined
 from engine.errors import SpecError
-from engine.features.neighbors import compute_neighbors
+from engine.features.approximate import search_all
+from engine.features.neighbors import checked_rows
 from engine.features.penultimate import compute_features, head_of
-from engine.relabel.learner_settings import find_learner_preset
+from engine.relabel.learner_settings import settings_of_learner
 from engine.relabel.plain import train_plainly
 from engine.relabel.problem import Problem, Report
 from engine.relabel.registry import find_learner, find_method
@@ -47,7 +48,7 @@ class Unit:
     """One network or pair of networks to train.
 
     kept (K,) int64: positions of the samples that it learns from; predicted (A,) int64: of others that it predicts; kept_share:
-    of the training samples; batch_size: of its training; preset: of the learner's settings, "" = its defaults
+    of the training samples; batch_size: of its training; preset, settings: of the learner's settings, "" and () = its defaults
     """
 
     seed: int
@@ -58,6 +59,7 @@ class Unit:
     predicted: Tensor
     batch_size: int
     preset: str = ""
+    settings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -84,8 +86,9 @@ def learn(study: Study, unit: Unit, report: Report) -> dict[str, Tensor]:
     training = replace(study.training, batch_size=unit.batch_size)
     problem = Problem(study.samples.subset(unit.kept), both, study.normalization, training)
     train = find_learner(unit.learner).function
-    if unit.preset:
-        train = partial(train, settings=find_learner_preset(unit.preset, unit.learner).settings)
+    if unit.preset or unit.settings:
+        on_features = study.samples.inputs.ndim == 2
+        train = partial(train, settings=settings_of_learner(unit.learner, unit.preset, unit.settings, on_features))
     learned = train(problem, unit.seed, report)
     found = {"probabilities": learned.probabilities}
     if learned.test is not None:
@@ -100,7 +103,8 @@ def warm_up(study: Study, unit: WarmUp, report: Report) -> dict[str, Tensor]:
     network = train_plainly(problem, unit.seed, lambda share: report(SEARCH * share))
     passed = evaluation_pass(network, samples, study.normalization, compute_features, heartbeat=lambda: report(SEARCH))
     features = torch.cat([rows for _, rows in passed]).cpu()
-    ids, _ = compute_neighbors(features, spec.neighbors, lambda done, total: report(SEARCH))
+    unit = checked_rows(features, spec.neighbors)
+    ids, _, _ = search_all(unit, spec.neighbors, lambda done, total: report(SEARCH))
     head = head_of(network)
     weight = head.weight.detach().float().cpu()
     bias = torch.zeros(len(weight)) if head.bias is None else head.bias.detach().float().cpu()

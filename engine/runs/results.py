@@ -290,7 +290,7 @@ class Results:
         for seed in range(seeds if found.every_seed else 1):
             inputs = given.of_score(found, seed)
             started = time.perf_counter()
-            per_seed.append(compute_score(found, inputs))
+            per_seed.append(compute_score(found, inputs).cpu())
             seconds[found.name] += time.perf_counter() - started + given.seconds_of(found, seed)
         self._note_epoch(found, epochs)
         return self._write_seed_scores(found, torch.stack(per_seed)) if found.every_seed else per_seed[0]

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 from engine.data.loader import normalization, to_float
 from engine.errors import NotFoundError
 from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
-from engine.scores.kernel import GROUP_SIZE, GROUPS, compute_kernel_velocity, decile_groups
+from engine.scores.kernel import (
+    BLOCK_VALUES,
+    GROUP_SIZE,
+    GROUPS,
+    compute_kernel_velocity,
+    compute_ntk,
+    decile_groups,
+)
 from engine.spec import RunSpec, spec_from_json
 from engine.store.workspace import Workspace
+from engine.training.device import available_bytes
 from engine.training.kept import load_network, stored_epochs
 from engine.training.own_models import allow_trusted
+
+BYTES_PER_VALUE = 16
+"""Of the memory that is free, for each value of the Jacobian: itself four bytes, and as much again for what makes it, twice."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What kernel velocity reads. networks: after successive epochs; groups: inputs of the samples of each decile"""
+
+    networks: Sequence[nn.Module]
+    epochs: Sequence[int]
+    groups: Sequence[Tensor]
 
 
 def velocity_by_decile(
@@ -25,15 +48,48 @@ def velocity_by_decile(
     score: str,
     run_id: str | None = None,
     size: int = GROUP_SIZE,
+    device: torch.device | str = "cpu",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
     """How fast the tangent kernel of each decile of a score turns while the first network trains (CG, appendix I).
 
     Args:    run_id: whose scores; None = the newest run that has the score; size: samples of a decile, from its
-             easiest on, at most N / 10
+             easiest on, at most N / 10; device: where the kernels are computed
     Returns: decile (0 = easiest), epoch, until (the epochs whose kernels are compared), velocity 0..1
     Raises:  NotFoundError when no run has the score, or its training kept fewer than two networks
     """
+    found, rows = prepare_velocity(workspace, dataset, score, run_id, size, device), []
+    for decile, inputs in enumerate(found.groups):
+        values = max(BLOCK_VALUES, available_bytes(inputs.device) // BYTES_PER_VALUE)
+        speeds = compute_kernel_velocity(found.networks, inputs, values).tolist()
+        rows += [(decile, a, b, v) for a, b, v in zip(found.epochs[:-1], found.epochs[1:], speeds, strict=True)]
+        report(decile + 1, GROUPS)
+    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
+
+
+def kernel_seconds(found: Prepared) -> float:
+    """Rough seconds of the kernel of one group in one network, from those of a few of its samples.
+
+    Of m samples a m + b m^2: their gradients, and the products of these.
+    """
+    inputs = found.groups[0]
+    small, large = min(4, len(inputs)), min(12, len(inputs))
+    times = []
+    for count in (small, small, large):  # the first warms up
+        started = time.perf_counter()
+        compute_ntk(found.networks[0], inputs[:count])
+        times.append(time.perf_counter() - started)
+    if small == large:
+        return times[2]
+    squared = max(0.0, (times[2] / large - times[1] / small) / (large - small))
+    linear = max(0.0, times[2] / large - squared * large)
+    return linear * len(inputs) + squared * len(inputs) ** 2
+
+
+def prepare_velocity(
+    workspace: Workspace, dataset: str, score: str, run_id: str | None, size: int, device: torch.device | str = "cpu"
+) -> Prepared:
+    """The networks and the samples of `velocity_by_decile`, which raises the same."""
     with connected(workspace, dataset) as connection:
         found = run_id or latest_run(connection, "scores", score)
         ranks = fetch_sql(
@@ -53,14 +109,10 @@ def velocity_by_decile(
     if training is None or len(epochs) < 2 or epochs[-1] != training.epochs:
         raise NotFoundError(f"run {found} has kept no networks of several epochs; make one: winnow run {dataset}")
     allow_trusted(workspace, training.model)
-    samples = load_seen(workspace, dataset, "train", training.trained_on)
+    samples = load_seen(workspace, dataset, "train", training.trained_on, device)
     mean, std = normalization(samples)
     shape = tuple(samples.inputs.shape[1:])
-    networks = [load_network(folder, training, shape, samples.classes, 0, epoch) for epoch in epochs]
-    rows = []
-    for decile, members in enumerate(decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))):
-        inputs = to_float(samples.inputs[members], mean, std)
-        speeds = compute_kernel_velocity(networks, inputs).tolist()
-        rows += [(decile, a, b, v) for a, b, v in zip(epochs[:-1], epochs[1:], speeds, strict=True)]
-        report(decile + 1, GROUPS)
-    return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
+    networks = [load_network(folder, training, shape, samples.classes, 0, epoch, device) for epoch in epochs]
+    groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))
+    on = samples.inputs.device
+    return Prepared(networks, epochs, [to_float(samples.inputs[members.to(on)], mean, std) for members in groups])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.data.loader import load_split
-from engine.features.neighbors import search_rows
+from engine.features.approximate import search_all
 from engine.runs.inputs import Inputs
 from engine.runs.results import Results
 from engine.scores.registry import Score
@@ -98,7 +98,8 @@ def _with_neighbors(inputs: Inputs, probs: Tensor, labels: Tensor) -> Tensor:
     parts = [inputs.samples.inputs, *([inputs.test.inputs] if inputs.test else [])]
     scale = inputs.normalization
     unit = functional.normalize((torch.cat(parts) - scale.mean) / scale.std, dim=1)
-    ids, similarities = search_rows(unit, NEIGHBORS, 0, len(unit), lambda done, total: inputs.progress.heartbeat())
+    ids, similarities, note = search_all(unit, NEIGHBORS, lambda done, total: inputs.progress.heartbeat())
+    inputs.notes += [f"{note}, for the verdict"] if note else []
     return with_neighbors(probs, ids.cpu(), similarities.cpu(), labels)
 
 

@@ -109,6 +109,23 @@ def solve_gap(
     return Gap(alpha.cpu(), diagonal.cpu(), kernel_labels.cpu(), int(len(first) - n), contradicting, ridge)
 
 
+def solve_inverse(rows: Tensor, chosen: Tensor) -> Tensor:
+    """(B, B) float64: the entries of H^-1 at some of the rows (CG, figure 1); of equal rows one is in H.
+
+    Args:   rows (N, D) as `solve_gap`; chosen (B,) positions
+    Raises: as `solve_gap`
+    """
+    unit = unit_rows(rows.double(), "rows")
+    first, unit, _ = _merge_copies(unit, torch.zeros(1, len(unit), dtype=torch.int64))
+    at = first[chosen.to(unit.device)]
+    columns = functional.one_hot(at, len(unit)).T.double()
+    for ridge in RIDGES:
+        factor, _ = _factor(unit, columns, ridge, torch.float64, lambda done: None)
+        if factor is not None:
+            return _solve(factor, columns)[at].cpu()
+    raise ScoreInputError(f"the kernel of {len(unit)} rows is singular even with a ridge of {RIDGES[-1]:g}")
+
+
 class Subset(NamedTuple):
     """Some rows of a set: all of one class, (P,) int64; those of other classes of which a copy is labeled as this one,
     (A,); and some more of the others. label: the class; run: which draw of the others it is."""
@@ -214,7 +231,8 @@ def stochastic_gap_bytes(labels: Tensor, width: int, negatives: int) -> int:
 def find_copies(unit: Tensor) -> Tensor:
     """For every unit row (N, D) float64 the smallest index of an equal one, (N,) int64.
 
-    Equal rows have equal projections on a random direction, so only runs of equal projections are compared.
+    Equal rows have equal projections on a random direction, so only runs of equal projections are compared. They come
+    from the device once.
     """
     n, width = unit.shape
     direction = torch.randn(width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -224,13 +242,15 @@ def find_copies(unit: Tensor) -> Tensor:
     starts = torch.cat([torch.tensor([True]), projected.diff() > tolerance])
     run = starts.cumsum(0) - 1
     lengths = torch.bincount(run)
-    ends = lengths.cumsum(0)
-    for i in (lengths > 1).nonzero()[:, 0].tolist():
-        members = order[ends[i] - lengths[i] : ends[i]].sort().values
+    alike = order[(lengths > 1)[run]]
+    rows, at = unit[alike.to(unit.device)].cpu(), 0
+    for length in lengths[lengths > 1].tolist():
+        members, by_index = alike[at : at + length].sort()
+        candidates, at = rows[at : at + length][by_index], at + length
         while len(members):
-            same = ((unit[members] - unit[members[0]]).abs().amax(1) <= COPY_TOLERANCE).cpu()
+            same = (candidates - candidates[0]).abs().amax(1) <= COPY_TOLERANCE
             first[members[same]] = members[0]
-            members = members[~same]
+            members, candidates = members[~same], candidates[~same]
     return first
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.nn import functional
 
+from engine.scores.outer import part_network
 from engine.scores.registry import score
 
 GRADIENT_BYTES = 1 << 28
@@ -116,26 +117,37 @@ def compute_gradient_norms(
 ) -> Tensor:
     """Norm of each sample's gradient with respect to all trainable parameters, chunk by chunk.
 
+    That of a linear layer's weight is ||outer(d, h)|| = ||d|| ||h||, from the gradient d of the layer's output and its
+    input h; the gradients of all else are formed.
+
     Args:    network: in evaluation mode; inputs (B, ...), as the network takes them; labels (B,)
     Returns: (B,) float32
     """
-    trained = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
-    fixed = {name: p.detach() for name, p in network.named_parameters() if not p.requires_grad}
-    buffers = dict(network.named_buffers())
+    parts = part_network(network, inputs)
 
-    def loss(parameters: dict[str, Tensor], one: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(network, {**parameters, **fixed, **buffers}, (one[None],))
-        return functional.cross_entropy(logits.float(), label[None])
+    def loss(
+        rest: Mapping[str, Tensor], shifts: Mapping[str, Tensor], one: Tensor, label: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        logits, seen = parts.call(rest, shifts, one[None])
+        return functional.cross_entropy(logits.float(), label[None]), seen
 
-    per_sample = vmap(grad(loss), in_dims=(None, 0, 0))
-    size = sum(p.numel() * p.element_size() for p in trained.values())
+    per_sample = vmap(grad(loss, argnums=(0, 1), has_aux=True), in_dims=(None, None, 0, 0))
+    size = sum(p.numel() * p.element_size() for p in parts.rest.values())
     chunk = max(1, min(len(inputs), GRADIENT_BYTES // max(1, size)))
-    parts = []
+    norms = []
     for start in range(0, len(inputs), chunk):
         heartbeat()
-        gradients = per_sample(trained, inputs[start : start + chunk], labels[start : start + chunk])
-        parts.append(sum((g.flatten(1).square().sum(1) for g in gradients.values()), torch.zeros(())).sqrt())
-    return torch.cat(parts).float()
+        rows = slice(start, start + chunk)
+        (formed, outputs), seen = per_sample(parts.rest, parts.shifts(inputs), inputs[rows], labels[rows])
+        squares = torch.zeros(len(inputs[rows]), device=inputs.device)
+        for gradient in formed.values():
+            squares += gradient.flatten(1).square().sum(1)
+        for name, layer in parts.linear.items():
+            trained = layer.weight.requires_grad, layer.bias is not None and layer.bias.requires_grad
+            factor = trained[0] * seen[name].flatten(1).square().sum(1) + trained[1]
+            squares += outputs[name].flatten(1).square().sum(1) * factor
+        norms.append(squares.sqrt())
+    return torch.cat(norms).float()
 
 
 def checkpoint_epochs(epochs: int, count: int = 5) -> Sequence[int]:

@@ -25,6 +25,7 @@ class Input:
     dynamics: read from the recorded dynamics, some samples at a time
     checkpoints: reads the network after several epochs of the training
     test: held against the test split
+    own_networks: of networks that are trained for it alone; those of the run, one for each seed, play no part
     beside: the input whose function computes this one along with its own, "" for an input with its own function
     seconds: (engine.runs.work.Work) -> rough seconds of it for one network, for the time left
     check: (spec, samples), raises a WinnowError for what would fail after the training
@@ -39,6 +40,7 @@ class Input:
     dynamics: bool = False
     checkpoints: bool = False
     test: bool = False
+    own_networks: bool = False
     beside: str = ""
     seconds: Callable[[Any], float] | None = None
     check: Callable[[Any, Any], None] | None = None

@@ -132,6 +132,11 @@ class Score:
         return self.family in ("geometry", "complexity")
 
     @property
+    def on_device(self) -> bool:
+        """Whether it is computed where the networks are, which is a GPU where there is one: those of neighborhoods."""
+        return self.family == "geometry"
+
+    @property
     def per_seed(self) -> bool:
         """Whether it is computed in each seed and averaged."""
         return self.over_dynamics or self.every_seed

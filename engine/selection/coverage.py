@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from engine.selection.samplers import sampler, sorted_positions
 BLOCK_VALUES = 1 << 24
 """Distances or similarities held at a time (64 MB)."""
 
+AHEAD = (8, 512)
+"""Picks that kcenter looks for at a time: at least, and at most."""
+
 Array = np.ndarray[Any, Any]
 
 
@@ -26,7 +29,8 @@ def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor
     """Greedy k-center: from a random sample on, add the one farthest from all kept.
 
     A running minimum of squared Euclidean distances, O(budget N D); at most twice the optimal radius. The features are
-    centered first: the distances are differences of products, whose digits a common offset would use up.
+    centered first: the distances are differences of products, whose digits a common offset would use up. Many picks
+    are found ahead, so that their distances are one product of matrices.
 
     Args:    features (N, D)
     Source:  Sener & Savarese 2018, algorithm 1. The paper starts from the labeled pool; here there is none.
@@ -35,15 +39,55 @@ def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor
     points = points - points.mean(0)
     squares = points.square().sum(1)
     nearest = torch.full((len(points),), torch.inf, device=points.device)
-    kept = torch.empty(budget, dtype=torch.int64)
-    chosen = int(torch.randint(len(points), (1,), generator=generator))
-    for i in range(budget):
-        kept[i] = chosen
-        distance = squares + squares[chosen] - 2 * (points @ points[chosen])
-        nearest = torch.minimum(nearest, distance.clamp_min_(0.0))
-        nearest[chosen] = -torch.inf  # once kept, never again, even when every other sample is its copy
-        chosen = int(nearest.argmax())
-    return kept.sort().values
+    picks = [int(torch.randint(len(points), (1,), generator=generator))]
+    kept, ahead = list(picks), min(AHEAD)
+    while len(kept) < budget:
+        _cover(points, squares, nearest, picks)
+        count = min(ahead, budget - len(kept))
+        picks = _next_centers(points, squares, nearest, count)
+        kept += picks
+        if len(picks) == count:
+            ahead = min(2 * ahead, max(AHEAD))
+        elif 4 * len(picks) < ahead:
+            ahead = max(ahead // 2, min(AHEAD))
+    return torch.tensor(sorted(kept), dtype=torch.int64)
+
+
+def _cover(points: Tensor, squares: Tensor, nearest: Tensor, picks: Sequence[int]) -> None:
+    """Lower `nearest` to the squared distances to some centers. Once kept, never again, even when every other is a copy."""
+    chosen = torch.tensor(picks, device=points.device)
+    centers, offset = points[chosen], squares[chosen]
+    for start in range(0, len(points), step := max(1, BLOCK_VALUES // len(picks))):
+        rows = slice(start, start + step)
+        least = torch.addmm(offset, points[rows], centers.T, alpha=-2).amin(1)
+        torch.minimum(nearest[rows], least.add_(squares[rows]).clamp_min_(0.0), out=nearest[rows])
+    nearest[chosen] = -torch.inf
+
+
+def _next_centers(points: Tensor, squares: Tensor, nearest: Tensor, count: int) -> list[int]:
+    """The next one to `count` picks of the farthest sample, one after the other.
+
+    A pick only lowers distances: so the farthest of the samples that were farthest before is the farthest of all while
+    it is farther than each sample that is not among them was. Their distances to each other are all that it takes.
+    """
+    # Stable, so that of equal distances the smaller position comes first, as argmax finds it.
+    ordered = nearest.sort(descending=True, stable=True)
+    values, ids = (found[: count + 1].cpu().numpy() for found in ordered)
+    limit = (values[count], -ids[count]) if len(ids) > count else (-np.inf, -np.inf)
+    by_position = np.argsort(ids[:count])
+    ids, values = ids[:count][by_position], values[:count][by_position].copy()
+    chosen = torch.from_numpy(ids).to(points.device)
+    between = torch.addmm(squares[chosen], points[chosen], points[chosen].T, alpha=-2).add_(squares[chosen, None])
+    distances = between.clamp_min_(0.0).cpu().numpy()
+    picks: list[int] = []
+    while len(picks) < count:
+        i = int(values.argmax())
+        if picks and (values[i], -ids[i]) < limit:
+            break
+        picks.append(int(ids[i]))
+        np.minimum(values, distances[i], out=values)
+        values[i] = -np.inf
+    return picks
 
 
 def craig_weights(probs: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
@@ -56,7 +100,7 @@ def craig_weights(probs: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
     gradients = _gradients(probs, labels)
     step = max(1, BLOCK_VALUES // len(kept))
     nearest = [torch.cdist(block, gradients[kept]).argmin(1) for block in torch.split(gradients, step)]
-    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float()
+    return torch.bincount(torch.cat(nearest), minlength=len(kept)).float().cpu()
 
 
 @sampler(weights=craig_weights)
@@ -145,6 +189,7 @@ def fdmat(
     points = _finite("features", features).double()
     points = torch.where(points < 0, -1.0, 1.0) * (points.abs() + 1e-6) ** power
     points = (points - points.mean(0)) / points.norm(dim=1, keepdim=True)
+    labels = labels.to(points.device)
     present, own = torch.unique(labels, return_inverse=True)
     onehot = functional.one_hot(own, len(present)).double()
     sizes = onehot.sum(0)
@@ -213,7 +258,7 @@ def _reversed_lists(ids: Array, values: Array) -> tuple[list[Array], list[Array]
 
 
 def _gradients(probs: Tensor, labels: Tensor) -> Tensor:
-    return _finite("probs", probs) - functional.one_hot(labels, probs.shape[1])
+    return _finite("probs", probs) - functional.one_hot(labels.to(probs.device), probs.shape[1])
 
 
 def _finite(name: str, values: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ OLD_SECONDS = 7 * 24 * 3600.0
 _TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp(\.wal)?")
 _FEATURES = re.compile(r"(?P<key>.+@[0-9a-f]{12})-(?P<images>[0-9a-f]{12})(-(?P<part>[0-9a-f]{8}))?")
 _OF_RUN = re.compile(
-    rf"lock|cancel|journal\.jsonl|velocity-.*\.json|published|\.publishing|partial|{_TEMPORARY.pattern}"
+    rf"lock|cancel|journal\.jsonl|velocity-.*\.json|gap\.json|published|\.publishing|partial|{_TEMPORARY.pattern}"
 )
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.(?P<what>partial|publishing|removing)")
 

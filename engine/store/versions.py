@@ -49,15 +49,16 @@ class Recipe:
     confidence is at least `relabel_above` gives its label; then what is on the run's shortlist is dropped. A person's
     decision comes before every rule.
 
-    dataset, fingerprint: the data. run: whose scores, shortlist and suggestions, "" where there was none; runs: all runs
-    that the rules read. decisions: the batch of the log up to which they count, 0 = there was none yet, None =
-    they are passed over. unsure: what becomes of
-    samples that a person was unsure of: keep, drop, or "" = what the rules say.
+    dataset, fingerprint: the data. run: whose scores, shortlist and suggestions, "" where there was none; suggests: the
+    relabeling whose suggestions count in place of that run's, "" where none does; runs: all runs that the rules read.
+    decisions: the batch of the log up to which they count, 0 = there was none yet, None = they are passed over. unsure: what
+    becomes of samples that a person was unsure of: keep, drop, or "" = what the rules say.
     """
 
     dataset: str
     fingerprint: str
     run: str = ""
+    suggests: str = ""
     runs: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     relabel_above: float | None = None
@@ -328,7 +329,7 @@ def _recipe(read_recipe: dict[str, Any]) -> Recipe:
     given = {field.name: read_recipe[field.name] for field in fields(Recipe) if field.name in read_recipe}
     given |= {key: tuple(map(str, given.get(key, ()))) for key in ("runs", "drop")}
     made = Recipe(**given)
-    texts = (made.dataset, made.fingerprint, made.run, made.unsure, made.split)
+    texts = (made.dataset, made.fingerprint, made.run, made.suggests, made.unsure, made.split)
     if not all(isinstance(text, str) for text in texts) or not isinstance(made.decisions, int | None):
         raise TypeError("no recipe")
     if made.relabel_above is not None:

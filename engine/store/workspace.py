@@ -10,6 +10,7 @@ workspace/
                 lock            held by the process that computes the run
                 published/      appears whole, by one rename, and never changes
                 velocity-*.json  what `winnow velocity` found
+                gap.json         what `winnow gap` found
   features/<key>-<images>/      features of a dataset's images, published whole: engine/features/stored.py
   jobs/                         output of the commands that the dashboard started
   decisions.duckdb              the only mutable database
@@ -152,6 +153,10 @@ class Workspace:
     def velocity_path(self, run_id: str, score: str) -> Path:
         """Where the kernel velocity by decile of a score is kept: beside the run, which itself never changes."""
         return self.run_dir(run_id) / f"velocity-{score}.json"
+
+    def gap_path(self, run_id: str) -> Path:
+        """Where the study of the complexity gap is kept, beside the run in the same way."""
+        return self.run_dir(run_id) / "gap.json"
 
     def reproduced_dir(self, name: str) -> Path:
         """Where `winnow reproduce` keeps what is finished of one paper on one dataset, and its report."""

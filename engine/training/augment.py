@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.training.device import send
+
 
 def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     """Flip and shift images as small-image networks are usually trained.
@@ -21,11 +23,11 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
         return images  # vectors too
     batch, _, height, width = images.shape
     if "flip" in kind:
-        flip = (torch.rand(batch, generator=generator) < 0.5).to(images.device)
+        flip = send(torch.rand(batch, generator=generator) < 0.5, images.device)
         images = torch.where(flip[:, None, None, None], images.flip(3), images)
     if "crop" in kind:
         pad = max(1, height // 8)
-        shifts = torch.randint(0, 2 * pad + 1, (2, batch), generator=generator).to(images.device)
+        shifts = send(torch.randint(0, 2 * pad + 1, (2, batch), generator=generator), images.device)
         rows = shifts[0][:, None] + torch.arange(height, device=images.device)
         columns = shifts[1][:, None] + torch.arange(width, device=images.device)
         padded = functional.pad(images, (pad, pad, pad, pad))

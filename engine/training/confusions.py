@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.data.loader import Samples, load_split, normalization
+from engine.data.loader import Samples, dataset_shape, load_split, normalization
 from engine.data.noise import Labels, Matrix
 from engine.data.writing import Report
 from engine.errors import Cancelled, SpecError
@@ -19,6 +19,7 @@ from engine.spec import TrainingSpec
 from engine.store.workspace import Workspace
 from engine.training.loop import Normalization, batches_per_epoch, build_optimizer, evaluation_pass, train_epochs
 from engine.training.models import build_model
+from engine.training.speed import Shape, measure_speed
 from engine.training.together import train_together, workers_for
 
 FOLDS = 3
@@ -69,6 +70,18 @@ def compute_confusions(workspace: Workspace, dataset: str, labels: Labels, seed:
         found[test.numpy()] = probs.numpy()
     found[np.arange(len(found)), learned.numpy()] = 0
     return found
+
+
+def confusion_seconds(workspace: Workspace, dataset: str) -> float:
+    """Rough seconds of `compute_confusions`: a step of its networks is timed."""
+    found = dataset_shape(workspace, dataset)
+    model = "lenet" if len(found.shape) == 3 else "mlp"
+    kept = found.train * (FOLDS - 1) // FOLDS
+    training = _training(model, kept)
+    shape = Shape(found.shape, getattr(torch, found.dtype), found.classes, kept)
+    speed = measure_speed(training, shape, torch.device("cpu"), FOLDS)
+    each = speed.training(kept, training.epochs) + training.epochs * speed.passing * (found.train - kept)
+    return FOLDS * each / speed.workers
 
 
 def _training(model: str, n: int) -> TrainingSpec:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engine.errors import SpecError
 from engine.store.version import winnow_version
@@ -20,8 +21,6 @@ def describe_environment(device: Any) -> dict[str, Any]:
     packages = ("torch", "duckdb", "numpy", "umap-learn")
     name = platform.processor() or platform.machine()
     if str(device).startswith("cuda"):
-        import torch
-
         name = torch.cuda.get_device_name()
     return {
         "winnow": winnow_version(),
@@ -36,11 +35,13 @@ def describe_environment(device: Any) -> dict[str, Any]:
 
 
 def available_bytes(device: Any) -> int:
-    """Memory that can still be allocated: of the GPU, or of this machine within the limits of its control group."""
-    if str(device).startswith("cuda"):
-        import torch
+    """Memory that can still be allocated: of the GPU, or of this machine within the limits of its control group.
 
-        return int(torch.cuda.mem_get_info(device)[0])
+    Of a GPU's memory, what torch holds for later and nothing lies in counts as free.
+    """
+    if str(device).startswith("cuda"):
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for line in _read_lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
@@ -50,6 +51,13 @@ def available_bytes(device: Any) -> int:
     if limit and used and limit[0].isdigit():
         found.append(int(limit[0]) - int(used[0]))
     return min(found)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Values drawn on the processor, on a device; where that is a GPU, this process does not wait for it."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from engine.training.device import send
+
 
 class Dropout(nn.Module):
     """Dropout of one half: in training each value is 0 with probability 1/2, else doubled; in evaluation it stays.
@@ -22,7 +24,8 @@ class Dropout(nn.Module):
             return inputs
         if self.generator is None:
             raise RuntimeError("dropout in training mode needs a generator: call draw_from(network, generator) first")
-        return inputs * draw_mask(len(inputs), inputs[0].numel(), self.generator).view(inputs.shape).to(inputs)
+        mask = draw_mask(len(inputs), inputs[0].numel(), self.generator).view(inputs.shape)
+        return inputs * send(mask, inputs.device).to(inputs.dtype)
 
 
 def draw_from(network: nn.Module, generator: torch.Generator) -> None:

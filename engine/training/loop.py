@@ -154,11 +154,10 @@ def compute_accuracy(
     network: nn.Module, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
 ) -> float:
     """Share of samples whose largest logit is their label, 0..1."""
-    hits = sum(
-        int((logits.argmax(1) == samples.labels[positions]).sum())
-        for positions, logits in evaluation_pass(network, samples, normalization, heartbeat=heartbeat)
-    )
-    return hits / len(samples.labels)
+    hits = torch.zeros((), dtype=torch.int64, device=samples.labels.device)
+    for positions, logits in evaluation_pass(network, samples, normalization, heartbeat=heartbeat):
+        hits += (logits.argmax(1) == samples.labels[positions]).sum()
+    return int(hits) / len(samples.labels)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

@@ -7,6 +7,7 @@ epoch written twice (after a crash and a resume) is the same epoch.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,27 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from engine.errors import ScoreInputError, StorageError
-from engine.scores.prediction import split_logits
+from engine.scores.prediction import over_classes, split_logits
 from engine.scores.registry import recorded_scores
 from engine.store.atomic import storage_errors
 
 STAGED_VALUES = 1 << 19
 """Logits staged before they are turned into columns."""
+
+CACHED_VALUES = 1 << 15
+"""Logits turned into columns at a time on a processor: they and what is made of them stay in its cache, and torch works
+them off in one thread, which more threads would only wait for."""
+
+LANES = 64
+"""Class by class, samples are taken in multiples of this: the widest step that torch sums by. So a sample's sums have the
+same bits whichever samples are beside it."""
+
+FEW_CLASSES = 64
+"""Up to so many classes, logits are laid class by class on a processor: it then works on many samples at once, not on the
+few numbers of one."""
 
 BLOCK_BYTES = 1 << 26
 """Memory for one block of samples when trajectories are written or read."""
@@ -45,8 +59,13 @@ def compute_columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     Args:    logits (B, C) finite float; labels (B,) int64 in [0, C)
     Returns: column -> (B,): float32; int16 for `other` (class of the largest other logit) and `predicted`
     """
+    size = len(logits)
+    if logits.device.type == "cpu" and logits.shape[1] <= FEW_CLASSES:
+        padded = -size % LANES
+        logits = functional.pad(logits.T, (0, padded)).contiguous().T
+        labels = functional.pad(labels, (0, padded))
     given, other, other_class = split_logits(logits, labels)
-    inputs = {"logits": logits, "probs": torch.softmax(logits, 1), "labels": labels}
+    inputs = {"logits": logits, "probs": over_classes(torch.softmax, logits), "labels": labels}
     columns = {"p_given": inputs["probs"].gather(1, labels[:, None])[:, 0], "logit_given": given}
     for column, found in recorded_scores().items():
         columns[column] = found.function(**{name: inputs[name] for name in found.inputs})
@@ -54,7 +73,7 @@ def compute_columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     # A tie between the given and another class counts as argmax does: the smaller class number wins.
     ours = (given > other) | ((given == other) & (labels < other_class))
     columns["predicted"] = torch.where(ours, labels, other_class).short()
-    return columns
+    return {name: values[:size] for name, values in columns.items()}
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,10 @@ class Spill:
         parts = [columns[name].cpu().numpy().astype(kind, copy=False) for name, kind in self.column_types.items()]
         if self.keep_logits and logits is not None:
             parts.append(logits.numpy())
+        self.put(epoch, parts)
+
+    def put(self, epoch: int, parts: Sequence[Array]) -> None:
+        """Put arrays, one after the other, where an epoch (0-based) begins."""
         with (
             storage_errors("dynamics", self.path.parent),
             open(self.path, "r+b" if self.path.exists() else "w+b") as file,
@@ -141,6 +164,8 @@ class DynamicsRecorder:
         self._columns = {c: torch.zeros(n, dtype=types[t], device=device) for c, t in recorded_columns().items()}
         self._logits = torch.zeros(n, spill.classes) if spill.keep_logits else None
         self._seen = torch.zeros(n, dtype=torch.bool, device=device)
+        rows = CACHED_VALUES // spill.classes // LANES * LANES
+        self._block = max(LANES, rows) if device.type == "cpu" else STAGED_VALUES
         self._staged: list[tuple[Tensor, Tensor, Tensor]] = []
         self._staged_values = 0
 
@@ -188,18 +213,25 @@ class DynamicsRecorder:
         positions, labels = positions.to(self.device), labels.to(self.device)
         if self._expected is not None:
             self._check(labels, positions, self._expected)
-        # Not finite either where two finite logits lie so far apart that their margin is not.
-        finite = torch.isfinite(logits.amax(1) - logits.amin(1))
-        if not bool(finite.all()):
-            raise ScoreInputError(
-                f"the logits of sample {int(positions[~finite][0])} are not finite, or too far apart for a finite margin; "
-                "lower the learning rate or check its input"
-            )
+        for block in zip(*(whole.split(self._block) for whole in (logits, labels, positions)), strict=True):
+            self._take(*block)
+
+    def _take(self, logits: Tensor, labels: Tensor, positions: Tensor) -> None:
+        """Put some samples in their places, by scatter_, which is many times as fast as an index here."""
+        smallest, largest = torch.aminmax(logits)
+        if not math.isfinite(largest - smallest):
+            # Not finite either where two finite logits of a sample lie so far apart that their margin is not.
+            finite = torch.isfinite(logits.amax(1) - logits.amin(1))
+            if not bool(finite.all()):
+                raise ScoreInputError(
+                    f"the logits of sample {int(positions[~finite][0])} are not finite, or too far apart for a finite "
+                    "margin; lower the learning rate or check its input"
+                )
         for name, values in compute_columns(logits, labels).items():
-            self._columns[name][positions] = values
+            self._columns[name].scatter_(0, positions, values)
         if self._logits is not None:
-            self._logits[positions.cpu()] = logits.cpu()
-        self._seen[positions] = True
+            self._logits.index_copy_(0, positions.cpu(), logits.cpu())
+        self._seen.scatter_(0, positions, True)
 
     def _check(self, labels: Tensor, positions: Tensor, expected: Tensor) -> None:
         known = (positions >= 0) & (positions < len(expected))

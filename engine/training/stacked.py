@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from engine.data.loader import Samples, batch_ends, epoch_order, to_float
 from engine.spec import TrainingSpec
-from engine.training.device import available_bytes
+from engine.training.device import available_bytes, send
 from engine.training.dropout import Dropout, draw_mask
 from engine.training.loop import EVAL_VALUES, Normalization, epoch_generator, learning_rate
 from engine.training.models import build_model
@@ -25,6 +25,9 @@ from engine.training.precision import precision_of
 
 MAX_STACK = 1024
 """Networks in one stack at most: beyond some hundred a large GPU gains nothing more."""
+
+PLANNED = 64
+"""Steps whose batches are brought to the device at a time: a copy for each would have every step wait for it."""
 
 _BETAS, _EPS, _MOMENTUM = (0.9, 0.999), 1e-8, 0.9
 """Those of torch.optim.Adam, and of the SGD that `loop.build_optimizer` makes."""
@@ -60,6 +63,12 @@ class Stack:
         self.layers.load_state_dict({name: values[k] for name, values in self.state.items()})
         return self.layers.eval()
 
+    def count(self, steps: Tensor | int) -> None:
+        """Note how many steps each network has taken, or all of them, where batch normalization counts them."""
+        for name, values in self.state.items():
+            if name.endswith("num_batches_tracked"):
+                values.copy_(torch.as_tensor(steps))
+
     def logits(self, inputs: Tensor) -> Tensor:
         """The logits of every network for the same inputs, in evaluation mode: (B, ...) -> (K, B, C)."""
         return self.forward(self.state, inputs.expand(len(self), *inputs.shape), None)
@@ -82,7 +91,8 @@ class Stack:
             elif isinstance(layer, nn.ReLU):
                 hidden = hidden.relu()
             elif isinstance(layer, Dropout) and batch is not None:
-                hidden = hidden * _draw_masks(batch, *hidden.shape[1:]).to(hidden)
+                masks = _draw_masks(batch, *hidden.shape[1:])
+                hidden = hidden * send(masks, hidden.device).to(hidden.dtype)
         return hidden.float()
 
 
@@ -95,14 +105,15 @@ class Batch:
     """One batch of each of k networks.
 
     positions, filled (k, B): the samples, and which of the B are meant; rows (k,): how many are; groups: the networks
-    whose batches have the same number of rows, by that number; generators: what each one's dropout draws from in this
-    epoch.
+    whose batches have the same number of rows, by that number; places: the same on the device; generators: what each
+    one's dropout draws from in this epoch.
     """
 
     positions: Tensor
     filled: Tensor
     rows: Tensor
     groups: dict[int, list[int]]
+    places: dict[int, Tensor]
     generators: Sequence[torch.Generator]
 
 
@@ -123,7 +134,7 @@ def _normalize(hidden: Tensor, own: State, layer: nn.BatchNorm1d, batch: Batch |
     if len(batch.groups) == 1 and hidden.shape[1] in batch.groups:
         return _normalize_whole(hidden, own, layer)
     out = torch.zeros_like(hidden)
-    for rows, who in batch.groups.items():
+    for rows, who in batch.places.items():
         # Copies of the statistics, which are small, go back to their places; autograd sees the rest through an index.
         some = {name: values[who] for name, values in own.items()}
         out[who, :rows] = _normalize_whole(hidden[who, :rows], some, layer)
@@ -142,6 +153,10 @@ def _normalize_whole(hidden: Tensor, own: State, layer: nn.BatchNorm1d) -> Tenso
     assert layer.momentum is not None
     normal = functional.batch_norm(side_by_side, mean, variance, weight, bias, True, layer.momentum, layer.eps)
     return normal.view(rows, k, width).transpose(0, 1)
+
+
+Watch = Callable[[int, Batch, Tensor, Stack], None]
+"""What looks on: called with the number of a step, from 1 on, its batch, its logits (k, B, C) and the networks after it."""
 
 
 def can_stack(network: nn.Module) -> bool:
@@ -178,11 +193,13 @@ def train_stacked(
     training: TrainingSpec,
     *,
     heartbeat: Callable[[float], None] = lambda fraction: None,
+    watch: Watch | None = None,
 ) -> Stack:
     """Train networks as one.
 
     Args:    training: of all members, its epochs and seeds apart; without augmentation
-             heartbeat: called at every step with the share of all steps done; may raise to stop
+             heartbeat: called at every step with the share of all steps done; may raise to stop; watch: called after
+             every step
     Returns: the trained networks, in the order of the members
     """
     device, inputs = samples.inputs.device, samples.inputs
@@ -211,11 +228,11 @@ def train_stacked(
                 own = [values[:k] for values in optimizer[name]]
                 _update(leaf.detach(), gradient, own, rates.view(-1, *[1] * (leaf.ndim - 1)), step, training)
         done += k
+        if watch:
+            watch(step, batch, logits.detach(), stack)
     places = torch.tensor(sorted(range(len(ranked)), key=lambda i: ranked[i]), device=device)
     stack.state = {name: values.detach()[places] for name, values in stack.state.items()}
-    for name in stack.state:
-        if name.endswith("num_batches_tracked"):
-            stack.state[name] = torch.tensor(steps, device=device)
+    stack.count(torch.tensor(steps, device=device))
     return stack
 
 
@@ -233,30 +250,57 @@ def _batches(
     columns = torch.arange(max(batch_width(len(member.kept), size) for member in members), device=device)
     orders = torch.zeros(len(members), longest, dtype=torch.int64, device=device)
     generators = [torch.Generator() for _ in members]
-    k = len(members)
-    rates = torch.full((k,), training.lr, device=device)
-    for step in range(total[0]):
+    k, step = len(members), 0
+    while step < total[0]:
         while total[k - 1] <= step:
             k -= 1
-        spans = []
-        for i, member in enumerate(members[:k]):
-            epoch, at = divmod(step, len(ends[i]))
-            if at == 0:
-                order = epoch_order(len(member.kept), member.seed, epoch).to(device)
-                orders[i, : len(order)] = member.kept[order]
-                generators[i] = epoch_generator(member.seed, epoch)
-            spans.append((ends[i][at - 1] if at else 0, ends[i][at]))
-        start, stop = torch.tensor(spans, device=device).unbind(1)
-        places = start[:, None] + columns
-        filled = places < stop[:, None]
-        positions = orders[:k].gather(1, places.clamp_max(longest - 1))
-        if training.schedule != "constant":
-            shares = [step / total[i] for i in range(k)]
-            rates = torch.tensor([learning_rate(training, share) for share in shares], device=device)
+        for planned in _plan_steps(ends[:k], range(step, min(step + PLANNED, total[k - 1])), total, training, device):
+            for i, member in enumerate(members[:k]):
+                epoch, at = divmod(step, len(ends[i]))
+                if at == 0:
+                    order = send(epoch_order(len(member.kept), member.seed, epoch), device)
+                    orders[i, : len(order)] = member.kept[order]
+                    generators[i] = epoch_generator(member.seed, epoch)
+            start, stop = planned.spans.unbind(1)
+            places = start[:, None] + columns
+            positions = orders[:k].gather(1, places.clamp_max(longest - 1))
+            filled = places < stop[:, None]
+            step += 1
+            batch = Batch(positions, filled, stop - start, planned.groups, planned.places, generators[:k])
+            yield step, batch, planned.rates
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What of a step is known before it: spans (k, 2) in the order of the epoch, rates (k,), and the rest as in Batch."""
+
+    spans: Tensor
+    rates: Tensor
+    groups: dict[int, list[int]]
+    places: dict[int, Tensor]
+
+
+def _plan_steps(
+    ends: Sequence[Sequence[int]], steps: range, total: Sequence[int], training: TrainingSpec, device: torch.device
+) -> Iterator[_Step]:
+    """Some steps of the networks with these ends of their batches, brought to the device at once."""
+    spans, rates, grouped = [], [], []
+    for step in steps:
+        at = [step % len(own) for own in ends]
+        here = [(own[i - 1] if i else 0, own[i]) for own, i in zip(ends, at, strict=True)]
         groups: dict[int, list[int]] = {}
-        for i, (first, last) in enumerate(spans):
-            groups.setdefault(last - first, []).append(i)
-        yield step + 1, Batch(positions, filled, stop - start, groups, generators[:k]), rates[:k]
+        for k, (first, last) in enumerate(here):
+            groups.setdefault(last - first, []).append(k)
+        spans.append(here)
+        rates.append([learning_rate(training, step / total[k]) for k in range(len(ends))])
+        grouped.append(groups)
+    sent = send(torch.tensor(spans), device), send(torch.tensor(rates), device)
+    who = [members for groups in grouped for members in groups.values()]
+    places = iter(
+        torch.split(send(torch.tensor([k for members in who for k in members]), device), [len(m) for m in who])
+    )
+    for own_spans, own_rates, groups in zip(*sent, grouped, strict=True):
+        yield _Step(own_spans, own_rates, groups, {rows: next(places) for rows in groups})
 
 
 def _update(
@@ -281,12 +325,19 @@ def compute_accuracies(
 ) -> list[float]:
     """Share of samples whose largest logit is their label, 0..1, of every network."""
     hits = torch.zeros(len(stack), dtype=torch.int64, device=samples.inputs.device)
+    for part, logits in evaluate_stack(stack, samples, normalization, heartbeat):
+        hits += (logits.argmax(2) == samples.labels[part]).sum(1)
+    return [int(h) / len(samples) for h in hits]
+
+
+def evaluate_stack(
+    stack: Stack, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
+) -> Iterator[tuple[slice, Tensor]]:
+    """All samples in order, some at a time, and the logits (K, B, C) of every network for them, in evaluation mode."""
     width = max(512, samples.inputs[0].numel())
     rows = max(1, min(8192, EVAL_VALUES // width, 64 * EVAL_VALUES // (len(stack) * width)))
     with torch.no_grad():
         for start in range(0, len(samples), rows):
             heartbeat()
             part = slice(start, start + rows)
-            inputs = to_float(samples.inputs[part], normalization.mean, normalization.std)
-            hits += (stack.logits(inputs).argmax(2) == samples.labels[part]).sum(1)
-    return [int(h) / len(samples) for h in hits]
+            yield part, stack.logits(to_float(samples.inputs[part], normalization.mean, normalization.std))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,16 @@ from engine.training.loop import (
 )
 from engine.training.models import build_model
 from engine.training.recording import DynamicsRecorder, Spill
+from engine.training.stacked import (
+    Batch,
+    Member,
+    Stack,
+    can_stack,
+    compute_accuracies,
+    evaluate_stack,
+    stack_size,
+    train_stacked,
+)
 from engine.training.together import train_together, workers_for
 
 CHECKPOINT_SECONDS = 5.0
@@ -89,6 +99,33 @@ def round_tasks(samples: Samples, training: TrainingSpec, member: Tensor) -> lis
     ]
 
 
+Arrays = dict[str, np.ndarray[Any, Any]]
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data that all networks of a run read. The labels of the samples are the given ones, those of a task its own."""
+
+    samples: Samples
+    test: Samples | None
+    normalization: Normalization
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a network was left: after so many epochs, with a row of each; the tensors of the network and its optimizer."""
+
+    epochs: int
+    rows: Rows
+    tensors: Arrays
+
+
+Train = Callable[[Path, Task, Splits, Callable[[float], None], float], Rows]
+Together = Callable[[Sequence[Callable[[], Rows]], int, Progress, int | None], list[Rows]]
+"""How one task is trained, as `train_here` does it, and how several are, as `train_together` does it."""
+
+
 def spill_of(folder: Path, task: Task) -> Spill:
     """Where a task's dynamics grow."""
     return Spill(folder / "partial" / f"{task.name}.dynamics", len(task.labels), task.classes, task.keep_logits)
@@ -105,14 +142,17 @@ def load_weights(folder: Path, task: Task, epoch: int | None = None) -> dict[str
 def train_tasks(
     folder: Path,
     tasks: Sequence[Task],
-    samples: Samples,
-    test: Samples | None,
-    normalization: Normalization,
+    splits: Splits,
     progress: Progress,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    stacked: bool | None = None,
+    train: Train | None = None,
+    together: Together = train_together,
 ) -> list[dict[str, Any]]:
-    """Train every task from where its checkpoint left off, on a CPU several at once.
+    """Train every task from where its checkpoint left off, on a CPU several at once, on a GPU small seeds as one stack.
 
+    Args:    stacked: whether seeds are trained as a stack where they can be; None: on a GPU. A stack that is stopped starts
+             again; train: how one is trained, if not in this process, where none are stacked; together: how several are
     Returns: one row per epoch of the tasks with test=True: seed, epoch (1-based), train_loss, train_accuracy,
              test_accuracy (None without a test split), lr, seconds
     """
@@ -126,17 +166,81 @@ def train_tasks(
         done[name] = epochs
         progress.step(sum(done.values()), total, describe_position(list(running.values()), done))
 
-    def train(task: Task) -> list[dict[str, Any]]:
+    def work(task: Task) -> Rows:
         running[task.name] = task
-        rows = _train_task(folder, task, samples, test, normalization, report, checkpoint_seconds)
+        rows = (train or train_here)(folder, task, splits, partial(report, task.name), checkpoint_seconds)
         del running[task.name]
         report(task.name, task.training.epochs)
         return rows
 
-    training = tasks[0].training
-    workers = workers_for(training.model, len(tasks), samples.inputs.device, training.threads)
-    rows = train_together([partial(train, task) for task in tasks], workers, progress, training.threads)
+    training, device = tasks[0].training, splits.samples.inputs.device
+    stacks = not train and (device.type == "cuda" if stacked is None else stacked)
+    for stack in _stacks(folder, tasks, splits.samples) if stacks else ():
+        running.update({task.name: task for task in stack})
+        _train_stack(folder, stack, splits, report)
+        running.clear()
+    workers = workers_for(training.model, len(tasks), device, training.threads)
+    rows = together([partial(work, task) for task in tasks], workers, progress, training.threads)
     return [row for task, of_task in zip(tasks, rows, strict=True) if task.test for row in of_task]
+
+
+def _stacks(folder: Path, tasks: Sequence[Task], samples: Samples) -> list[list[Task]]:
+    """The seeds that have not begun, in stacks that fit into the device's memory; none where they cannot be stacked."""
+    begun = [weights_path(folder, task).exists() or checkpoint_path(folder, task).exists() for task in tasks]
+    seeds = [task for task, has_begun in zip(tasks, begun, strict=True) if task.test and not has_begun]
+    if len(seeds) < 2 or seeds[0].training.augment != "none":
+        return []
+    training = seeds[0].training
+    network = build_model(training.model, tuple(samples.inputs.shape[1:]), seeds[0].classes, 0)
+    if not can_stack(network):
+        return []
+    size = stack_size(network, training, samples, samples.inputs.device)
+    return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+
+
+def _train_stack(folder: Path, tasks: Sequence[Task], splits: Splits, report: Callable[[str, float], None]) -> None:
+    """Train the networks of some seeds as one, and leave what each would have left alone."""
+    samples, test, normalization = splits.samples, splits.test, splits.normalization
+    training, data = tasks[0].training, replace(samples, labels=tasks[0].labels, classes=tasks[0].classes)
+    recorders = [DynamicsRecorder(spill_of(folder, task), samples.inputs.device) for task in tasks]
+    for recorder in recorders:
+        recorder.restore(0)
+    rows: list[list[dict[str, Any]]] = [[] for _ in tasks]
+    batches, started = batches_per_epoch(len(data), training.batch_size), time.perf_counter()
+
+    def end_epoch(epoch: int, stack: Stack) -> None:
+        nonlocal started
+        if training.observe == "eval":
+            positions = torch.arange(len(data), device=data.labels.device)
+            for part, logits in evaluate_stack(stack, data, normalization):
+                for recorder, own in zip(recorders, logits, strict=True):
+                    recorder.log(own, data.labels[part], positions[part])
+        seconds = (time.perf_counter() - started) / len(tasks)
+        reached = compute_accuracies(stack, test, normalization) if test else [None] * len(tasks)
+        for k, task in enumerate(tasks):
+            row = {"seed": task.seed, "epoch": epoch + 1, **recorders[k].end_epoch(epoch)}
+            lr = learning_rate(training, epoch / training.epochs)
+            rows[k].append({**row, "test_accuracy": reached[k], "lr": lr, "seconds": seconds})
+            if epoch + 1 in task.keep_epochs:
+                save_tensors(weights_path(folder, task, epoch + 1), _numpy(stack.member(k).state_dict()), {})
+        started = time.perf_counter()
+
+    def watch(step: int, batch: Batch, logits: Tensor, stack: Stack) -> None:
+        if training.observe == "train":
+            (count,) = batch.groups  # as many of each: all have the same samples
+            for recorder, positions, own in zip(recorders, batch.positions[:, :count], logits, strict=True):
+                recorder.log(own[:count], data.labels[positions], positions)
+        if step % batches == 0:
+            stack.count(step)
+            end_epoch(step // batches - 1, stack)
+        report(tasks[step % len(tasks)].name, step / batches)
+
+    everyone = torch.arange(len(data), device=data.labels.device)
+    members = [Member(everyone, task.seed, training.epochs) for task in tasks]
+    stack = train_stacked(members, data, normalization, training, watch=watch)
+    for k, task in enumerate(tasks):
+        recorders[k].spill.sync()
+        save_tensors(weights_path(folder, task), _numpy(stack.member(k).state_dict()), {"rows": rows[k]})
 
 
 def describe_position(running: Sequence[Task], done: Mapping[str, float]) -> str:
@@ -150,62 +254,99 @@ def describe_position(running: Sequence[Task], done: Mapping[str, float]) -> str
     return f"{few}: epoch {epoch} of {last.training.epochs}"
 
 
-def _train_task(
-    folder: Path,
-    task: Task,
-    samples: Samples,
-    test: Samples | None,
-    normalization: Normalization,
-    report: Callable[[str, float], None],
-    checkpoint_seconds: float,
-) -> list[dict[str, Any]]:
+def train_here(
+    folder: Path, task: Task, splits: Splits, report: Callable[[float], None], checkpoint_seconds: float
+) -> Rows:
+    """Train one task in this process, and keep what it leaves in the folder of its run.
+
+    Args:    report: called with the epochs done, may raise to stop; checkpoint_seconds: between two states that are kept
+    Returns: one row per epoch
+    """
     finished = load_tensors(weights_path(folder, task))
     if finished is not None:
         return list(finished[1]["rows"])
-    training, data = task.training, replace(samples, labels=task.labels, classes=task.classes)
-    network = build_model(training.model, tuple(samples.inputs.shape[1:]), task.classes, task.seed)
-    network.to(samples.inputs.device)
-    optimizer = build_optimizer(network, training)
-    tensors, meta = load_tensors(checkpoint_path(folder, task)) or ({}, {"epochs": 0, "rows": []})
-    first, rows = int(meta["epochs"]), list(meta["rows"])
-    recorder = DynamicsRecorder(spill_of(folder, task), samples.inputs.device)
-    recorder.restore(first)
-    if first:
-        _restore(network, optimizer, tensors)
-    batches = batches_per_epoch(len(task.labels), training.batch_size)
-    begun, seen = first, itertools.count()
-
-    def heartbeat() -> None:
-        report(task.name, begun + min(1.0, next(seen) / batches))
-
+    state = load_state(folder, task)
+    recorder = DynamicsRecorder(spill_of(folder, task), splits.samples.inputs.device)
+    recorder.restore(state.epochs)
+    training = Training(task, splits, state)
     last_checkpoint = time.monotonic()
-    for epoch, seconds in train_epochs(
-        network,
-        optimizer,
-        data,
-        normalization,
-        training,
-        task.seed,
-        first_epoch=first,
-        recorder=recorder,
-        heartbeat=heartbeat,
-    ):
-        begun, seen = epoch + 1, itertools.count()
-        row: dict[str, Any] = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
-        if task.test:
-            row["test_accuracy"] = compute_accuracy(network, test, normalization) if test else None
-            row["lr"] = learning_rate(training, epoch / training.epochs)
-            row["seconds"] = seconds
-        rows.append(row)
-        if epoch + 1 in task.keep_epochs:
-            save_tensors(weights_path(folder, task, epoch + 1), _numpy(network.state_dict()), {})
-        if epoch + 1 < training.epochs and time.monotonic() - last_checkpoint >= checkpoint_seconds:
+    for epochs in training.epochs(recorder, report):
+        if epochs in task.keep_epochs:
+            save_tensors(weights_path(folder, task, epochs), training.weights(), {})
+        if epochs < task.training.epochs and time.monotonic() - last_checkpoint >= checkpoint_seconds:
             recorder.spill.sync()
-            save_tensors(checkpoint_path(folder, task), _state(network, optimizer), {"epochs": epoch + 1, "rows": rows})
+            save_state(folder, task, State(epochs, training.rows, training.tensors()))
             last_checkpoint = time.monotonic()
     recorder.spill.sync()
-    save_tensors(weights_path(folder, task), _numpy(network.state_dict()), {"rows": rows})
-    return rows
+    save_state(folder, task, State(task.training.epochs, training.rows, training.weights()))
+    return training.rows
+
+
+class Training:
+    """A network in training, from where it was left. rows: one of every epoch"""
+
+    def __init__(self, task: Task, splits: Splits, state: State) -> None:
+        samples = splits.samples
+        self.task, self.splits, self.first, self.rows = task, splits, state.epochs, list(state.rows)
+        self.network = build_model(task.training.model, tuple(samples.inputs.shape[1:]), task.classes, task.seed)
+        self.network.to(samples.inputs.device)
+        self.optimizer = build_optimizer(self.network, task.training)
+        if state.epochs:
+            _restore(self.network, self.optimizer, state.tensors)
+
+    def epochs(self, recorder: DynamicsRecorder, report: Callable[[float], None]) -> Iterator[int]:
+        """Train, and yield after each epoch how many are done. report: called at every batch with the epochs done"""
+        task, training, splits = self.task, self.task.training, self.splits
+        data = replace(splits.samples, labels=task.labels, classes=task.classes)
+        batches = batches_per_epoch(len(task.labels), training.batch_size)
+        begun, seen = self.first, itertools.count()
+
+        def heartbeat() -> None:
+            report(begun + min(1.0, next(seen) / batches))
+
+        for epoch, seconds in train_epochs(
+            self.network,
+            self.optimizer,
+            data,
+            splits.normalization,
+            training,
+            task.seed,
+            first_epoch=self.first,
+            recorder=recorder,
+            heartbeat=heartbeat,
+        ):
+            begun, seen = epoch + 1, itertools.count()
+            row: dict[str, Any] = {"seed": task.seed, "epoch": epoch + 1, **recorder.end_epoch(epoch)}
+            if task.test:
+                test = splits.test
+                row["test_accuracy"] = compute_accuracy(self.network, test, splits.normalization) if test else None
+                row["lr"] = learning_rate(training, epoch / training.epochs)
+                row["seconds"] = seconds
+            self.rows.append(row)
+            yield epoch + 1
+
+    def weights(self) -> Arrays:
+        """Those of the network."""
+        return _numpy(self.network.state_dict())
+
+    def tensors(self) -> Arrays:
+        """What a `State` holds of the network and its optimizer."""
+        return _state(self.network, self.optimizer)
+
+
+def load_state(folder: Path, task: Task) -> State:
+    """Where an unfinished task was left: before its first epoch, when nothing was kept."""
+    tensors, meta = load_tensors(checkpoint_path(folder, task)) or ({}, {"epochs": 0, "rows": []})
+    return State(int(meta["epochs"]), list(meta["rows"]), tensors)
+
+
+def save_state(folder: Path, task: Task, state: State) -> None:
+    """Keep where a task was left; after the last epoch that is its weights alone."""
+    if state.epochs < task.training.epochs:
+        meta = {"epochs": state.epochs, "rows": state.rows}
+        save_tensors(checkpoint_path(folder, task), state.tensors, meta)
+    else:
+        save_tensors(weights_path(folder, task), state.tensors, {"rows": state.rows})
 
 
 def weights_path(folder: Path, task: Task, epoch: int | None = None) -> Path:
@@ -227,7 +368,8 @@ def _epochs_done(folder: Path, task: Task) -> int:
 
 
 def _numpy(tensors: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    return {name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in tensors.items()}
+    # not ascontiguousarray, which makes one dimension of none: the count of an optimizer's steps has none
+    return {name: np.require(t.detach().cpu().numpy(), requirements="C") for name, t in tensors.items()}
 
 
 def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,53 +1,59 @@
-"""Exact cosine neighbors against FAISS's IndexFlatIP on the same cores (pip install faiss-cpu).
+"""The nearest neighbors: exact ones against FAISS's IndexFlatIP and scikit-learn, and the approximate search.
 
-python tests/benchmarks/bench_neighbors.py [--n 20000] [--width 512] [--k 15] [--repeat 5]
-
-Both are run in turn, `--repeat` times each after one warm-up; the shortest time of each is compared. FAISS gets unit rows
-and searches k + 1 neighbors, because it finds the sample itself as well.
+FAISS and scikit-learn find the sample itself as well, so they search for one more. NN-descent is judged by the share of the
+true neighbors that it finds in features of many groups, as those of a network are.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+from collections.abc import Iterator
 
-import faiss
-import numpy as np
 import torch
-from machine import print_machine
+from measuring import Row, Size, missing, race
 
-from engine.features.neighbors import compute_neighbors
+from engine.features.approximate import search_approximately
+from engine.features.neighbors import checked_rows, compute_neighbors, search_rows
+
+K = 15
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=20_000)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--k", type=int, default=15)
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args()
-    features = torch.randn(options.n, options.width, generator=torch.Generator().manual_seed(0))
-    unit = (features / features.norm(dim=1, keepdim=True)).numpy()
-    threads = torch.get_num_threads()
-    faiss.omp_set_num_threads(threads)
-    index = faiss.IndexFlatIP(options.width)
-    index.add(unit)
-    times: dict[str, list[float]] = {"winnow": [], "faiss": []}
-    for _ in range(options.repeat + 1):
-        started = time.perf_counter()
-        ids, _ = compute_neighbors(features, options.k)
-        times["winnow"].append(time.perf_counter() - started)
-        started = time.perf_counter()
-        _, found = index.search(unit, options.k + 1)
-        times["faiss"].append(time.perf_counter() - started)
-    mine, peer = (min(seen[1:]) for seen in times.values())
-    print_machine("faiss-cpu")
-    print(f"1 warm-up, then repeats: {options.repeat}; the shortest time of each")
-    print(
-        f"{options.n} x {options.width}, k = {options.k}: {mine:.2f} s, IndexFlatIP {peer:.2f} s: ratio {mine / peer:.2f}"
+def rows(size: Size) -> Iterator[Row]:
+    n, width = (500, 32) if size.small else (20_000, 512)
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.randn(100, width, generator=generator)[torch.randint(100, (n,), generator=generator)]
+    features = groups + torch.randn(n, width, generator=generator)
+    unit = checked_rows(features, K)
+    data = f"{n:,} x {width}, {K} neighbors"
+
+    def ours() -> object:
+        return compute_neighbors(features, K)
+
+    row = Row("exact neighbors", data, "FAISS IndexFlatIP", 1.0)
+    if absent := missing("faiss", "faiss-cpu"):
+        yield Row(row.what, row.data, row.peer, row.goal, note=absent)
+    else:
+        import faiss
+
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        index = faiss.IndexFlatIP(width)
+        index.add(unit.numpy())
+        yield race(row, ours, lambda: index.search(unit.numpy(), K + 1), size.repeats)
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=K + 1, metric="cosine", algorithm="brute", n_jobs=torch.get_num_threads())
+    search.fit(unit.numpy())
+    yield race(
+        Row("exact neighbors", data, "scikit-learn, brute", 1.0),
+        ours,
+        lambda: search.kneighbors(unit.numpy()),
+        min(size.repeats, 3),
     )
-    print(f"the same neighbor in {float(np.mean(ids.numpy() == found[:, 1:])):.4%} of the places")
-
-
-if __name__ == "__main__":
-    main()
+    recalls: list[float] = []
+    row = race(
+        Row("approximate neighbors", data, "our exact search"),
+        lambda: recalls.append(search_approximately(unit, K)[2]),
+        lambda: search_rows(unit, K, 0, n),
+        min(size.repeats, 3),
+    )
+    note = f"{min(recalls):.1%} of the true neighbors, used beyond 200,000 samples (pynndescent)"
+    yield Row(row.what, row.data, row.peer, None, row.ours, row.theirs, row.wall, note)

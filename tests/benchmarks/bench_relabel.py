@@ -3,10 +3,11 @@
     python tests/benchmarks/bench_relabel.py TRAIN_PARQUET TEST_PARQUET [--human PARQUET:COLUMN] [--noise symmetric:0.2 ...]
                                              [--n 3000] [--tested 2000] [--seeds 3] [--to FOLDER]
 
-The Parquet files hold images with their labels as Hugging Face has them, such as CIFAR-10's. N training images get label
-noise, or people's labels from a column in the same order; the test images keep the right labels. `winnow run` with its
-defaults chooses features and gives the shortlist; the run's own held-out predictions and two learners propose labels for it; then the same networks are trained on
-each set. The oracles, which read the truth, are not methods: one drops every wrong label, one corrects every one.
+The Parquet files hold images with their labels as Hugging Face has them, such as CIFAR-10's. N training images get
+label noise, or people's labels from a column in the same order; the test images keep the right labels. `winnow run`
+with its defaults chooses features and gives the shortlist; its held-out predictions and two learners propose labels for
+it; then the same networks are trained on each set. The oracles, which read the truth, are not methods: one drops every
+wrong label, one corrects every one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ ROWS = (
     "oracle drops",
     "oracle relabels",
 )
+
+
+LEARNERS = ("sop+", "dividemix")
 
 
 def main() -> None:

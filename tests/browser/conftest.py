@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, ViewportSize, sync_playwright
 
 from engine.store.workspace import Workspace
 
@@ -23,6 +23,7 @@ FLAGS = (
     "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
     "--disable-gpu-compositing --disable-gpu-rasterization"  # WebGL in software, but not every page: it halves the time
 ).split() + ["--host-resolver-rules=MAP evil.example 127.0.0.1"]  # as somebody's name server would answer
+WINDOW: ViewportSize = {"width": 1440, "height": 900}
 
 
 @pytest.fixture(scope="module")
@@ -105,25 +106,63 @@ def serve_workspace(
     return lambda root: serving(root, tmp_path_factory.mktemp("elsewhere"))
 
 
+@pytest.fixture(scope="module")
+def kept_page(browser: Browser) -> Iterator[Page]:
+    """What `page` is, for the tests of a file. The process behind a page keeps what it compiled of Streamlit's code, which
+    is half of what opening the dashboard costs; nothing else of a test is left to the next."""
+    context = browser.new_context(viewport=WINDOW, color_scheme="light")
+    yield context.new_page()
+    context.close()
+
+
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(kept_page: Page) -> Iterator[Page]:
     """A page that fails its test on any error in the console and on any request that leaves this machine."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    with watched(kept_page):
+        yield kept_page
+        for other in kept_page.context.pages:
+            if other is not kept_page:
+                other.close()
+        if kept_page.url.startswith("http"):  # else its server is gone, and no other has its address
+            kept_page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+        kept_page.goto("about:blank")
+    kept_page.context.clear_cookies()
+    kept_page.emulate_media(color_scheme="light")
+    kept_page.set_viewport_size(WINDOW)
+
+
+@pytest.fixture
+def own_page(browser: Browser) -> Iterator[Page]:
+    """A page like `page` that no other test has: one whose connections a test routes through itself."""
+    context = browser.new_context(viewport=WINDOW, color_scheme="light")
     opened = context.new_page()
-    opened.set_default_timeout(90_000)
+    with watched(opened):
+        yield opened
+        context.close()
+
+
+@contextlib.contextmanager
+def watched(page: Page) -> Iterator[None]:
     wrong: list[str] = []
 
-    def console(message: object) -> None:
-        text, where = message.text, message.location.get("url", "")  # type: ignore[attr-defined]
+    def console(message: ConsoleMessage) -> None:
         # Below a page's own path Streamlit first asks for its endpoints there, gets a 404, and asks at the root.
-        if message.type == "error" and "/_stcore/" not in where:  # type: ignore[attr-defined]
-            wrong.append(f"{text} {where}")
+        if message.type == "error" and "/_stcore/" not in message.location.get("url", ""):
+            wrong.append(f"{message.text} {message.location.get('url', '')}")
 
-    opened.on("console", console)
-    opened.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
-    opened.on(
-        "request", lambda r: None if re.match(r"(https?|ws)://localhost:|data:|blob:", r.url) else wrong.append(r.url)
-    )
-    yield opened
-    context.close()
+    def failed(error: Error) -> None:
+        wrong.append(f"page error: {error}")
+
+    def requested(request: Request) -> None:
+        if not re.match(r"(https?|ws)://localhost:|data:|blob:", request.url):
+            wrong.append(request.url)
+
+    page.set_default_timeout(90_000)
+    page.on("console", console)
+    page.on("pageerror", failed)
+    page.on("request", requested)
+    yield
+    page.remove_listener("console", console)
+    page.remove_listener("pageerror", failed)
+    page.remove_listener("request", requested)
     assert not wrong, "\n".join(wrong)

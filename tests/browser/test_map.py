@@ -91,7 +91,8 @@ def test_a_lasso_on_the_map_becomes_a_filter_that_other_pages_follow(page: Page,
     expect(page.get_by_role("heading", name=f"{n:,} of")).to_be_visible()
 
 
-def test_a_lasso_outlives_a_click_that_follows_it_on_a_slow_server(page: Page, address: str) -> None:
+def test_a_lasso_outlives_a_click_that_follows_it_on_a_slow_server(own_page: Page, address: str) -> None:
+    page = own_page
     line = Line(page)
     visit(page, address, "/embedding?dataset=digits-noisy")
     shown = cloud(page)
@@ -172,7 +173,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def test_a_large_map_is_a_density_that_zooming_refines_into_points(page: Page, many: str) -> None:
+def test_a_large_map_is_a_density_that_zooming_refines_into_points(own_page: Page, many: str) -> None:
+    page = own_page
     line = Line(page)
     visit(page, many, "/embedding")
     shown = cloud(page)

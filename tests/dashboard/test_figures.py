@@ -48,6 +48,32 @@ def test_prune_3_colors_the_corrupted_and_fits_all() -> None:
     assert fit.y.tolist() == pytest.approx([1, 7]) and fit.line.dash == "dash"
 
 
+def test_cg_1_colors_labels_and_crosses_the_wrong_ones_beside_the_inverse_kernel() -> None:
+    table = pd.DataFrame(
+        {"x": [-1.0, 0.5, 1.0, 0.0], "y": [1.0, 2.0, 3.0, 9.0], "second": [False, True, True, False], "wrong": [False] * 3 + [True]}
+    )  # fmt: skip
+    figure = cg_paper.place_figure(
+        np.array([[2.0, -0.5], [-0.5, 2.0]]), {"<b>x": table, "y": table[:1]}, ("cat", "<i>")
+    )
+    assert [a.text for a in figure.layout.annotations] == ["(a) inverse of the kernel", chart_text("<b>x"), "y"]
+    heat, *dots = figure.data
+    assert heat.z.tolist() == [[2, -0.5], [-0.5, 2]] and heat.zmin == -heat.zmax
+    assert [(t.name, t.xaxis, list(t.y), t.marker.symbol) for t in dots] == [
+        ("labeled cat", "x2", [1], "circle"), (chart_text("labeled <i>"), "x2", [2, 3], "circle"),
+        ("wrong label", "x2", [9], "cross"), ("labeled cat", "x3", [1], "circle"),
+    ]  # fmt: skip
+    assert [t.showlegend for t in dots] == [True, True, True, False]
+
+
+def test_cg_5_is_the_correlation_by_the_number_of_subsets() -> None:
+    table = pd.DataFrame(
+        {"ratio": [1, 1, 2], "runs": [1, 2, 1], "spearman": [0.5, 0.6, 0.8], "pearson": [0.1, 0.2, 0.3]}
+    )
+    figure = cg_appendix.convergence_figure(table)
+    assert lines(figure) == {"1 : 1": [0.5, 0.6], "1 : 2": [0.8]}
+    assert lines(figure, "x2") == {"1 : 1": [0.1, 0.2], "1 : 2": [0.3]}
+
+
 def test_cg_2_prunes_low_on_the_left_and_high_on_the_right_beside_random_and_the_full_set() -> None:
     points = pd.concat(
         [curve("cg", [0.9, 0.8], 0), curve("cg", [0.9, 0.6], 1), curve("cg*", [0.9, 0.4]), curve("random", [0.9, 0.7])]
@@ -170,6 +196,50 @@ def test_rop_1_is_accuracy_by_the_share_kept_on_clean_and_on_noisy_labels() -> N
     assert next(t for t in figure.data if t.fill == "toself").y == (80, 90, 90, 60)
 
 
+def relabeled(subset: str, learner: str, kept: float, accuracies: list[float], neighbors: int = 15) -> pd.DataFrame:
+    """The networks of one selection, a seed for each accuracy."""
+    columns = {"name": subset, "learner": learner, "kept_fraction": kept, "neighbors": neighbors}
+    return pd.DataFrame({**columns, "seed": range(len(accuracies)), "accuracy": accuracies})
+
+
+def test_rop_4_is_accuracy_by_the_share_kept_a_line_for_each_selection_and_a_panel_for_each_learner() -> None:
+    found = pd.concat(
+        [
+            relabeled("rop", "sop+", 0.4, [0.9]), relabeled("rop", "sop+", 0.2, [0.6, 0.8]),
+            relabeled("random", "sop+", 0.2, [0.5]), relabeled("rop, <i>", "cross-entropy", 0.2, [0.3]),
+        ]
+    )  # fmt: skip
+    figure = rop_paper.compared_figure(found)
+    assert [a.text for a in figure.layout.annotations] == ["labels as they are", "corrected by sop+"]
+    assert lines(figure) == {chart_text("ROP, <i>"): [30]}
+    assert lines(figure, "x2") == {"ROP": [70, 90], "random": [50]}
+    ropes = [t for t in figure.data if t.name == "ROP"]
+    assert ropes[0].x.tolist() == [20, 40] and ropes[0].line.color != charts.GRAY
+    assert np.round([t.y for t in figure.data if t.fill == "toself" and len(t.y) == 4], 6).tolist() == [
+        [80, 90, 90, 60]
+    ]
+
+
+def test_rop_5_is_a_bar_for_each_selection_the_slowest_at_the_top() -> None:
+    nan = float("nan")
+    figure = rop_paper.time_figure([("ROP", nan, 3.0), ("GraNd", 2.0, 0.5), ("random", nan, 0.0)])
+    training, score, both = figure.data
+    assert list(training.y) == ["random", "GraNd", "ROP"]  # the last is drawn at the top
+    assert np.array_equal(training.x, [nan, 2, nan], equal_nan=True)
+    assert np.array_equal(score.x, [nan, 0.5, nan], equal_nan=True) and np.array_equal(
+        both.x, [0, nan, 3], equal_nan=True
+    )
+    assert [(a.x, a.text) for a in figure.layout.annotations] == [(0, "0 s"), (2.5, "2.5 s"), (3, "3 s")]
+
+
+def test_rop_6_is_a_line_for_each_number_of_neighbors() -> None:
+    found = pd.concat(
+        [relabeled("rop", "sop+", 0.2, [0.5, 0.7], 20), relabeled("rop", "sop+", 0.4, [0.8], 20),
+         relabeled("rop", "sop+", 0.2, [0.9], 5)]
+    )  # fmt: skip
+    assert lines(rop_paper.neighbors_figure(found)) == {"K = 5": [90], "K = 20": [60, 80]}
+
+
 def test_lstm_1_is_the_mean_of_both_groups_with_a_band_that_stays_a_probability() -> None:
     table = pd.DataFrame(
         {
@@ -252,7 +322,7 @@ def test_cg_18_correlates_the_features_of_each_epoch_with_the_other_scores() -> 
 def test_every_figure_is_declared_beside_its_drawing() -> None:
     figures = all_figures()
     numbers = [(name.partition("-")[0], int(name.partition("-")[2])) for name in figures]
-    assert numbers == sorted(numbers) and len(figures) == 23
+    assert numbers == sorted(numbers) and len(figures) == 28
     for name, figure in figures.items():
         assert figure.name == name and figure.source == name.upper().replace("-", " ")
         paper = name.split("-")[0]

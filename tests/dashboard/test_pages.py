@@ -532,6 +532,7 @@ DRAWN = {  # what the demo's runs are enough for, on digits-noisy
     "aum-2": True, "aum-3": True, "aum-5": True, "aum-6": True, "rop-3": True,
     "aum-4": True, "aum-7": False, "cg-8": True, "cg-10": False, "cg-11": False, "cg-14": True, "cg-18": False,
     "lstm-1": True, "lstm-5": True, "lstm-8": True, "rop-1": False,
+    "rop-4": False, "rop-5": True, "rop-6": False, "cg-1": False, "cg-5": False,
 }  # fmt: skip
 
 

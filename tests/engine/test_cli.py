@@ -10,12 +10,14 @@ import time
 import duckdb
 import numpy as np
 import pytest
+from forked_command import winnow
 
 from engine.cli.commands import app
 from engine.store.workspace import FORMAT, Workspace
 
 
-def winnow(*words, workspace=None, **options):
+def started(*words, workspace=None, **options):
+    """`winnow` as a shell starts it."""
     command = [sys.executable, "-m", "engine.cli", *map(str, words)]
     if workspace is not None:
         command += ["--workspace", str(workspace)]
@@ -42,7 +44,7 @@ def test_from_a_folder_of_images_to_an_export(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((data.images[i] * 15).astype("uint8")).resize((24, 20)).save(folder / f"{i}.png")
     w = tmp_path / "w"
-    done = winnow("ingest", "mine", "--from", tmp_path / "photos", "--noise", "symmetric:0.1", "--json", workspace=w)
+    done = started("ingest", "mine", "--from", tmp_path / "photos", "--noise", "symmetric:0.1", "--json", workspace=w)
     made = json.loads(done.stdout)
     assert (made["train"], made["test"], made["classes"], made["existed"]) == (96, 24, 3, False)
     assert json.loads(
@@ -50,7 +52,7 @@ def test_from_a_folder_of_images_to_an_export(tmp_path):
             "ingest", "mine", "--from", tmp_path / "photos", "--noise", "symmetric:0.1", "--json", workspace=w
         ).stdout
     )["existed"]
-    done = winnow("run", "mine", "--epochs", 3, "--seeds", 1, "--batch-size", 16, "--json", workspace=w)
+    done = started("run", "mine", "--epochs", 3, "--seeds", 1, "--batch-size", 16, "--json", workspace=w)
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)["run_id"]
     assert json.loads(winnow("status", run[:6], "--json", workspace=w).stdout)["state"] == "done"
@@ -60,7 +62,7 @@ def test_from_a_folder_of_images_to_an_export(tmp_path):
         winnow("query", "select score, count(*) as n from scores group by 1", "--format", "json", workspace=w).stdout
     )
     assert {"score": "aum", "n": 96} in rows
-    text = winnow("query", "select 1 as a, NULL as b", "--format", "csv", workspace=w).stdout
+    text = started("query", "select 1 as a, NULL as b", "--format", "csv", workspace=w).stdout
     assert list(csv.reader(text.splitlines())) == [["a", "b"], ["1", ""]]
 
     done = winnow(
@@ -88,7 +90,7 @@ def test_from_a_folder_of_images_to_an_export(tmp_path):
 def test_expected_errors_are_one_line(tmp_path, small_workspace):
     w = small_workspace.root
     refused(
-        winnow("run", "small", "--scores", "el2m", workspace=w),
+        started("run", "small", "--scores", "el2m", workspace=w),
         "unknown score 'el2m'; did you mean 'el2n'? (winnow scores lists them)",
     )
     refused(winnow("run", "smal", workspace=w), "unknown dataset 'smal'; did you mean 'small'?")
@@ -108,7 +110,7 @@ def test_expected_errors_are_one_line(tmp_path, small_workspace):
     refused(winnow("runs", workspace=tmp_path / "none"), "no workspace at", "winnow demo")
     assert small_workspace.datasets() == ["small"] and small_workspace.run_ids() == []
     (w / "winnow.json").write_text(json.dumps({"format": FORMAT + 1}))
-    refused(winnow("runs", workspace=w), f"format {FORMAT + 1}", "upgrade winnow")
+    refused(started("runs", workspace=w), f"format {FORMAT + 1}", "upgrade winnow")
 
 
 def test_scores_are_listed():
@@ -235,7 +237,7 @@ def test_a_query_prints_so_many_rows_and_writes_all(old_workspace):
     ],
 )
 def test_what_is_no_query_is_refused_in_one_line(old_workspace, tmp_path, sql, said):
-    refused(winnow("query", sql, workspace=old_workspace, cwd=tmp_path), said)
+    refused(started("query", sql, workspace=old_workspace, cwd=tmp_path), said)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,7 +1,11 @@
 """The same results on a real Ray cluster of this machine, also when one of its two nodes dies in the middle."""
 
+import contextlib
 import importlib
+import io
+import math
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -14,19 +18,32 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.data.loader import Samples
 from engine.errors import Cancelled, ClusterError, SpecError
 from engine.features import embedding
+from engine.features.neighbors import search_rows
 from engine.features.stored import compute_stored, key_of, load_stored
 from engine.queries.connection import connected
-from engine.runs.cluster import HERE, tasks_on
+from engine.runs import points
+from engine.runs.cluster import HERE, _to_array, _to_tensor, tasks_on
 from engine.runs.compute import compute
+from engine.runs.crossval import Network, predict_rest
+from engine.runs.options import plan_relabel_from
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
-from engine.spec import run_id
+from engine.runs.relabel_units import Study, Unit, learn
+from engine.spec import TrainingSpec, run_id
 from engine.store.jobs import cancel, fetch_job
 from engine.store.journal import read_journal
 from engine.store.progress import Progress
+from engine.store.tensors import load_tensors
+from engine.training import away
+from engine.training.away import Leg, train_leg
+from engine.training.loop import Normalization
+from engine.training.models import MODELS
 from engine.training.own_models import allow_named
+from engine.training.stacked import Member
+from engine.training.tasks import Splits, State, seed_tasks
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 
@@ -68,7 +85,7 @@ def cluster(modules):
     torch.set_num_threads(threads)
 
 
-def points(workspace, run):
+def points_of(workspace, run):
     with connected(workspace, "small", [run]) as connection:
         return connection.execute(
             'SELECT "order", seed, pruned, kept_fraction, accuracy FROM psi ORDER BY ALL'
@@ -118,10 +135,10 @@ def test_a_node_that_dies_in_the_middle_changes_no_point(cluster, modules, small
         killer.join()
     assert not existed and 1 <= killed[0] < 18
     assert len(journalled(folder)) == 18 and len(started()) > 18  # none twice in the journal, one or more begun again
-    found = points(small_workspace, run)
+    found = points_of(small_workspace, run)
     small_workspace.remove_run(run)
     compute(small_workspace, plan, "cpu")
-    assert points(small_workspace, run) == found and len(found) == 2 * 5 * 2
+    assert points_of(small_workspace, run) == found and len(found) == 2 * 5 * 2
 
 
 def test_the_cluster_imports_nothing_from_the_folder_that_one_stands_in(cluster, modules, tmp_path, monkeypatch):
@@ -151,41 +168,121 @@ def test_scores_of_folds_subsets_and_neighbors_are_those_of_one_machine(cluster,
     assert len(found[0][0]) == 4 * 200 and len(found[0][1]) == 7 * 200
 
 
-@pytest.mark.parametrize("stage", ["seeds", "folds"])
-def test_a_node_that_dies_while_a_run_is_computed_changes_no_value(
-    cluster, modules, small_workspace, small_training, tmp_path, stage
-):
-    """The seeds are trained here and the folds on the cluster: one node is lost during the one or the other."""
-    log, module = tmp_path / "networks", f"spied_{stage}"
-    (modules / f"{module}.py").write_text(SPIED.format(log=str(log)))
-    allow_named(small_workspace, f"{module}:network")
-    plan = plan_run(small_workspace, "small", ["aum", "confident_learning"], small_training(model=f"{module}:network"))
+def published(workspace, run):
+    """Everything that the networks of a run leave, but for the seconds that they took."""
+    with connected(workspace, "small", [run]) as connection:
+        tables = [
+            connection.execute(f"SELECT * EXCLUDE run_id FROM {table} ORDER BY ALL").fetchall()
+            for table in ("dynamics", "logits", "flags", "threshold_rounds")
+        ]
+        tables.append(connection.execute("SELECT * EXCLUDE (run_id, seconds) FROM epochs ORDER BY ALL").fetchall())
+    files = sorted(workspace.published_dir(run).glob("*.safetensors"))
+    arrays = {path.name: {name: a.tobytes() for name, a in load_tensors(path)[0].items()} for path in files}
+    return tables, arrays, values(workspace, run)
+
+
+@contextlib.contextmanager
+def one_node_lost(cluster, log, ready):
+    """A second node that is killed in the middle of its second network after something is ready. Gives where it computes."""
     node = cluster.add_node(**{k: v for k, v in NODE.items() if k != "include_dashboard"})
     killed = []
 
     def begun():
-        """Processes of the networks that were begun so far, here or on the node."""
+        """Processes of the networks that were begun on the node so far."""
         lines = [line.split(" ") for line in log.read_text().splitlines()] if log.exists() else []
-        return [int(pid) for pid, at in lines if (int(pid) == os.getpid() if stage == "seeds" else at == node.node_id)]
+        return [int(pid) for pid, at in lines if at == node.node_id]
 
     def kill():
-        until(begun, 200)
+        until(ready, 200)
+        seen = len(begun())
+        until(lambda: len(begun()) > seen + 1, 200)
         killed.extend(begun())
-        if stage == "folds":
-            os.kill(killed[-1], signal.SIGKILL)
+        os.kill(killed[-1], signal.SIGKILL)
         cluster.remove_node(node, allow_graceful=False)
 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        run, existed = compute(small_workspace, plan, "cpu", cluster=f"ray:{cluster.address}")
+        yield
     finally:
         killer.join()
-    assert killed and not existed
-    found = values(small_workspace, run)
+    assert len(killed) >= 2
+
+
+@pytest.mark.parametrize("stage", ["seeds", "folds"])
+def test_a_node_that_dies_while_a_run_is_computed_changes_no_value(
+    cluster, modules, small_workspace, small_training, tmp_path, monkeypatch, stage
+):
+    """One node is lost while the seeds and threshold rounds are trained, in legs of an epoch, or while the folds are."""
+    log, module = tmp_path / "networks", f"spied_{stage}"
+    (modules / f"{module}.py").write_text(SPIED.format(log=str(log)))
+    allow_named(small_workspace, f"{module}:network")
+    monkeypatch.setattr(away, "LEG", 0)
+    training = small_training(model=f"{module}:network", logit_seeds=1)
+    plan = plan_run(small_workspace, "small", ["aum", "confident_learning"], training)
+    folder, began = small_workspace.run_dir(run_id(plan)), {"seeds": "training", "folds": "scores"}[stage]
+
+    def stages():
+        return [event.get("stage") for event in read_journal(folder)] if folder.exists() else []
+
+    with one_node_lost(cluster, log, lambda: began in stages()):
+        run, existed = compute(small_workspace, plan, "cpu", cluster=f"ray:{cluster.address}")
+    assert not existed
+    found = published(small_workspace, run)
     small_workspace.remove_run(run)
     compute(small_workspace, plan, "cpu")
-    assert values(small_workspace, run) == found and len(found[0]) == 2 * 200
+    assert published(small_workspace, run) == found
+    assert [len(table) for table in found[0]] == [1200, 600, 400, 400, 6] and len(found[2][0]) == 2 * 200
+    assert {"weights.safetensors", "features.safetensors"} <= set(found[1])
+
+
+def test_a_node_that_dies_while_labels_are_proposed_changes_none(cluster, modules, small_workspace, tmp_path):
+    log = tmp_path / "networks"
+    (modules / "spied_relabel.py").write_text(SPIED.format(log=str(log)))
+    options = {"seeds": 2, "epochs": 3, "batch_size": 32, "keep": "0.8", "nli_epochs": 1, "neighbors": 5}
+    allow_named(small_workspace, "spied_relabel:network")
+    plan = plan_relabel_from(small_workspace, "small", "rop", options | {"model": "spied_relabel:network"})
+    found = []
+    for where in (f"ray:{cluster.address}", ""):
+        losing = one_node_lost(cluster, log, lambda: True) if where else contextlib.nullcontext()
+        with losing:
+            run, _ = compute(small_workspace, plan, "cpu", cluster=where)
+        with connected(small_workspace, "small", [run]) as connection:
+            labels = connection.execute("SELECT * EXCLUDE run_id FROM suggestions ORDER BY ALL").fetchall()
+            rows = connection.execute(
+                "SELECT * EXCLUDE (run_id, seconds, select_seconds) FROM relabelings ORDER BY ALL"
+            ).fetchall()
+        units = [event["unit"] for event in read_journal(small_workspace.run_dir(run)) if event["event"] == "relabeled"]
+        found.append((labels, rows, sorted(units)))
+        small_workspace.remove_run(run)
+    assert found[0] == found[1]
+    assert (
+        len(found[0][0]) == 160 and len(found[0][2]) == len(set(found[0][2])) == 10
+    )  # warm-ups, and 2 x 2 of each seed
+
+
+def test_a_run_that_is_cancelled_on_a_cluster_goes_on_here(cluster, small_workspace, small_training, monkeypatch):
+    monkeypatch.setattr(away, "LEG", 0)
+    plan = plan_run(small_workspace, "small", ["aum"], small_training(epochs=6))
+    wanted = run_id(plan)
+    kept = small_workspace.run_dir(wanted) / "partial" / "seed0.checkpoint.safetensors"
+
+    def ask():
+        until(kept.exists)
+        cancel(small_workspace, wanted)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(Cancelled):
+        compute(small_workspace, plan, "cpu", cluster=f"ray:{cluster.address}")
+    asking.join()
+    job, epochs = fetch_job(small_workspace, wanted), load_tensors(kept)[1]["epochs"]
+    assert job.state == "cancelled" and 0 < job.fraction < 1 and 0 < epochs < 6
+    compute(small_workspace, plan, "cpu")
+    broken = published(small_workspace, wanted)
+    small_workspace.remove_run(wanted)
+    compute(small_workspace, plan, "cpu")
+    assert published(small_workspace, wanted) == broken
 
 
 def test_features_of_a_backbone_are_those_of_one_machine(cluster, small_workspace, tmp_path, monkeypatch):
@@ -220,6 +317,63 @@ def test_a_cancelled_curve_stops_soon_on_a_cluster_too(cluster, small_workspace,
     assert stopped - asked[0] < 5
     assert fetch_job(small_workspace, run_id(plan)).state == "cancelled"
     assert 1 <= len(journalled(small_workspace.run_dir(run_id(plan)))) < 8
+
+
+class Pickled(pickle.Pickler):
+    """What Ray sends: tensors as arrays."""
+
+    def reducer_override(self, value):
+        return (_to_tensor, (_to_array(value),)) if type(value) is torch.Tensor else NotImplemented
+
+
+def sent_bytes(value):
+    file = io.BytesIO()
+    Pickled(file, 5).dump(value)
+    return file.tell()
+
+
+def test_what_travels_is_what_the_guide_counts():
+    """The table of the chapter about many machines, by the same formulas, of a set of the shape of MNIST."""
+    n, m, pixels, c, weights = 3000, 500, 784, 10, 784 * 8 + 8 + 8 * 10 + 10
+    images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
+    samples = Samples(images, torch.arange(n) % c, torch.arange(n), c, torch.arange(n) % c)
+    test, scale = samples.subset(torch.arange(m)), Normalization(torch.zeros(1), torch.ones(1))
+    both, half = (n + m) * (pixels + 24), torch.arange(0, n, 2)
+    training = TrainingSpec(model="narrow", epochs=2, seeds=1, logit_seeds=1)
+    [task] = seed_tasks(samples, training, {1: 1})
+    splits, nothing = Splits(samples, test, scale), State(0, [], {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, training.model, narrow)
+        first = train_leg(splits, Leg(task, nothing, 0.0), lambda share: None)
+        last = train_leg(splits, Leg(task, first.state, 0.0), lambda share: None)
+        part = Network(half, half + 1, 0, training, 1, scale)
+        unit = Unit(0, "all", 1.0, "cross-entropy", half, half[:0], 128)
+        learned = learn(Study(samples, test, scale, training), unit, lambda share: None)
+        found = search_rows(torch.nn.functional.normalize(torch.randn(n, 64)), 15, 0, 1000)
+        counted = {
+            "curve, to a machine": (points.Study(samples, (test,), scale, training, False), both),
+            "curve, to a task": ([Member(half, 0, 2)], 8 * n / 2),
+            "folds, to a machine": (samples, n * (pixels + 24)),
+            "folds, to a task": (part, 8 * n),
+            "folds, back": (predict_rest(samples, part, lambda share: None), 4 * c * n / 2),
+            "run, to a machine": (splits, both),
+            "run, to its first leg": (Leg(task, nothing, 0.0), 8 * n),
+            "run, back from it": (first, (32 + 4 * c) * n + (3 * 4 + 4) * weights),
+            "run, to its second leg": (Leg(task, first.state, 0.0), 8 * n + 3 * 4 * weights),
+            "run, back from its last": (last, (32 + 4 * c) * n + 4 * weights),
+            "learner, to a machine": (Study(samples, test, scale, training), both),
+            "learner, to a task": (unit, 8 * n / 2),
+            "learner, back": (learned, 4 * c * (n / 2 + m)),
+            "neighbors, back": (found, 12 * 15 * 1000),
+        }
+    for what, (value, expected) in counted.items():
+        assert expected <= sent_bytes(value) <= 1.02 * expected + 4000, what
+
+
+def narrow(shape, classes):
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(math.prod(shape), 8), torch.nn.ReLU(), torch.nn.Linear(8, classes)
+    )
 
 
 TASKS = """

@@ -1,7 +1,6 @@
 """DivideMix: each part of a step against values worked out by hand, and the learner on small problems."""
 
 from dataclasses import replace
-from functools import partial
 from math import exp, log
 
 import numpy as np
@@ -23,8 +22,6 @@ from engine.relabel.dividemix import (
     warm_up_loss,
 )
 from engine.relabel.learner_settings import DivideMixSettings
-from engine.relabel.sop import learn_sop
-from engine.training.loop import Normalization
 
 QUICK = DivideMixSettings(warm_up=2, ramp=4, lambda_u=5.0)
 
@@ -215,26 +212,9 @@ def test_what_cannot_be_learned_from_is_refused():
         learn_dividemix(clouds(1, wrong=0.0), 0, lambda share: None)
     with pytest.raises(SpecError, match="takes images"):
         learn_dividemix(clouds(8, augment="crop"), 0, lambda share: None)
-    with pytest.raises(SpecError, match="--warm-up is 10 of 2 epochs"):
+    with pytest.raises(SpecError, match="--set warm_up is 10 of 2 epochs"):
         learn_dividemix(pictures(), 0, lambda share: None)
-    with pytest.raises(SpecError, match="--warm-up is 3 of 3 epochs"):
+    with pytest.raises(SpecError, match="--set warm_up is 3 of 3 epochs"):
         learn_dividemix(clouds(8), 0, lambda share: None)
     with pytest.raises(SpecError, match="--temperature is 0; allowed: 0.01 to 1"):
         DivideMixSettings(temperature=0)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("learn", [learn_sop, partial(learn_dividemix, settings=QUICK)])
-def test_on_a_gpu_wrong_labels_get_the_true_one(learn):
-    problem = clouds(150, wrong=0.4, epochs=12, batch_size=16, lr=0.005)
-    samples, scale = problem.samples, problem.normalization
-    moved = {name: getattr(samples, name).cuda() for name in ("inputs", "labels", "sample_ids", "true_labels")}
-    there = replace(
-        problem,
-        samples=replace(samples, **moved),
-        test=replace(samples, **moved),
-        normalization=Normalization(scale.mean.cuda(), scale.std.cuda()),
-    )
-    learned = learn(there, 1, lambda share: None)
-    assert not learned.probabilities.is_cuda and not learned.test.is_cuda
-    assert float((learned.probabilities.argmax(1) == samples.true_labels).float().mean()) > 0.95

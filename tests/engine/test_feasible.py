@@ -62,7 +62,7 @@ def test_what_scores_read_is_counted_once_and_for_every_seed(small_workspace):
     gradients = 1_000 * (1.5 * (1e-3 + 0.01 / 100) + 1.2e-8 * 1_000_000)
     assert seconds["grand"] == pytest.approx(0.06 + 3 * gradients)
     assert seconds["grand_last_layer"] == pytest.approx(0.06 + 3 * 2 * 0.1)  # the outputs and the features of three
-    assert seconds["tracin_self"] == pytest.approx(0.06 + 2 * 5 * 0.1)  # of five checkpoints of the first
+    assert seconds["tracin_self"] == pytest.approx(0.06 + 5 * 0.1)  # one pass at each of five checkpoints of the first
 
 
 def test_held_out_folds_are_networks_of_their_own(small_workspace):

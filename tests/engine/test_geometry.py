@@ -19,6 +19,7 @@ from engine.scores.geometry import (
     nli,
     prototype_distance,
 )
+from engine.scores.rows import unit_rows
 
 
 def softmax(z):
@@ -140,6 +141,25 @@ def test_shapley_is_the_mean_over_all_subsets(k):
     found = knn_shapley(features, labels, asked, truth, k=k)
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
     assert float(found.sum()) == pytest.approx(value[tuple(range(10))], abs=1e-6)
+
+
+def test_shapley_is_the_recursion_with_ties_in_the_order_of_the_samples():
+    # Copies with other labels, similarities of both signs and zeros of both: the values depend on which of a tie comes first.
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randint(-1, 2, (60, 3), generator=generator).float() + torch.tensor([0.0, 0, 2])
+    asked = torch.randint(-1, 2, (9, 3), generator=generator).float() - torch.tensor([0.0, 2, 0])
+    labels, truth = torch.arange(60) % 3, torch.arange(9) % 3
+    unit, tested = unit_rows(features), unit_rows(asked)
+    expected = np.zeros(60)
+    for row, y in zip((tested @ unit.T).tolist(), truth.tolist(), strict=True):
+        order = sorted(range(60), key=lambda i: (-row[i], i))
+        value = 0.0
+        for place in range(60, 0, -1):
+            now, after = (int(labels[order[p]]) == y if p < 60 else 0 for p in (place - 1, place))
+            value += (now - after) * min(4, place) / (4 * place)
+            expected[order[place - 1]] += value / 9
+    assert len({tuple(row) for row in features.tolist()}) < 30  # many copies
+    assert knn_shapley(features, labels, asked, truth, k=4).tolist() == pytest.approx(expected.tolist(), abs=1e-7)
 
 
 def test_contradicting_copies_are_each_judged_against_their_own_label():

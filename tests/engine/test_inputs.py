@@ -17,6 +17,7 @@ from engine.data.loader import load_split, normalization, to_float
 from engine.data.request import IngestSpec
 from engine.errors import ScoreInputError, SpecError
 from engine.features.penultimate import compute_features
+from engine.runs.choose import find_scores_run
 from engine.runs.compute import compute
 from engine.runs.feasible import score_seconds
 from engine.runs.inputs import At, Inputs, computed, gaps, kept_epochs, needs_training, provides, required_epochs
@@ -66,6 +67,44 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
         == f"the rule cg_partial is left out of the vote: it flags {share:.0%} of the samples, more than a third"
     )
     assert note.startswith("complexity gap of the inputs: exact, float64")
+
+
+def test_scores_of_networks_of_their_own_train_no_others(small_workspace, small_training):
+    training = small_training()
+    folder = run(small_workspace, ["confident_learning", "incv"], training)
+    assert not (folder / "weights.safetensors").exists() and not (folder / "features.safetensors").exists()
+    assert read(folder, "SELECT count(*) FROM epochs") == [(0,)]
+    assert read(folder, "SELECT dynamics_run FROM run") == [(None,)]
+    assert len(read(folder, "SELECT * FROM verdict")) == 1
+    # The same values as where the seeds are trained too, which is where another score reads them.
+    whole = run(small_workspace, ["confident_learning", "incv", "el2n"], training)
+    assert (whole / "weights.safetensors").exists()
+    for score in ("confident_learning", "incv"):
+        assert values(folder, score) == values(whole, score)
+    # A sampler that reads a network finds the run that has one, however old.
+    alone = run(small_workspace, ["confident_learning"], small_training(epochs=2))
+    found = find_scores_run(small_workspace, "small", ["kcenter"])
+    assert found == whole.parent.name and alone.exists()
+
+
+def test_tracin_reads_features_and_outputs_of_the_same_networks_in_one_pass(small_workspace, small_training):
+    training = small_training(epochs=4)
+    folder = run(small_workspace, ["tracin_self", "tracin_validation"], training)
+    samples, test = (load_split(small_workspace, "small", split) for split in ("train", "test"))
+    mean, std = normalization(samples)
+    own, influence = torch.zeros(len(samples)), torch.zeros(len(samples))
+    for epoch in checkpoint_epochs(4):
+        network = load_network(folder, training, samples.inputs.shape[1:], samples.classes, 0, epoch)
+        errors, rows = [], []
+        for part in (samples, test):
+            inputs = to_float(part.inputs, mean, std)
+            with torch.no_grad():
+                errors.append(network(inputs).softmax(1) - functional.one_hot(part.labels, part.classes))
+                rows.append(functional.pad(compute_features(network, inputs), (0, 1), value=1.0))
+        own += training.lr * errors[0].square().sum(1) * rows[0].square().sum(1)
+        influence += training.lr * ((errors[0] @ errors[1].T) * (rows[0] @ rows[1].T)).mean(1)
+    assert values(folder, "tracin_self") == pytest.approx(own.tolist(), rel=1e-4)
+    assert values(folder, "tracin_validation") == pytest.approx(influence.tolist(), rel=1e-3, abs=1e-6)
 
 
 def test_the_stochastic_form_and_standardized_inputs_are_runs_of_their_own(small_workspace, small_training):

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from engine.errors import ScoreInputError
-from engine.scores import kernel
 from engine.scores.kernel import compute_kernel_velocity, compute_ntk, decile_groups
+from engine.scores.outer import Parts, part_network
 from engine.training.models import build_model
 
 
@@ -28,17 +28,61 @@ def test_the_kernel_of_a_linear_layer_is_the_gram_matrix_of_its_inputs():
     assert torch.allclose(compute_ntk(linear(0.3, bias=True), inputs), (inputs @ inputs.T + 1).double())
 
 
-def test_the_kernel_equals_autograd_sample_by_sample(monkeypatch):
-    monkeypatch.setattr(kernel, "BLOCK_VALUES", 300_000)  # slices of columns and of samples
-    network = build_model("cnn", (1, 8, 8), 3, seed=0).eval()
-    inputs = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+def plain_kernel(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """J J' with a row of J for each logit of each sample, by one backward pass each."""
     rows = []
     for one in inputs:
         for logit in network(one[None])[0]:
-            grads = torch.autograd.grad(logit, list(network.parameters()), retain_graph=True)
+            trained = [p for p in network.parameters() if p.requires_grad]
+            grads = torch.autograd.grad(logit, trained, retain_graph=True, allow_unused=True, materialize_grads=True)
             rows.append(torch.cat([g.flatten() for g in grads]))
     jacobian = torch.stack(rows).double()
-    assert torch.allclose(compute_ntk(network, inputs), jacobian @ jacobian.T, rtol=1e-4, atol=1e-6)
+    return jacobian @ jacobian.T
+
+
+@pytest.mark.parametrize("block_values", [1, 600_000, 1 << 26])  # blocks of one sample, of two, and of all
+@pytest.mark.parametrize("name", ["cnn", "mlp", "head", "lenet"])
+def test_the_kernel_equals_autograd_sample_by_sample(name, block_values):
+    network = build_model(name, (1, 8, 8), 3, seed=0).eval()
+    inputs = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    kernel = compute_ntk(network, inputs, block_values)
+    assert torch.allclose(kernel, plain_kernel(network, inputs), rtol=1e-4, atol=1e-6)
+
+
+class Odd(nn.Module):
+    """Linear layers whose gradients are no outer products of what goes in and out of them once: one is called twice, one
+    weighs again what another gave, one works on positions; and a convolution, and a bias that is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.again, self.rows, self.plain = (nn.Linear(4, 4) for _ in range(4))
+        self.plain.bias.requires_grad_(False)
+        self.mix, self.out = nn.Conv1d(1, 2, 3, padding=1), nn.Linear(4, 3, bias=False)
+
+    def forward(self, inputs):
+        hidden = self.twice(self.twice(inputs).tanh())
+        hidden = nn.functional.linear(self.again(hidden).tanh(), self.again.weight)
+        hidden = hidden + self.mix(self.rows(hidden[:, None, :].expand(-1, 3, -1))[:, :1]).sum(1)
+        return self.out(self.plain(hidden).tanh())
+
+
+def test_the_kernel_of_layers_that_are_used_otherwise_is_autograds_too():
+    torch.manual_seed(0)
+    network, inputs = Odd().eval(), torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    assert set(part_network(network, inputs).linear) == {"plain", "out"}
+    assert torch.allclose(compute_ntk(network, inputs), plain_kernel(network, inputs), rtol=1e-4, atol=1e-6)
+
+
+def test_the_jacobian_of_a_block_of_columns_is_computed_once(monkeypatch):
+    passes, call = [], Parts.call
+    monkeypatch.setattr(Parts, "call", lambda *args: passes.append(1) or call(*args))
+    network = build_model("cnn", (1, 8, 8), 3, seed=0).eval()
+    inputs = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    compute_ntk(network, inputs)
+    assert len(passes) == 1
+    passes.clear()
+    compute_ntk(network, inputs, 1)  # a block of each sample, which is held while those of the others come and go
+    assert len(passes) == 8 + 7 * 8 // 2
 
 
 def test_velocity_by_hand():

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
+from torch.nn import functional
 
 from engine.errors import ScoreInputError
-from engine.features import neighbors
-from engine.features.neighbors import compute_neighbors
+from engine.features import tiles
+from engine.features.neighbors import checked_rows, compute_neighbors, search_rows
 from engine.features.umap_map import compute_umap
 
 
@@ -19,13 +20,37 @@ def test_neighbors_equal_brute_force(n, k):
     np.testing.assert_allclose(similarities, 1 - distances[:, 1:], atol=1e-5)
 
 
-def test_blocks_do_not_change_the_neighbors(monkeypatch):
-    features = torch.randn(500, 8, generator=torch.Generator().manual_seed(1))
-    whole, _ = compute_neighbors(features, 5)
-    monkeypatch.setattr(neighbors, "BLOCK_VALUES", 500 * 7)
+def brute_force(features, k):
+    similarities = functional.normalize(features.double(), dim=1)
+    similarities = similarities @ similarities.T
+    similarities.fill_diagonal_(-torch.inf)
+    best = similarities.topk(k, dim=1)
+    return best.indices, best.values
+
+
+@pytest.mark.parametrize(("n", "k", "tile"), [(500, 5, 96), (500, 90, 64), (333, 7, 32), (333, 7, 50), (70, 69, 32)])
+def test_tiles_do_not_change_the_neighbors(monkeypatch, n, k, tile):
+    """Tiles that divide the samples and do not, runs that divide a tile and do not, few and many neighbors."""
+    monkeypatch.setattr(tiles, "TILE", tile)
+    features = torch.randn(n, 8, generator=torch.Generator().manual_seed(1))
     seen = []
-    blocked, _ = compute_neighbors(features, 5, lambda done, total: seen.append(done))
-    assert torch.equal(whole, blocked) and seen[-1] == 500 and len(seen) == 72
+    ids, similarities = compute_neighbors(features, k, lambda done, total: seen.append(done / total))
+    expected, cosines = brute_force(features, k)
+    assert torch.equal(ids, expected)
+    torch.testing.assert_close(similarities.double(), cosines, atol=1e-6, rtol=0)
+    assert seen == sorted(seen) and seen[-1] == 1
+
+
+def test_ranges_of_samples_have_the_bits_of_a_search_among_all(monkeypatch):
+    """What the machines of a cluster find is what one finds; copies are as near as it gets, many times over."""
+    monkeypatch.setattr(tiles, "TILE", 64)
+    features = torch.randn(400, 16, generator=torch.Generator().manual_seed(1))
+    features[200:300] = features[:100]
+    unit = checked_rows(features, 6)
+    whole = search_rows(unit, 6, 0, 400)
+    parts = [search_rows(unit, 6, first, last) for first, last in ((0, 128), (128, 192), (192, 400))]
+    for one, other in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(one, torch.cat(other))
 
 
 def test_the_same_call_gives_the_same_bits():

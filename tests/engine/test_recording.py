@@ -132,3 +132,45 @@ def test_trajectories_come_back_as_they_were(tmp_path, monkeypatch):
         back["correct"][0], torch.from_numpy(first.columns()["predicted"][:, 5:20] == labels[5:20].numpy())
     )
     assert kept == [(0, N, 3 * C)]
+
+
+@pytest.mark.parametrize("classes", [2, 10, 63, 130])
+def test_columns_are_what_their_formulas_say(classes):
+    generator = torch.Generator().manual_seed(classes)
+    logits = 6 * torch.randn(300, classes, generator=generator)
+    logits[:4] = 0.0  # ties of all
+    logits[4] = torch.eye(classes)[1] * 200  # probabilities of 0 and 1
+    logits[5:60] = logits[5:60].round()  # ties of some
+    labels = torch.randint(classes, (300,), generator=generator)
+    columns = compute_columns(logits, labels)
+    z, i = logits.double(), torch.arange(300)
+    p, logs = z.softmax(1), z.log_softmax(1)
+    masked = z.clone()
+    masked[i, labels] = -torch.inf
+    top = p.topk(2).values
+    expected = {
+        "p_given": p[i, labels],
+        "margin": z[i, labels] - masked.amax(1),
+        "loss": -logs[i, labels],
+        "el2n": (p - torch.eye(classes)[labels]).norm(dim=1),
+        "entropy": -(p * logs).sum(1),
+        "top2_gap": top[:, 0] - top[:, 1],
+        "logit_given": z[i, labels],
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(columns[name].numpy(), value.numpy(), rtol=2e-5, atol=2e-6, err_msg=name)
+    np.testing.assert_array_equal(columns["predicted"], logits.argmax(1))
+    np.testing.assert_array_equal(columns["other"], np.argmax(masked.numpy(), axis=1))  # the first of equal ones
+
+
+@pytest.mark.parametrize("classes", [3, 10, 64])
+def test_a_sample_has_the_same_bits_in_any_batch(classes):
+    """Blocks, padding and threads must not show: 700 samples at once and in batches of 1 to 130."""
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(700, classes, generator=generator), torch.randint(classes, (700,), generator=generator)
+    whole = compute_columns(logits, labels)
+    start = 0
+    for size in (1, 7, 63, 64, 65, 130, 370):
+        part = compute_columns(logits[start : start + size], labels[start : start + size])
+        assert all(torch.equal(part[name], whole[name][start : start + size]) for name in whole)
+        start += size

@@ -4,10 +4,17 @@ import csv
 import json
 
 import numpy as np
-from test_cli import refused, winnow
+from forked_command import winnow
+from given_verdicts import JUDGED, give_verdict
+from test_cli import refused
 
 import engine
 from engine.queries.connection import connected
+from engine.queries.version_words import command_words, recipe_sentences
+from engine.queries.versions import create_version, fetch_version_set, reproduce
+from engine.runs.compute import compute
+from engine.runs.options import plan_relabel_from
+from engine.store.versions import stored_version
 
 
 def test_from_suggestions_to_an_export_with_both_labels(scored_workspace, tmp_path):
@@ -42,6 +49,34 @@ def test_from_suggestions_to_an_export_with_both_labels(scored_workspace, tmp_pa
     for i, row in written.items():
         given, label = above.get(i, (int(row["given_label"]), int(row["given_label"])))
         assert (int(row["given_label"]), int(row["label"])) == (given, label)
+
+
+def test_a_version_takes_the_suggestions_of_one_run_and_the_shortlist_of_another(scored_workspace):
+    (trusted,) = scored_workspace.published_runs()
+    give_verdict(scored_workspace.root, trusted, range(100, 200), 60, JUDGED)  # the shortlist: samples 100 to 159
+    spec = plan_relabel_from(scored_workspace, "small", "neighbors", {"neighbors": 5})
+    run, _ = compute(scored_workspace, spec, "cpu")
+    with connected(scored_workspace, "small") as connection:
+        rows = connection.execute(
+            "SELECT sample_id, suggested_label FROM suggestions WHERE run_id = ? AND confidence >= 0.8", [run]
+        ).fetchall()
+        given = dict(connection.execute("SELECT sample_id, label FROM samples WHERE split = 'train'").fetchall())
+        listed = {i for (i,) in connection.execute("SELECT sample_id FROM shortlist WHERE listed").fetchall()}
+    assert len(listed) == 60 and listed & dict(rows).keys() and dict(rows).keys() - listed
+    options = {"relabel_above": 0.8, "drop_shortlist": True, "decisions": False}
+    made = create_version(scored_workspace, "small", "both", run=run, **options)
+    ids, labels = fetch_version_set(scored_workspace, "small", "both")
+    expected = {i: label for i, label in given.items() if i not in listed} | dict(rows)
+    assert dict(zip(ids.tolist(), labels.tolist(), strict=True)) == expected
+    assert (made.recipe.run, made.recipe.suggests) == (trusted, run)
+    assert reproduce(scored_workspace, stored_version(scored_workspace, "small", "both")).same
+    sentences = " ".join(text for text, _ in recipe_sentences(made.recipe, made.facts))
+    assert f"suggestion of run {run}" in sentences and f"the rest of the shortlist of run {trusted}" in sentences
+    words = command_words(made.recipe, "again")
+    assert words[words.index("--run") + 1] == run  # the same command gives the same set
+    done = winnow(*words, workspace=scored_workspace.root)
+    assert done.returncode == 0, done.stderr
+    assert stored_version(scored_workspace, "small", "again").hash == made.hash
 
 
 def test_rop_prints_its_subsets_beside_a_draw(small_workspace):

@@ -19,6 +19,7 @@ from engine.relabel.robust_losses import (
     dmi_loss,
     dynamic_bootstrap_loss,
     local_dimensionality,
+    randomly_weighted_loss,
     remember_rate,
     self_paced_weights,
     small_losses,
@@ -56,6 +57,15 @@ def test_dynamic_bootstrapping_weighs_each_sample() -> None:
     # Sample 0: label 1 costs log 4, prediction 0 log 2; sample 1 is predicted as it is labeled.
     found = dynamic_bootstrap_loss(LOGITS, LABELS, tensor([0.75, 0.3]))
     assert float(found) == pytest.approx((0.25 * math.log(4) + 0.75 * math.log(2) + math.log(4 / 3)) / 2)
+
+
+def test_random_weights_leave_out_what_is_drawn_below_0() -> None:
+    losses = tensor([1.0, 2.0, 4.0], requires_grad=True)
+    found = randomly_weighted_loss(losses, tensor([0.5, -3.0, 1.5]))
+    assert found.item() == pytest.approx((0.5 * 1 + 1.5 * 4) / 2)
+    (slope,) = torch.autograd.grad(found, losses)
+    assert slope.tolist() == [0.25, 0, 0.75]
+    assert randomly_weighted_loss(losses, tensor([-1.0, -0.5, -2.0])).item() == 0
 
 
 def test_co_teaching_keeps_the_smallest_losses() -> None:
@@ -107,6 +117,7 @@ def test_a_temperature_flattens_a_sample_of_its_own() -> None:
 def test_the_learners_of_the_paper_are_there() -> None:
     assert ROBUST == [
         "bootstrap-hard", "bootstrap-soft", "co-teaching", "d2l", "data-parameters", "dmi", "dy-bootstrap", "mentornet",
+        "random-weights",
     ]  # fmt: skip
 
 

@@ -197,6 +197,24 @@ def test_kcenter_does_not_lose_its_digits_to_an_offset(offset):
     assert kept.tolist() == sorted(greedy)
 
 
+@pytest.mark.parametrize(
+    "n, budget, width, values", [(300, 300, 2, 4), (500, 200, 6, 3), (400, 399, 3, 50), (900, 700, 16, 9)]
+)
+def test_kcenter_looks_ahead_and_finds_what_one_pick_after_the_other_finds(n, budget, width, values):
+    # Products of small whole numbers are exact in float32: so are ties and copies, of which the first one is picked.
+    points = torch.randint(values, (n, width), generator=torch.Generator().manual_seed(n)).float()
+    points = torch.cat([points, -points])  # their mean is zero
+    kept = select("kcenter", budget, {"features": points, "generator": torch.Generator().manual_seed(1)})
+    chosen = int(torch.randint(2 * n, (1,), generator=torch.Generator().manual_seed(1)))
+    nearest, expected = torch.full((2 * n,), torch.inf), []
+    for _ in range(budget):
+        expected.append(chosen)
+        nearest = torch.minimum(nearest, (points - points[chosen]).square().sum(1))
+        nearest[expected] = -torch.inf
+        chosen = int(nearest.argmax())
+    assert kept.tolist() == sorted(expected)
+
+
 def _greedy_facility_location(similarity, budget):
     kept: list[int] = []
     for _ in range(budget):

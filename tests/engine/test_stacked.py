@@ -174,15 +174,3 @@ def test_a_stack_fits_into_memory():
         stack_size(build_model("mlp", (d,), C, 0), training, samples, torch.device("cpu")) for d in (D, 20_000)
     )
     assert 1 <= large < small <= 1024
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", TRAININGS)
-def test_a_stack_on_a_gpu_learns_what_the_plain_loop_learns(name):
-    """Both compute in bf16 there, so their networks are alike and not the same."""
-    samples, training = make_samples("cuda"), TRAININGS[name]
-    scale = scale_of(samples)
-    members = make_members("cuda")
-    found = compute_accuracies(train_stacked(members, samples, scale, training), samples, scale)
-    plain = [compute_accuracy(train_plain(member, samples, scale, training), samples, scale) for member in members]
-    assert found == pytest.approx(plain, abs=0.05) and min(found) > 0.5

@@ -7,9 +7,27 @@ run. Importing this package declares them all: a new input is one function here,
 import importlib
 import pkgutil
 
-from engine.runs.inputs.computed import At, Inputs, kept_epochs, needs_training, provides, require_test, required_epochs
+from engine.runs.inputs.computed import (
+    At,
+    Inputs,
+    kept_epochs,
+    needs_training,
+    provides,
+    reads_networks,
+    require_test,
+    required_epochs,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["At", "Inputs", "kept_epochs", "needs_training", "provides", "require_test", "required_epochs"]
+__all__ = [
+    "At",
+    "Inputs",
+    "kept_epochs",
+    "needs_training",
+    "provides",
+    "reads_networks",
+    "require_test",
+    "required_epochs",
+]

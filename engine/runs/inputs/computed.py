@@ -47,6 +47,7 @@ def provides(
     from_file: str = "",
     checkpoints: bool = False,
     test: bool = False,
+    own_networks: bool = False,
     along: Mapping[str, str] | None = None,
     seconds: Callable[[Work], float] | None = None,
     check: Callable[[RunSpec, Samples], None] | None = None,
@@ -76,6 +77,7 @@ def provides(
                     from_file,
                     checkpoints=checkpoints,
                     test=test,
+                    own_networks=own_networks,
                     beside="" if each == name else name,
                     seconds=seconds,
                     check=check,
@@ -173,7 +175,10 @@ class Inputs:
         for i, name in enumerate(costly):
             with self.piece(seed * len(costly) + i, seeds * len(costly)):
                 self.get(name, at)
-        return own | {name: self.get(name, at) for name in names}
+        read = {name: self.get(name, at) for name in names}
+        if found.on_device:
+            read = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in read.items()}
+        return own | read
 
     @contextlib.contextmanager
     def piece(self, index: int, count: int) -> Iterator[None]:
@@ -236,6 +241,16 @@ def needs_training(found: Score, spec: RunSpec) -> bool:
     return found.trains({option for option in files if getattr(spec, option)})
 
 
+def reads_networks(found: Score, spec: RunSpec) -> bool:
+    """Whether a score reads the networks of the run's seeds, and not only networks that are trained for it alone."""
+    return any(
+        declared.cost == "training"
+        and not declared.own_networks
+        and not (declared.from_file and getattr(spec, declared.from_file))
+        for declared in map(find_input, found.all_inputs)
+    )
+
+
 def required_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, int]:
     """The epochs whose weights these scores read, and of how many seeds.
 
@@ -243,7 +258,8 @@ def required_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int
     """
     required = {training.epochs: 1}
     for found in scores:
-        if found.needs_training and not found.over_dynamics:
+        own = all(declared.own_networks for declared in found.declared if declared.cost == "training")
+        if found.needs_training and not found.over_dynamics and not own:
             read = {found.at(training.epochs): training.seeds if found.every_seed else 1}
             if any(declared.checkpoints for declared in found.declared):
                 read = dict.fromkeys(checkpoint_epochs(training.epochs), 1) | read

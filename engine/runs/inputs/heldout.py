@@ -37,6 +37,7 @@ def _fold_seconds(work: Work) -> float:
 
 @provides(
     from_file="probs",
+    own_networks=True,
     seconds=_fold_seconds,
     along={
         "test_heldout_probs": "(M, C) softmax output of the same kind of networks for the test split",
@@ -56,7 +57,7 @@ def heldout_probs(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
     return probs[:n], probs[n:], refine_heldout_probs(everything, generator, probs)
 
 
-@provides(heavy=True, seconds=lambda work: ROUNDS * (work.networks(2, 1 / 2) + work.passing()))
+@provides(heavy=True, own_networks=True, seconds=lambda work: ROUNDS * (work.networks(2, 1 / 2) + work.passing()))
 def incv_selected(run: Inputs, at: At) -> Tensor:
     """(N,) bool, kept by iterative cross-validation."""
     selected, rate = compute_incv(_cross_validation(run, at), run.generator("rounds"))
@@ -67,6 +68,7 @@ def incv_selected(run: Inputs, at: At) -> Tensor:
 @provides(
     from_file="cscores",
     heavy=True,
+    own_networks=True,
     seconds=lambda work: 0.0 if work.spec.cscores else work.networks(2 * REPEATS, 1 / 2) + REPEATS * work.passing(),
 )
 def cscores(run: Inputs, at: At) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from engine.data.loader import Samples
 from engine.errors import ScoreInputError
+from engine.features.approximate import LARGEST_EXACT, search_all
 from engine.features.neighbors import block_rows, checked_rows, search_rows
 from engine.runs.cluster import Report, map_tasks
 from engine.runs.inputs.computed import At, Inputs, provides
@@ -28,12 +29,17 @@ def neighbor_ids(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
     """(N, K) int64 nearest other samples by cosine of the features, nearest first."""
     k = run.spec.neighbors or DEFAULT_NEIGHBORS
     unit = checked_rows(run.get("features", at).to(run.device), k)
-    ranges = [(k, first, last) for first, last in run.tasks.ranges(len(unit), block_rows(len(unit)))]
-    ids, similarities = (
-        torch.cat(parts) for parts in zip(*map_tasks(run.tasks, _search, unit, ranges, run.progress), strict=True)
-    )
-    return ids.cpu(), similarities.cpu()
+    exact = len(unit) <= LARGEST_EXACT or unit.device.type != "cpu"
+    parts = run.tasks.ranges(len(unit), block_rows(unit)) if exact else [(0, len(unit))]
+    ranges = [(k, first, last) for first, last in parts]
+    found = map_tasks(run.tasks, _search, unit, ranges, run.progress)
+    ids, similarities = (torch.cat(parts).cpu() for parts in list(zip(*found, strict=True))[:2])
+    run.notes += dict.fromkeys(note for _, _, note in found if note)
+    return ids, similarities
 
 
-def _search(unit: Tensor, part: tuple[int, int, int], report: Report) -> tuple[Tensor, Tensor]:
-    return search_rows(unit, *part, lambda done, total: report(done / total))
+def _search(unit: Tensor, part: tuple[int, int, int], report: Report) -> tuple[Tensor, Tensor, str]:
+    k, first, last = part
+    if last - first == len(unit):
+        return search_all(unit, k, lambda done, total: report(done / total))
+    return *search_rows(unit, k, first, last, lambda done, total: report(done / total)), ""

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from engine.data.loader import to_float
-from engine.features.penultimate import compute_features, head_of
+from engine.data.loader import Samples, to_float
+from engine.features.penultimate import compute_features, features_and_logits, head_of
 from engine.features.stored import load_stored
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.runs.work import Work
@@ -93,6 +93,12 @@ def gradient_norms(run: Inputs, at: At) -> Tensor:
     return torch.cat(parts)
 
 
+def _features_and_probs(run: Inputs, samples: Samples, at: At) -> tuple[Tensor, Tensor]:
+    """Features (B, D) and softmax output (B, C) of one network, of one pass."""
+    both = run.passed(samples, at, lambda network, inputs: torch.cat(features_and_logits(network, inputs), 1))
+    return both[:, : -samples.classes], torch.softmax(both[:, -samples.classes :], 1)
+
+
 def _checkpoints(work: Work) -> int:
     """Networks of the first seed that TracIn reads."""
     return len(checkpoint_epochs(work.spec.training.epochs)) if work.spec.training else 0
@@ -100,7 +106,7 @@ def _checkpoints(work: Work) -> int:
 
 @provides(
     checkpoints=True,
-    seconds=lambda work: 2 * _checkpoints(work) * work.passing(),
+    seconds=lambda work: _checkpoints(work) * work.passing(),
     along={
         "checkpoint_squares": "(E, N) squared norms of its features at them",
         "checkpoint_rates": "(E,) learning rates with which those epochs were trained",
@@ -112,10 +118,10 @@ def checkpoint_probs(run: Inputs, at: At) -> tuple[Tensor, Tensor, Tensor]:
     rates = [_rate_at(run, place) for place in places]
     squares, probs = [], []
     for i, place in enumerate(places):
-        with run.piece(2 * i, 2 * len(places)):
-            squares.append(features(run, place).square().sum(1))
-        with run.piece(2 * i + 1, 2 * len(places)):
-            probs.append(run.get("probs", place))
+        with run.piece(i, len(places)):
+            rows, found = _features_and_probs(run, run.samples, place)
+        squares.append(rows.square().sum(1))
+        probs.append(found)
     return torch.stack(probs), torch.stack(squares), torch.tensor(rates)
 
 
@@ -128,7 +134,7 @@ def _rate_at(run: Inputs, at: At) -> float:
 @provides(
     checkpoints=True,
     test=True,
-    seconds=lambda work: 2 * _checkpoints(work) * (work.passing() + work.passing(work.test)),
+    seconds=lambda work: _checkpoints(work) * (work.passing() + work.passing(work.test)),
 )
 def validation_influence(run: Inputs, at: At) -> Tensor:
     """(N,) mean over the test split of the influence on its losses."""
@@ -139,9 +145,8 @@ def validation_influence(run: Inputs, at: At) -> Tensor:
         place = At(0, epoch)
         if rate := _rate_at(run, place):
             with run.piece(2 * i, 2 * len(epochs)):
-                others = run.passed(samples, place, lambda network, inputs: network(inputs)).softmax(1)
-                rows = validation_features(run, place)
+                rows, others = _features_and_probs(run, samples, place)
             with run.piece(2 * i + 1, 2 * len(epochs)):
-                probs, ours = run.get("probs", place), features(run, place)
+                ours, probs = _features_and_probs(run, run.samples, place)
             total += rate * compute_influence(probs, ours, own, others, rows, truth)
     return total

@@ -167,13 +167,20 @@ def _add_images(figure: go.Figure, ends: pd.DataFrame, col: int) -> None:
     caption="Figure CG 2 of another network than the first: the scores say something of the data where the trend is the same.",
 )
 def pruning_of_another(needs: Needs) -> go.Figure | None:
-    """Figure 10: curves of a network other than that of the newest curves."""
-    networks = data.networks_of_curves(needs.view.at)
-    others = networks[networks["model"] != networks["model"].iloc[0]] if len(networks) else networks
+    """Figure 10: curves of a network other than that of the first curves."""
+    first, others = other_networks(data.networks_of_curves(needs.view.at))
     image = len(data.dataset_facts(needs.view.at)["input_shape"]) == 3
-    first = networks["model"].iloc[0] if len(networks) else ""
     other = "mlp" if first != "mlp" else "cnn" if image else "linear"
     return _pruning(needs, others, f"--model {other}", "There are no curves of another network.")
+
+
+def other_networks(networks: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The network of the first curves that were computed ("" where there are none), and the curves of others.
+
+    Args: networks with run_id and model, the newest curves first
+    """
+    first = str(networks["model"].iloc[-1]) if len(networks) else ""
+    return first, networks[networks["model"] != first]
 
 
 @paper_figure(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.arguments import Dataset, DeclaredHelp, Device, Json, Root, Run, report
+from engine.cli.arguments import Cluster, Dataset, DeclaredHelp, Device, Json, Root, Run, report
 from engine.cli.console import print_json, print_table, progress_bar, records, say
 from engine.cli.estimating import Estimate, say_estimate
 from engine.errors import SpecError
@@ -143,11 +143,13 @@ def velocity(
     run: Run = None,
     estimate: Estimate = False,
     device: Device = "auto",
+    cluster: Cluster = "",
     workspace: Root = None,
     json: Json = False,
 ) -> None:
     """Measure and store how fast the tangent kernel of each decile of a score changes while the first network trains."""
     from engine.queries.connection import connected, latest_run
+    from engine.runs.cluster import tasks_on
     from engine.runs.velocity import velocity_by_decile
     from engine.training.device import pick_device
 
@@ -158,10 +160,17 @@ def velocity(
     if estimate:
         from engine.runs.estimates import velocity_seconds
 
-        return say_estimate(velocity_seconds(at, dataset, score, chosen, size), json)
-    with progress_bar(dataset) as listen:
+        return say_estimate(velocity_seconds(at, dataset, score, chosen, size, on), json)
+    with progress_bar(dataset) as listen, tasks_on(cluster, on) as tasks:
         found = velocity_by_decile(
-            at, dataset, score, chosen, size, on, lambda done, total: listen("kernel velocity", done / total, None)
+            at,
+            dataset,
+            score,
+            chosen,
+            size,
+            on,
+            lambda done, total: listen("kernel velocity", done / total, None),
+            tasks,
         )
     rows = records(found)
     if chosen:

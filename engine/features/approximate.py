@@ -12,9 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine.errors import SpecError
 from engine.features.neighbors import search_rows
-from engine.training.device import available_bytes
 
 LARGEST_EXACT = 200_000
 """Samples up to which a processor searches exactly. A GPU always does."""
@@ -42,12 +40,10 @@ def search_all(
 
     Args:    unit (N, D) as `checked_rows` gives them
     Returns: ids (N, k) int64, similarities (N, k) float32, nearest first, and a note on an approximate search, else ""
-    Raises:  SpecError when an approximate search needs more memory than is free
     """
     n = len(unit)
     if n <= LARGEST_EXACT or unit.device.type != "cpu":
         return *search_rows(unit, k, 0, n, report), ""
-    check_memory(unit, k)
     ids, similarities, recall = search_approximately(unit, k, report)
     below = "" if recall >= RECALL else f", fewer than the {RECALL:.0%} that are aimed at"
     return (
@@ -58,16 +54,9 @@ def search_all(
     )
 
 
-def check_memory(unit: Tensor, k: int) -> None:
-    """Raise SpecError where the search does not fit in memory; it says how many samples would."""
-    each = 4 * unit.shape[1] + ROW_BYTES * CANDIDATES[0] * (k + 1) // 32
-    free = available_bytes(unit.device)
-    if len(unit) * each > free:
-        raise SpecError(
-            f"the neighbors of {len(unit):,} samples of {unit.shape[1]:,} features need {len(unit) * each / 1e9:.1f} GB; "
-            f"{free / 1e9:.1f} GB are free, enough for {free // each:,} samples. Free memory, leave out --neighbors, or "
-            "give features of fewer columns (--features FILE)"
-        )
+def bytes_needed(samples: int, width: int, k: int) -> int:
+    """Memory that an approximate search of samples with so many features needs beside these."""
+    return samples * (4 * width + ROW_BYTES * CANDIDATES[0] * (k + 1) // 32)
 
 
 def search_approximately(

@@ -18,6 +18,7 @@ from engine.queries.frames import Run
 from engine.reproduce.bench import Bench, Job, Outcome
 from engine.reproduce.checks import lowest
 from engine.reproduce.declared import Finding, declare_paper, table
+from engine.reproduce.rules import wrong_labels
 from engine.reproduce.size import Size
 from engine.reproduce.values import Holds, Values, less, more
 from engine.runs.relabel_units import PLAIN
@@ -319,16 +320,6 @@ def rows_of(bench: Bench, run: Run, sql: str, **given: object) -> pd.DataFrame:
         return fetch_sql(connection, sql, {"run": run.id, **given})
 
 
-def right_labels(bench: Bench, run: Run) -> Array | None:
-    """Whether the given label of each training sample is the true one (N,) bool; None where that is unknown of one."""
-    sql = "SELECT label, true_label, $run AS run FROM samples WHERE split = 'train' ORDER BY sample_id"
-    labels = rows_of(bench, run, sql)
-    if labels["true_label"].isna().any():
-        return None
-    right: Array = (labels["label"] == labels["true_label"]).to_numpy(bool)
-    return right
-
-
 def flags(bench: Bench, run: Run, seed: int) -> dict[str, Array]:
     """What each rule flags of the training samples, (N,) bool by row: the mixtures by the losses of that seed's network."""
     sql = "SELECT rule, sample_id, flagged FROM flags WHERE run_id = $run ORDER BY sample_id"
@@ -354,13 +345,13 @@ def _put_errors(bench: Bench, dataset: str, rows: Sequence[str], column: str) ->
     for seed in bench.seeds:
         run = scored(bench, dataset, seed)
         kept = {row: ~flagged for row, flagged in flags(bench, run, seed).items()}
-        right = right_labels(bench, run)
         for row in rows:
             if row in LEARNERS:
                 jobs[row, seed] = Job(seed, learner=LEARNERS[row])
             elif row in kept:
                 jobs[row, seed] = Job(seed, kept=places(kept[row]), what=f"what {row} does not flag")
-            elif right is not None:
+            else:
+                right = ~wrong_labels(bench.workspace, dataset).numpy()
                 jobs[row, seed] = Job(seed, kept=places(right), what="the samples with right labels")
     found = dict(zip(jobs, bench.train(dataset, retraining(bench, run), list(jobs.values())), strict=True))
     for (row, seed), outcome in found.items():

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine.errors import SpecError
 from engine.queries.connection import connected, source_run
-from engine.queries.frames import Run
-from engine.reproduce.aum import Array, flags, retraining, right_labels, rows_of, scored
+from engine.reproduce.aum import flags, retraining, rows_of, scored
 from engine.reproduce.bench import Bench, Job
 from engine.reproduce.checks import at_least, highest, larger_at
 from engine.reproduce.declared import Finding, figure
+from engine.reproduce.rules import wrong_labels
 from engine.reproduce.values import Holds, Values, decide, less, more
 from engine.scores.evaluation import evaluate_detection, evaluate_rule
 
@@ -59,7 +58,7 @@ def threshold_samples(bench: Bench) -> None:
     dataset = bench.noisy("symmetric:0.4")
     for seed in bench.seeds:
         run = scored(bench, dataset, seed)
-        wrong = _wrong(bench, run)
+        wrong = wrong_labels(bench.workspace, dataset).numpy()
         rounds = rows_of(
             bench, run, "SELECT sample_id, threshold_sample, aum FROM threshold_rounds WHERE run_id = $run"
         )
@@ -148,8 +147,9 @@ def margin_and_running_mean(bench: Bench) -> None:
 
     The paper draws two samples; here: how well all are told apart.
     """
-    run = scored(bench, bench.noisy("symmetric:0.4"), 0)
-    wrong = _wrong(bench, run)
+    dataset = bench.noisy("symmetric:0.4")
+    run = scored(bench, dataset, 0)
+    wrong = wrong_labels(bench.workspace, dataset).numpy()
     with connected(bench.workspace, run.dataset) as connection:
         trained = source_run(connection, "epochs", run.id)
     epochs = bench.training_of(run).epochs
@@ -190,19 +190,11 @@ def found_by_rules_asymmetric(bench: Bench) -> None:
         _put_found(bench, f"asymmetric:{rate:g}", f"{rate:g}")
 
 
-def _wrong(bench: Bench, run: Run) -> Array:
-    """Whether each given label is wrong (N,) bool; SpecError where the truth is unknown of one."""
-    right = right_labels(bench, run)
-    if right is None:
-        raise SpecError(f"not all true labels of '{run.dataset}' are known; what rules find is measured by them")
-    return ~right
-
-
 def _put_found(bench: Bench, noise: str, column: str) -> None:
     dataset = bench.noisy(noise)
     for seed in bench.seeds:
         run = scored(bench, dataset, seed)
-        wrong = _wrong(bench, run)
+        wrong = wrong_labels(bench.workspace, dataset).numpy()
         for row, flagged in flags(bench, run, seed).items():
             measured = evaluate_rule(flagged, wrong)
             for name in ("precision", "recall"):

@@ -74,7 +74,12 @@ def ingest_seconds(workspace: Workspace, spec: IngestSpec) -> float:
 
 
 def velocity_seconds(
-    workspace: Workspace, dataset: str, score: str, run_id: str | None, size: int = GROUP_SIZE
+    workspace: Workspace,
+    dataset: str,
+    score: str,
+    run_id: str | None,
+    size: int = GROUP_SIZE,
+    device: torch.device | str = "cpu",
 ) -> float:
     """Rough seconds of the kernel velocity by decile: the kernels of a few samples are computed. 0 where it is kept beside the run.
 
@@ -82,7 +87,7 @@ def velocity_seconds(
     """
     if run_id and workspace.velocity_path(run_id, score).exists():
         return 0.0
-    found = prepare_velocity(workspace, dataset, score, run_id, size)
+    found = prepare_velocity(workspace, dataset, score, run_id, size, device)
     return LEAST + kernel_seconds(found) * len(found.groups) * len(found.networks)
 
 

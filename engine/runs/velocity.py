@@ -15,6 +15,7 @@ from engine.data.loader import normalization, to_float
 from engine.errors import NotFoundError
 from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_sql, latest_run, source_run
+from engine.runs.cluster import HERE, Report, Tasks, map_tasks
 from engine.scores.kernel import (
     BLOCK_VALUES,
     GROUP_SIZE,
@@ -24,9 +25,11 @@ from engine.scores.kernel import (
     decile_groups,
 )
 from engine.spec import RunSpec, spec_from_json
+from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
 from engine.training.device import available_bytes
 from engine.training.kept import load_network, stored_epochs
+from engine.training.models import build_model
 from engine.training.own_models import allow_trusted
 
 BYTES_PER_VALUE = 16
@@ -35,11 +38,14 @@ BYTES_PER_VALUE = 16
 
 @dataclass(frozen=True)
 class Prepared:
-    """What kernel velocity reads. networks: after successive epochs; groups: inputs of the samples of each decile"""
+    """What kernel velocity reads. networks: of a model, after successive epochs; groups: inputs of the samples of each
+    decile; classes: outputs of the networks"""
 
     networks: Sequence[nn.Module]
     epochs: Sequence[int]
     groups: Sequence[Tensor]
+    model: str
+    classes: int
 
 
 def velocity_by_decile(
@@ -49,21 +55,20 @@ def velocity_by_decile(
     run_id: str | None = None,
     size: int = GROUP_SIZE,
     device: torch.device | str = "cpu",
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[float, float], None] = lambda done, total: None,
+    tasks: Tasks = HERE,
 ) -> pd.DataFrame:
     """How fast the tangent kernel of each decile of a score turns while the first network trains (CG, appendix I).
 
     Args:    run_id: whose scores; None = the newest run that has the score; size: samples of a decile, from its
-             easiest on, at most N / 10; device: where the kernels are computed
+             easiest on, at most N / 10; device: where the kernels are computed; tasks: on which machines, a decile each
     Returns: decile (0 = easiest), epoch, until (the epochs whose kernels are compared), velocity 0..1
     Raises:  NotFoundError when no run has the score, or its training kept fewer than two networks
     """
     found, rows = prepare_velocity(workspace, dataset, score, run_id, size, device), []
-    for decile, inputs in enumerate(found.groups):
-        values = max(BLOCK_VALUES, available_bytes(inputs.device) // BYTES_PER_VALUE)
-        speeds = compute_kernel_velocity(found.networks, inputs, values).tolist()
+    stages = _Stages(found.model, found.classes, [network.state_dict() for network in found.networks])
+    for decile, speeds in enumerate(map_tasks(tasks, _turn, stages, found.groups, _Heard(report))):
         rows += [(decile, a, b, v) for a, b, v in zip(found.epochs[:-1], found.epochs[1:], speeds, strict=True)]
-        report(decile + 1, GROUPS)
     return pd.DataFrame(rows, columns=["decile", "epoch", "until", "velocity"])
 
 
@@ -77,7 +82,7 @@ def kernel_seconds(found: Prepared) -> float:
     times = []
     for count in (small, small, large):  # the first warms up
         started = time.perf_counter()
-        compute_ntk(found.networks[0], inputs[:count])
+        float(compute_ntk(found.networks[0], inputs[:count]).sum())  # which waits for a GPU
         times.append(time.perf_counter() - started)
     if small == large:
         return times[2]
@@ -115,4 +120,35 @@ def prepare_velocity(
     networks = [load_network(folder, training, shape, samples.classes, 0, epoch, device) for epoch in epochs]
     groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))
     on = samples.inputs.device
-    return Prepared(networks, epochs, [to_float(samples.inputs[members.to(on)], mean, std) for members in groups])
+    inputs = [to_float(samples.inputs[members.to(on)], mean, std) for members in groups]
+    return Prepared(networks, epochs, inputs, training.model, samples.classes)
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """One network after successive epochs, as every machine can make it."""
+
+    model: str
+    classes: int
+    weights: list[dict[str, Tensor]]
+
+
+def _turn(stages: _Stages, inputs: Tensor, report: Report) -> list[float]:
+    """How far the kernel of a group turns from each network to the next. inputs: of the group, where it is computed"""
+    networks = []
+    for weights in stages.weights:
+        network = build_model(stages.model, tuple(inputs.shape[1:]), stages.classes, 0)
+        network.load_state_dict(weights)
+        networks.append(network.to(inputs.device).eval())
+    values = max(BLOCK_VALUES, available_bytes(inputs.device) // BYTES_PER_VALUE)
+    return [float(speed) for speed in compute_kernel_velocity(networks, inputs, values)]
+
+
+class _Heard(Unheard):
+    """Progress that a function hears."""
+
+    def __init__(self, heard: Callable[[float, float], None]) -> None:
+        self._heard = heard
+
+    def step(self, done: float, total: float, detail: str = "") -> None:
+        self._heard(done, total)

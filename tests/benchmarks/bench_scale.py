@@ -33,6 +33,8 @@ STAGES = ("ingest", "features", "neighbors", "map", "duplicates", "scores", "exp
 
 def rows(size: Size) -> Iterator[Row]:
     found: dict[str, dict[int, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        _stages(min(size.samples), Path(folder))  # a warm-up: imports, and what numba compiles
     for n in size.samples:
         with tempfile.TemporaryDirectory() as folder:
             watched = _stages(n, Path(folder))

@@ -302,6 +302,13 @@ def test_cg_8_has_every_class_and_pictures_of_the_chosen_from_both_ends() -> Non
     assert pictures == [("data:image/webp;base64,YQ==", 0.04, 5.0), ("data:image/webp;base64,Yg==", 1.04, 1.2)]
 
 
+def test_cg_10_is_of_the_newest_curves_of_another_network_than_the_first() -> None:
+    networks = pd.DataFrame({"run_id": ["d", "c", "b", "a"], "model": ["cnn", "mlp", "linear", "mlp"]})
+    first, others = cg_appendix.other_networks(networks)
+    assert first == "mlp" and others["run_id"].tolist() == ["d", "b"]
+    assert cg_appendix.other_networks(networks[:0])[0] == ""
+
+
 def test_cg_14_has_densities_of_area_one_and_no_mislabeled_before_noise() -> None:
     clean = pd.DataFrame({"left": [0.0, 0.5], "right": [0.5, 1.0], "clean": [3, 1], "mislabeled": 0, "unknown": 0})
     noisy = clean.assign(clean=[2, 0], mislabeled=[1, 1])

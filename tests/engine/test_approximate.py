@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from engine.data.loader import load_split
 from engine.errors import SpecError
 from engine.features import approximate, umap_map
 from engine.features.approximate import exact_rows, nearest_of, search_all
 from engine.features.neighbors import checked_rows, search_rows
+from engine.queries.connection import connected
+from engine.runs import pipeline
+from engine.runs.compute import compute
+from engine.runs.inputs import nearest
+from engine.runs.planning import plan_run
 
 
 def clustered(n=1500, width=24):
@@ -52,10 +58,10 @@ def test_samples_with_too_few_candidates_are_searched_for_exactly():
 
 
 def test_what_does_not_fit_in_memory_says_what_would(monkeypatch):
-    monkeypatch.setattr(approximate, "LARGEST_EXACT", 100)
-    monkeypatch.setattr(approximate, "available_bytes", lambda device: 100_000)
-    with pytest.raises(SpecError, match=r"0\.0 GB are free, enough for \d+ samples.*--features FILE"):
-        search_all(checked_rows(clustered(300), 15), 15)
+    monkeypatch.setattr(nearest, "available_bytes", lambda device: 8 * 2**30)
+    nearest.check_memory(1_000_000, 512, 15)  # 3.5 GB
+    with pytest.raises(SpecError, match=r"need 35\.5 GB; 8\.6 GB are free, enough for 2,4\d\d,\d{3} samples"):
+        nearest.check_memory(10_000_000, 512, 15)
 
 
 def test_a_large_map_places_the_rest_among_what_it_was_fitted_on(monkeypatch):
@@ -67,3 +73,21 @@ def test_a_large_map_places_the_rest_among_what_it_was_fitted_on(monkeypatch):
     assert places.shape == (240, 2) and bool(torch.isfinite(places).all())
     nearest = torch.cdist(places, places).topk(6, largest=False).indices[:, 1:]
     assert float((groups[nearest] == groups[:, None]).float().mean()) > 0.95
+
+
+def test_a_run_says_what_it_did_not_search_exactly(small_workspace, small_training, monkeypatch):
+    for module in (approximate, nearest):
+        monkeypatch.setattr(module, "LARGEST_EXACT", 50)
+    monkeypatch.setattr(pipeline, "LARGEST_FIT", 100)
+    monkeypatch.setattr(umap_map, "LARGEST_FIT", 100)
+    spec = plan_run(
+        small_workspace, "small", ["knn_disagreement"], small_training(), neighbors=5, embedding="umap", seed=7
+    )
+    run, _ = compute(small_workspace, spec, "cpu")
+    with connected(small_workspace, "small", [run]) as connection:
+        [(notes,)] = connection.execute("SELECT notes FROM runs WHERE run_id = ?", [run]).fetchall()
+        near = connection.execute("SELECT count(*) FROM neighbors WHERE run_id = ?", [run]).fetchone()
+        placed = connection.execute("SELECT count(*) FROM embedding WHERE run_id = ?", [run]).fetchone()
+    n = len(load_split(small_workspace, "small", "train"))
+    assert near == (5 * n,) and placed == (n,)
+    assert f"the neighbors of {n:,} samples are approximate" in notes and "the map is fitted on 100 of" in notes

@@ -15,16 +15,18 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from engine.data.loader import Samples
+from engine.data.loader import Samples, to_float
 from engine.errors import Cancelled, ClusterError, SpecError
 from engine.features import embedding
 from engine.features.neighbors import search_rows
 from engine.features.stored import compute_stored, key_of, load_stored
 from engine.queries.connection import connected
-from engine.runs import points
+from engine.runs import cluster as runs_cluster
+from engine.runs import points, velocity
 from engine.runs.cluster import HERE, _to_array, _to_tensor, tasks_on
 from engine.runs.compute import compute
 from engine.runs.crossval import Network, predict_rest
@@ -32,6 +34,7 @@ from engine.runs.options import plan_relabel_from
 from engine.runs.planning import plan_run
 from engine.runs.psi import plan_psi
 from engine.runs.relabel_units import Study, Unit, learn
+from engine.runs.velocity import velocity_by_decile
 from engine.spec import TrainingSpec, run_id
 from engine.store.jobs import cancel, fetch_job
 from engine.store.journal import read_journal
@@ -69,7 +72,7 @@ def modules(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cluster(modules):
+def started_cluster(modules):
     """One node of one processor; tests that need a second one add it."""
     from ray.cluster_utils import Cluster
 
@@ -83,6 +86,13 @@ def cluster(modules):
         yield started
         started.shutdown()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def cluster(started_cluster, monkeypatch):
+    """The same; a busy machine may take longer to join it than a person should wait."""
+    monkeypatch.setattr(runs_cluster, "ANSWER_SECONDS", 90.0)
+    return started_cluster
 
 
 def points_of(workspace, run):
@@ -196,6 +206,8 @@ def one_node_lost(cluster, log, ready):
         until(ready, 200)
         seen = len(begun())
         until(lambda: len(begun()) > seen + 1, 200)
+        if len(begun()) < 2:
+            return  # what is computed has failed, and says so itself
         killed.extend(begun())
         os.kill(killed[-1], signal.SIGKILL)
         cluster.remove_node(node, allow_graceful=False)
@@ -256,9 +268,8 @@ def test_a_node_that_dies_while_labels_are_proposed_changes_none(cluster, module
         found.append((labels, rows, sorted(units)))
         small_workspace.remove_run(run)
     assert found[0] == found[1]
-    assert (
-        len(found[0][0]) == 160 and len(found[0][2]) == len(set(found[0][2])) == 10
-    )  # warm-ups, and 2 x 2 of each seed
+    labels, rows, units = found[0]
+    assert labels and len(rows) == 8 and len(units) == len(set(units)) == 10  # 2 warm-ups, and of each seed 2 x 2
 
 
 def test_a_run_that_is_cancelled_on_a_cluster_goes_on_here(cluster, small_workspace, small_training, monkeypatch):
@@ -268,7 +279,7 @@ def test_a_run_that_is_cancelled_on_a_cluster_goes_on_here(cluster, small_worksp
     kept = small_workspace.run_dir(wanted) / "partial" / "seed0.checkpoint.safetensors"
 
     def ask():
-        until(kept.exists)
+        until(kept.exists, 200)
         cancel(small_workspace, wanted)
 
     asking = threading.Thread(target=ask)
@@ -283,6 +294,12 @@ def test_a_run_that_is_cancelled_on_a_cluster_goes_on_here(cluster, small_worksp
     small_workspace.remove_run(wanted)
     compute(small_workspace, plan, "cpu")
     assert published(small_workspace, wanted) == broken
+    here = velocity_by_decile(small_workspace, "small", "aum", size=2)
+    with tasks_on(f"ray:{cluster.address}", torch.device("cpu")) as tasks:
+        monkeypatch.setattr(velocity, "compute_kernel_velocity", lambda *given: pytest.fail("computed in this process"))
+        there = velocity_by_decile(small_workspace, "small", "aum", size=2, tasks=tasks)
+    pd.testing.assert_frame_equal(there, here, rtol=1e-4)
+    assert len(there) >= 10 and there.velocity.max() > 0
 
 
 def test_features_of_a_backbone_are_those_of_one_machine(cluster, small_workspace, tmp_path, monkeypatch):
@@ -365,6 +382,11 @@ def test_what_travels_is_what_the_guide_counts():
             "learner, to a task": (unit, 8 * n / 2),
             "learner, back": (learned, 4 * c * (n / 2 + m)),
             "neighbors, back": (found, 12 * 15 * 1000),
+            "velocity, to a machine": (
+                velocity._Stages("narrow", c, [first.kept[1], last.state.tensors]),
+                4 * weights * 2,
+            ),
+            "velocity, to a task": (to_float(images[:125], scale.mean, scale.std), 4 * 125 * pixels),
         }
     for what, (value, expected) in counted.items():
         assert expected <= sent_bytes(value) <= 1.02 * expected + 4000, what

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked_command
 import numpy as np
 import pytest
 
@@ -20,9 +21,8 @@ from engine.store.workspace import Workspace
 
 
 def winnow(workspace: Workspace, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "engine.cli", *words, "--workspace", str(workspace.root)]
     given = {name: value for name, value in os.environ.items() if name != AUTHOR} | environment
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=given, check=False)
+    return forked_command.winnow(*words, workspace=workspace.root, env=given)
 
 
 def test_samples_are_given_as_a_list_or_as_a_file(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import csv
 import json
 
 import numpy as np
-from forked_command import winnow
 from given_verdicts import JUDGED, give_verdict
 from test_cli import refused
+from test_cli import started as winnow
 
 import engine
 from engine.queries.connection import connected

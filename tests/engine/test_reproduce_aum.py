@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,7 @@ def test_every_row_learns_from_what_it_says(bench: Watched) -> None:
 
 def test_the_other_tables_have_their_rows(bench: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aum, "SECOND_SAMPLES", 120)
+    bench.size = replace(TINY, seeds=1)
     aum.second_dataset(bench)
     assert bench.values.rows == list(aum.IDENTIFYING) and bench.values.columns == ["0.4"]
     assert bench.asked[-1][0] == "synthetic-symmetric-0.4"
@@ -193,10 +195,8 @@ def test_a_dataset_without_a_truth_or_a_test_split_is_one_line(workspace: Worksp
     bench.dataset, bench.size = "untested", Size("untested", TINY.options, 1, (0.4,))
     with pytest.raises(SpecError, match="'untested' has no test split to measure on"):
         aum.as_it_is(bench)
-    run = aum.scored(bench, "untested", 0)
-    with connected(workspace, "untested") as connection:
-        unknown = fetch_sql(connection, "SELECT true_label FROM samples")["true_label"].isna().any()
-    assert unknown == (aum.right_labels(bench, run) is None)
+    with pytest.raises(SpecError, match="'untested' has samples without a true label"):
+        aum._put_errors(bench, "untested", ["Oracle"], "error")
 
 
 def test_the_published_tables_are_the_papers() -> None:

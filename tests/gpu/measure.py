@@ -174,7 +174,7 @@ def timed(work: Work, device: torch.device) -> float:
 
 
 def measure(devices: Sequence[torch.device], tiny: bool, say: Callable[[str], None]) -> list[Row]:
-    """Every line of the table: after a warm-up, REPEATS times on each device; on a processor once where it takes LONG."""
+    """Every line of the table: after a warm-up, REPEATS times on each device; once where it takes a processor LONG."""
     rows = []
     for name, (what, prepare) in works(tiny).items():
         seconds: dict[str, list[float]] = {}
@@ -182,8 +182,8 @@ def measure(devices: Sequence[torch.device], tiny: bool, say: Callable[[str], No
             say(f"{name} on {device.type}")
             work = prepare(device)
             first = timed(work, device)
-            long = device.type == "cpu" and first > LONG
-            seconds[device.type] = [first] if long else [timed(work, device) for _ in range(REPEATS)]
+            once = tiny or (device.type == "cpu" and first > LONG)
+            seconds[device.type] = [first] if once else [timed(work, device) for _ in range(REPEATS)]
         rows.append(Row(name, what, seconds))
     return rows
 

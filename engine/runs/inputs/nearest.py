@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from engine.data.loader import Samples
-from engine.errors import ScoreInputError
-from engine.features.approximate import LARGEST_EXACT, search_all
+from engine.errors import ScoreInputError, SpecError
+from engine.features.approximate import LARGEST_EXACT, bytes_needed, search_all
 from engine.features.neighbors import block_rows, checked_rows, search_rows
 from engine.runs.cluster import Report, map_tasks
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.spec import RunSpec
+from engine.training.device import available_bytes
 
 DEFAULT_NEIGHBORS = 15
 """K of the neighborhood scores in a run that stores no neighbors of its own (10 to 15 is ROP's plateau)."""
@@ -31,11 +32,24 @@ def neighbor_ids(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
     unit = checked_rows(run.get("features", at).to(run.device), k)
     exact = len(unit) <= LARGEST_EXACT or unit.device.type != "cpu"
     parts = run.tasks.ranges(len(unit), block_rows(unit)) if exact else [(0, len(unit))]
+    if not exact:
+        check_memory(*unit.shape, k)
     ranges = [(k, first, last) for first, last in parts]
     found = map_tasks(run.tasks, _search, unit, ranges, run.progress)
     ids, similarities = (torch.cat(parts).cpu() for parts in list(zip(*found, strict=True))[:2])
     run.notes += dict.fromkeys(note for _, _, note in found if note)
     return ids, similarities
+
+
+def check_memory(samples: int, width: int, k: int) -> None:
+    """Raise SpecError where an approximate search does not fit in memory; it says how many samples would."""
+    needed, free = bytes_needed(samples, width, k), available_bytes("cpu")
+    if needed > free:
+        raise SpecError(
+            f"the neighbors of {samples:,} samples of {width:,} features need {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB "
+            f"are free, enough for {samples * free // needed:,} samples. Free memory, leave out --neighbors, or give "
+            "features of fewer columns (--features FILE)"
+        )
 
 
 def _search(unit: Tensor, part: tuple[int, int, int], report: Report) -> tuple[Tensor, Tensor, str]:

@@ -55,7 +55,7 @@ def at_least(row: str, bound: float, columns: Sequence[str]) -> Callable[[Values
         there = [column for column in columns if values.of(row, column)]
         held = []
         for column in there:
-            beyond = decide(list(values.of(row, column).values()), f"{row} at {column}", values.percent, bound)
+            beyond = decide(list(values.of(row, column).values()), f"{row}, {column}", values.percent, bound)
             held.append(Holds(beyond.holds, f"{beyond.because}; needed: {100 * bound if values.percent else bound:g}"))
         if not held:
             return Holds(None, f"{row} was not computed")

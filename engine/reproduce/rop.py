@@ -142,7 +142,10 @@ def with_sop(bench: Bench) -> None:
     """Selections followed by SOP+.
 
     The wrong labels are symmetric, where the paper's are those of people; a dataset some of whose labels are known to be
-    wrong is taken as it is.
+    wrong is taken as it is. All selections read one network, trained for some epochs by cross-entropy, where the paper's
+    warm-up is SOP+. A selection over all classes that loses one is replaced by the same share of every class: table 3 says
+    how many each one loses. RoP_B first leaves out as many of the largest NLI as samples are outvoted by their neighbors; the
+    paper does not print its cutoff. Forget counts a sample never learned as the most forgotten.
     """
     put_accuracies(bench, METHODS, dear_shares(bench), "sop+", noisy_sets(bench, bench.size.rates))
 
@@ -182,7 +185,10 @@ def with_sop(bench: Bench) -> None:
     ),
 )
 def without_correction(bench: Bench) -> None:
-    """Selections followed by plain cross-entropy."""
+    """Selections followed by plain cross-entropy.
+
+    Wrong labels and selections are those of table 1.
+    """
     rows = ("Random", "GraNd", "KCenter", "Pr4ReL", "FDMat", "RoP")
     put_accuracies(bench, rows, SHARES, PLAIN, noisy_sets(bench, bench.size.rates))
 

@@ -213,7 +213,7 @@ class DynamicsRecorder:
         positions, labels = positions.to(self.device), labels.to(self.device)
         if self._expected is not None:
             self._check(labels, positions, self._expected)
-        for block in zip(*(whole.split(self._block) for whole in (logits, labels, positions)), strict=True):
+        for block in zip(*(torch.split(whole, self._block) for whole in (logits, labels, positions)), strict=True):
             self._take(*block)
 
     def _take(self, logits: Tensor, labels: Tensor, positions: Tensor) -> None:

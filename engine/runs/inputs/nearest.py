@@ -33,7 +33,7 @@ def neighbor_ids(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
     exact = len(unit) <= LARGEST_EXACT or unit.device.type != "cpu"
     parts = run.tasks.ranges(len(unit), block_rows(unit)) if exact else [(0, len(unit))]
     if not exact:
-        check_memory(*unit.shape, k)
+        check_memory(len(unit), unit.shape[1], k)
     ranges = [(k, first, last) for first, last in parts]
     found = map_tasks(run.tasks, _search, unit, ranges, run.progress)
     ids, similarities = (torch.cat(parts).cpu() for parts in list(zip(*found, strict=True))[:2])

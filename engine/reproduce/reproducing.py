@@ -76,6 +76,8 @@ def reproduce(
         if not 1 <= seeds <= 1_000:
             raise SpecError(f"--seeds is {seeds}; allowed: 1 to 1000")
         size = replace(size, seeds=seeds)
+    if size_name == "small" and dataset not in ("", size.dataset):
+        size = replace(size, options={})  # they are for the data that ships with Winnow; on other data a trial chooses
     dataset = _data(workspace, paper, size, size_name, dataset)
     folder = workspace.reproduced_dir(f"{name}-{size_name}-{dataset}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,11 +31,11 @@ TINY = Size("", {"model": "mlp", "epochs": 2, "batch_size": 32}, 2, (0.3,))
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     at = Workspace.open(tmp_path_factory.mktemp("reproduce") / "workspace", create=True)
-    ingest(at, IngestSpec(name="tiny", source="digits", limit=150))
+    ingest(at, IngestSpec(name="digits", source="digits", limit=150))
     return at
 
 
-def bench_on(workspace: Workspace, dataset: str = "tiny") -> Bench:
+def bench_on(workspace: Workspace, dataset: str = "digits") -> Bench:
     folder = workspace.reproduced_dir("by-hand")
     folder.mkdir(parents=True, exist_ok=True)
     return Bench(workspace, dataset, TINY, True, folder, "cpu", "", lambda stage, share, left: None)
@@ -113,7 +113,7 @@ def test_every_paper_has_tables_whose_published_rows_and_findings_can_be_read() 
 def test_networks_are_trained_once_and_tested_by_their_true_labels(workspace: Workspace) -> None:
     bench = bench_on(workspace)
     noisy = bench.noisy("symmetric:0.3")
-    assert noisy == "tiny-symmetric-0.3" and bench.noisy("symmetric:0.3") == noisy and bench.noisy("") == "tiny"
+    assert noisy == "digits-symmetric-0.3" and bench.noisy("symmetric:0.3") == noisy and bench.noisy("") == "digits"
     samples = bench.samples(noisy)
     assert samples.true_labels is not None
     training = bench.training_of(bench.run(noisy, "el2n", embedding="none", neighbors=0))
@@ -130,11 +130,13 @@ def test_networks_are_trained_once_and_tested_by_their_true_labels(workspace: Wo
 
 def test_a_paper_is_reproduced_and_found_again(workspace: Workspace) -> None:
     seen: list[int] = []
-    options = {"dataset": "tiny", "seeds": 1, "device": "cpu"}
+    options = {"dataset": "digits", "seeds": 1, "device": "cpu"}
     first = reproduce(workspace, "prune", **options, after=lambda found: seen.append(len(found.parts)))
     assert seen == [1, 2, 3, 4] and [done.problem for done in first.parts] == [""] * 4
     sizes, clean, noisy, ranks = first.parts
-    assert sizes.values.of("tiny (mlp)", "training") == {0: 150.0} and sizes.values.of("tiny (mlp)", "r") == {0: 15.0}
+    assert sizes.values.of("digits (mlp)", "training") == {0: 150.0} and sizes.values.of("digits (mlp)", "r") == {
+        0: 15.0
+    }
     assert clean.values.rows == ["el2n", "el2n*", "forgetting", "forgetting*", "random"]
     assert noisy.values.columns == [f"{i / 10:g} pruned" for i in range(10)]
     assert len({noisy.values.mean(row, "0 pruned") for row in noisy.values.rows}) == 1  # one network for all orders
@@ -165,10 +167,10 @@ def test_what_a_part_cannot_be_computed_for_is_said_and_the_others_are_computed(
 
 
 def test_two_at_once_do_not_compute_the_same(workspace: Workspace) -> None:
-    folder = workspace.reproduced_dir("prune-small-tiny")
+    folder = workspace.reproduced_dir("prune-small-digits")
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / ".lock", "busy"), pytest.raises(BusyError, match="prune on 'tiny' is being reproduced"):
-        reproduce(workspace, "prune", dataset="tiny", only="table-1", seeds=1, device="cpu")
+    with exclusive(folder / ".lock", "busy"), pytest.raises(BusyError, match="prune on 'digits' is being reproduced"):
+        reproduce(workspace, "prune", dataset="digits", only="table-1", seeds=1, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_two_at_once_do_not_compute_the_same(workspace: Workspace) -> None:
         (["prune", "--size", "huge"], "--size is 'huge'; allowed: small, paper"),
         (["prune", "--size", "paper"], "no data that ships with Winnow; ingest its dataset"),
         (["prune", "--seeds", "0"], "--seeds is 0; allowed: 1 to 1000"),
-        (["prune", "--dataset", "tony"], "unknown dataset 'tony'; did you mean 'tiny'"),
+        (["prune", "--dataset", "digit"], "unknown dataset 'digit'; did you mean 'digits'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(workspace: Workspace, words: list[str], line: str) -> None:
@@ -190,7 +192,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(workspace: Workspace, words: l
 
 
 def test_the_command_prints_findings_and_where_the_report_is(workspace: Workspace) -> None:
-    words = ["reproduce", "prune", "--dataset", "tiny", "--only", "table-1,figure-3", "--seeds", "1", "--json"]
+    words = ["reproduce", "prune", "--dataset", "digits", "--only", "table-1,figure-3", "--seeds", "1", "--json"]
     result = CliRunner().invoke(app, [*words, "--workspace", str(workspace.root)], catch_exceptions=False)
     found = json.loads(result.stdout)
     assert found["problems"] == {} and {row["where"] for row in found["findings"]} == {"figure-3"}

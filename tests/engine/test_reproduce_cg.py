@@ -37,11 +37,11 @@ TINY = Size("", {"model": "mlp", "epochs": 3, "batch_size": 32, "observe": "eval
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     at = Workspace.open(tmp_path_factory.mktemp("reproduce-cg") / "workspace", create=True)
-    ingest(at, IngestSpec(name="tiny", source="digits", limit=150))
+    ingest(at, IngestSpec(name="digits", source="digits", limit=150))
     return at
 
 
-def bench_on(workspace: Workspace, dataset: str = "tiny") -> Bench:
+def bench_on(workspace: Workspace, dataset: str = "digits") -> Bench:
     folder = workspace.reproduced_dir(f"by-hand-{dataset}")
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(workspace, dataset, TINY, True, folder, "cpu", "", lambda stage, share, left: None)
@@ -104,7 +104,7 @@ def test_two_classes_of_one_size_leave_nothing_to_draw(workspace: Workspace, tmp
 
 
 def test_scores_are_correlated_as_they_stand_for_hard_samples(workspace: Workspace) -> None:
-    found = reproduce(workspace, "cg", dataset="tiny", only="table-1,table-3", seeds=1, device="cpu")
+    found = reproduce(workspace, "cg", dataset="digits", only="table-1,table-3", seeds=1, device="cpu")
     table, settings = found.parts
     assert table.problem == "" and table.values.columns == ["Forgetting", "EL2N", "C-score"]
     assert settings.values.columns == ["batch size", "epochs", "learning rate", "weight decay"]
@@ -128,7 +128,7 @@ def test_every_time_is_measured(workspace: Workspace) -> None:
         *("Forgetting", "EL2N", "TracIn", "CRAIG"),
     ]
     for seed in range(2):
-        value = {row: bench.values.of(row, "tiny")[seed] for row in bench.values.rows}
+        value = {row: bench.values.of(row, "digits")[seed] for row in bench.values.rows}
         assert 0 < value["EL2N"] < value["Forgetting"] < min(value["TracIn"], value["CRAIG"])
 
 

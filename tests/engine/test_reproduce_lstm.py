@@ -37,12 +37,12 @@ TINY = Size("", {"model": "mlp", "epochs": 4, "batch_size": 32}, 2, (0.3,))
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     at = Workspace.open(tmp_path_factory.mktemp("reproduce-lstm") / "workspace", create=True)
-    ingest(at, IngestSpec(name="tiny", source="digits", limit=150))
+    ingest(at, IngestSpec(name="digits", source="digits", limit=150))
     ingest(at, IngestSpec(name="wrong", source="digits", limit=150, noise="symmetric:0.2", seed=7))
     return at
 
 
-def bench_on(workspace: Workspace, dataset: str = "tiny") -> Bench:
+def bench_on(workspace: Workspace, dataset: str = "digits") -> Bench:
     folder = workspace.reproduced_dir(f"by-hand-{dataset}")
     folder.mkdir(parents=True, exist_ok=True)
     return Bench(workspace, dataset, TINY, True, folder, "cpu", "", lambda stage, share, left: None)
@@ -106,12 +106,12 @@ def test_data_debugging_replaces_the_most_suspicious_labels_alone(workspace: Wor
 
 
 def test_a_table_has_every_row_and_is_found_again(workspace: Workspace) -> None:
-    options = {"dataset": "tiny", "only": "table-1,table-2,table-4", "seeds": 1, "device": "cpu"}
+    options = {"dataset": "digits", "only": "table-1,table-2,table-4", "seeds": 1, "device": "cpu"}
     found = reproduce(workspace, "lstm", **options)
     assert [done.problem for done in found.parts] == [""] * 3
     noisy, clean, settings = found.parts
     assert sorted(noisy.values.rows) == sorted([*ROWS, "Oracle"]) and noisy.values.columns == ["0.2", "0.4"]
-    assert sorted(clean.values.rows) == sorted(ROWS) and clean.values.columns == ["tiny"]
+    assert sorted(clean.values.rows) == sorted(ROWS) and clean.values.columns == ["digits"]
     assert all(0 <= noisy.values.mean(row, column) <= 1 for row in noisy.values.rows for column in ("0.2", "0.4"))
     assert settings.values.of(settings.values.rows[0], "training") == {0: 150.0}
     runs, trained = set(workspace.run_ids()), _trained(found.folder)
@@ -123,7 +123,7 @@ def test_a_table_has_every_row_and_is_found_again(workspace: Workspace) -> None:
 
 
 def test_dividemix_is_trained_on_every_kind_of_debugged_labels(workspace: Workspace) -> None:
-    (done,) = reproduce(workspace, "lstm", dataset="tiny", only="table-3", seeds=1, device="cpu").parts
+    (done,) = reproduce(workspace, "lstm", dataset="digits", only="table-3", seeds=1, device="cpu").parts
     assert done.problem == "" and len(done.values.rows) == 5 and done.values.columns == ["Last", "right labels"]
     right = {row: done.values.mean(row, "right labels") for row in done.values.rows}
     assert right["DivideMix"] == pytest.approx(0.8)
@@ -133,7 +133,7 @@ def test_dividemix_is_trained_on_every_kind_of_debugged_labels(workspace: Worksp
 def test_figures_measure_each_network_on_its_own(workspace: Workspace) -> None:
     only = "figure-1,figure-3,figure-7,figure-8"
     both, detection, within, importance = reproduce(
-        workspace, "lstm", dataset="tiny", only=only, seeds=2, device="cpu"
+        workspace, "lstm", dataset="digits", only=only, seeds=2, device="cpu"
     ).parts
     dataset = bench_on(workspace).noisy("symmetric:0.4")
     run = next(r for r in detection.runs if workspace.read_spec(r)["spec"]["dataset"] == dataset)

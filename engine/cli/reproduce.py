@@ -54,7 +54,13 @@ def reproduce(
                 + (f"not computed: {part.problem}" if part.problem else duration(part.seconds))
             )
     rows = [
-        {"paper": one.paper.name, "where": part.part.name, "here": WORDS[held.holds], "finding": sentence}
+        {
+            "paper": one.paper.name,
+            "where": part.part.name,
+            "here": WORDS[held.holds],
+            "finding": sentence,
+            "by": held.because,
+        }
         for one in found
         for part in one.parts
         if not part.problem

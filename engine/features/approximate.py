@@ -30,7 +30,7 @@ BLOCK = 1 << 25
 """Numbers held at a time: 128 MB."""
 
 ROW_BYTES = 1500
-"""What the search holds of each sample beside its features, measured with 32 candidates."""
+"""What the search holds of each sample beside its features: an estimate, of 32 candidates with some three copies."""
 
 
 def search_all(

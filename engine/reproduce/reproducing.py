@@ -152,9 +152,11 @@ def _restored(part: Part, event: Mapping[str, object]) -> Reproduced | None:
     values = Values(part.percent)
     cells, runs, seconds = event.get("cells"), event.get("runs"), event.get("seconds")
     if not isinstance(cells, list) or not isinstance(runs, list) or not isinstance(seconds, float):
-        return None  # no version of this one wrote it: it is computed again
-    for row, column, seed, value in cells:
-        values.put(row, column, value, seed)
+        return None  # what no version writes is computed again
+    for cell in cells:
+        if not isinstance(cell, list) or [type(c) for c in cell] != [str, str, int, float]:
+            return None
+        values.put(cell[0], cell[1], cell[3], cell[2])
     return Reproduced(part, values, "", tuple(runs), seconds)
 
 

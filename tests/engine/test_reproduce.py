@@ -22,7 +22,7 @@ from engine.reproduce.report import published_for, write_reproduction
 from engine.reproduce.reproducing import reproduce
 from engine.reproduce.size import Size
 from engine.reproduce.values import Values, less, more
-from engine.store.journal import read_journal
+from engine.store.journal import append_journal, read_journal
 from engine.store.workspace import Workspace, exclusive
 
 TINY = Size("", {"model": "mlp", "epochs": 2, "batch_size": 32}, 2, (0.3,))
@@ -154,6 +154,15 @@ def test_a_paper_is_reproduced_and_found_again(workspace: Workspace) -> None:
         1 for p in again.parts for r in p.values.rows for c in p.values.columns for _ in p.values.of(r, c)
     )
     assert {row["published"] for row in rows if row["part"] == "figure-2"} == {""}
+
+
+@pytest.mark.parametrize("cells", [[[1]], [7], [["a", "b", "0", 1.0]], [[["a"], "b", 0, 1.0]], [["a", "b", 0, None]]])
+def test_what_no_version_wrote_is_computed_again(workspace: Workspace, cells: object) -> None:
+    options = {"dataset": "digits", "only": "table-1", "seeds": 1, "device": "cpu"}
+    first = reproduce(workspace, "prune", **options)
+    written = next(e for e in reversed(read_journal(first.folder)) if e["event"] == "part")
+    append_journal(first.folder, "part", part="table-1", key=written["key"], cells=cells, runs=[], seconds=1.0)
+    assert reproduce(workspace, "prune", **options).parts[0].values.rows == first.parts[0].values.rows
 
 
 def test_what_a_part_cannot_be_computed_for_is_said_and_the_others_are_computed(workspace: Workspace) -> None:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import subprocess
-import sys
-import tarfile
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -163,77 +159,3 @@ def test_a_model_of_ones_own_counts_by_its_source(small_workspace, tmp_path, mon
     with pytest.raises(Exception, match="source of --model own_model_a:make has changed"):
         compute(small_workspace, first, "cpu")
     assert small_workspace.run_ids() == []
-
-
-# A workspace of version 0.1 ------------------------------------------------------------------------------------------
-
-COMMANDS = {
-    "56f263485fea": "run digits --model cnn --epochs 3 --seeds 1 --batch-size 32 --lr 0.002 --scores el2n,aum,forgetting "
-    "--neighbors 5 --threshold-rounds 0",
-    "0c3855da6bf6": "run noisy --model cnn --epochs 3 --seeds 2 --batch-size 32 --lr 0.002 --scores el2n@2,nli",
-    "bb5b9c46dbfa": "psi noisy --orders random,el2n,el2n*,oracle,ccs(nli,beta=0.1) --points 3 --seeds 1 --epochs 1",
-}
-"""The commands that made runs of the fixture (the window experiment would now read a newer run with its score)."""
-
-STANDARD = (
-    "ac11671e94f9",
-    "run noisy --model cnn --epochs 3 --seeds 2 --batch-size 32 --lr 0.002 --scores standard --neighbors 5 "
-    "--threshold-rounds 2",
-)
-"""A run of the fixture among whose scores there are some with a formula that was corrected since, and its command."""
-
-
-@pytest.fixture
-def old(tmp_path):
-    """A copy of the workspace that version 0.1 wrote."""
-    with tarfile.open(Path(__file__).parents[1] / "workspaces" / "v0.1.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return Workspace.open(tmp_path / "v0.1")
-
-
-def test_runs_of_version_1_are_found_by_the_same_options(old):
-    for wanted, words in COMMANDS.items():
-        done = subprocess.run(
-            [sys.executable, "-m", "engine.cli", *words.split(), "--workspace", str(old.root)],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0 and f"run {wanted} was there already" in done.stderr, done.stderr
-    assert len(old.run_ids()) == 6
-
-
-def test_corrected_formulas_of_version_1_are_computed_anew_without_training(old):
-    first, words = STANDARD
-    done = subprocess.run(
-        [sys.executable, "-m", "engine.cli", *words.split(), "--workspace", str(old.root)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    (second,) = set(old.run_ids()) - {*COMMANDS, first} & set(re.findall(r"run (\w{12}) published", done.stderr))
-    assert "training" not in stages(old, second)
-    with connected(old, "noisy") as connection:
-        changed = fetch_sql(
-            connection,
-            f"""SELECT score, max(abs(a.value - b.value)) AS moved, any_value(version) AS version
-            FROM scores a JOIN scores b USING (score, sample_id) JOIN score_costs c USING (score)
-            WHERE a.run_id = '{first}' AND b.run_id = '{second}' AND c.run_id = '{second}' AND score <> 'random'
-            GROUP BY score""",
-        ).set_index("score")
-    assert {"gmm", "bmm", "tracin_self"} <= set(changed.index[changed["version"] > 1])
-    assert (changed.loc[["gmm", "bmm"], "moved"] > 1e-3).all()
-    assert (changed.loc[changed["version"] == 1, "moved"] < 1e-3).all()
-
-
-def test_networks_of_version_1_serve_new_runs(old):
-    words = {"model": "cnn", "epochs": 3, "batch_size": 32, "lr": 0.002, "scores": "el2n,confidence"}
-    more, existed = compute(old, plan_run_from(old, "noisy", {**words, "seeds": 3}), "cpu")
-    with connected(old, "noisy") as connection:
-        notes = fetch_sql(connection, f"SELECT notes FROM runs WHERE run_id = '{more}'")["notes"][0]
-        same = fetch_sql(
-            connection,
-            f"SELECT count(*) FILTER (a.margin = b.margin) AS equal, count(*) AS n FROM dynamics a JOIN dynamics b "
-            f"USING (seed, epoch, sample_id) WHERE a.run_id = 'ac11671e94f9' AND b.run_id = '{more}'",
-        )
-    assert not existed and "seed0, seed1" in notes
-    assert int(same["equal"][0]) == int(same["n"][0]) == 2 * 3 * 150

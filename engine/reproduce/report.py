@@ -64,7 +64,12 @@ def _page(found: Reproduction) -> str:
 
 def _findings(found: Reproduction) -> str:
     rows = [
-        [text(done.part.name), text(sentence, 400), f"<span class=whole>{WORDS[held.holds]}</span>", text(held.because, 300)]
+        [
+            text(done.part.name),
+            text(sentence, 400),
+            f"<span class=whole>{WORDS[held.holds]}</span>",
+            text(held.because, 300),
+        ]
         for done in found.parts
         if not done.problem
         for sentence, held in done.findings()

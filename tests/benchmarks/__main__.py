@@ -26,7 +26,7 @@ from machine import machine_lines
 from measuring import Row, Size
 
 FOLDER = Path(__file__).parent
-ORDER = ("recorder", "neighbors", "complexity", "issues", "map", "scale")
+ORDER = ("recorder", "neighbors", "complexity", "issues", "map", "psi", "features", "export", "scale")
 """In the order of their table; `bench_dashboard.py` and those of what is found take workspaces or photographs of their own."""
 
 

@@ -1,28 +1,23 @@
 """Features of photographs against the plain loop of the package, and reading large JPEG files against plain Pillow.
 
-python tests/benchmarks/bench_features.py [--images 256] [--photographs 48] [--repeat 3]
-
 The network: images of 128 x 128 that are in memory, `efficientnet_lite0` in both precisions, against the network of
 efficientnet-lite-pytorch with the same weights, in batches of 64 as in a usual loop (float32). Reading: JPEG files of
 4,032 x 3,024, checked against the stored inputs and made 128 x 128, against Image.open, convert and resize.
-Each in turn, `--repeat` times after one warm-up; the shortest time of each is compared. Processor milliseconds an image
-are what other work on the machine changes least.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from machine import print_machine
+from measuring import Row, Size, race
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -49,26 +44,14 @@ def side_by_side(threads: int, count: int, work: Callable[[int, int], object]) -
     torch.set_num_threads(before)
 
 
-def compare(what: str, count: int, repeat: int, competitors: dict[str, Callable[[], object]], peer: str) -> None:
-    wall: dict[str, list[float]] = {name: [] for name in competitors}
-    processor: dict[str, list[float]] = {name: [] for name in competitors}
-    for _ in range(repeat + 1):
-        for name, work in competitors.items():
-            started, used = time.perf_counter(), time.process_time()
-            work()
-            wall[name].append(time.perf_counter() - started)
-            processor[name].append(time.process_time() - used)
-    print(f"{what}, {count} images:")
-    base, base_used = min(wall[peer][1:]), min(processor[peer][1:])
-    for name in competitors:
-        seconds, used = min(wall[name][1:]), min(processor[name][1:])
-        print(
-            f"  {name:28} {count / seconds:7.1f} images/s, {1000 * used / count:6.2f} ms of processor an image; "
-            f"{base / seconds:.1f} and {base_used / used:.1f} times the plain loop"
-        )
+def rows(size: Size) -> Iterator[Row]:
+    threads = torch.get_num_threads()
+    yield from _network(4 if size.small else 256, size.repeats, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        yield _reading(2 if size.small else 48, size.repeats, threads, Path(folder))
 
 
-def bench_network(count: int, repeat: int, threads: int) -> None:
+def _network(count: int, repeats: int, threads: int) -> Iterator[Row]:
     import efficientnet_lite_pytorch
 
     images = load_sample_images().images
@@ -89,13 +72,12 @@ def bench_network(count: int, repeat: int, threads: int) -> None:
     def ours(embedding: Embedding) -> None:
         side_by_side(threads, count, lambda a, b: embed(embedding, pixels[a:b], lambda share: None))
 
-    competitors = {"plain loop of the package": plain, "winnow float32": lambda: ours(whole)}
-    compare(
-        "network", count, repeat, competitors | {"winnow bfloat16": lambda: ours(half)}, "plain loop of the package"
-    )
+    for embedding, name in ((whole, "float32"), (half, "bfloat16")):
+        row = Row("efficientnet_lite0", f"{count} x {SIDE} x {SIDE}, {name}", "loop of its package, float32", 1.0)
+        yield race(row, partial(ours, embedding), plain, repeats)
 
 
-def bench_reading(count: int, repeat: int, threads: int, folder: Path) -> None:
+def _reading(count: int, repeats: int, threads: int, folder: Path) -> Row:
     rows, rng = [("path", "label")], np.random.default_rng(0)
     for i in range(count):
         image = Image.fromarray(load_sample_images().images[i % 2]).resize(LARGE, Image.Resampling.BICUBIC)
@@ -107,7 +89,6 @@ def bench_reading(count: int, repeat: int, threads: int, folder: Path) -> None:
     workspace = Workspace.open(folder / "workspace", create=True)
     ingest(workspace, IngestSpec(name="large", source=str(folder / "list.csv"), test_fraction=0))
     originals = Originals(workspace, "large", SIDE)
-    print(f"files of {np.mean([p.stat().st_size for p in folder.glob('*.jpg')]) / 1e6:.1f} MB")
 
     def plain() -> None:
         for i in range(count):
@@ -117,22 +98,6 @@ def bench_reading(count: int, repeat: int, threads: int, folder: Path) -> None:
         with pillow_warnings(), ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda i: originals.read(range(i, min(i + 4, count)), lambda: None), range(0, count, 4)))
 
-    compare("reading JPEG files", count, repeat, {"plain Pillow loop": plain, "winnow": ours}, "plain Pillow loop")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--photographs", type=int, default=48)
-    parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
-    threads = torch.get_num_threads()
-    print_machine("efficientnet-lite-pytorch", "pillow")
-    print(f"1 warm-up, then repeats: {options.repeat}; the shortest time of each")
-    bench_network(options.images, options.repeat, threads)
-    with tempfile.TemporaryDirectory() as folder:
-        bench_reading(options.photographs, options.repeat, threads, Path(folder))
-
-
-if __name__ == "__main__":
-    main()
+    megabytes = np.mean([path.stat().st_size for path in folder.glob("*.jpg")]) / 1e6
+    row = Row("reading JPEG files", f"{count} of {megabytes:.1f} MB, made {SIDE} x {SIDE}", "loop of Pillow", 1.0)
+    return race(row, ours, plain, repeats)

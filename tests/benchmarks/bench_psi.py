@@ -1,4 +1,7 @@
-"""How fast psi-curves are: networks x steps per second stacked against one by one, and seconds for whole figures.
+"""How fast psi-curves are: beside the plain loop, stacked against one by one, and seconds for whole figures.
+
+`python tests/benchmarks psi` trains the networks of a curve as `winnow psi` does on this processor, side by side, and in the
+loop that everyone writes: one network after another, a DataLoader of a TensorDataset, the same batch size and optimizer.
 
     python tests/benchmarks/bench_psi.py [--mnist FOLDER] [--cifar10 PARQUET_FOLDER] [--device auto]
                                         [--points 100]
@@ -7,8 +10,8 @@ On a GPU: PRUNE's synthetic figure (10,000 samples, 5 orders x 100 points x 3 se
 where --mnist gives the IDX files, and CIFAR-10 with its fast preset where --cifar10 gives a Parquet source of
 `winnow ingest`. Without a GPU, smaller versions run, and a line says so. The orders are those that need no training
 of their own (random, oracle, complexity gap), so that the seconds are those of the curve.
-The peer is the plain PyTorch loop, one network after another, on the same samples; each version is run twice, the
-first time to warm up.
+There the peer is Winnow's own loop, one network after another, on the same samples; each version is run twice, the first
+time to warm up.
 """
 
 from __future__ import annotations
@@ -20,13 +23,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `winnow` itself does; 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from machine import print_machine
+from measuring import Row, Size, race
+from torch.utils.data import DataLoader, TensorDataset
 
 from engine.data.ingest import ingest
 from engine.data.loader import Samples, load_split, normalization
@@ -80,13 +85,67 @@ def main() -> None:
                 print(f"{data}: not run, {'no files were given' if gpu else 'it needs a GPU'}")
 
 
+def rows(size: Size) -> Iterator[Row]:
+    """Networks of a curve side by side, beside the loop of a DataLoader."""
+    n, networks = (200, 2) if size.small else (2_000, 10)
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace.open(Path(folder) / "workspace", create=True)
+        ingest(workspace, IngestSpec(name="synthetic", source="synthetic", limit=n, noise="symmetric:0.3"))
+        samples = load_split(workspace, "synthetic", "train", torch.device("cpu"))
+        scale, training = Normalization(*normalization(samples)), TrainingSpec(epochs=2, batch_size=100, lr=0.01)
+        members = _members(samples, training, networks)
+        progress = Progress(Path(folder), {"psi": 1.0})
+        workers = workers_for("mlp", networks, samples.inputs.device)
+
+        def ours() -> None:
+            work = [partial(_train, samples, scale, training, member) for member in members]
+            train_together(work, workers, progress)
+
+        def theirs() -> None:
+            inputs = (samples.inputs.float() - scale.mean) / scale.std
+            for member in members:
+                network, data = (
+                    _network(samples, member),
+                    TensorDataset(inputs[member.kept], samples.labels[member.kept]),
+                )
+                optimizer, loader = (
+                    torch.optim.Adam(network.parameters(), training.lr),
+                    DataLoader(data, 100, shuffle=True),
+                )
+                for _ in range(training.epochs):
+                    for batch, labels in loader:
+                        optimizer.zero_grad()
+                        torch.nn.functional.cross_entropy(network(batch), labels).backward()
+                        optimizer.step()
+
+        row = Row("psi-curve", f"{networks} mlp, to {len(samples):,} samples", "loop of a DataLoader", 1 / 3)
+        found = race(row, ours, theirs, size.repeats)
+        wall = found.wall or (0.0, 1.0)
+        yield replace(found, note=f"by the clock {wall[0]:.2f} s against {wall[1]:.2f} s, {wall[0] / wall[1]:.2f}")
+
+
+def _members(samples: Samples, training: TrainingSpec, networks: int) -> list[Member]:
+    """Networks on 1, 4/5, ... 1/5 of the samples, over and over."""
+    n, device = len(samples), samples.inputs.device
+    return [Member(torch.arange(n - n * (k % 5) // 5, device=device), k, training.epochs) for k in range(networks)]
+
+
+def _network(samples: Samples, member: Member) -> torch.nn.Module:
+    return build_model("mlp", tuple(samples.inputs.shape[1:]), samples.classes, member.seed).to(samples.inputs.device)
+
+
+def _train(samples: Samples, scale: Normalization, training: TrainingSpec, member: Member) -> None:
+    subset = replace(samples, inputs=samples.inputs[member.kept], labels=samples.labels[member.kept])
+    network = _network(samples, member)
+    for _ in train_epochs(network, build_optimizer(network, training), subset, scale, training, member.seed):
+        pass
+
+
 def compare(samples: Samples, folder: Path, networks: int) -> None:
     """Steps of all networks per second: one after another, side by side, and stacked."""
-    device, n = samples.inputs.device, len(samples)
+    device = samples.inputs.device
     scale, training = Normalization(*normalization(samples)), TrainingSpec(epochs=2, batch_size=100, lr=0.01)
-    members = [
-        Member(torch.arange(n - n * (k % 5) // 5, device=device), k, training.epochs) for k in range(networks)
-    ]  # fmt: skip
+    members = _members(samples, training, networks)
     progress = Progress(folder, {"psi": 1.0})
     workers = workers_for("mlp", networks, device)
     few = members[: min(networks, 10)]  # one after another, more of them only take longer
@@ -94,12 +153,7 @@ def compare(samples: Samples, folder: Path, networks: int) -> None:
     def steps(some: list[Member]) -> int:
         return sum(training.epochs * batches_per_epoch(len(member.kept), training.batch_size) for member in some)
 
-    def plain(member: Member) -> None:
-        subset = replace(samples, inputs=samples.inputs[member.kept], labels=samples.labels[member.kept])
-        network = build_model("mlp", tuple(samples.inputs.shape[1:]), samples.classes, member.seed).to(device)
-        for _ in train_epochs(network, build_optimizer(network, training), subset, scale, training, member.seed):
-            pass
-
+    plain = partial(_train, samples, scale, training)
     forms: dict[str, tuple[Callable[[], object], int]] = {
         "plain loop, one after another": (lambda: [plain(member) for member in few], steps(few)),
         f"side by side, {workers}": (

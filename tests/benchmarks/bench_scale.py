@@ -61,7 +61,7 @@ def _stages(n: int, folder: Path) -> dict[str, tuple[float, float]]:
     labels = rng.integers(CLASSES, size=n)
     groups = rng.normal(size=(CLASSES * 5, WIDTH))[labels * 5 + rng.integers(5, size=n)]
     np.save(folder / "features.npy", (groups + rng.normal(size=(n, WIDTH))).astype(np.float32))
-    _write_images(folder / "images.parquet", labels, rng)
+    write_images(folder / "images.parquet", labels, rng)
     workspace = Workspace.open(folder / "workspace", create=True)
     watch = _Watch()
     watch.enter("ingest")
@@ -108,7 +108,7 @@ def _most() -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def _write_images(path: Path, labels: np.ndarray, rng: np.random.Generator) -> None:
+def write_images(path: Path, labels: np.ndarray, rng: np.random.Generator) -> None:
     """Images of 8 x 8 as Hugging Face has images and labels, all different."""
     schema = pa.schema([("img", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())])
     with pq.ParquetWriter(path, schema) as writer:

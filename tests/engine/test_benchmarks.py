@@ -29,18 +29,21 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_those_named_are_measured_in_one_table(tmp_path: Path) -> None:
-    done = run("complexity", "recorder", "--small", "--json", tmp_path / "deep" / "found.json")
+    done = run("export", "complexity", "psi", "recorder", "--small", "--json", tmp_path / "deep" / "found.json")
     assert done.returncode == 0, done.stderr
     kept = json.loads((tmp_path / "deep" / "found.json").read_text())
     assert [row["what"] for row in kept["rows"]] == [
         "training, recorded",
         "recording an epoch",
         *2 * ["complexity gap"],
+        "psi-curve",
+        *2 * ["export as CSV"],
     ]
     assert kept["machine"][0] in done.stdout and "date: 20" in done.stdout
     for row in kept["rows"]:
         assert len(row["ours"]) == len(row["theirs"]) == 1 and row["ratio"] == row["ours"][0] / row["theirs"][0]
-        assert row["met"] == ("met" if row["ratio"] <= row["goal"] else "not met")
+        met = "-" if row["goal"] is None else "met" if row["ratio"] <= row["goal"] else "not met"
+        assert row["met"] == met
         assert f"{row['ratio']:.3f}" in done.stdout
 
 

@@ -220,7 +220,7 @@ def test_in_the_papers_size_the_learners_have_its_settings(workspace: Workspace)
     )
     for learner in ("cross-entropy", "sop+"):
         assert 0 <= subsets.train(learner, [(kept, 0, "RoP")])[0].accuracy <= 1
-    with pytest.raises(SpecError, match="--warm-up is 10 of 3 epochs"):
+    with pytest.raises(SpecError, match="--set warm_up is 10 of 3 epochs"):
         subsets.train("dividemix", [(kept, 0, "RoP")])
     assert [preset for _, preset in presets] == ["", "sop+-cifar10", "dividemix-cifar10"]
     assert [training.schedule for training, _ in presets] == ["cosine", "cosine", "step"]

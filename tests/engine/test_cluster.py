@@ -106,7 +106,7 @@ def journalled(folder):
     return [point for event in read_journal(folder) if event["event"] == "psi_points" for point in event["points"]]
 
 
-def until(found, seconds=40):
+def until(found, seconds=200):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not found():
         time.sleep(0.005)
@@ -203,9 +203,9 @@ def one_node_lost(cluster, log, ready):
         return [int(pid) for pid, at in lines if at == node.node_id]
 
     def kill():
-        until(ready, 200)
+        until(ready)
         seen = len(begun())
-        until(lambda: len(begun()) > seen + 1, 200)
+        until(lambda: len(begun()) > seen + 1)
         if len(begun()) < 2:
             return  # what is computed has failed, and says so itself
         killed.extend(begun())
@@ -279,7 +279,7 @@ def test_a_run_that_is_cancelled_on_a_cluster_goes_on_here(cluster, small_worksp
     kept = small_workspace.run_dir(wanted) / "partial" / "seed0.checkpoint.safetensors"
 
     def ask():
-        until(kept.exists, 200)
+        until(kept.exists)
         cancel(small_workspace, wanted)
 
     asking = threading.Thread(target=ask)

@@ -232,7 +232,7 @@ def test_what_an_installed_package_or_no_source_is(nets, monkeypatch):
     assert installed is not None and installed.installed and set(installed.files) == {"sklearn", "sklearn.svm"}
     torch = find_source("torch:nn", [str(nets)])
     assert torch is not None and torch.folder != str(nets)  # the library comes first
-    for nothing in ("sys:exit", "absent:make", "math:sqrt", "no such module:make", "..:make"):
+    for nothing in ("sys:exit", "no_such_module:make", "math:sqrt", "no such module:make", "..:make"):
         assert find_source(nothing, [str(nets)]) is None
 
 

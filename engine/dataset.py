@@ -97,9 +97,11 @@ class Dataset:
                 more than 60 s or 2 GB
         """
         from engine.queries.connection import connected
+        from engine.queries.views import comment_views
         from engine.store.sql import fetch_answer
 
         with connected(self._workspace, self.name) as connection:
+            comment_views(connection)
             return fetch_answer(connection, sql)[0]
 
     def run(

@@ -247,6 +247,7 @@ def query(
 ) -> None:
     """Query the views with SQL, read-only: one statement, of at most a minute and 2 GB of memory."""
     from engine.queries.connection import connected, default_dataset
+    from engine.queries.views import comment_views
     from engine.queries.writers import csv_of
     from engine.store.sql import fetch_answer
 
@@ -256,6 +257,7 @@ def query(
     at = Workspace.open(workspace)
     chosen = dataset or default_dataset(at)
     with connected(at, chosen) as connection:
+        comment_views(connection)
         frame, left_out = fetch_answer(connection, sql, rows=PRINTED_ROWS if printed else None)
     rows = records(frame)
     if json or format == "json":

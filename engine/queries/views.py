@@ -45,7 +45,6 @@ def make_views(connection: duckdb.DuckDBPyConnection, dataset: Tables, results: 
         if name == "score_catalog":
             body = f"SELECT DISTINCT ON (score) * FROM ({body}) ORDER BY score"
         connection.execute(f"CREATE VIEW {identifier(name)} AS {body}")
-        _comment(connection, name, view.comment, view.columns)
 
 
 def _sources(database: str, tables: Tables, expected: dict[str, Columns]) -> dict[str, str]:
@@ -61,7 +60,7 @@ def _sources(database: str, tables: Tables, expected: dict[str, Columns]) -> dic
 
 def make_table(connection: duckdb.DuckDBPyConnection, name: str, rows: pd.DataFrame) -> None:
     """Make one of TABLE_VIEWS, whose rows come from elsewhere than the attached files."""
-    comment, columns = TABLE_VIEWS[name]
+    _, columns = TABLE_VIEWS[name]
     listed = ", ".join(f"{identifier(c)} {t}" for c, (t, _) in columns.items())
     connection.execute(f"CREATE TABLE {identifier(f'{name}_now')} ({listed})")
     if len(rows):
@@ -69,7 +68,6 @@ def make_table(connection: duckdb.DuckDBPyConnection, name: str, rows: pd.DataFr
         connection.execute(f"INSERT INTO {identifier(f'{name}_now')} BY NAME SELECT * FROM rows_now")
         connection.unregister("rows_now")
     connection.execute(f"CREATE VIEW {identifier(name)} AS SELECT * FROM {identifier(f'{name}_now')}")
-    _comment(connection, name, comment, columns)
 
 
 def update_table(
@@ -94,9 +92,11 @@ def update_table(
     connection.execute("COMMIT")
 
 
-def _comment(
-    connection: duckdb.DuckDBPyConnection, name: str, comment: str, columns: dict[str, tuple[str, str]]
-) -> None:
-    connection.execute(f"COMMENT ON VIEW {identifier(name)} IS {literal(comment)}")
-    for column, (_, meaning) in columns.items():
-        connection.execute(f"COMMENT ON COLUMN {identifier(name, column)} IS {literal(meaning)}")
+def comment_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Say in the catalog what every view and column holds. Apart, for it takes as long as making the views."""
+    made = [(name, view.comment, view.columns) for name, view in VIEWS.items()]
+    made += [(name, comment, columns) for name, (comment, columns) in TABLE_VIEWS.items()]
+    for name, comment, columns in made:
+        connection.execute(f"COMMENT ON VIEW {identifier(name)} IS {literal(comment)}")
+        for column, (_, meaning) in columns.items():
+            connection.execute(f"COMMENT ON COLUMN {identifier(name, column)} IS {literal(meaning)}")

@@ -13,6 +13,7 @@ import pytest
 from forked_command import winnow
 
 from engine.cli.commands import app
+from engine.store.schema import VIEWS
 from engine.store.workspace import FORMAT, Workspace
 
 
@@ -263,3 +264,9 @@ def test_a_broken_run_is_listed_and_stops_no_command(old_workspace, tmp_path):
     assert [row["run_id"] for row in rows] == [broken]
     assert json.loads(started("remove", broken, "--json", workspace=w).stdout)["runs"] == [broken]
     assert started("query", "SELECT count(*) FROM unreadable", "--format", "csv", workspace=w).stdout.endswith("\n0\n")
+
+
+def test_a_query_reads_what_views_and_columns_hold(old_workspace):
+    sql = "SELECT comment FROM duckdb_columns() WHERE table_name = 'flags' AND column_name = 'rule'"
+    (row,) = json.loads(started("query", sql, "--json", workspace=old_workspace).stdout)
+    assert row["comment"] == VIEWS["flags"].columns["rule"][1]

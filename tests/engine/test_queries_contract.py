@@ -9,6 +9,7 @@ import pytest
 
 from engine.errors import NotFoundError, StorageError, WinnowError
 from engine.queries.connection import connect, connected, default_dataset, fetch_sql
+from engine.queries.views import comment_views
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.store.schema import TABLE_VIEWS, VIEWS
@@ -21,6 +22,7 @@ EXPECTED = {name: view.columns for name, view in VIEWS.items()} | {name: made[1]
 def connection(request, noisy):
     root, dataset = noisy
     with connected(Workspace.open(root), dataset, None if request.param == "with runs" else []) as made:
+        comment_views(made)
         yield made
 
 

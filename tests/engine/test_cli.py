@@ -267,6 +267,6 @@ def test_a_broken_run_is_listed_and_stops_no_command(old_workspace, tmp_path):
 
 
 def test_a_query_reads_what_views_and_columns_hold(old_workspace):
-    sql = "SELECT comment FROM duckdb_columns() WHERE table_name = 'flags' AND column_name = 'rule'"
+    sql = "SELECT comment FROM duckdb_columns() WHERE (table_name, column_name) = ('flags', 'rule') AND database_name = 'memory'"
     (row,) = json.loads(started("query", sql, "--json", workspace=old_workspace).stdout)
     assert row["comment"] == VIEWS["flags"].columns["rule"][1]

@@ -63,7 +63,7 @@ def test_from_a_folder_of_images_to_an_export(tmp_path):
         winnow("query", "select score, count(*) as n from scores group by 1", "--format", "json", workspace=w).stdout
     )
     assert {"score": "aum", "n": 96} in rows
-    text = started("query", "select 1 as a, NULL as b", "--format", "csv", workspace=w).stdout
+    text = winnow("query", "select 1 as a, NULL as b", "--format", "csv", workspace=w).stdout
     assert list(csv.reader(text.splitlines())) == [["a", "b"], ["1", ""]]
 
     done = winnow(
@@ -149,12 +149,12 @@ def test_a_run_in_another_process_can_be_watched_cancelled_and_resumed(small_wor
         while time.monotonic() < deadline and not (
             jobs and jobs[0]["state"] == "running" and "seed0" in jobs[0]["stage"]
         ):
-            jobs = json.loads(started("runs", "--json", workspace=w).stdout)["runs"]
+            jobs = json.loads(winnow("runs", "--json", workspace=w).stdout)["runs"]
         assert jobs[0]["state"] == "running" and "seed0" in jobs[0]["stage"]
         run = jobs[0]["run_id"]
         # A page asks while the run is computed: no lock is in the way.
-        assert started("query", "select count(*) from samples", workspace=w).returncode == 0
-        assert started("cancel", run, workspace=w).returncode == 0
+        assert winnow("query", "select count(*) from samples", workspace=w).returncode == 0
+        assert winnow("cancel", run, workspace=w).returncode == 0
         canceled = time.monotonic()  # not before: a busy machine takes seconds to start the command
         assert process.wait(timeout=30) == 130
         assert time.monotonic() - canceled < 10
@@ -163,9 +163,9 @@ def test_a_run_in_another_process_can_be_watched_cancelled_and_resumed(small_wor
         process.kill()
         process.wait()
         process.stderr.close()
-    assert json.loads(started("status", run, "--json", workspace=w).stdout)["state"] == "cancelled"
-    assert started("remove", run, workspace=w).returncode == 0
-    assert json.loads(started("runs", "--json", workspace=w).stdout) == {"runs": []}
+    assert json.loads(winnow("status", run, "--json", workspace=w).stdout)["state"] == "cancelled"
+    assert winnow("remove", run, workspace=w).returncode == 0
+    assert json.loads(winnow("runs", "--json", workspace=w).stdout) == {"runs": []}
 
 
 def test_every_command_and_option_says_what_it_is():
@@ -213,18 +213,18 @@ def test_a_query_prints_names_and_text_as_they_are(old_workspace):
     header, cells = (line for line in done.stdout.splitlines() if line.strip())
     assert all(f"{word} c" in header and word in cells for word in words)
     assert "esc_ape" in header and "\x1b" not in done.stdout and r"\x1b[2J" in cells
-    rows = json.loads(started("query", "SELECT '[/x]' AS a_b", "--json", workspace=old_workspace).stdout)
+    rows = json.loads(winnow("query", "SELECT '[/x]' AS a_b", "--json", workspace=old_workspace).stdout)
     assert rows == [{"a_b": "[/x]"}]
 
 
 def test_a_query_prints_so_many_rows_and_writes_all(old_workspace):
     sql = "SELECT range AS i FROM range(10003)"
-    done = started("query", sql, workspace=old_workspace)
+    done = winnow("query", sql, workspace=old_workspace)
     assert len(done.stdout.splitlines()) == 10_001 and "3 more rows are left out" in done.stderr
-    assert len(started("query", sql, "--format", "csv", workspace=old_workspace).stdout.splitlines()) == 10_004
-    assert len(json.loads(started("query", sql, "--json", workspace=old_workspace).stdout)) == 10_003
+    assert len(winnow("query", sql, "--format", "csv", workspace=old_workspace).stdout.splitlines()) == 10_004
+    assert len(json.loads(winnow("query", sql, "--json", workspace=old_workspace).stdout)) == 10_003
     began = time.monotonic()
-    done = started("query", "SELECT repeat('x', 50000000) AS long", workspace=old_workspace)
+    done = winnow("query", "SELECT repeat('x', 50000000) AS long", workspace=old_workspace)
     assert "(50,000,000 characters)" in " ".join(done.stdout.split()) and time.monotonic() - began < 20
 
 
@@ -237,14 +237,15 @@ def test_a_query_prints_so_many_rows_and_writes_all(old_workspace):
         ("SELECT * FROM read_csv('/etc/passwd')", "disabled"),
     ],
 )
-def test_what_is_no_query_is_refused_in_one_line(old_workspace, tmp_path, sql, said):
-    refused(started("query", sql, workspace=old_workspace, cwd=tmp_path), said)
+def test_what_is_no_query_is_refused_in_one_line(old_workspace, tmp_path, monkeypatch, sql, said):
+    monkeypatch.chdir(tmp_path)
+    refused(winnow("query", sql, workspace=old_workspace), said)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_condition_that_is_more_than_one_is_refused(old_workspace, tmp_path):
     where = "1) UNION SELECT sample_id, split, label, 1, 'x', 'y' FROM samples; --"
-    done = started("export", "noisy", "--where", where, "--to", tmp_path / "x.csv", workspace=old_workspace)
+    done = winnow("export", "noisy", "--where", where, "--to", tmp_path / "x.csv", workspace=old_workspace)
     refused(done, "the condition is not one SQL expression")
     assert list(tmp_path.iterdir()) == []
 
@@ -254,19 +255,19 @@ def test_a_broken_run_is_listed_and_stops_no_command(old_workspace, tmp_path):
     workspace = Workspace.open(w)
     broken = workspace.run_ids()[0]
     (workspace.run_dir(broken) / "spec.json").write_text("[1]")
-    done = started("runs", workspace=w)
+    done = winnow("runs", workspace=w)
     assert done.returncode == 0 and "unreadable" in done.stdout
     assert f"{broken}: " in done.stderr and f"winnow remove {broken}" in done.stderr
-    states = {job["run_id"]: job["state"] for job in json.loads(started("runs", "--json", workspace=w).stdout)["runs"]}
+    states = {job["run_id"]: job["state"] for job in json.loads(winnow("runs", "--json", workspace=w).stdout)["runs"]}
     assert states.pop(broken) == "unreadable" and set(states.values()) == {"done"}
-    assert "unreadable" in started("status", broken, workspace=w).stderr
-    rows = json.loads(started("query", "FROM unreadable", "--json", workspace=w).stdout)
+    assert "unreadable" in winnow("status", broken, workspace=w).stderr
+    rows = json.loads(winnow("query", "FROM unreadable", "--json", workspace=w).stdout)
     assert [row["run_id"] for row in rows] == [broken]
-    assert json.loads(started("remove", broken, "--json", workspace=w).stdout)["runs"] == [broken]
-    assert started("query", "SELECT count(*) FROM unreadable", "--format", "csv", workspace=w).stdout.endswith("\n0\n")
+    assert json.loads(winnow("remove", broken, "--json", workspace=w).stdout)["runs"] == [broken]
+    assert winnow("query", "SELECT count(*) FROM unreadable", "--format", "csv", workspace=w).stdout.endswith("\n0\n")
 
 
 def test_a_query_reads_what_views_and_columns_hold(old_workspace):
     sql = "SELECT comment FROM duckdb_columns() WHERE (table_name, column_name) = ('flags', 'rule') AND database_name = 'memory'"
-    (row,) = json.loads(started("query", sql, "--json", workspace=old_workspace).stdout)
+    (row,) = json.loads(winnow("query", sql, "--json", workspace=old_workspace).stdout)
     assert row["comment"] == VIEWS["flags"].columns["rule"][1]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import forked_command
 import numpy as np
 import pytest
 from PIL import Image
@@ -148,8 +148,7 @@ def test_the_samples_that_look_like_another_class_are_those_that_are_changed(tmp
 
 
 def winnow(workspace: Workspace, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "engine.cli", *words, "--workspace", str(workspace.root)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return forked_command.winnow(*words, workspace=workspace.root)
 
 
 def test_instance_noise_needs_a_dataset_that_is_there(vectors: Workspace) -> None:

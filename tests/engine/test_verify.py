@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
 import tampered
+from forked_command import winnow
 from given_verdicts import list_again
 from tampered import DATASET, RUN
 
@@ -115,8 +114,7 @@ def test_verify_finds_pixels_and_keys_that_were_changed(root: Path) -> None:
 
 def test_the_command_ends_with_2_and_a_line_for_each_damaged_file(root: Path) -> None:
     tampered.flip(tampered.results(root))
-    command = [sys.executable, "-m", "engine.cli", "verify", "--json", "--workspace", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = winnow("verify", "--json", workspace=root)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert "results.duckdb is not the file that was published" in line

@@ -15,6 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dashboard.sockets import through
+
 NAMES = ("localhost", "127.0.0.1", "[::1]")
 PARAMETER = b"token"
 
@@ -78,7 +80,7 @@ class Guard:
         own = host is not None and _from_own_page(scope, headers, f"http://{host}")
         if scope["type"] == "websocket":
             if own and self._opened_by_cookie(headers):
-                return await self._app(scope, receive, send)
+                return await through(self._app, scope, receive, send)
             # Before the handshake is accepted, a server answers this with 403.
             return await send({"type": "websocket.close", "code": 1008, "reason": ""})
 

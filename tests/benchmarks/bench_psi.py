@@ -51,6 +51,7 @@ from engine.training.models import build_model
 from engine.training.stacked import Member, train_stacked
 from engine.training.together import train_together, workers_for
 
+GOAL = 1 / 3
 ORDERS = ("random", "oracle", "cg", "cg*", "cg_partial")
 
 
@@ -118,10 +119,13 @@ def rows(size: Size) -> Iterator[Row]:
                         torch.nn.functional.cross_entropy(network(batch), labels).backward()
                         optimizer.step()
 
-        row = Row("psi-curve", f"{networks} mlp, to {len(samples):,} samples", "loop of a DataLoader", 1 / 3)
+        row = Row("psi-curve", f"{networks} mlp, to {len(samples):,} samples", "loop of a DataLoader")
         found = race(row, ours, theirs, size.repeats)
         wall = found.wall or (0.0, 1.0)
-        yield replace(found, note=f"by the clock {wall[0]:.2f} s against {wall[1]:.2f} s, {wall[0] / wall[1]:.2f}")
+        share = wall[0] / wall[1]  # the goal is of the clock: networks side by side use all processors
+        met = "met" if share <= GOAL else "not met"
+        note = f"by the clock {wall[0]:.2f} s against {wall[1]:.2f} s, {share:.2f}; goal {GOAL:.2f}: {met}"
+        yield replace(found, note=note)
 
 
 def _members(samples: Samples, training: TrainingSpec, networks: int) -> list[Member]:

@@ -1,9 +1,9 @@
-"""Scores of one epoch's prediction. The recorder keeps their value at every epoch as a column of the dynamics."""
+"""Scores of one epoch's prediction. The recorder keeps their value at every epoch as a column of the dynamics, which
+`engine.training.columns` computes together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ def loss_last(logits: Tensor, labels: Tensor) -> Tensor:
     Args:    logits (N, C); labels (N,) int64 in [0, C)
     Returns: (N,) in [0, inf); higher = harder
     """
-    return -over_classes(torch.log_softmax, logits).gather(1, labels[:, None])[:, 0].clamp_max(0.0)
+    return -logits.log_softmax(1).gather(1, labels[:, None])[:, 0].clamp_max(0.0)
 
 
 @score(
@@ -100,31 +100,5 @@ def top2_gap(probs: Tensor) -> Tensor:
     Args:    probs (N, C), C >= 2, rows sum to 1
     Returns: (N,) in [0, 1]; higher = easier
     """
-    largest, index = largest_class(probs)
-    return largest - probs.clone().scatter_(1, index[:, None], -1.0).amax(1)
-
-
-def split_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The given logit (N,), the largest other logit (N,) and its class (N,) int64."""
-    index = labels[:, None]
-    given = logits.gather(1, index)[:, 0]
-    return given, *largest_class(logits.clone().scatter_(1, index, -math.inf))
-
-
-def over_classes(function: Callable[[Tensor, int], Tensor], logits: Tensor) -> Tensor:
-    """A function over the classes, as `torch.softmax`, of logits (N, C) that lie sample by sample or class by class.
-
-    Torch would copy the latter for axis 1, and goes over them fastest as they are.
-    """
-    return function(logits.T, 0).T if logits.T.is_contiguous() else function(logits, 1)
-
-
-def largest_class(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of each row (N,) and its class (N,) int64, of equal ones the first.
-
-    As `max`, by steps that a processor takes on many numbers at once: the class of every value below the largest is put
-    beyond all classes, then the smallest is looked for.
-    """
-    largest, classes = values.amax(1), values.shape[1]
-    places = (values - largest[:, None]).sign_().mul_(-classes).float()
-    return largest, places.add_(torch.arange(classes, device=values.device)).amin(1).long()
+    largest, second = probs.topk(2, 1).values.unbind(1)
+    return largest - second

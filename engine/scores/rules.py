@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engine.text import percent
+
 LARGEST_SHARE = 1 / 3
 """A rule that flags more of the samples than this does not tell the wrong labels from the others."""
 
@@ -27,11 +29,11 @@ def why_unused(flagged: float, accuracy: float | None = None, chance: float = 0.
     if not flagged > 0:
         return "it flags nothing"
     if flagged > LARGEST_SHARE:
-        return f"it flags {flagged:.0%} of the samples, more than a third"
+        return f"it flags {percent(flagged)} of the samples, more than a third"
     if accuracy is not None and accuracy < tellable_accuracy(chance):
         return (
-            f"its networks are right on {accuracy:.0%} of the samples held out, and a guess on {chance:.0%}; "
-            f"needed: {tellable_accuracy(chance):.0%}"
+            f"its networks are right on {percent(accuracy)} of the samples held out, and a guess on {percent(chance)}; "
+            f"needed: {percent(tellable_accuracy(chance))}"
         )
     return ""
 

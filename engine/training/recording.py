@@ -19,61 +19,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from engine.errors import ScoreInputError, StorageError
-from engine.scores.prediction import over_classes, split_logits
-from engine.scores.registry import recorded_scores
 from engine.store.atomic import storage_errors
+from engine.training.columns import LANES, compute_columns, recorded_columns
 
 STAGED_VALUES = 1 << 19
-"""Logits staged before they are turned into columns."""
+"""Logits that are staged on a GPU before they are turned into columns."""
 
 CACHED_VALUES = 1 << 15
-"""Logits turned into columns at a time on a processor: they and what is made of them stay in its cache, and torch works
-them off in one thread, which more threads would only wait for."""
-
-LANES = 64
-"""Class by class, samples are taken in multiples of this: the widest step that torch sums by. So a sample's sums have the
-same bits whichever samples are beside it."""
-
-FEW_CLASSES = 64
-"""Up to so many classes, logits are laid class by class on a processor: it then works on many samples at once, not on the
-few numbers of one."""
+"""The same on a processor: few enough to stay in its cache with what is made of them. Torch takes one thread for so few;
+more threads would only wait."""
 
 BLOCK_BYTES = 1 << 26
 """Memory for one block of samples when trajectories are written or read."""
 
 Array = np.ndarray[Any, Any]
-
-
-def recorded_columns() -> dict[str, str]:
-    """The recorded columns and their numpy types: what the scores of one epoch need, and the predictions."""
-    floats = ["p_given", *recorded_scores(), "logit_given"]
-    return {**dict.fromkeys(floats, "float32"), "other": "int16", "predicted": "int16"}
-
-
-def compute_columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The recorded columns of a batch.
-
-    Args:    logits (B, C) finite float; labels (B,) int64 in [0, C)
-    Returns: column -> (B,): float32; int16 for `other` (class of the largest other logit) and `predicted`
-    """
-    size = len(logits)
-    if logits.device.type == "cpu" and logits.shape[1] <= FEW_CLASSES:
-        padded = -size % LANES
-        logits = functional.pad(logits.T, (0, padded)).contiguous().T
-        labels = functional.pad(labels, (0, padded))
-    given, other, other_class = split_logits(logits, labels)
-    inputs = {"logits": logits, "probs": over_classes(torch.softmax, logits), "labels": labels}
-    columns = {"p_given": inputs["probs"].gather(1, labels[:, None])[:, 0], "logit_given": given}
-    for column, found in recorded_scores().items():
-        columns[column] = found.function(**{name: inputs[name] for name in found.inputs})
-    columns["other"] = other_class.short()
-    # A tie between the given and another class counts as argmax does: the smaller class number wins.
-    ours = (given > other) | ((given == other) & (labels < other_class))
-    columns["predicted"] = torch.where(ours, labels, other_class).short()
-    return {name: values[:size] for name, values in columns.items()}
 
 
 @dataclass(frozen=True)
@@ -163,18 +124,18 @@ class DynamicsRecorder:
         types = {"float32": torch.float32, "int16": torch.int16}
         self._columns = {c: torch.zeros(n, dtype=types[t], device=device) for c, t in recorded_columns().items()}
         self._logits = torch.zeros(n, spill.classes) if spill.keep_logits else None
-        self._seen = torch.zeros(n, dtype=torch.bool, device=device)
-        rows = CACHED_VALUES // spill.classes // LANES * LANES
-        self._block = max(LANES, rows) if device.type == "cpu" else STAGED_VALUES
+        self._columns["p_given"].fill_(math.nan)  # never logged
+        rows = (CACHED_VALUES if device.type == "cpu" else STAGED_VALUES) // spill.classes
+        self._block = max(LANES, rows // LANES * LANES)
         self._staged: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._staged_values = 0
+        self._staged_rows = 0
 
     def log(self, logits: Tensor, labels: Tensor, positions: Tensor) -> None:
         """Take one batch: logits (B, C), labels (B,), positions (B,) of the samples in the training set."""
-        self._staged.append((logits.detach(), labels, positions))
-        self._staged_values += logits.numel()
-        if self._staged_values >= STAGED_VALUES:
+        if self._staged_rows + len(logits) > self._block:
             self._flush()
+        self._staged.append((logits.detach(), labels, positions))
+        self._staged_rows += len(logits)
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
         """Write the epoch (0-based) and return its mean loss and accuracy against the given labels.
@@ -183,10 +144,10 @@ class DynamicsRecorder:
         has never been logged.
         """
         self._flush()
-        if not bool(self._seen.all()):
-            missing = (~self._seen).nonzero()[:, 0]
+        missing = self._columns["p_given"].isnan().nonzero()[:, 0]
+        if len(missing):
             raise ScoreInputError(
-                f"{len(missing)} of {len(self._seen)} samples were not logged by the end of epoch {epoch + 1}, "
+                f"{len(missing)} of {self.spill.samples} samples were not logged by the end of epoch {epoch + 1}, "
                 f"the first is {int(missing[0])}; log every sample in the first epoch (drop_last=False)"
             )
         self.spill.write(epoch, self._columns, self._logits)
@@ -202,18 +163,17 @@ class DynamicsRecorder:
                 self._columns[name].copy_(torch.from_numpy(values[epochs - 1].copy()))
             if self._logits is not None:
                 self._logits.copy_(torch.from_numpy(self.spill.logits()[epochs - 1].copy()))
-            self._seen.fill_(True)
 
     def _flush(self) -> None:
         if not self._staged:
             return
-        logits, labels, positions = (torch.cat(parts) for parts in zip(*self._staged, strict=True))
-        self._staged, self._staged_values = [], 0
-        logits = logits.to(self.device).float()
-        positions, labels = positions.to(self.device), labels.to(self.device)
+        parts = zip(*self._staged, strict=True)
+        logits, labels, positions = (torch.cat(part).to(self.device) for part in parts)
+        self._staged, self._staged_rows = [], 0
         if self._expected is not None:
             self._check(labels, positions, self._expected)
-        for block in zip(*(torch.split(whole, self._block) for whole in (logits, labels, positions)), strict=True):
+        blocks = (torch.split(whole, self._block) for whole in (logits.float(), labels, positions))
+        for block in zip(*blocks, strict=True):
             self._take(*block)
 
     def _take(self, logits: Tensor, labels: Tensor, positions: Tensor) -> None:
@@ -231,7 +191,6 @@ class DynamicsRecorder:
             self._columns[name].scatter_(0, positions, values)
         if self._logits is not None:
             self._logits.index_copy_(0, positions.cpu(), logits.cpu())
-        self._seen.scatter_(0, positions, True)
 
     def _check(self, labels: Tensor, positions: Tensor, expected: Tensor) -> None:
         known = (positions >= 0) & (positions < len(expected))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from engine.scores.prediction import el2n, entropy, loss_last, margin_last, split_logits, top2_gap
+from engine.scores.prediction import el2n, entropy, loss_last, margin_last, top2_gap
 
 
 def test_el2n_by_hand():
@@ -16,11 +16,6 @@ def test_el2n_by_hand():
 def test_margin_is_given_minus_largest_other():
     logits = torch.tensor([[3.0, 1.0, -2.0], [3.0, 1.0, -2.0], [0.5, 0.5, 0.1]])
     assert margin_last(logits, torch.tensor([0, 2, 0])).tolist() == pytest.approx([2.0, -5.0, 0.0])
-
-
-def test_split_logits_names_the_other_class():
-    given, other, other_class = split_logits(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
-    assert (given.item(), other.item(), other_class.item()) == (3.0, 2.0, 2)
 
 
 def test_loss_by_hand():

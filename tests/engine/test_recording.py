@@ -1,5 +1,7 @@
 """What the recorder keeps equals what the scores say of the same logits."""
 
+from dataclasses import replace
+
 import duckdb
 import numpy as np
 import pytest
@@ -7,14 +9,15 @@ import torch
 
 from engine.errors import ScoreInputError, StorageError
 from engine.scores.prediction import el2n, entropy, loss_last, margin_last, top2_gap
+from engine.scores.registry import find_score
 from engine.store.tables import RESULT_TABLES, create_sql
+from engine.training import columns as recorded
+from engine.training.columns import compute_columns, recorded_columns
 from engine.training.recording import (
     DynamicsRecorder,
     Spill,
-    compute_columns,
     create_trajectories,
     read_trajectories,
-    recorded_columns,
     write_trajectories,
 )
 
@@ -62,11 +65,32 @@ def test_a_tie_is_predicted_as_argmax_does():
     assert columns["predicted"].tolist() == logits.argmax(1).tolist() == [0, 0, 1]
 
 
+def test_columns_of_logits_far_apart_are_finite():
+    """Exponentials that float32 cannot hold, at either end of what a logit may be."""
+    logits = torch.tensor([[1.5e38, -1.5e38, 0.0], [-150.0, 0.0, -1e30], [3e38, 3e38, 3e38], [88.0, 0.0, -88.0]])
+    for label in range(3):
+        columns = compute_columns(logits, torch.full((4,), label))
+        probs = logits.softmax(1)
+        assert all(values.isfinite().all() for values in columns.values())
+        np.testing.assert_allclose(columns["el2n"], el2n(probs, torch.full((4,), label)), rtol=1e-6, atol=1e-30)
+        np.testing.assert_allclose(columns["entropy"], entropy(probs), rtol=1e-6, atol=1e-30)
+        assert torch.equal(columns["loss"], loss_last(logits, torch.full((4,), label)))
+        assert torch.equal(columns["margin"], margin_last(logits, torch.full((4,), label)))
+
+
+def test_a_score_that_is_recorded_needs_no_more_than_its_function(monkeypatch):
+    own = replace(find_score("el2n"), function=lambda probs, labels: probs[:, 0] + labels, recorded="own")
+    monkeypatch.setattr(recorded, "recorded_scores", lambda: {"own": own})
+    logits, labels = torch.randn(5, C), torch.arange(5) % C
+    assert torch.equal(compute_columns(logits, labels)["own"], logits.softmax(1)[:, 0] + labels)
+
+
 def test_staging_does_not_change_what_is_recorded(tmp_path, monkeypatch):
     whole, _, _ = record(tmp_path)
-    monkeypatch.setattr("engine.training.recording.STAGED_VALUES", 1)
-    batchwise, _, _ = record(tmp_path, name="b")
-    assert whole.path.read_bytes() == batchwise.path.read_bytes()
+    for name in ("CACHED_VALUES", "LANES"):
+        monkeypatch.setattr(f"engine.training.recording.{name}", 1)
+    one_by_one, _, _ = record(tmp_path, name="b")
+    assert whole.path.read_bytes() == one_by_one.path.read_bytes()
 
 
 def test_a_sample_never_logged_is_named(tmp_path):

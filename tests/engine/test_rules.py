@@ -9,13 +9,13 @@ from engine.scores.rules import tellable_accuracy, why_unused
     "flagged, accuracy, chance, reason",
     [
         (0.0, 0.9, 0.1, "it flags nothing"),
-        (0.34, 0.9, 0.1, "it flags 34% of the samples, more than a third"),
+        (0.34, 0.9, 0.1, "it flags 34 % of the samples, more than a third"),
         (1.0, None, 0.1, "more than a third"),
         (1 / 3, 0.9, 0.1, ""),
         (0.08, 0.2, 0.1, ""),
-        (0.08, 0.19, 0.1, "right on 19% of the samples held out, and a guess on 10%; needed: 20%"),
+        (0.08, 0.19, 0.1, "right on 19 % of the samples held out, and a guess on 10 %; needed: 20 %"),
         (0.08, None, 0.1, ""),  # no network, or nothing held out
-        (0.08, 0.74, 0.5, "needed: 75%"),  # of two classes twice chance would be certainty
+        (0.08, 0.74, 0.5, "needed: 75 %"),  # of two classes twice chance would be certainty
         (0.08, 0.97, 0.9, ""),
     ],
 )

@@ -1,5 +1,6 @@
 import itertools
 import math
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -46,6 +47,36 @@ def train(samples, training, seed=0, recorder=None):
         if recorder:
             recorder.end_epoch(epoch)
     return network
+
+
+def steps(optimizer, network, monkeypatch, compiler):
+    """The weights and the state after some steps, half of them of a state that was loaded."""
+    inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+    with monkeypatch.context() as patch:
+        if not compiler:
+            patch.setitem(sys.modules, "torch._dynamo", None)
+        for _ in range(2):
+            for _ in range(3):
+                optimizer.zero_grad()
+                network(inputs).square().sum().backward()
+                optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+        return [values.tolist() for values in network.parameters()], str(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_optimizers_are_those_of_torch_without_its_compiler(small_training, monkeypatch, name):
+    training = small_training(optimizer=name, lr=0.01, weight_decay=0.1)
+    ours, theirs = (build_model("linear", (3,), 2, 0) for _ in range(2))
+    given = {"lr": 0.01, "weight_decay": 0.1, "fused": True}
+    if name == "adam":
+        optimizer = torch.optim.Adam(theirs.parameters(), **given)
+    else:
+        optimizer = torch.optim.SGD(theirs.parameters(), **given, momentum=0.9, nesterov=True)
+    found = steps(build_optimizer(ours, training), ours, monkeypatch, compiler=False)
+    assert found == steps(optimizer, theirs, monkeypatch, compiler=True)
+    with pytest.raises(ImportError):
+        steps(optimizer, theirs, monkeypatch, compiler=False)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

@@ -1,7 +1,7 @@
 """Nearest neighbors of very many samples by NN-descent (Dong et al. 2011), and how many of them it found.
 
-An exact search grows with the square of the samples; this one hardly faster than the samples. What it misses is measured on
-rows drawn at random, against the exact search of these.
+An exact search takes time with the square of the samples, this one little more than in proportion to them. What it misses is
+measured on rows drawn at random, by an exact search for their neighbors.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.features.neighbors import search_rows
+from engine.text import percent
 
 LARGEST_EXACT = 200_000
 """Samples up to which a processor searches exactly. A GPU always does."""
@@ -45,11 +46,11 @@ def search_all(
     if n <= LARGEST_EXACT or unit.device.type != "cpu":
         return *search_rows(unit, k, 0, n, report), ""
     ids, similarities, recall = search_approximately(unit, k, report)
-    below = "" if recall >= RECALL else f", fewer than the {RECALL:.0%} that are aimed at"
+    below = "" if recall >= RECALL else f", fewer than the {percent(RECALL)} that are aimed at"
     return (
         ids,
         similarities,
-        f"the neighbors of {n:,} samples are approximate (NN-descent): it found {recall:.1%} of the {k} nearest of "
+        f"the neighbors of {n:,} samples are approximate (NN-descent): it found {percent(recall, 1)} of the {k} nearest of "
         f"{min(MEASURED, n):,} samples drawn at random{below}",
     )
 

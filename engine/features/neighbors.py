@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ScoreInputError
-from engine.features.tiles import TILE, search_tiles
+from engine.features.tiles import TILE, merge_tiles, search_tiles
 from engine.scores.rows import unit_rows
 
 ROWS = 1024
@@ -59,21 +59,63 @@ def search_rows(
     """
     if unit.device.type == "cpu":
         ids, similarities = search_tiles(unit, k, first, last, report)
-        return ids, similarities.clamp_(-1.0, 1.0)
-    n, count = len(unit), last - first
-    ids = torch.empty(count, k, dtype=torch.int64, device=unit.device)
-    similarities = torch.empty(count, k, device=unit.device)
+    else:
+        ids, similarities = search_among(unit[first:last], first, unit, 0, *no_neighbors(last - first, k, unit), report)
+    return ids, similarities.clamp_(-1.0, 1.0)
+
+
+def no_neighbors(rows: int, k: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What `search_among` takes before anything is found: ids (rows, k) and similarities, on the device of a tensor."""
+    ids = torch.zeros(rows, k, dtype=torch.int64, device=like.device)
+    return ids, torch.full((rows, k), -torch.inf, device=like.device)
+
+
+def search_among(
+    rows: Tensor,
+    first: int,
+    columns: Tensor,
+    begin: int,
+    ids: Tensor,
+    similarities: Tensor,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Tensor, Tensor]:
+    """The k nearest others of some samples, the rows, among those found before and some more samples, the columns.
+
+    Args:    rows (R, D), columns (C, D): the samples first .. first + R - 1 and begin .. begin + C - 1 as `checked_rows`
+             gives them; ids, similarities (R, k): among the samples before begin, as this or `no_neighbors` gives them
+    Returns: ids (R, k) and similarities, nearest first
+    """
+    ids, similarities = ids.clone(), similarities.clone()
+    merge = merge_tiles if rows.device.type == "cpu" else merge_blocks
+    merge(rows, first, columns, begin, ids, similarities, report)
+    return ids, similarities
+
+
+def merge_blocks(
+    rows: Tensor,
+    first: int,
+    columns: Tensor,
+    begin: int,
+    ids: Tensor,
+    similarities: Tensor,
+    report: Callable[[int, int], None],
+) -> None:
+    """`merge_tiles` for a GPU: many rows at once."""
+    n, count, k = len(columns), len(rows), ids.shape[1]
     chunks = -(-n // CHUNK)
     # One buffer for all blocks: fresh memory for each would cost as much as half the product. Columns beyond n pad.
-    buffer = torch.full((block_rows(unit), chunks * CHUNK), -torch.inf, device=unit.device)
-    for start in range(first, last, len(buffer)):
-        stop = min(start + len(buffer), last)
-        block, place = buffer[: stop - start], slice(start - first, stop - first)
-        torch.mm(unit[start:stop], unit.T, out=block[:, :n])
-        block.diagonal(start).fill_(-torch.inf)
-        similarities[place], ids[place] = _top(block, k)
-        report(stop - first, count)
-    return ids, similarities.clamp_(-1.0, 1.0)
+    buffer = torch.full((block_rows(columns), chunks * CHUNK), -torch.inf, device=rows.device)
+    for start in range(0, count, len(buffer)):
+        place = slice(start, min(start + len(buffer), count))
+        block = buffer[: place.stop - start]
+        torch.mm(rows[place], columns.T, out=block[:, :n])
+        block.diagonal(first + start - begin).fill_(-torch.inf)
+        values, found = _top(block, min(k, n))
+        if begin or n < k:
+            best = torch.cat([similarities[place], values], 1).topk(k, dim=1)
+            values, found = best.values, torch.cat([ids[place], found + begin], 1).gather(1, best.indices)
+        similarities[place], ids[place] = values, found
+        report(place.stop, count)
 
 
 def _top(block: Tensor, k: int) -> tuple[Tensor, Tensor]:

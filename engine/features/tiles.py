@@ -1,12 +1,12 @@
 """Exact nearest neighbors on a processor: tiles of similarities that stay in its cache, each used for both of its sides.
 
 The similarity of a and b is that of b and a, so a search among all samples computes half of the products. Of a tile, only
-the largest of each run of values is held against the worst neighbor known so far; what no run beats is not looked at.
+the largest of each run of values is compared with the worst neighbor known so far; runs that are no better are skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,27 +33,55 @@ def search_tiles(
     n = len(unit)
     similarities = torch.full((last - first, k), -torch.inf)
     ids = torch.zeros(last - first, k, dtype=torch.int64)
-    whole = (first, last) == (0, n)
-    done, total = 0, -(-(last - first) // TILE) * -(-n // TILE)
-    for start, left in _grid(n, first, last, whole):
-        stop, right = min(start + TILE, last), min(left + TILE, n)
-        # Of two blocks the one with the smaller ids is always the left factor: so a tile has the same bits in any range.
-        near = unit[start:stop] @ unit[left:right].T if start <= left else (unit[left:right] @ unit[start:stop].T).T
-        near.diagonal(start - left).fill_(-torch.inf)
-        place = slice(start - first, stop - first)
-        _merge(similarities[place], ids[place], near, left)
-        if whole and left > start:
-            _merge(similarities[left:right], ids[left:right], near.T, start)
-        done += 2 if whole and left > start else 1
-        report(done * (last - first) // total, last - first)
+    if (first, last) != (0, n):
+        merge_tiles(unit[first:last], first, unit, 0, ids, similarities, report)
+        return ids, similarities
+    tiles = -(-n // TILE)
+    for row, start in enumerate(range(0, n, TILE)):
+        stop = min(start + TILE, n)
+        for left in range(start, n, TILE):
+            right = min(left + TILE, n)
+            near = _tile(unit[start:stop], start, unit[left:right], left)
+            _merge(similarities[start:stop], ids[start:stop], near, left)
+            if left > start:
+                _merge(similarities[left:right], ids[left:right], near.T, start)
+            done = row * (2 * tiles - row) + 2 * (left - start) // TILE + 1
+            report(done * n // tiles**2, n)
     return ids, similarities
 
 
-def _grid(n: int, first: int, last: int, whole: bool) -> Iterator[tuple[int, int]]:
-    """The first row and column of each tile: those on and above the diagonal for a search among all."""
-    for start in range(first, last, TILE):
-        for left in range(start if whole else 0, n, TILE):
-            yield start, left
+def merge_tiles(
+    rows: Tensor,
+    first: int,
+    columns: Tensor,
+    begin: int,
+    ids: Tensor,
+    similarities: Tensor,
+    report: Callable[[int, int], None],
+) -> None:
+    """Put what is nearer among some samples, the columns, into the neighbors of others, the rows, in place.
+
+    Column ranges one after the other, ascending, give the same bits as all columns at once.
+
+    Args: rows (R, D), columns (C, D): the samples first .. first + R - 1 and begin .. begin + C - 1 as `search_tiles` takes
+          them, begin a multiple of TILE; ids, similarities (R, k), nearest first
+    """
+    done, total = 0, -(-len(rows) // TILE) * -(-len(columns) // TILE)
+    for start in range(0, len(rows), TILE):
+        place = slice(start, start + TILE)
+        for left in range(0, len(columns), TILE):
+            near = _tile(rows[place], first + start, columns[left : left + TILE], begin + left)
+            _merge(similarities[place], ids[place], near, begin + left)
+            done += 1
+            report(done * len(rows) // total, len(rows))
+
+
+def _tile(rows: Tensor, start: int, columns: Tensor, left: int) -> Tensor:
+    """The similarities (R, C) of the samples from start on to those from left on; -inf of a sample to itself."""
+    # Of two blocks the one with the smaller ids is always the left factor: so a tile has the same bits in any range.
+    near = rows @ columns.T if start <= left else (columns @ rows.T).T
+    near.diagonal(start - left).fill_(-torch.inf)
+    return near
 
 
 def _merge(similarities: Tensor, ids: Tensor, near: Tensor, left: int) -> None:

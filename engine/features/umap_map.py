@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def compute_umap(features: Tensor, neighbor_ids: Tensor, similarities: Tensor, s
         warnings.simplefilter("ignore")  # numba and its dependencies warn about themselves while importing
         from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
 
+        keep_compiled()
         n, k = neighbor_ids.shape
         ids = np.concatenate([np.arange(n)[:, None], neighbor_ids.cpu().numpy()], 1).astype(np.int32)
         distances = np.concatenate([np.zeros((n, 1)), 1 - similarities.cpu().numpy()], 1).clip(0).astype(np.float32)
@@ -56,6 +58,23 @@ def compute_umap(features: Tensor, neighbor_ids: Tensor, similarities: Tensor, s
             parallel=False,
         )
     return torch.from_numpy(np.ascontiguousarray(coordinates, np.float32))
+
+
+def keep_compiled() -> None:
+    """Keep what umap-learn compiles for the processes after this one: it leaves that to memory, 5 seconds of each.
+
+    Numba keeps it beside umap-learn or in the user's cache, by version and processor.
+    """
+    from umap import layouts, umap_
+
+    # The layout that runs in parallel is made of the same function as the one that does not, under the same name there.
+    for function in (
+        umap_.smooth_knn_dist,
+        umap_.compute_membership_strengths,
+        layouts._nb_optimize_layout_euclidean_single_epoch,
+    ):
+        with suppress(RuntimeError):  # nowhere to keep it
+            function.enable_caching()
 
 
 def compute_large_umap(features: Tensor, k: int, seed: int) -> tuple[Tensor, str]:

@@ -19,7 +19,7 @@ from engine.runs.planning import trains_seeds
 from engine.runs.reuse import Trained, find_trained
 from engine.scores.registry import parameters_of
 from engine.selection.names import Order, parse_order, scoreless
-from engine.selection.samplers import find_sampler, select
+from engine.selection.samplers import Parts, find_sampler, select
 from engine.spec import RunSpec, spec_from_json, spec_hash
 from engine.store.tensors import load_tensors
 from engine.store.verified import checked_file
@@ -126,24 +126,28 @@ class Selection:
         names = [name for name in parameters_of(weigh) if name != "kept"]
         return weigh(**{name: self._input(name, parsed) for name in names}, kept=kept)
 
-    def kept(self, order: str, pruned: int) -> Tensor:
-        """Positions in the training set that stay, (n - pruned,) int64, ascending, on the CPU."""
+    def kept(self, order: str, pruned: int, parts: Parts | None = None) -> Tensor:
+        """Positions in the training set that stay, (n - pruned,) int64, ascending, on the CPU.
+
+        parts: where a sampler that computes in parts does so, None = here
+        """
         with self._lock:  # networks side by side ask for the same sets, and some samplers are slow
             if len(self._kept) > KEPT_SETS:
                 self._kept.clear()
             if (order, pruned) not in self._kept:
-                self._kept[order, pruned] = self._select(order, pruned)
+                self._kept[order, pruned] = self._select(order, pruned, parts)
             return self._kept[order, pruned]
 
-    def _select(self, order: str, pruned: int) -> Tensor:
+    def _select(self, order: str, pruned: int, parts: Parts | None) -> Tensor:
         if not order:
             return torch.arange(self.n)
         parsed = parse_order(order)
         generator = torch.Generator().manual_seed(int(spec_hash([self.seed, "order", parsed.draws_as]), 16))
-        names = [name for name in find_sampler(parsed.sampler).inputs if name not in ("generator", "shares")]
+        names = [name for name in find_sampler(parsed.sampler).inputs if name not in ("generator", "shares", "parts")]
         inputs = {name: self._input(name, parsed) for name in names}
         inputs |= {"generator": generator, "labels": self._known["labels"]}
-        return select(parsed.sampler, self.n - pruned, inputs, class_balanced=self.class_balanced, **parsed.options)
+        balanced = self.class_balanced
+        return select(parsed.sampler, self.n - pruned, inputs, class_balanced=balanced, parts=parts, **parsed.options)
 
     def _input(self, name: str, order: Order) -> Any:
         key = f"{name} of {order.score}" if order.score and name in ("ranks", "hardness") else name

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ClusterError, SpecError
-from engine.store.progress import Reporter
+from engine.store.progress import Reporter, Unheard
 from engine.store.version import winnow_version
 from engine.training.own_models import allow_from_head, allowed_here
 from engine.training.together import train_together
@@ -126,6 +126,32 @@ def map_tasks(tasks: Tasks, task: Task[S, I, T], value: S, items: Sequence[I], p
     return tasks.together([partial(work, i) for i in range(len(items))], 1, progress, None)
 
 
+class PartsThere:
+    """Parts of the samples on a cluster, as a sampler computes them (`engine.selection.samplers.Parts`).
+
+    What a part holds goes only to the machines that compute it. progress: stops it, from threads of other work as well
+    """
+
+    def __init__(self, tasks: Tasks, progress: Reporter) -> None:
+        self._tasks, self._progress = tasks, progress
+
+    def ranges(self, n: int, multiple: int) -> list[tuple[int, int]]:
+        return self._tasks.ranges(n, multiple)
+
+    def hold(self, value: S) -> Shared[S]:
+        return self._tasks.share(value)
+
+    def each(self, part: Task[S, I, T], held: Sequence[Shared[S]], given: Sequence[I]) -> list[T]:
+        def report(share: float) -> None:
+            self._progress.heartbeat()
+
+        if len(held) == 1:  # too few samples to send
+            return [part(held[0].value, given[0], report)]
+        work = [partial(self._tasks.call, part, value, item, report) for value, item in zip(held, given, strict=True)]
+        # Its own end must not stop the other work that reports to the same progress.
+        return self._tasks.together(work, 1, Unheard(), None)
+
+
 @contextlib.contextmanager
 def tasks_on(cluster: str, device: torch.device, threads: int = 1) -> Iterator[Tasks]:
     """Where the tasks of a run go, for as long as the context lasts.
@@ -134,8 +160,11 @@ def tasks_on(cluster: str, device: torch.device, threads: int = 1) -> Iterator[T
              whose head is there, which this machine must have joined; device: what a task computes on there; threads: of each task
              there
 
+    A process that is in the cluster already stays in it, and the processes that compute its tasks go on with the next:
+    to join takes seconds, and each of those processes imports torch.
+
     Raises: SpecError for another kind of cluster; ClusterError when Ray is not installed, when the cluster does not
-            answer within 10 s, or when it lacks the device
+            answer within 10 s, when this process is in another one, or when it lacks the device
     """
     if not cluster:
         yield HERE
@@ -151,7 +180,17 @@ def tasks_on(cluster: str, device: torch.device, threads: int = 1) -> Iterator[T
         raise ClusterError(
             "--cluster ray needs Ray, which is not here: pip install 'winnow-images[cluster]'"
         ) from error
-    _check_answers(address)
+    joined = ray.get_runtime_context().gcs_address if ray.is_initialized() else ""
+    if not joined or address not in ("", joined):
+        _check_answers(address)
+    if joined:
+        if address not in ("", joined):
+            raise ClusterError(
+                f"--cluster is 'ray:{address}', but this process is in the Ray cluster at {joined}; give ray, or leave that "
+                "one first (ray.shutdown())"
+            )
+        yield RayTasks(device, threads)
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray about its own future
         # Ray puts the current folder of this process before all else that a worker imports: an engine.py there would run.
@@ -232,7 +271,10 @@ class RayTasks:
 
     def call(self, task: Task[S, I, T], shared: Shared[S], item: I, report: Report) -> T:
         errors = self._ray.exceptions
-        reference = self._remote.remote(_versions(), allowed_here(), self._threads, task, [shared.reference], item)
+        # What is shared is there before a task begins: a task that waits for it gives its processor to another meanwhile. A
+        # GPU's is fetched by the task, which keeps it on the GPU for the next.
+        held = [shared.reference] if self._kind == "GPU" else shared.reference
+        reference = self._remote.remote(_versions(), allowed_here(), self._threads, task, item, held)
         try:
             while not self._ray.wait([reference], timeout=POLL_SECONDS)[0]:
                 report(0.0)
@@ -288,12 +330,12 @@ def _compute(
     models: dict[str, tuple[str, str]],
     threads: int,
     task: Task[S, I, T],
-    shared: list[Any],
     item: I,
+    shared: Any,
 ) -> T:
     """One task, in a process of the cluster.
 
-    models: what it may import; shared: the reference to what tasks share, in a list so that it stays one
+    models: what it may import; shared: what tasks share, or the reference to it in a list, so that it stays one
     """
     for name, theirs in _versions().items():
         if theirs != versions[name]:
@@ -303,10 +345,16 @@ def _compute(
             )
     allow_from_head(models, socket.gethostname())
     torch.set_num_threads(threads)
-    return task(_fetch(shared[0]), item, lambda share: None)
+    return task(_fetch(shared[0]) if _is_reference(shared) else shared, item, lambda share: None)
 
 
 _latest: tuple[Any, Any] = (None, None)
+
+
+def _is_reference(shared: Any) -> bool:
+    import ray
+
+    return isinstance(shared, list) and len(shared) == 1 and isinstance(shared[0], ray.ObjectRef)
 
 
 def _fetch(reference: Any) -> Any:

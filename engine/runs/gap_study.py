@@ -68,7 +68,7 @@ def study_gap(
 
     Args:    draws: random subsets of each size; report: is given the share that is done
     Returns: what `GapStudy` holds, as JSON: pair, points, inverse, convergence
-    Raises:  SpecError where the kernel does not fit in memory
+    Raises:  SpecError where the kernel does not fit in memory, or fewer than two classes have two samples
     """
     samples = load_split(workspace, dataset, "train")
     spec = spec_from_json(workspace.read_spec(run_id)["spec"])
@@ -83,15 +83,15 @@ def study_gap(
         )
     if not has_direction(inputs).all():
         raise SpecError(
-            f"an input of '{dataset}' is all zeros, so it has no direction; give --run one with --standardize"
+            f"an input of '{dataset}' is all zeros, so it has no direction; give --run a run that has --standardize"
         )
     rows = unit_rows(inputs.flatten(1).double(), "rows")
     truth = samples.true_labels
     place = samples.labels if truth is None else truth
     total, done = study_seconds(n, classes, draws), 2.0 + SECONDS * n**3
+    pair = closest_classes(rows, place)
     exact = _means(solve_gap(rows, samples.labels))[-1]
     report(done / total)
-    pair = closest_classes(rows, place)
     members = [(place == label).nonzero()[:, 0] for label in pair]
     few = torch.cat([_some(of, SHOWN) for of in members])
     inverse = solve_inverse(rows, few)
@@ -135,9 +135,14 @@ def _some(members: Tensor, most: int) -> Tensor:
 
 
 def closest_classes(rows: Tensor, labels: Tensor) -> tuple[int, int]:
-    """The two classes of two samples or more whose mean rows have the largest cosine, the smaller label first."""
+    """The two classes of two samples or more whose mean rows have the largest cosine, the smaller label first.
+
+    Raises: SpecError where fewer than two classes have two samples
+    """
     counts = torch.bincount(labels)
     known = (counts >= 2).nonzero()[:, 0]
+    if len(known) < 2:
+        raise SpecError(f"classes of two samples or more: {len(known)}; a place between two classes needs two of them")
     means = torch.stack([rows[labels == label].mean(0) for label in known])
     means = means / means.norm(dim=1, keepdim=True).clamp_min(1e-12)
     alike = (means @ means.T).fill_diagonal_(-2)

@@ -48,6 +48,7 @@ from engine.store.journal import append_journal, proof_networks, read_journal
 from engine.store.progress import Listener, Progress
 from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
+from engine.text import percent
 from engine.training.loop import Normalization, batches_per_epoch
 from engine.training.models import build_model
 from engine.training.own_models import allow_trusted
@@ -146,7 +147,7 @@ def _notes(workspace: Workspace, spec: ProveSpec, curated: CuratedSet, n: int, h
         notes.append(f"no sample of the curated set has the class {', '.join(gone[:5])}{more}: it cannot be predicted")
     if held_out:
         notes.append(
-            f"there is no test split: every seed holds out {HELD_OUT:.0%} of the training samples and is tested on their "
+            f"there is no test split: every seed holds out {percent(HELD_OUT)} of the training samples and is tested on their "
             "given labels, wrong ones included, which rather understates the gain; the interval allows for the samples "
             "that the seeds share"
         )

@@ -23,7 +23,7 @@ from engine.errors import SpecError, StorageError, unknown_name
 from engine.features.seen import load_seen
 from engine.queries.connection import connected, fetch_fingerprint, runs_of
 from engine.runs.choose import Selection, find_scores_run
-from engine.runs.cluster import HERE, Tasks
+from engine.runs.cluster import HERE, PartsThere, Tasks
 from engine.runs.feasible import psi_seconds
 from engine.runs.pipeline import load_test
 from engine.runs.planning import describe_training
@@ -47,6 +47,7 @@ from engine.store.journal import append_journal, psi_points, read_journal
 from engine.store.progress import Listener, Progress
 from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
+from engine.text import percent
 from engine.training.loop import Normalization, batches_per_epoch
 from engine.training.models import build_model
 from engine.training.own_models import allow_trusted
@@ -175,7 +176,7 @@ def _title(spec: PsiSpec) -> str:
     parts = [", ".join(spec.orders), describe_training(spec.training)]
     parts += ["as many steps at every point"] if spec.steps == "fixed" else []
     parts += ["class-balanced"] if spec.class_balanced else []
-    parts += [f"up to {spec.until:.0%} pruned"] if spec.until < 1 else []
+    parts += [f"up to {percent(spec.until)} pruned"] if spec.until < 1 else []
     return f"{'window' if spec.window else 'psi'}: {'; '.join(parts)}"
 
 
@@ -198,6 +199,7 @@ class _Curve:
         self.n = len(self.samples)
         scale = Normalization(*normalization(self.samples))
         self.study = self.tasks.share(Study(self.samples, (self.test,), scale, self.spec.training, self.stacked))
+        self.parts = None if self.tasks is HERE else PartsThere(self.tasks, self.progress)
         self.networks = [network for level in plan_networks(self.spec, self.n) for network in level]
         # The work of a network goes with its steps; the constant stands for starting one.
         steps = {x.pruned: self._steps(self.n - x.pruned) for x in self.networks}
@@ -235,7 +237,7 @@ class _Curve:
         points, fresh = [], []
         for network in stack:
             self.progress.heartbeat()
-            kept = self.selection.kept(network.order, network.pruned)
+            kept = self.selection.kept(network.order, network.pruned, self.parts)
             training = training_of(self.spec, self.n, len(kept))
             same = network_id(self.spec, training, kept, network.seed)
             point = {"order": network.order, "pruned": network.pruned, "seed": network.seed, "network": same}

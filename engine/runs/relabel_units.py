@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,7 +129,7 @@ def select_by_nli(spec: RelabelSpec, values: Tensor, labels: Tensor, seed: int, 
         "labels": labels,
         "generator": _generator(spec, f"select {share:g}", seed),
     }
-    options = {"beta": spec.beta} if spec.select == "ccs" else {}
+    options: dict[str, Any] = {"beta": spec.beta} if spec.select == "ccs" else {}
     return select(spec.select, budget(len(labels), share), inputs, class_balanced=not spec.unbalanced, **options)
 
 

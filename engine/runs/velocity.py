@@ -145,7 +145,7 @@ def _turn(stages: _Stages, inputs: Tensor, report: Report) -> list[float]:
 
 
 class _Heard(Unheard):
-    """Progress that a function hears."""
+    """Progress that is reported to a function."""
 
     def __init__(self, heard: Callable[[float, float], None]) -> None:
         self._heard = heard

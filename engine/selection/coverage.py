@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from engine.errors import ScoreInputError
 from engine.scores.rows import unit_rows
-from engine.selection.samplers import sampler, sorted_positions
+from engine.selection.samplers import Parts, sampler, sorted_positions
 
 BLOCK_VALUES = 1 << 24
 """Distances or similarities held at a time (64 MB)."""
@@ -21,28 +21,37 @@ BLOCK_VALUES = 1 << 24
 AHEAD = (8, 512)
 """Picks that kcenter looks for at a time: at least, and at most."""
 
+ROWS = 1 << 13
+"""Samples whose distances to new picks kcenter computes at a time. A product has the same bits in any part that begins at a
+multiple of them."""
+
 Array = np.ndarray[Any, Any]
 
 
 @sampler()
-def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor:
+def kcenter(budget: int, features: Tensor, generator: torch.Generator, parts: Parts) -> Tensor:
     """Greedy k-center: from a random sample on, add the one farthest from all kept.
 
     A running minimum of squared Euclidean distances, O(budget N D); at most twice the optimal radius. The features are
     centered first: the distances are differences of products, whose digits a common offset would use up. Many picks
     are found ahead, so that their distances are one product of matrices.
 
-    Args:    features (N, D)
+    Args:    features (N, D); parts: where the distances of ranges of samples to new picks are computed
     Source:  Sener & Savarese 2018, algorithm 1. The paper starts from the labeled pool; here there is none.
     """
     points = _finite("features", features)
     points = points - points.mean(0)
     squares = points.square().sum(1)
+    ranges = parts.ranges(len(points), ROWS)
+    held = [parts.hold((points[first:last], squares[first:last])) for first, last in ranges]
     nearest = torch.full((len(points),), torch.inf, device=points.device)
     picks = [int(torch.randint(len(points), (1,), generator=generator))]
     kept, ahead = list(picks), min(AHEAD)
     while len(kept) < budget:
-        _cover(points, squares, nearest, picks)
+        chosen = torch.tensor(picks, device=points.device)
+        centers = (points[chosen], squares[chosen])
+        nearest = torch.cat(parts.each(_cover, held, [(nearest[first:last], *centers) for first, last in ranges]))
+        nearest[chosen] = -torch.inf  # once kept, never again, even when every other is a copy
         count = min(ahead, budget - len(kept))
         picks = _next_centers(points, squares, nearest, count)
         kept += picks
@@ -53,15 +62,22 @@ def kcenter(budget: int, features: Tensor, generator: torch.Generator) -> Tensor
     return torch.tensor(sorted(kept), dtype=torch.int64)
 
 
-def _cover(points: Tensor, squares: Tensor, nearest: Tensor, picks: Sequence[int]) -> None:
-    """Lower `nearest` to the squared distances to some centers. Once kept, never again, even when every other is a copy."""
-    chosen = torch.tensor(picks, device=points.device)
-    centers, offset = points[chosen], squares[chosen]
-    for start in range(0, len(points), step := max(1, BLOCK_VALUES // len(picks))):
-        rows = slice(start, start + step)
+def _cover(
+    held: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor, Tensor], report: Callable[[float], None]
+) -> Tensor:
+    """The squared distances (R,) of some samples to the nearest center.
+
+    Args: held: the samples (R, D) and their squares (R,); given: the distances (R,) to the nearest of the centers so far, new
+          centers (P, D) and their squares (P,)
+    """
+    (points, squares), (nearest, centers, offset) = held, given
+    found = torch.empty_like(nearest)
+    for start in range(0, len(points), ROWS):
+        report(start / len(points))
+        rows = slice(start, start + ROWS)
         least = torch.addmm(offset, points[rows], centers.T, alpha=-2).amin(1)
-        torch.minimum(nearest[rows], least.add_(squares[rows]).clamp_min_(0.0), out=nearest[rows])
-    nearest[chosen] = -torch.inf
+        torch.minimum(nearest[rows], least.add_(squares[rows]).clamp_min_(0.0), out=found[rows])
+    return found
 
 
 def _next_centers(points: Tensor, squares: Tensor, nearest: Tensor, count: int) -> list[int]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,9 +33,39 @@ SAMPLER_INPUTS: dict[str, str] = {
     "features": "(N, D) penultimate features",
     "probs": "(N, C) softmax output",
     "shares": "of a class-balanced choice how many samples of each class stay, else None",
+    "parts": "what computes parts of the samples side by side",
     "generator": "a seeded torch.Generator",
 }
 """What a sampler may read."""
+
+Part = Callable[[Any, Any, Callable[[float], None]], Any]
+"""What is computed of a part: (what it holds, what it is given, a report of the share done, which may raise)."""
+
+
+class Parts(Protocol):
+    """What computes parts of the samples, here or on other machines."""
+
+    def ranges(self, n: int, multiple: int) -> list[tuple[int, int]]:
+        """0 .. n in as many ranges as it pays to compute apart, which begin at multiples of a number."""
+
+    def hold(self, value: Any) -> Any:
+        """What a part holds, as `each` takes it: sent to where it is computed once. Nothing may change it."""
+
+    def each(self, part: Part, held: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+        """What a function finds for each part, in order."""
+
+
+class Whole:
+    """All samples in one part, here."""
+
+    def ranges(self, n: int, multiple: int) -> list[tuple[int, int]]:
+        return [(0, n)]
+
+    def hold(self, value: Any) -> Any:
+        return value
+
+    def each(self, part: Part, held: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+        return [part(value, item, lambda share: None) for value, item in zip(held, given, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -110,14 +140,20 @@ def find_sampler(name: str) -> Sampler:
 
 
 def select(
-    name: str, budget: int, inputs: Mapping[str, Any], *, class_balanced: bool = False, **options: Any
+    name: str,
+    budget: int,
+    inputs: Mapping[str, Any],
+    *,
+    class_balanced: bool = False,
+    parts: Parts | None = None,
+    **options: Any,
 ) -> Tensor:
     """The samples that stay.
 
     Args:    budget in 1 .. N; inputs: those the sampler names, and labels when class_balanced: the same share of
              each given class stays then (the rounding goes to the classes with the largest remainders, CG's
-             protocol), each class sampled on its own, unless the sampler reads the shares; options: those of the
-             sampler
+             protocol), each class sampled on its own, unless the sampler reads the shares; parts: where a sampler that
+             computes in parts does so, None = here; options: those of the sampler
     Returns: (budget,) int64 positions, ascending
     Raises:  SpecError for an unknown sampler, option or budget; ScoreInputError when an input is missing
     """
@@ -126,13 +162,14 @@ def select(
         if option not in found.options:
             raise SpecError(unknown_name(f"option of {name}", option, found.options))
     needed = (*found.inputs, *(["labels"] if class_balanced else []))
-    missing = [i for i in needed if i not in inputs and i not in ("n", "shares")]
+    missing = [i for i in needed if i not in inputs and i not in ("n", "shares", "parts")]
     if missing:
         raise ScoreInputError(f"sampler '{name}' needs {missing[0]}: {SAMPLER_INPUTS[missing[0]]}")
     n = _count(inputs)
     if not 1 <= budget <= n:
         raise SpecError(f"the budget is {budget} of {n} samples; allowed: 1 to {n}")
-    given = {i: inputs[i] for i in found.inputs if i not in ("n", "shares")}
+    given = {i: inputs[i] for i in found.inputs if i not in ("n", "shares", "parts")}
+    given |= {"parts": parts or Whole()} if "parts" in found.inputs else {}
     shares = proportional(torch.bincount(inputs["labels"]), budget) if class_balanced else None
     if "shares" in found.inputs:
         return found.function(budget, **given, shares=shares, **options)

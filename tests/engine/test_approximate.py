@@ -31,14 +31,14 @@ def test_most_of_the_true_neighbors_are_found_and_counted(monkeypatch):
     assert found >= 0.95
     assert not (ids == torch.arange(1500)[:, None]).any() and all(len(set(row.tolist())) == 10 for row in ids)
     assert bool((similarities.diff(dim=1) <= 0).all()) and bool((similarities <= cosines + 1e-6).all())
-    said = float(note.partition("found ")[2].partition("%")[0])
+    said = float(note.partition("found ")[2].partition(" %")[0])
     assert said == pytest.approx(100 * found, abs=1.5)
 
 
 def test_a_recall_below_the_goal_is_said(monkeypatch):
     monkeypatch.setattr(approximate, "LARGEST_EXACT", 100)
     monkeypatch.setattr(approximate, "RECALL", 1.01)  # no search reaches it
-    assert "fewer than the 101% that are aimed at" in search_all(checked_rows(clustered(300), 5), 5)[2]
+    assert "fewer than the 101 % that are aimed at" in search_all(checked_rows(clustered(300), 5), 5)[2]
 
 
 def test_samples_with_too_few_candidates_are_searched_for_exactly():

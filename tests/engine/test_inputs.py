@@ -64,7 +64,7 @@ def test_the_complexity_gap_trains_nothing(small_workspace, small_training):
     share = float((expected > 0).float().mean())
     assert (
         left_out
-        == f"the rule cg_partial is left out of the vote: it flags {share:.0%} of the samples, more than a third"
+        == f"the rule cg_partial is left out of the vote: it flags {100 * share:.0f} % of the samples, more than a third"
     )
     assert note.startswith("complexity gap of the inputs: exact, float64")
 

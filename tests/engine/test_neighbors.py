@@ -5,8 +5,15 @@ from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional
 
 from engine.errors import ScoreInputError
-from engine.features import tiles
-from engine.features.neighbors import checked_rows, compute_neighbors, search_rows
+from engine.features import neighbors, tiles
+from engine.features.neighbors import (
+    checked_rows,
+    compute_neighbors,
+    merge_blocks,
+    no_neighbors,
+    search_among,
+    search_rows,
+)
 from engine.features.umap_map import compute_umap
 
 
@@ -51,6 +58,24 @@ def test_ranges_of_samples_have_the_bits_of_a_search_among_all(monkeypatch):
     parts = [search_rows(unit, 6, first, last) for first, last in ((0, 128), (128, 192), (192, 400))]
     for one, other in zip(whole, zip(*parts, strict=True), strict=True):
         assert torch.equal(one, torch.cat(other))
+    found = no_neighbors(128, 6, unit)
+    for begin, end in ((0, 128), (128, 320), (320, 400)):
+        found = search_among(unit[128:256], 128, unit[begin:end], begin, *found)
+    for one, other in zip(whole, found, strict=True):
+        assert torch.equal(one[128:256], other.clamp(-1, 1) if other.is_floating_point() else other)
+
+
+@pytest.mark.parametrize("ends", [(400,), (150, 400), (5, 37, 390, 400)])
+def test_blocks_of_a_gpu_find_the_same_in_ranges_of_columns(monkeypatch, ends):
+    """Here on a processor; the ranges are wider and narrower than the neighbors that are wanted."""
+    monkeypatch.setattr(neighbors, "block_rows", lambda columns: 90)
+    unit = checked_rows(torch.randn(400, 16, generator=torch.Generator().manual_seed(1)), 12)
+    expected = search_rows(unit, 12, 0, 400)
+    ids, similarities = no_neighbors(250, 12, unit)
+    for begin, end in zip((0, *ends), ends, strict=False):
+        merge_blocks(unit[100:350], 100, unit[begin:end], begin, ids, similarities, lambda done, total: None)
+    assert torch.equal(ids, expected[0][100:350])
+    torch.testing.assert_close(similarities, expected[1][100:350])
 
 
 def test_the_same_call_gives_the_same_bits():
@@ -92,3 +117,7 @@ def test_the_map_is_seeded_and_keeps_clusters_apart():
     assert first.shape == (180, 2) and torch.equal(first, again) and bool(torch.isfinite(first).all())
     nearest = torch.cdist(first, first).topk(6, largest=False).indices[:, 1:]
     assert float((groups[nearest] == groups[:, None]).float().mean()) > 0.95
+    from umap import umap_  # after what keeps its warnings to itself
+
+    kept = umap_.smooth_knn_dist.stats  # what was compiled was read from a file, or written to one
+    assert sum((kept.cache_hits + kept.cache_misses).values()) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.errors import ScoreInputError, SpecError
 from engine.scores.rows import median_row
-from engine.selection import samplers
+from engine.selection import coverage, samplers
 from engine.selection.coverage import craig_weights
 from engine.selection.samplers import all_samplers, sampler, select
 
@@ -213,6 +213,39 @@ def test_kcenter_looks_ahead_and_finds_what_one_pick_after_the_other_finds(n, bu
         nearest[expected] = -torch.inf
         chosen = int(nearest.argmax())
     assert kept.tolist() == sorted(expected)
+
+
+class Apart:
+    """Parts that are computed one after the other, the last first."""
+
+    def ranges(self, n, multiple):
+        return [(start, min(start + multiple, n)) for start in range(0, n, multiple)]
+
+    def hold(self, value):
+        return [value]
+
+    def each(self, part, held, given):
+        found = [part(value, item, lambda share: None) for (value,), item in zip(held[::-1], given[::-1], strict=True)]
+        return found[::-1]
+
+
+@pytest.mark.parametrize("class_balanced", [False, True])
+def test_kcenter_in_parts_keeps_what_it_keeps_in_one(monkeypatch, class_balanced):
+    monkeypatch.setattr(coverage, "ROWS", 64)
+    generator = torch.Generator().manual_seed(5)
+    points, labels = torch.randn(500, 24, generator=generator), torch.arange(500) % 3
+    points[100:200] = points[:100]
+    found = [
+        select(
+            "kcenter",
+            220,
+            {"features": points, "labels": labels, "generator": torch.Generator().manual_seed(0)},
+            class_balanced=class_balanced,
+            parts=parts,
+        )
+        for parts in (None, Apart())
+    ]
+    assert torch.equal(*found)
 
 
 def _greedy_facility_location(similarity, budget):

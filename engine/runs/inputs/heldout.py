@@ -24,6 +24,7 @@ from engine.runs.crossval import (
 from engine.runs.inputs.computed import At, Inputs, provides
 from engine.runs.work import Work
 from engine.scores.heldout import estimate_consistency
+from engine.text import percent
 
 
 def _fold_seconds(work: Work) -> float:
@@ -61,7 +62,7 @@ def heldout_probs(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
 def incv_selected(run: Inputs, at: At) -> Tensor:
     """(N,) bool, kept by iterative cross-validation."""
     selected, rate = compute_incv(_cross_validation(run, at), run.generator("rounds"))
-    run.notes.append(f"iterative cross-validation estimates that {rate:.1%} of the labels are wrong")
+    run.notes.append(f"iterative cross-validation estimates that {percent(rate, 1)} of the labels are wrong")
     return selected
 
 

@@ -39,7 +39,7 @@ def convergence(needs: Needs) -> go.Figure | None:
         needs.lacks("No random subsets were compared yet.", f"winnow gap {at.dataset} --run {run_id}")
     if study is not None and study.convergence.empty:
         needs.lacks(
-            "Of so few classes, subsets with one sample of the others for each of a class are the whole set.", ""
+            "With so few classes, a subset with as many samples of the others as of one class is the whole set.", ""
         )
         return None
     return None if study is None else convergence_figure(study.convergence)

@@ -186,7 +186,7 @@ def _add_accuracy(figure: go.Figure, col: int, some: pd.DataFrame, name: str, co
 @paper_figure(
     "rop-5",
     title="How long selecting takes",
-    caption="Seconds until a subset can be chosen: training what a score reads, one network of it, and computing the score.",
+    caption="Seconds until a subset can be chosen: training one network, where a score reads one, and computing the score.",
 )
 def selecting_time(needs: Needs) -> go.Figure | None:
     """Figure 5: seconds of each selection that a relabeling has timed, and of the scores that the paper selects by."""
@@ -226,6 +226,8 @@ def time_figure(rows: Sequence[tuple[str, float, float]]) -> go.Figure:
         ("both together", [row[2] if row[1] != row[1] else np.nan for row in rows], GREEN),
     )
     for part, seconds, color in parts:
+        if np.isnan(seconds).all():
+            continue
         figure.add_bar(
             x=seconds,
             y=names,

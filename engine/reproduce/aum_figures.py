@@ -13,6 +13,7 @@ from engine.reproduce.declared import Finding, figure
 from engine.reproduce.rules import wrong_labels
 from engine.reproduce.values import Holds, Values, decide, less, more
 from engine.scores.evaluation import evaluate_detection, evaluate_rule
+from engine.text import percent
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
@@ -52,8 +53,8 @@ EPOCHS = 10
 def threshold_samples(bench: Bench) -> None:
     """Areas under the margin of samples and of threshold samples, 40 % of the labels wrong.
 
-    The paper draws histograms; here: their percentiles. Of a training with threshold samples, each sample in the round in
-    which it is none of them.
+    The paper draws histograms; here: their percentiles, in the training with threshold samples, each other sample in the round
+    in which it is not one of them.
     """
     dataset = bench.noisy("symmetric:0.4")
     for seed in bench.seeds:
@@ -112,9 +113,9 @@ def found_by_rules(bench: Bench) -> None:
     findings=(
         Finding("Discarding at random increases the error", larger_at(RANDOM, "0.5", "0")),
         Finding("Discarding by the lowest AUM has less error than at random", less(RANKED, RANDOM)),
-        Finding("Discarding up to the threshold is best", lambda values: _best(values, RANKED)),
+        Finding("Discarding up to the threshold is best (within a point)", lambda values: _best(values, RANKED)),
         Finding(
-            "Where 20 % are wrong, discarding up to the threshold is best",
+            "Where 20 % are wrong, discarding up to the threshold is best (within a point)",
             lambda values: _best(values, RANKED + WRONG),
         ),
         Finding(
@@ -145,7 +146,7 @@ def removing_by_rank(bench: Bench) -> None:
 def margin_and_running_mean(bench: Bench) -> None:
     """The margin of an epoch and its running mean, 40 % of the labels wrong.
 
-    The paper draws two samples; here: how well all are told apart.
+    The paper draws two samples; here: how well they separate wrong labels from right ones, of all samples.
     """
     dataset = bench.noisy("symmetric:0.4")
     run = scored(bench, dataset, 0)
@@ -220,7 +221,7 @@ def _put_removed(bench: Bench, dataset: str, suffix: str) -> None:
         for row, order in orders.items():
             for column, share in shares.items():
                 kept = np.sort(order[round(share * len(order)) :])
-                what = f"what is left when {share:.0%} are removed"
+                what = f"what is left when {percent(share)} are removed"
                 jobs[row, column, seed] = Job(seed, kept=torch.from_numpy(kept.astype(np.int64)), what=what)
     outcomes = bench.train(dataset, retraining(bench, run), list(jobs.values()))
     for (row, column, seed), outcome in zip(jobs, outcomes, strict=True):

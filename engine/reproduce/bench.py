@@ -39,14 +39,17 @@ from engine.training.device import pick_device
 from engine.training.loop import Normalization
 from engine.training.together import workers_for
 
+EARLY = 2
+"""Epoch of EL2N in the small size: a tenth of the training, as in the papers (20 of 200)."""
+
 
 @dataclass(frozen=True)
 class Job:
     """One network to train and to test.
 
     seed: of the network; kept (K,) int64: positions of the training samples that it learns from, None = all; labels (N,)
-    int64: in place of the given ones, None = those; learner: one of engine.relabel; preset: of its settings; what: how the
-    subset is called in an error, such as "the subset by AUM"; batch_size: None = that of the training
+    int64: in place of the given ones, None = those; learner: one of engine.relabel; preset: of its settings; what: name
+    of the subset in an error, such as "the subset by AUM"; batch_size: None = that of the training
     """
 
     seed: int
@@ -98,6 +101,10 @@ class Bench:
     def seeds(self) -> range:
         """The seeds of the networks behind every value."""
         return range(self.size.seeds)
+
+    def score_name(self, score: str) -> str:
+        """A score as it is computed in this size: EL2N of the small one is that of an earlier epoch."""
+        return f"{score}@{EARLY}" if self.small and score == "el2n" else score
 
     # Data and runs ----------------------------------------------------------------------------------------------
 
@@ -273,7 +280,7 @@ def _measured(study: Study, truth: Tensor | None, item: tuple[Unit, Tensor], fou
 
 
 def _key(study: Study, fingerprint: str, unit: Unit, labels: Tensor) -> str:
-    """What two networks share exactly when they learn the same from the same samples."""
+    """Equal for two networks exactly where they learn the same labels of the same samples in the same way."""
     how = {k: v for k, v in asdict(study.training).items() if k not in ("seeds", "observe", "logit_seeds")}
     samples = hashlib.sha256(unit.kept.numpy().astype("<i8").tobytes() + labels.numpy().astype("<i8").tobytes())
     content = [fingerprint, how, samples.hexdigest(), unit.seed, unit.learner, unit.preset, unit.batch_size]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.queries.connection import connected, fetch_sql, source_run
 from engine.queries.frames import Run
-from engine.reproduce.bench import Bench
+from engine.reproduce.bench import EARLY, Bench
 from engine.reproduce.declared import Finding, declare_paper, table
 from engine.reproduce.rules import wrong_labels
 from engine.reproduce.size import Size
@@ -25,9 +25,6 @@ from engine.scores.registry import find_score
 from engine.selection.samplers import select
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-EARLY = 2
-"""Epoch of EL2N in the small size: a tenth of the training, as in the paper (20 of 200)."""
 
 RATIOS = (1, 2, 3, 4)
 """Samples of other classes for each one of a class, in the stochastic form."""
@@ -42,7 +39,7 @@ TERMS = ("first term", "second term", "third term")
 """Of equation 6: the fit of the others, the partial score, and the diagonal of the inverse kernel."""
 
 CRAIG_EVERY = 10
-"""Epochs after which CRAIG selects anew (appendix F.2)."""
+"""Epochs after which CRAIG selects again (appendix F.2)."""
 
 declare_paper(
     "cg",
@@ -77,8 +74,8 @@ declare_paper(
 def correlations(bench: Bench) -> None:
     """Rank correlation between CG-score (CG'-score) and other data valuation scores.
 
-    All as they stand for a hard sample: where a low value means hard, the sign is turned. Forgetting and EL2N are those of one
-    network each; C-scores are estimated from ten networks on halves of the set, anew for every seed in the small size.
+    All scores are turned so that a high value means a hard sample. Forgetting and EL2N are those of one network each; C-scores
+    are estimated from ten networks on halves of the set, in the small size again for every seed.
     """
     own = bench.run(bench.dataset, "cg,cg_forward", embedding="none", neighbors=0)
     scored = trained(bench, bench.dataset)
@@ -86,7 +83,7 @@ def correlations(bench: Bench) -> None:
     others = [
         (name, seed, values)
         for name in ("Forgetting", "EL2N")
-        for seed, values in enumerate(seed_hardness(bench, scored, bench_name(bench, OTHER_SCORES[name])))
+        for seed, values in enumerate(seed_hardness(bench, scored, bench.score_name(OTHER_SCORES[name])))
     ]
     for seed in bench.seeds if bench.small else range(1):
         estimated = bench.run(bench.dataset, "consistency", embedding="none", neighbors=0, seed=seed)
@@ -127,7 +124,7 @@ def correlations(bench: Bench) -> None:
 def signs(bench: Bench) -> None:
     """Mislabeled and clean samples by the sign of the partial CG-score, and in its highest 20 %, 20 % of the labels wrong.
 
-    A value for each draw of the wrong labels, as many as there are seeds. Zero counts as negative: it flags nothing.
+    Each value is of another draw of the wrong labels, as many as there are seeds. Zero counts as negative: it flags nothing.
     """
     for draw in bench.seeds:
         dataset = bench.noisy(f"symmetric:{bench.size.rates[0]:g}", draw=draw)
@@ -273,12 +270,7 @@ def partial_terms(bench: Bench) -> None:
 
 def trained(bench: Bench, dataset: str, more_scores: str = "") -> Run:
     """A run with forgetting and EL2N."""
-    return bench.run(dataset, f"forgetting,{bench_name(bench, 'el2n')}{more_scores}", embedding="none", neighbors=0)
-
-
-def bench_name(bench: Bench, score: str) -> str:
-    """A score as the size names it: EL2N of the small size is that of an earlier epoch."""
-    return f"el2n@{EARLY}" if bench.small and score == "el2n" else score
+    return bench.run(dataset, f"forgetting,{bench.score_name('el2n')}{more_scores}", embedding="none", neighbors=0)
 
 
 def hardness(run: Run, score: str) -> Array:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from engine.reproduce.bench import Bench
-from engine.reproduce.cg import RATIOS, bench_name, correlation, hardness, trained
+from engine.reproduce.cg import RATIOS, correlation, hardness, trained
+from engine.reproduce.checks import at_least, at_most, larger_at
 from engine.reproduce.declared import Finding, figure
 from engine.reproduce.rules import wrong_labels
-from engine.reproduce.values import Holds, Values, decide, less, more
+from engine.reproduce.values import Holds, Values, less, more
 from engine.runs.detectors import read_sequences
 from engine.scores.complexity import cg
 from engine.scores.evaluation import evaluate_detection, find_shares
@@ -44,11 +45,11 @@ WRONG = "(c) ROC AUC for the wrong labels"
     findings=(
         Finding(
             "Samples near the boundary of the two classes have higher scores",
-            lambda values: decide([-v for v in values.of(NEAR, "value").values()], f"minus {NEAR}", False),
+            at_most(NEAR, 0, ("value",)),
         ),
         Finding(
             "Samples with a wrong label have higher scores",
-            lambda values: decide(list(values.of(WRONG, "value").values()), WRONG, False, 0.5),
+            at_least(WRONG, 0.5, ("value",)),
         ),
     ),
 )
@@ -88,7 +89,7 @@ PRUNED = ("cg", "forgetting", "el2n", "consistency")
         Finding("Low scores pruned first: CG is better than random", more("cg", "random")),
         Finding(
             "40 % of the low scores pruned cost less than 1 point",
-            lambda values: _column(values, "cg", "0.4 pruned", "0 pruned", by=-0.01),
+            larger_at("cg", "0.4 pruned", "0 pruned", by=-0.01),
         ),
         *(
             Finding(f"High scores pruned first: the accuracy drops faster with CG than with {name}", less("cg*", order))
@@ -123,7 +124,7 @@ def pruning(bench: Bench) -> None:
 def detection(bench: Bench) -> None:
     """Share of the wrong labels among the highest scores, 20 % of the labels wrong (symmetric).
 
-    A value for each draw of the wrong labels, as many as there are seeds.
+    Each value is of another draw of the wrong labels, as many as there are seeds.
     """
     _detect(bench, ("cg", "cg_partial", "forgetting", "el2n"), bench.size.rates)
 
@@ -204,11 +205,11 @@ def stochastic(bench: Bench) -> None:
     findings=(
         Finding(
             "The accuracy rises until the offset is 30 %",
-            lambda values: _column(values, "cg", "0.3 offset", "0 offset"),
+            larger_at("cg", "0.3 offset", "0 offset"),
         ),
         Finding(
             "Then it drops, for the window reaches the wrong labels",
-            lambda values: _column(values, "cg", "0.3 offset", "0.5 offset"),
+            larger_at("cg", "0.3 offset", "0.5 offset"),
         ),
     ),
 )
@@ -218,7 +219,7 @@ def windows(bench: Bench) -> None:
     (c), the cloud of partial and whole scores, is table 2 in numbers.
     """
     dataset = bench.noisy(f"symmetric:{bench.size.rates[0]:g}")
-    scored = bench.run(dataset, f"cg,{bench_name(bench, 'el2n')}", embedding="none", neighbors=0)
+    scored = bench.run(dataset, f"cg,{bench.score_name('el2n')}", embedding="none", neighbors=0)
     curve = bench.psi(scored, ["cg"], points=10, window=True, steps="fixed").psi()
     for order, seed, accuracy in curve[["order", "seed", "accuracy"]].values.tolist():
         bench.put("cg", f"{parse_order(order).options.get('offset', 0.0):g} offset", accuracy, seed)
@@ -239,7 +240,7 @@ def more_pruning(bench: Bench) -> None:
 
     As figure 2. A low value of TracIn's is one that raises the losses of the validation samples less, so the order without a *
     prunes the samples of the most helpful gradients first, which are the easy ones. CRAIG selects once, where the paper's
-    selects anew every ten epochs.
+    selects again every ten epochs.
     """
     _prune(bench, ("cg", "tracin_validation"), ("craig",))
 
@@ -320,7 +321,7 @@ def features_over_epochs(bench: Bench) -> None:
     """
     epochs = bench.training_of(trained(bench, bench.dataset)).epochs
     featured = {epoch: f"cg_feature@{epoch}" for epoch in FEATURED if epoch <= epochs}
-    others = {"CG-score": "cg", "EL2N": bench_name(bench, "el2n"), "Forgetting": "forgetting", "C-score": "consistency"}
+    others = {"CG-score": "cg", "EL2N": bench.score_name("el2n"), "Forgetting": "forgetting", "C-score": "consistency"}
     run = bench.run(bench.dataset, ",".join([*others.values(), *featured.values()]), embedding="none", neighbors=0)
     for epoch, score in featured.items():
         for row, other in others.items():
@@ -332,7 +333,7 @@ def features_over_epochs(bench: Bench) -> None:
 
 def _prune(bench: Bench, scores: Sequence[str], samplers: Sequence[str] = ()) -> None:
     """Put the accuracy at every share pruned, of scores from both ends, of samplers and of random."""
-    named = {bench_name(bench, score): score for score in scores}
+    named = {bench.score_name(score): score for score in scores}
     run = bench.run(bench.dataset, ",".join(named), embedding="none", neighbors=0)
     orders = ["random", *named, *(f"{score}*" for score in named), *samplers]
     curve = bench.psi(run, orders, points=10, steps="fixed", class_balanced=True).psi()
@@ -343,7 +344,7 @@ def _prune(bench: Bench, scores: Sequence[str], samplers: Sequence[str] = ()) ->
 
 def _detect(bench: Bench, scores: Sequence[str], rates: Sequence[float]) -> None:
     """Put the share of the wrong labels found by the share examined, of scores, of chance and of the oracle."""
-    named = {bench_name(bench, score): score for score in scores}
+    named = {bench.score_name(score): score for score in scores}
     for rate in rates:
         behind = f", {100 * rate:g} % wrong" if len(rates) > 1 else ""
         for draw in bench.seeds:
@@ -358,13 +359,6 @@ def _detect(bench: Bench, scores: Sequence[str], rates: Sequence[float]) -> None
                 shares = find_shares(suspicion, wrong, np.array(EXAMINED))
                 for examined, share in zip(EXAMINED, shares.tolist(), strict=True):
                     bench.put(row + behind, f"{examined:g} examined", share, draw)
-
-
-def _column(values: Values, row: str, first: str, second: str, by: float = 0.0) -> Holds:
-    """Whether a row is larger in one column than in another, by more than a difference, paired by seed."""
-    one, other = values.of(row, first), values.of(row, second)
-    found = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
-    return decide(found, f"{row}, {first} - {second}", values.percent, by)
 
 
 def _fades(values: Values) -> Holds:

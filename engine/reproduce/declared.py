@@ -151,12 +151,14 @@ def parts_of(paper: str, only: str = "") -> list[Part]:
     """The tables and figures of a paper, in its order: tables first.
 
     Args:   only: names such as table-2, separated by commas; "" = all
-    Raises: SpecError for a name that the paper does not have
+    Raises: SpecError for a name that the paper does not have, and for commas without a name
     """
     _load()
     known = {name: part for (of, name), part in _PARTS.items() if of == paper}
     found = sorted(known.values(), key=lambda part: (part.kind != "table", part.number))
     wanted = [name.strip() for name in only.split(",") if name.strip()]
+    if only and not wanted:
+        raise SpecError(f"--only is '{only}'; allowed: {', '.join(part.name for part in found)}")
     for name in wanted:
         if name not in known:
             raise SpecError(unknown_name(f"part of {paper}", name, [part.name for part in found]))

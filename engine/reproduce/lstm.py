@@ -83,7 +83,7 @@ def symmetric_noise(bench: Bench) -> None:
     """Test accuracy without the suspects, by the share of wrong labels (symmetric).
 
     Ours: the detector that ships, which has learned from digits and textures; on digits it knows their dynamics under other
-    draws of the noise. A further row is of one that is learned on another draw of 30 % on this dataset.
+    draws of the noise. A further row is that of a detector which learned from another draw of 30 % wrong labels on this dataset.
     """
     detector = learned_detector(bench)
     for rate in bench.size.rates:

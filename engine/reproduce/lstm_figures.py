@@ -34,7 +34,9 @@ EXPLAINED = 20
         Finding("Mislabeled samples have a lower probability of their label", less("mislabeled, mean", "right, mean")),
         Finding(
             "In the later half of the training it varies more among mislabeled samples",
-            lambda values: more("mislabeled, deviation", "right, deviation", _second_half(values.columns))(values),
+            more(
+                "mislabeled, deviation", "right, deviation", lambda values: values.columns[len(values.columns) // 2 :]
+            ),
         ),
     ),
 )
@@ -214,10 +216,6 @@ def _measure(
             for metric in metrics:
                 if METRICS[metric] in measured:
                     bench.put(f"{row}, {metric}" if named else row, column, measured[METRICS[metric]], seed)
-
-
-def _second_half(columns: Sequence[str]) -> list[str]:
-    return list(columns[len(columns) // 2 :])
 
 
 def _falls(values: Values) -> Holds:

@@ -21,9 +21,6 @@ ORDERS = ("random", "forgetting", "forgetting*", "el2n", "el2n*")
 """The curves of figures 1 and 2; * is the reversed ranking, which prunes the hardest samples first. The second has the
 oracle as well: it prunes wrong labels first."""
 
-EARLY = 2
-"""Epoch of EL2N in the small size: a tenth of the training, as in the paper (20 of 200)."""
-
 MODERATE = ("0.1 pruned", "0.2 pruned", "0.3 pruned", "0.4 pruned")
 EXTREME = ("0.8 pruned", "0.9 pruned")
 """What the conclusions call moderate and extreme pruning. The paper gives no numbers; read off its figures."""
@@ -75,8 +72,10 @@ def sizes(bench: Bench) -> None:
     unit="test accuracy, %",
     line="share pruned",
     findings=(
-        Finding("Under moderate pruning EL2N gains little over random", more("el2n", "random", MODERATE)),
-        Finding("Under moderate pruning forgetting gains little over random", more("forgetting", "random", MODERATE)),
+        Finding("Under moderate pruning EL2N is a little better than random", more("el2n", "random", MODERATE)),
+        Finding(
+            "Under moderate pruning forgetting is a little better than random", more("forgetting", "random", MODERATE)
+        ),
         Finding("Under extreme pruning random is better than EL2N", more("random", "el2n", EXTREME)),
         Finding("Under extreme pruning random is better than forgetting", more("random", "forgetting", EXTREME)),
         Finding("Under extreme pruning reversed EL2N is better than EL2N", more("el2n*", "el2n", EXTREME)),
@@ -138,7 +137,7 @@ def ranks_before_and_after(bench: Bench) -> None:
         return
     wrong = (truth.labels != truth.true_labels).cpu().numpy()
     for score in ("el2n", "forgetting"):
-        ranks = [_ranks(run, _el2n(bench) if score == "el2n" else score) for run in (before, after)]
+        ranks = [_ranks(run, bench.score_name(score)) for run in (before, after)]
         clean = [r[~wrong] for r in ranks]
         bench.put(score, "correlation of clean samples", _correlation(clean[0], clean[1]))
         for name, r in zip(("before", "after"), ranks, strict=True):
@@ -150,16 +149,13 @@ def _points(bench: Bench) -> int:
 
 
 def _scored(bench: Bench, dataset: str) -> Run:
-    return bench.run(dataset, f"{_el2n(bench)},forgetting", embedding="none", neighbors=0)
-
-
-def _el2n(bench: Bench) -> str:
-    return f"el2n@{EARLY}" if bench.small else "el2n"
+    return bench.run(dataset, f"{bench.score_name('el2n')},forgetting", embedding="none", neighbors=0)
 
 
 def _curves(bench: Bench, dataset: str, orders: Sequence[str]) -> None:
     """Put the accuracy of every order at every share pruned."""
-    points, named = _points(bench), {order.replace("el2n", _el2n(bench)): order for order in orders}
+    points = _points(bench)
+    named = {order.replace("el2n", bench.score_name("el2n")): order for order in orders}
     curve = bench.psi(_scored(bench, dataset), list(named), points=points).psi()
     for order, kept, seed, accuracy in curve[["order", "kept_fraction", "seed", "accuracy"]].values.tolist():
         bench.put(named[order], f"{round(points * (1 - kept)) / points:g} pruned", accuracy, seed)

@@ -51,7 +51,7 @@ def _page(found: Reproduction) -> str:
     head = (
         f"<header><h1>{text(title)}</h1>\n<p class=faint>{text(found.paper.title, 300)}. Computed by Winnow "
         f"{text(winnow_version())}: {text(size)}. Values are means over the seeds of the networks, with half of their 95 % "
-        "interval (Student's t); the injected label noise is the same for every seed.</p></header>\n"
+        "interval (Student's t); all seeds learn from the same wrong labels, where a part does not say otherwise.</p></header>\n"
     )
     body = head + _findings(found) + "".join(_part(done, found.dataset) for done in found.parts)
     return (
@@ -76,7 +76,10 @@ def _findings(found: Reproduction) -> str:
     ]
     if not rows:
         return ""
-    words = "A finding holds where the 95 % interval of the mean difference, paired by seed, is on its side of 0."
+    words = (
+        "A finding holds where the 95 % interval of the mean difference, paired by seed, is above 0 or the margin that it names, "
+        "does not hold where it is below, and is undecided where it is on both sides."
+    )
     return _section(
         "Findings", f"<p class=faint>{words}</p>{_table(['Where', 'The paper says', 'Here', 'By'], rows, 4)}"
     )

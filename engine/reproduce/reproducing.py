@@ -10,16 +10,18 @@ from pathlib import Path
 
 from engine.data.ingest import ingest
 from engine.data.request import IngestSpec
-from engine.errors import Cancelled, SpecError, WinnowError
+from engine.errors import BusyError, Cancelled, ClusterError, SpecError, WinnowError
 from engine.queries.connection import fetch_fingerprint
 from engine.reproduce.bench import Bench
 from engine.reproduce.declared import Paper, Part, SizeName, find_paper, parts_of
 from engine.reproduce.size import Size
 from engine.reproduce.values import Holds, Values
+from engine.runs.cluster import tasks_on
 from engine.spec import spec_hash
 from engine.store.journal import append_journal, read_journal
 from engine.store.progress import Listener
 from engine.store.workspace import Workspace, exclusive
+from engine.training.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ def reproduce(
 
     Args:   name: of the paper; only: names of parts, separated by commas, "" = all; dataset: "" = the size's own; seeds:
             networks behind every value, None = the size's; after: is called with all that is there after every part
-    Raises: SpecError for an unknown paper, part or size, and where the size's data does not ship with Winnow; BusyError
-            where another process computes the same; Cancelled. What one part cannot be computed for is in its `problem`
+    Raises: SpecError for an unknown paper, part, size or device, and where the size's data does not ship with Winnow;
+            BusyError where another process computes the same; ClusterError; Cancelled. What one part cannot be computed for
+            is in its `problem`
     """
     paper, wanted = find_paper(name), parts_of(name, only)
     size = paper.sizes[size_name]
@@ -79,6 +82,8 @@ def reproduce(
     if size_name == "small" and dataset not in ("", size.dataset):
         size = replace(size, options={})  # they are for the data that ships with Winnow; on other data a trial chooses
     dataset = _data(workspace, paper, size, size_name, dataset)
+    with tasks_on(cluster, pick_device(device)):
+        pass  # where either is not there, no part can be computed
     folder = workspace.reproduced_dir(f"{name}-{size_name}-{dataset}")
     folder.mkdir(parents=True, exist_ok=True)
     key = spec_hash([fetch_fingerprint(workspace, dataset), asdict(size)])
@@ -115,7 +120,7 @@ def _compute(bench: Bench, part: Part, key: str) -> Reproduced:
     bench.values = Values(part.percent)
     try:
         part.function(bench)
-    except (Cancelled, MemoryError):
+    except (BusyError, Cancelled, ClusterError, MemoryError):
         raise
     except WinnowError as error:
         problem = str(error)

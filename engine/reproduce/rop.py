@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -39,22 +39,16 @@ declare_paper(
 )  # fmt: skip
 
 
-def at(share: float, first: str, second: str, by: float = 0.0) -> Callable[[Values], Holds]:
-    """The check that a row is above another where a share is kept, over all rates of noise."""
-
-    def check(values: Values) -> Holds:
-        columns = _columns(values, share)
-        found = values.differences(first, second, columns) if columns else []
-        return decide(found, f"{first} - {second}", values.percent, by)
-
-    return check
+def at(share: float) -> Callable[[Values], Sequence[str]]:
+    """The columns of a share that is kept, over all rates of noise."""
+    return lambda values: [column for column in values.columns if column.startswith(f"{share:g},")]
 
 
 def above_others(row: str, share: float | None = None) -> Callable[[Values], Holds]:
     """The check that a row is above the best other selection where a share is kept; None = in the mean over all."""
 
     def check(values: Values) -> Holds:
-        columns = values.columns if share is None else _columns(values, share)
+        columns = values.columns if share is None else at(share)(values)
         others = [other for other in values.rows if other in METHODS and not other.startswith("RoP")]
         means = {other: sum(values.mean(other, column) for column in columns) for other in others}
         best = max(means, key=lambda other: means[other], default="the best other")
@@ -68,22 +62,15 @@ def fades(first: str, second: str) -> Callable[[Values], Holds]:
     """The check that a row's lead over another is larger where the smallest share is kept than where the largest is."""
 
     def check(values: Values) -> Holds:
-        shares = sorted({float(column.split(",")[0]) for column in values.columns})
-        few, many = (
-            values.differences(first, second, _columns(values, share)) if shares else []
-            for share in (shares[:1] + shares[-1:] or (0.0, 0.0))
-        )
+        shares = sorted({float(column.split(",")[0]) for column in values.columns}) or [0.0]
+        few, many = (values.differences(first, second, at(share)(values)) for share in (shares[0], shares[-1]))
         found = [a - b for a, b in zip(few, many, strict=False)]
         return decide(found, f"lead of {first} over {second} at the smallest share less that at the largest", True)
 
     return check
 
 
-def _columns(values: Values, share: float) -> list[str]:
-    return [column for column in values.columns if column.startswith(f"{share:g},")]
-
-
-def dear_shares(bench: Bench) -> tuple[float, ...]:
+def costly_shares(bench: Bench) -> tuple[float, ...]:
     """The shares of tables with a learner for every selection: two of the four in the small size."""
     return (0.2, 0.6) if bench.small else SHARES
 
@@ -134,8 +121,10 @@ COLUMNS = "test accuracy, %; columns: share kept, wrong labels"
         Finding("RoP_B is better than the best other selection where 0.2 is kept", above_others("RoP_B", 0.2)),
         Finding("GraNd, which prefers hard samples, is worse than random", less("GraNd", "Random")),
         Finding("Margin, which prefers hard samples, is worse than random", less("Margin", "Random")),
-        Finding("Where 0.2 is kept, Small, which covers easy samples, is better than GraNd", at(0.2, "Small", "GraNd")),
-        Finding("Where 0.2 is kept, Moderate is better than GraNd", at(0.2, "Moderate", "GraNd")),
+        Finding(
+            "Where 0.2 is kept, Small, which covers easy samples, is better than GraNd", more("Small", "GraNd", at(0.2))
+        ),
+        Finding("Where 0.2 is kept, Moderate is better than GraNd", more("Moderate", "GraNd", at(0.2))),
     ),
 )
 def with_sop(bench: Bench) -> None:
@@ -143,11 +132,11 @@ def with_sop(bench: Bench) -> None:
 
     The wrong labels are symmetric, where the paper's are those of people; a dataset some of whose labels are known to be
     wrong is taken as it is. All selections read one network, trained for some epochs by cross-entropy, where the paper's
-    warm-up is SOP+. A selection over all classes that loses one is replaced by the same share of every class: table 3 says
-    how many each one loses. RoP_B first leaves out as many of the largest NLI as samples are outvoted by their neighbors; the
-    paper does not print its cutoff. Forget counts a sample never learned as the most forgotten.
+    warm-up is SOP+. Where a selection over all classes loses a class, the same share of every class is selected instead:
+    table 3 says how many classes each loses. RoP_B first leaves out as many of the largest NLI as there are samples outvoted
+    by their neighbors; the paper does not print its cutoff. Forget counts a sample never learned as the most forgotten.
     """
-    put_accuracies(bench, METHODS, dear_shares(bench), "sop+", noisy_sets(bench, bench.size.rates))
+    put_accuracies(bench, METHODS, costly_shares(bench), "sop+", noisy_sets(bench, bench.size.rates))
 
 
 @table(
@@ -176,11 +165,11 @@ def with_sop(bench: Bench) -> None:
     },
     findings=(
         *(
-            Finding(f"RoP is better than random where {share:g} is kept", at(share, "RoP", "Random"))
+            Finding(f"RoP is better than random where {share:g} is kept", more("RoP", "Random", at(share)))
             for share in SHARES
         ),
         Finding("RoP is better than the best other selection", above_others("RoP")),
-        Finding("Where 0.2 is kept, RoP is 10 points and more above random", at(0.2, "RoP", "Random", by=0.1)),
+        Finding("Where 0.2 is kept, RoP is 10 points and more above random", more("RoP", "Random", at(0.2), by=0.1)),
         Finding("GraNd is worse than random", less("GraNd", "Random")),
     ),
 )
@@ -225,18 +214,14 @@ def wrong_labels_kept(bench: Bench) -> None:
     if subsets.wrong is None:
         raise SpecError(f"the true labels of '{noisy.dataset}' are not known, so nobody can count the wrong ones")
     classes = len(torch.unique(subsets.labels))
-    cells = [(row, seed) for row in METHODS for seed in bench.seeds]
-    jobs = (
-        (subsets.kept(subsets.order(row), 0.2, seed), seed, f"the subset by {row} that keeps 0.2")
-        for row, seed in cells
-    )
-    for (row, seed), found in zip(cells, subsets.train("sop+", jobs), strict=True):
-        bench.put(row, "0.2, test accuracy", found.accuracy, seed)
-        for share in SHARES:
-            kept = subsets.kept(subsets.order(row), share, seed)
-            bench.put(row, f"{share:g}, wrong labels", float(subsets.wrong[kept].double().mean()), seed)
-        lost = subsets.lost(subsets.over_all(subsets.order(row), 0.2, seed))
-        bench.put(row, "0.2, classes lost", lost / classes, seed)
+    subsets.put("sop+", {row: subsets.order(row) for row in METHODS}, [0.2], "{:g}, test accuracy".format)
+    for row in METHODS:
+        for seed in bench.seeds:
+            for share in SHARES:
+                kept = subsets.kept(subsets.order(row), share, seed)
+                bench.put(row, f"{share:g}, wrong labels", float(subsets.wrong[kept].double().mean()), seed)
+            lost = subsets.lost(subsets.over_all(subsets.order(row), 0.2, seed))
+            bench.put(row, "0.2, classes lost", lost / classes, seed)
 
 
 @table(
@@ -298,8 +283,8 @@ def next_class(bench: Bench) -> None:
 def with_dividemix(bench: Bench) -> None:
     """Selections followed by DivideMix; beside it three by SOP+, from table 1."""
     sets = noisy_sets(bench, bench.size.rates[-1:])
-    put_accuracies(bench, METHODS, dear_shares(bench), "dividemix", sets)
-    put_accuracies(bench, ("Random", "RoP", "RoP_B"), dear_shares(bench), "sop+", sets, suffix=", SOP+")
+    put_accuracies(bench, METHODS, costly_shares(bench), "dividemix", sets)
+    put_accuracies(bench, ("Random", "RoP", "RoP_B"), costly_shares(bench), "sop+", sets, suffix=", SOP+")
 
 
 @table(
@@ -328,10 +313,7 @@ def ablation(bench: Bench) -> None:
     """
     noisy = noisy_sets(bench, bench.size.rates[-1:])[0]
     subsets = Subsets(bench, noisy.dataset)
-    for learner, suffix in ((PLAIN, ""), ("sop+", ", relabeled")):
-        orders = {"No-Rec": "knn_disagreement*", "Rec": METHODS["RoP"]}
-        shares = SHARES if learner == PLAIN else dear_shares(bench)
-        cells = [(row, share, seed) for row in orders for share in shares for seed in bench.seeds]
-        jobs = ((subsets.kept(orders[row], share, seed), seed, row) for row, share, seed in cells)
-        for (row, share, seed), found in zip(cells, subsets.train(learner, jobs), strict=True):
-            bench.put(row + suffix, noisy.column(share), found.accuracy, seed)
+    orders = {"No-Rec": "knn_disagreement*", "Rec": METHODS["RoP"]}
+    subsets.put(PLAIN, orders, SHARES, noisy.column)
+    relabeled = {f"{row}, relabeled": order for row, order in orders.items()}
+    subsets.put("sop+", relabeled, costly_shares(bench), noisy.column)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from engine.errors import SpecError
 from engine.queries.connection import connected, fetch_sql
 from engine.reproduce.bench import Bench
+from engine.reproduce.checks import all_of, highest
 from engine.reproduce.declared import Finding, figure
-from engine.reproduce.rop import SHARES, dear_shares
-from engine.reproduce.rop_selection import METHODS, NEIGHBORS, WARM_UP, Subsets, noisy_sets, put_accuracies
+from engine.reproduce.rop import SHARES, costly_shares
+from engine.reproduce.rop_selection import METHODS, NEIGHBORS, WARM_UP, Subsets, noisy_sets
 from engine.reproduce.values import Holds, Values, decide, more
 from engine.runs.relabel_results import BINS
 from engine.runs.relabel_units import PLAIN, budget
@@ -18,6 +19,9 @@ from engine.selection.names import parse_order
 
 ALONG = "share kept"
 CLEAN, WRONG = ", clean labels", ", wrong labels"
+COMPARED = ("Random", "KCenter", "GraNd")
+"""The selections of figure 1."""
+
 NAMED = ("Random", "Small", "KCenter", "GraNd", "Pr4ReL", "RoP", "RoP_B")
 """The selections that the text of figure 4 names; the figure's values cannot be read from it."""
 
@@ -48,26 +52,21 @@ def _loses_more(first: str, second: str) -> Callable[[Values], Holds]:
         Finding("GraNd loses more by wrong labels than random selection", _loses_more("GraNd", "Random")),
         Finding(
             "With wrong labels every selection is worse than with clean ones",
-            more("KCenter" + CLEAN, "KCenter" + WRONG),
+            all_of(*(more(row + CLEAN, row + WRONG) for row in COMPARED)),
         ),
     ),
 )
 def clean_and_wrong(bench: Bench) -> None:
-    """Selections followed by plain cross-entropy, of clean labels and of wrong ones.
+    """Selections followed by plain cross-entropy, with clean labels and with wrong ones.
 
-    The full set (1 kept) is that with the wrong labels.
+    Full (1 kept) is the whole set with the wrong labels.
     """
     noisy = noisy_sets(bench, bench.size.rates[-1:])[0]
     if noisy.dataset == bench.dataset:
         raise SpecError(f"labels of '{bench.dataset}' are wrong already, so that it cannot be compared with clean ones")
     for dataset, suffix in ((bench.dataset, CLEAN), (noisy.dataset, WRONG)):
         subsets = Subsets(bench, dataset)
-        cells = [
-            (row, share, seed) for row in ("Random", "KCenter", "GraNd") for share in SHARES for seed in bench.seeds
-        ]
-        jobs = ((subsets.kept(METHODS[row], share, seed), seed, row) for row, share, seed in cells)
-        for (row, share, seed), found in zip(cells, subsets.train(PLAIN, jobs), strict=True):
-            bench.put(row + suffix, f"{share:g}", found.accuracy, seed)
+        subsets.put(PLAIN, {row + suffix: METHODS[row] for row in COMPARED}, SHARES, "{:g}".format)
         if suffix == WRONG:
             for seed, found in enumerate(subsets.train(PLAIN, ((None, seed, "all") for seed in bench.seeds))):
                 bench.put("Full" + WRONG, "1", found.accuracy, seed)
@@ -122,12 +121,7 @@ def corrected_by_nli(bench: Bench) -> None:
     line=ALONG,
     findings=(
         Finding("RoP is better than random selection", more("RoP", "Random")),
-        *(
-            Finding(f"RoP is better than {row}", more("RoP", row))
-            for row in NAMED
-            if row in ("Small", "GraNd", "KCenter")
-        ),
-        Finding("RoP is better than Pr4ReL", more("RoP", "Pr4ReL")),
+        *(Finding(f"RoP is better than {row}", more("RoP", row)) for row in ("Small", "KCenter", "GraNd", "Pr4ReL")),
         Finding("Small, which reads single samples alone, is worse than random", more("Random", "Small")),
         Finding("GraNd, which reads single samples alone, is worse than random", more("Random", "GraNd")),
     ),
@@ -135,19 +129,11 @@ def corrected_by_nli(bench: Bench) -> None:
 def wrong_where_confusing(bench: Bench) -> None:
     """Selections followed by SOP+, where the labels are wrong of samples that look like another class.
 
-    Of 20 % of the samples, in place of WebVision, whose labels come from the pages around an image.
+    They are wrong of 20 % of the samples. In place of WebVision, whose labels come from the pages around an image.
     """
     noisy = noisy_sets(bench, [0.2], "instance")[0]
-    put_accuracies(bench, NAMED, dear_shares(bench), "sop+", [noisy], lambda noisy, share: f"{share:g}")
-
-
-def _slowest(values: Values) -> Holds:
-    """Whether KCenter takes longer than each of the others."""
-    means = {row: values.mean(row, "selection") for row in values.rows}
-    if "KCenter" not in means:
-        return Holds(None, "KCenter was not computed")
-    first = max(means, key=lambda row: means[row])
-    return Holds(first == "KCenter", f"KCenter {means['KCenter']:.3g} s; the slowest is {first}, {means[first]:.3g} s")
+    subsets = Subsets(bench, noisy.dataset)
+    subsets.put("sop+", {row: subsets.order(row) for row in NAMED}, costly_shares(bench), "{:g}".format)
 
 
 def _close(values: Values) -> Holds:
@@ -166,15 +152,15 @@ def _close(values: Values) -> Holds:
     unit="seconds, 0.2 kept",
     percent=False,
     findings=(
-        Finding("KCenter is the slowest selection", _slowest),
+        Finding("KCenter is the slowest selection", highest("KCenter", ("selection",))),
         Finding("RoP takes about as long as GraNd", _close),
     ),
 )
 def seconds_of_selection(bench: Bench) -> None:
-    """Seconds of selecting 0.2, without and with the warm-up that all but random selection read.
+    """Seconds of selecting 20 %, without and with the warm-up, which all but random selection read.
 
-    The score with its inputs (neighbors and features among them), or the features and probabilities of the samplers that
-    read no score, and the choice.
+    Counted are the score with its inputs (such as neighbors and features), or for samplers that read no score their features
+    and probabilities; and the choice.
     """
     subsets = Subsets(bench, noisy_sets(bench, [0.2], "asymmetric")[0].dataset)
     with connected(bench.workspace, subsets.dataset, [subsets.run.id]) as connection:
@@ -196,27 +182,19 @@ def seconds_of_selection(bench: Bench) -> None:
             bench.put(row, "with warm-up", seconds + (0.0 if row == "Random" else trained), seed)
 
 
-def _with(column: int, first: str, second: str, by: float = 0.0) -> Callable[[Values], Holds]:
-    """The check that a row is above another in one column, counted from the first or the last."""
-
-    def check(values: Values) -> Holds:
-        columns = values.columns[column : column + 1 or None]
-        found = values.differences(first, second, columns) if columns else []
-        return decide(found, f"{first} - {second}", values.percent, by)
-
-    return check
-
-
 @figure(
     "rop",
     6,
     unit="test accuracy, %",
     line=ALONG,
     findings=(
-        Finding("Where little is kept, K = 5 is worse than K = 15", _with(0, "K = 15", "K = 5")),
+        Finding(
+            "Where little is kept, K = 5 is worse than K = 15",
+            more("K = 15", "K = 5", lambda values: values.columns[:1]),
+        ),
         Finding(
             "Where much is kept, K hardly matters: K = 5 is within a point of K = 15",
-            _with(-1, "K = 5", "K = 15", -0.01),
+            more("K = 5", "K = 15", lambda values: values.columns[-1:], by=-0.01),
         ),
         Finding("K = 10 is within a point of K = 15", more("K = 10", "K = 15", by=-0.01)),
     ),
@@ -226,10 +204,4 @@ def number_of_neighbors(bench: Bench) -> None:
     subsets = Subsets(bench, noisy_sets(bench, bench.size.rates[-1:])[0].dataset)
     for k in (5, 10, 15, 20):
         run = subsets.run if k == NEIGHBORS else subsets.scored("nli", k)
-        cells = [(share, seed) for share in dear_shares(bench) for seed in bench.seeds]
-        jobs = (
-            (subsets.kept(METHODS["RoP"], share, seed, run), seed, f"the subset by {k} neighbors")
-            for share, seed in cells
-        )
-        for (share, seed), found in zip(cells, subsets.train("sop+", jobs), strict=True):
-            bench.put(f"K = {k}", f"{share:g}", found.accuracy, seed)
+        subsets.put("sop+", {f"K = {k}": METHODS["RoP"]}, costly_shares(bench), "{:g}".format, run)

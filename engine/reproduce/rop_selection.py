@@ -10,7 +10,7 @@ same share of every class is selected by the same method instead: table 3 says h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -44,7 +44,7 @@ METHODS: Mapping[str, str] = {
 Small and SSP keep the smallest losses and the most typical samples, as the paper says of them; Margin, Forget and GraNd the
 smallest differences of the two largest probabilities, the most forgotten, and the largest gradients (of the last layer).
 Uniform, in its tables 3 and 4, is Random. A sample that the warm-up never learns is the most forgotten, as Toneva et al. have
-it; that Forget keeps no more wrong labels than Random in the paper's table 3 says that its authors count otherwise.
+it. The paper's authors seem to count otherwise: in their table 3 Forget keeps no more wrong labels than Random.
 """
 
 SCORES = "loss_last,top2_gap,forgetting,grand_last_layer,prototype_distance,nli,knn_disagreement,knn_vote"
@@ -60,7 +60,7 @@ EPOCHS, EPOCHS_ON_FEATURES = 30, 15
 
 @dataclass(frozen=True)
 class Noisy:
-    """A dataset with wrong labels. share: of them, 0..1, rounded to a tenth where it is one or more"""
+    """A dataset with wrong labels. share: of its labels that are wrong, 0..1; from 0.1 on rounded to a tenth"""
 
     dataset: str
     share: float
@@ -200,24 +200,29 @@ class Subsets:
         named = [Job(seed, kept, None, learner, preset, what) for kept, seed, what in jobs]
         return self.bench.train(self.dataset, training, named)
 
-
-def put_accuracies(
-    bench: Bench,
-    methods: Iterable[str],
-    shares: Iterable[float],
-    learner: str,
-    sets: Iterable[Noisy],
-    name: Callable[[Noisy, float], str] = Noisy.column,
-    suffix: str = "",
-) -> None:
-    """Put the test accuracy of a learner after each selection. Args: name: of a column; suffix: of the names of the rows"""
-    shares = list(shares)
-    for noisy in sets:
-        subsets = Subsets(bench, noisy.dataset)
-        cells = [(row, share, seed) for row in methods for share in shares for seed in bench.seeds]
+    def put(
+        self,
+        learner: str,
+        orders: Mapping[str, str],
+        shares: Sequence[float],
+        column: Callable[[float], str],
+        run: Run | None = None,
+    ) -> None:
+        """Put the test accuracy of a learner after each selection. Args: orders: by row; column: the name of a share's"""
+        cells = [(row, share, seed) for row in orders for share in shares for seed in self.bench.seeds]
         jobs = (
-            (subsets.kept(subsets.order(row), share, seed), seed, f"the subset by {row} that keeps {share:g}")
+            (self.kept(orders[row], share, seed, run), seed, f"the subset by {row} that keeps {share:g}")
             for row, share, seed in cells
         )
-        for (row, share, seed), found in zip(cells, subsets.train(learner, jobs), strict=True):
-            bench.put(row + suffix, name(noisy, share), found.accuracy, seed)
+        for (row, share, seed), found in zip(cells, self.train(learner, jobs), strict=True):
+            self.bench.put(row, column(share), found.accuracy, seed)
+
+
+def put_accuracies(
+    bench: Bench, methods: Iterable[str], shares: Sequence[float], learner: str, sets: Iterable[Noisy], suffix: str = ""
+) -> None:
+    """Put the test accuracy of a learner after the paper's selections. Args: suffix: of the names of the rows"""
+    for noisy in sets:
+        subsets = Subsets(bench, noisy.dataset)
+        orders = {f"{row}{suffix}": subsets.order(row) for row in methods}
+        subsets.put(learner, orders, shares, noisy.column)

@@ -73,7 +73,11 @@ def _number(value: float, percent: bool) -> str:
     return f"{100 * value:.1f}" if percent else f"{value:.4g}"
 
 
-def more(first: str, second: str, columns: Sequence[str] = (), by: float = 0.0) -> Callable[[Values], Holds]:
+Columns = Sequence[str] | Callable[[Values], Sequence[str]]
+"""Names of columns, () = all; or what finds them among those that are there."""
+
+
+def more(first: str, second: str, columns: Columns = (), by: float = 0.0) -> Callable[[Values], Holds]:
     """The check that a row is larger than another, in the mean over the columns, by more than a difference.
 
     It holds where the 95 % interval of the mean difference, paired by seed, is above it, does not where it is below, and
@@ -81,7 +85,8 @@ def more(first: str, second: str, columns: Sequence[str] = (), by: float = 0.0) 
     """
 
     def check(values: Values) -> Holds:
-        found = values.differences(first, second, columns)
+        named = columns(values) if callable(columns) else columns
+        found = values.differences(first, second, named) if named or not callable(columns) else []
         if not found:
             return Holds(None, f"{first} or {second} was not computed")
         return decide(found, f"{first} - {second}", values.percent, by)
@@ -104,7 +109,7 @@ def decide(differences: Sequence[float], name: str, percent: bool, by: float = 0
     return Holds(True if low > by else False if high < by else None, text)
 
 
-def less(first: str, second: str, columns: Sequence[str] = ()) -> Callable[[Values], Holds]:
+def less(first: str, second: str, columns: Columns = ()) -> Callable[[Values], Holds]:
     """The check that a row is smaller than another; as `more` with the rows exchanged."""
     return more(second, first, columns)
 

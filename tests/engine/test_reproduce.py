@@ -173,6 +173,9 @@ def test_what_a_part_cannot_be_computed_for_is_said_and_the_others_are_computed(
     assert "Not computed: " in page
     again = reproduce(workspace, "prune", dataset="untested", only="figure-1", seeds=1, device="cpu")
     assert again.parts[0].problem == found.parts[1].problem  # tried again: it may have been the disk
+    words = ["reproduce", "prune", "--dataset", "untested", "--only", "figure-1", "--seeds", "1"]
+    done = CliRunner().invoke(app, [*words, "--workspace", str(workspace.root)])
+    assert done.exit_code == 2 and "where" not in done.stdout  # nothing was computed: no table of findings
 
 
 def test_two_at_once_do_not_compute_the_same(workspace: Workspace) -> None:
@@ -190,6 +193,10 @@ def test_two_at_once_do_not_compute_the_same(workspace: Workspace) -> None:
         (["prune", "--size", "huge"], "--size is 'huge'; allowed: small, paper"),
         (["prune", "--size", "paper"], "no data that ships with Winnow; ingest its dataset"),
         (["prune", "--seeds", "0"], "--seeds is 0; allowed: 1 to 1000"),
+        (["all", "--only", "table-3"], "unknown part of prune 'table-3'"),  # though others have one
+        (["prune", "--only", ","], "--only is ','; allowed: table-1, figure-1"),
+        (["prune", "--device", "tpu"], "--device is 'tpu'; allowed: auto, cpu, cuda"),
+        (["prune", "--cluster", "rye"], "--cluster is 'rye'; allowed: ray"),
         (["prune", "--dataset", "digit"], "unknown dataset 'digit'; did you mean 'digits'"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -17,11 +16,11 @@ from engine.errors import SpecError
 from engine.queries.connection import connected, fetch_sql
 from engine.reproduce import aum, aum_figures
 from engine.reproduce.bench import Bench, Job, Outcome, _measured
-from engine.reproduce.checks import at_least, highest, larger_at, lowest
+from engine.reproduce.checks import all_of, at_least, at_most, highest, larger_at, lowest
 from engine.reproduce.declared import parts_of
 from engine.reproduce.report import published_for
 from engine.reproduce.size import Size
-from engine.reproduce.values import Values
+from engine.reproduce.values import Values, less, more
 from engine.runs.relabel_units import PLAIN, Unit
 from engine.spec import TrainingSpec
 from engine.store.journal import read_journal
@@ -250,11 +249,30 @@ def test_a_row_is_held_against_all_others() -> None:
     assert lowest("low", but=("mid", "wide"))(values).holds is None and lowest("none")(values).holds is None
 
 
+def test_what_is_said_of_a_row_is_of_the_one_that_decides() -> None:
+    values = made(mid=(0.2, 0.21, 0.22), sure=(0.3, 0.31, 0.32), wild=(0.1, 0.9, 0.5))
+    lost = highest("mid", columns=("a",))(values)
+    assert lost.holds is False and lost.because.startswith("mid - sure: -10.0 points")  # wild is further, and unsure
+    lost = lowest("sure", columns=("a",))(values)
+    assert lost.holds is False and lost.because.startswith("mid - sure: -10.0 points")
+    unsure = highest("sure", columns=("a",))(values)
+    assert unsure.holds is None and unsure.because.startswith("sure - wild: -19.0 points (")
+    assert all_of(more("sure", "mid"), less("mid", "sure"))(values).holds is True
+    both = all_of(more("sure", "mid"), more("wild", "mid"), more("mid", "sure"))(values)
+    assert both.holds is False and both.because.startswith("mid - sure")
+    assert all_of(more("sure", "mid"), more("wild", "mid"))(values).because.startswith("wild - mid")
+
+
 def test_a_row_is_held_against_a_number_and_against_itself() -> None:
     values = made(found=(0.91, 0.92, 0.93), few=(0.5, 0.9, 0.95))
     assert at_least("found", 0.85, ("a", "b", "not there"))(values).holds is True
     assert at_least("found", 0.95, ("a", "b"))(values).holds is False
     assert at_least("few", 0.85, ("a",))(values).holds is None and at_least("none", 0.5, ("a",))(values).holds is None
+    assert (
+        at_most("found", 0.95, ("a",))(values).holds is True
+        and at_most("found", 0.9, ("a", "b"))(values).holds is False
+    )
+    assert at_most("found", 0.9, ("a",))(values).because == "found, a: 92.0 ± 2.5 %; needed: 90 % or less"
     assert larger_at("found", "b", "a")(values).holds is True and larger_at("found", "a", "b")(values).holds is False
     assert larger_at("found", "a", "none")(values).holds is None
 
@@ -274,4 +292,3 @@ def test_findings_of_the_tables_are_read_from_their_rows() -> None:
             values.put("lowest AUM first", column, error + 0.001 * seed, seed)
     assert aum_figures._best(values, "lowest AUM first").holds is True
     assert aum_figures._best(Values(), "lowest AUM first").holds is None
-    assert not math.isnan(values.mean("AUM", "0.4"))

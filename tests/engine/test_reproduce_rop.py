@@ -203,7 +203,8 @@ def test_another_dataset_is_trained_as_a_trial_finds_best_and_what_it_lacks_is_s
     folder = workspace.reproduced_dir("rop-small-untested")
     size = dataclasses.replace(find_paper("rop").sizes["small"], seeds=1)
     other = Bench(workspace, "untested", size, True, folder, "cpu", "", lambda stage, share, left: None)
-    subsets, runs = Subsets(other, noisy_sets(other, [0.4])[0].dataset), set(workspace.run_ids())
+    runs = set(workspace.run_ids())
+    subsets = Subsets(other, noisy_sets(other, [0.4])[0].dataset)
     assert set(workspace.run_ids()) == runs  # the one of table 6
     assert (subsets.training.optimizer, subsets.training.lr, subsets.training.schedule) == ("sgd", 0.02, "cosine")
     assert subsets.training.epochs == 30 and subsets.run.spec["training"]["optimizer"] == "adam"  # by the trial
@@ -243,6 +244,20 @@ def test_what_the_paper_prints(name: str, dataset: str, cells: dict[tuple[str, s
     assert {cell: published[cell] for cell in cells} == cells
     rows = {row for row, _ in published}
     assert rows <= ROWS | {"No-Rec", "Rec", "No-Rec, relabeled", "Rec, relabeled"}
+
+
+def test_every_selection_of_figure_1_must_be_worse_with_wrong_labels() -> None:
+    (finding,) = [one for one in part("figure-1").findings if "every selection" in one.sentence]
+    values = Values()
+    for seed in range(3):
+        for row, lost in (("Random", 0.3), ("KCenter", 0.2), ("GraNd", 0.4)):
+            values.put(f"{row}, clean labels", "0.2", 0.9 + 0.001 * seed, seed)
+            values.put(f"{row}, wrong labels", "0.2", 0.9 - lost, seed)
+    assert finding.check(values).holds is True
+    for seed in range(3):
+        values.put("GraNd, wrong labels", "0.2", 0.95, seed)
+    held = finding.check(values)
+    assert held.holds is False and held.because.startswith("GraNd, clean labels - GraNd, wrong labels")
 
 
 def test_the_findings_of_table_1_hold_of_what_the_paper_prints() -> None:

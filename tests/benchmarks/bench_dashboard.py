@@ -1,9 +1,10 @@
 """What a person waits for in the dashboard: seconds, bytes and memory, in a real Chromium, at any number of samples.
 
-    python tests/benchmarks/bench_dashboard.py WORKSPACE [--repeats 10] [--json FILE]
+    python tests/benchmarks dashboard [--workspace WORKSPACE] [--repeats 5] [--json FILE]
 
 WORKSPACE holds the dataset `generated` of make_workspace.py and is not written to but for the decisions of the last two
-rows, which are taken back. Every row is measured --repeats times. `first page` starts the command anew each time, with
+rows, which are taken back; without it one of 50,000 samples is made first, with --small of 4,000. Every row is measured
+--repeats times, a third of it for the first two rows, which start the command anew each time, with
 empty caches of the server and of the browser; the rows named cold are the first visit of a browser with an empty cache
 to a page that this server has not drawn yet; all others are visits of the same server. A wait ends when what was waited
 for is painted: a thumbnail, a number that changed, a canvas with points. Bytes are those on the wire, as Chromium counts
@@ -12,8 +13,6 @@ them, WebSocket frames included.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import shutil
@@ -21,14 +20,23 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from machine import print_machine
-from playwright.sync_api import Browser, Page, sync_playwright
+from make_workspace import make_workspace
+from measuring import Row, Size, missing
+from population import Options
+
+from engine.store.records import dataset_facts
+from engine.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 FLAGS = (
     "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
@@ -142,7 +150,14 @@ def canvas_points(page: Page) -> None:
     page.locator(".cloud[data-painted]").first.wait_for()
 
 
-Row = tuple[str, list[float], str]
+Waited = tuple[str, list[float], str]
+"""What was waited for, the seconds, and what else was seen."""
+
+MOST = {
+    "first page, cold": 3.0, "first page, warm": 3.0, "filter by a class": 0.5, "sort by another score": 0.5,
+    "map, cold": 3.0, "map, warm": 3.0, "compare, cold": 3.0, "compare, warm": 3.0, "decision to next image": 0.15,
+}  # fmt: skip
+"""The most seconds that some may take, at a million samples."""
 
 
 def timed(act: Callable[[], None]) -> float:
@@ -151,7 +166,7 @@ def timed(act: Callable[[], None]) -> float:
     return time.perf_counter() - before
 
 
-def first_pages(browser: Browser, workspace: Path, repeats: int) -> list[Row]:
+def first_pages(browser: Browser, workspace: Path, repeats: int) -> list[Waited]:
     """From the start of the command to the first thumbnail, every cache empty."""
     seconds, sizes, plain = [], [], []
     for _ in range(repeats):
@@ -167,9 +182,9 @@ def first_pages(browser: Browser, workspace: Path, repeats: int) -> list[Row]:
     return [("command to first page", seconds, size), ("first page, cold server and browser", plain, "")]
 
 
-def visits(browser: Browser, address: str, repeats: int) -> list[Row]:
+def visits(browser: Browser, address: str, repeats: int) -> list[Waited]:
     """Pages opened by a browser with an empty cache: the first visit, then the others."""
-    rows: list[Row] = []
+    rows: list[Waited] = []
     for name, path, ready in (
         ("first page", "/", thumbnail), ("gallery", GALLERY, thumbnail), ("map", "/embedding?dataset=generated", canvas_points),
         ("compare", "/compare?dataset=generated", canvas_points),
@@ -187,7 +202,7 @@ def visits(browser: Browser, address: str, repeats: int) -> list[Row]:
     return rows
 
 
-def in_the_gallery(browser: Browser, address: str, repeats: int) -> list[Row]:
+def in_the_gallery(browser: Browser, address: str, repeats: int) -> list[Waited]:
     """Filter by a class, sort by another score, the next page; each in another state every time."""
     page = new_page(browser)
     page.goto(address + GALLERY)
@@ -218,7 +233,7 @@ def in_the_gallery(browser: Browser, address: str, repeats: int) -> list[Row]:
     return [("filter by a class", filters, ""), ("sort by another score", sorts, ""), ("next page", pages, "")]
 
 
-def lassos(browser: Browser, address: str, repeats: int) -> list[Row]:
+def lassos(browser: Browser, address: str, repeats: int) -> list[Waited]:
     """From the end of an outline on the map to the samples inside it."""
     page, seconds = new_page(browser), []
     for turn in range(repeats):
@@ -240,7 +255,7 @@ def lassos(browser: Browser, address: str, repeats: int) -> list[Row]:
     return [("lasso to images", seconds, "")]
 
 
-def decisions(browser: Browser, address: str, repeats: int) -> list[Row]:
+def decisions(browser: Browser, address: str, repeats: int) -> list[Waited]:
     """One key on the review page: to the next image, and until the decision is stored."""
     page, shown, stored = new_page(browser), [], []
     page.goto(address + "/review?dataset=generated")
@@ -265,48 +280,47 @@ def decisions(browser: Browser, address: str, repeats: int) -> list[Row]:
     return [("decision to next image", shown, ""), ("decision to stored", stored, "")]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workspace", type=Path)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    print_machine("streamlit", "duckdb", "playwright")
-    chromium = next(path for name in ("chromium", "google-chrome") if (path := shutil.which(name)))
-    rows: list[Row] = []
+def rows(size: Size) -> Iterator[Row]:
+    """A row for everything that is waited for, by the clock; one that says what is missing where there is no Chromium."""
+    browser = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+    )
+    absent = missing("playwright") or ("" if browser else "not installed: apt-get install chromium")
+    if absent:
+        yield Row("dashboard", "in a browser", "", note=absent)
+        return
     os.environ.pop("WINNOW_WORKSPACE", None)
+    with _workspace(size) as workspace:
+        facts = dataset_facts(Workspace.open(workspace).dataset_path("generated"))
+        for name, seconds, about in waited(workspace, browser, size.repeats):
+            row = Row(name, f"{facts.samples:,} samples, by the clock", "", note=about, most=MOST.get(name))
+            yield replace(row, ours=tuple(seconds))
+
+
+@contextmanager
+def _workspace(size: Size) -> Iterator[Path]:
+    if size.workspace:
+        yield size.workspace
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "workspace"
+        make_workspace(Options(4_000 if size.small else 50_000), out, lambda *given: None)
+        yield out
+
+
+def waited(workspace: Path, chromium: str, repeats: int) -> Iterator[Waited]:
+    """Everything that is measured, as it comes."""
+    from playwright.sync_api import sync_playwright  # which a person may not have
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        parts: list[Callable[[Browser, str, int], list[Row]]] = [visits, in_the_gallery, lassos, decisions]
-        for row in first_pages(browser, given.workspace, max(1, given.repeats // 3)):
-            rows.append(row)
-            print_row(row)
-        with served(given.workspace) as (address, pid, _):
-            print(f"server memory before: {memory_mb(pid):,.0f} MB")
-            for part in parts:
+        yield from first_pages(browser, workspace, max(1, repeats // 3))
+        with served(workspace) as (address, pid, _):
+            before = memory_mb(pid)
+            for part in (visits, in_the_gallery, lassos, decisions):
                 try:
-                    found = part(browser, address, given.repeats)
+                    yield from part(browser, address, repeats)
                 except Exception as error:  # noqa: BLE001  # the other rows are still measured
-                    print(f"{part.__name__}: {type(error).__name__}: {str(error).splitlines()[0]}")
-                    continue
-                for row in found:
-                    rows.append(row)
-                    print_row(row)
-                print(f"server memory after {part.__name__}: {memory_mb(pid):,.0f} MB")
+                    yield part.__name__, [], f"not measured: {type(error).__name__}: {str(error).splitlines()[0]}"
+            yield "memory of the server", [], f"{before:,.0f} MB before, {memory_mb(pid):,.0f} MB after all of it"
         browser.close()
-    if given.json:
-        given.json.write_text(json.dumps([{"what": n, "seconds": s, "about": a} for n, s, a in rows], indent=1) + "\n")
-
-
-def print_row(row: Row) -> None:
-    name, seconds, about = row
-    ordered = sorted(seconds)
-    p95 = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
-    print(
-        f"{name:38} median {statistics.median(seconds):6.2f} s  p95 {p95:6.2f} s  n {len(seconds):2}  {about}",
-        flush=True,
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,10 @@
 """How well a run finds wrong labels: `winnow ingest` and `winnow run` with their defaults, held against the truth.
 
+    python tests/benchmarks detection [--data FOLDER]
     python tests/benchmarks/bench_detection.py FOLDER ... [--title TEXT] [--peers [--cleanlab PYTHON]] [--json FILE]
     python tests/benchmarks/bench_detection.py --dataset SOURCE --noise symmetric:0.05 [--limit 10000] ...
+
+The first is a row of the table of all benchmarks; the others take the sets that are to be judged.
 
 A FOLDER has a folder per class, and beside it FOLDER.csv with path,label,true_label, as textures.py writes them; Winnow
 does not read that file. With --dataset, SOURCE is read by `winnow ingest` as well, which makes the noise. Both commands
@@ -26,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,9 @@ import numpy as np
 from detection_peers import cleanlab_python, find_with_peers, load_given
 from detection_tables import at_number, calibration_error, quality, tables
 from machine import machine_lines
+from measuring import Row, Size, missing
+from photographs import write_photographs
+from textures import write_textures
 
 from engine.queries.connection import best_run, connected
 from engine.queries.verdicts import fetch_shortlist, fetch_verdict
@@ -61,8 +67,9 @@ def read_truth(path: Path) -> dict[tuple[str, str], tuple[str, str]]:
         return {Path(row["path"]).parts[-2:]: (row["label"], row["true_label"]) for row in csv.DictReader(file)}
 
 
-def winnow(words: list[str], log: Path) -> tuple[float, float]:
-    """Run a command of Winnow. Returns: seconds, and the most memory in GB; ends the benchmark where it fails."""
+def winnow(words: list[str], log: Path) -> tuple[float, float, float]:
+    """Run a command of Winnow. Returns: seconds, the most memory in GB, and processor seconds of all that it starts; ends
+    the benchmark where it fails."""
     started = time.perf_counter()
     with open(log, "ab") as file:
         process = subprocess.Popen(
@@ -72,7 +79,7 @@ def winnow(words: list[str], log: Path) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"winnow {shlex.join(words)} failed:\n{log.read_text()[-2000:]}")
-    return time.perf_counter() - started, used.ru_maxrss * KIB / 1e9
+    return time.perf_counter() - started, used.ru_maxrss * KIB / 1e9, used.ru_utime + used.ru_stime
 
 
 def find_wrong(workspace: Workspace, truth: Path | None) -> Array:
@@ -98,8 +105,8 @@ def measure(case: Case, title: str, run_options: list[str], peers: bool, python:
     """Ingest, run, and hold the verdict and the shortlist against the truth."""
     at = ["--workspace", str(root)]
     log = root.with_suffix(".log")
-    ingest_seconds, ingest_memory = winnow(["ingest", DATASET, *case.options, *at], log)
-    run_seconds, run_memory = winnow(["run", DATASET, *run_options, *at], log)
+    ingest_seconds, ingest_memory, ingest_processor = winnow(["ingest", DATASET, *case.options, *at], log)
+    run_seconds, run_memory, run_processor = winnow(["run", DATASET, *run_options, *at], log)
     workspace = Workspace.open(root)
     wrong = find_wrong(workspace, case.truth)
     with connected(workspace, DATASET) as connection:
@@ -125,6 +132,7 @@ def measure(case: Case, title: str, run_options: list[str], peers: bool, python:
         **{name: getattr(verdict, name) for name in ("accuracy", "noise", "noise_low", "noise_high", "noise_joint")},
         "ingest_seconds": ingest_seconds,
         "run_seconds": run_seconds,
+        "processor_seconds": ingest_processor + run_processor,
         "memory_gb": max(ingest_memory, run_memory),
         "command": f"winnow run {shlex.join([DATASET, *run_options])}",
         "network": f"{spec.training.model} on {spec.training.trained_on or 'pixels'}" if spec.training else "none",
@@ -159,6 +167,57 @@ def workspaces(keep: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+QUICK = (
+    "--model mlp --features none --epochs 3 --seeds 1 --scores aum,confident_learning --neighbors 0 --embedding none"
+)
+"""Options of `winnow run` in seconds."""
+
+
+def rows(size: Size) -> Iterator[Row]:
+    """What `winnow ingest` and `winnow run` find in the sets that are there, once each, and the seconds of both commands."""
+    python = cleanlab_python("")
+    with workspaces(None) as root:
+        for title, case in _sets(size, root):
+            options = QUICK.split() if size.small else []
+            found = measure(case, title, options, not size.small, python, root / f"workspace-{case.name}")
+            row = Row("wrong labels found", f"{title}, {found['n']:,} samples", "")
+            yield replace(row, ours=(found["processor_seconds"],), note=_noted(found), more=found)
+
+
+def _sets(size: Size, root: Path) -> Iterator[tuple[str, Case]]:
+    mnist = size.data and size.data / "MNIST" / "raw"
+    photographs = sorted((size.data / "cifar10").glob("train-*.parquet")) if size.data else []
+    if size.small:
+        yield "digits", Case("digits", ["--from", "digits", "--noise", "symmetric:0.1", "--limit", "300"], None)
+        return
+    if mnist and mnist.is_dir():
+        words = ["--from", str(mnist), "--noise", "symmetric:0.05", "--limit", "10000"]
+        yield "MNIST", Case("mnist", words, None)
+    if photographs:
+        write_photographs(photographs[0], root / "photographs", 3_000, 0.08, 0)
+        yield "photographs", _folder(root / "photographs")
+    if not photographs and not (mnist and mnist.is_dir()):
+        write_textures(root / "textures", 300, 0.08, 0, 96, "png")
+        yield "textures", _folder(root / "textures")
+
+
+def _folder(folder: Path) -> Case:
+    return Case(folder.name, ["--from", str(folder)], Path(f"{folder}.csv"))
+
+
+def _noted(found: dict[str, Any]) -> str:
+    def one(what: str, of: dict[str, Any]) -> str:
+        figures = (("average precision", "ap"), ("ROC AUC", "auc"), ("precision", "precision"), ("recall", "recall"))
+        given = (f"{name} {of[key]:.3f}" for name, key in figures if of[key] is not None)
+        return f"{what}: {', '.join(given)} of {of['listed']:,} listed"
+
+    others = [one(of["what"], of) for of in found.get("peers", [])[1:]]
+    absent = missing("cleanlab", "'cleanlab[datalab]'") if "peers" in found and not found["cleanlab"] else ""
+    return "\n    ".join(
+        [one(f"{found['wrong']:,} wrong", found), *others, *([f"cleanlab {absent}"] if absent else [])]
+    )
 
 
 def cases_of(given: argparse.Namespace) -> list[Case]:

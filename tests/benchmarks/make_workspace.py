@@ -56,7 +56,8 @@ from engine.spec import TrainingSpec, run_id
 from engine.store.progress import Listener, Parts, Progress
 from engine.store.tensors import save_tensors
 from engine.store.workspace import Workspace
-from engine.training.recording import Spill, compute_columns, write_trajectories
+from engine.training.columns import compute_columns
+from engine.training.recording import Spill, write_trajectories
 
 DATASET = "generated"
 SCORES = (

@@ -32,23 +32,28 @@ def main() -> None:
     given = parser.parse_args()
     if given.out.exists():
         parser.error(f"{given.out} is there already; name a new folder")
-    table = pq.read_table(given.parquet)
-    rng = np.random.default_rng(given.seed)
-    chosen = rng.choice(len(table), given.n, replace=False)
+    count = write_photographs(given.parquet, given.out, given.n, given.flip, given.seed, given.human or "")
+    print(f"{given.n} images in {given.out}, {count} in the wrong folder; the truth is in {given.out}.csv")
+
+
+def write_photographs(parquet: Path, out: Path, n: int, flip: float, seed: int, human: str = "") -> int:
+    """Write the images and the truth beside them. Returns how many are in the wrong folder."""
+    table = pq.read_table(parquet)
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(table), n, replace=False)
     true = table["label"].to_numpy()[chosen]
     label = true.copy()
-    if given.human:
-        file, _, column = given.human.rpartition(":")
+    if human:
+        file, _, column = human.rpartition(":")
         label = pq.read_table(file)[column].to_numpy()[chosen]
     else:
-        wrong = rng.choice(given.n, int(given.n * given.flip), replace=False)
+        wrong = rng.choice(n, int(n * flip), replace=False)
         label[wrong] = (true[wrong] + rng.integers(1, len(CLASSES), len(wrong))) % len(CLASSES)
 
     def read(i: int) -> Image.Image:
         return Image.open(io.BytesIO(table["img"][int(chosen[i])].as_py()["bytes"])).convert("RGB")
 
-    count = write_folder(given.out, CLASSES, label, true, read)
-    print(f"{given.n} images in {given.out}, {count} in the wrong folder; the truth is in {given.out}.csv")
+    return write_folder(out, CLASSES, label, true, read)
 
 
 if __name__ == "__main__":

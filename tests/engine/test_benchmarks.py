@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,9 +23,13 @@ def part(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield importlib.import_module
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
+def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(BENCHMARKS), *map(str, words)], capture_output=True, text=True, timeout=600
+        [sys.executable, str(BENCHMARKS), *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | environment,
     )
 
 
@@ -47,10 +52,36 @@ def test_those_named_are_measured_in_one_table(tmp_path: Path) -> None:
         assert f"{row['ratio']:.3f}" in done.stdout
 
 
+def test_what_a_run_finds_is_a_row_of_the_table(tmp_path: Path) -> None:
+    done = run("detection", "--small", "--json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert (row["what"], row["data"], row["met"]) == ("wrong labels found", "digits, 375 samples", "-")
+    assert len(row["ours"]) == 1 and row["ours"][0] == row["more"]["processor_seconds"] > 0
+    assert 0.5 < row["more"]["ap"] <= 1 and f"30 wrong: average precision {row['more']['ap']:.3f}" in row["note"]
+    assert row["note"] in done.stdout
+
+
+def test_the_dashboard_is_measured_only_when_named_and_says_what_it_needs(tmp_path: Path) -> None:
+    assert "none = all but dashboard" in " ".join(run("--help").stdout.split())
+    done = run("dashboard", "--small", "--json", tmp_path / "found.json", PATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert row["what"] == "dashboard" and "not installed: " in row["note"] and row["ours"] == []
+
+
+def test_a_time_by_itself_is_held_against_the_most_it_may_take(part: Any) -> None:
+    row = part("measuring").Row
+    assert row("a", "b", "", ours=(1.0, 2.0, 9.0), most=2).met == "met"
+    assert row("a", "b", "", ours=(1.0, 2.1, 9.0), most=2).met == "not met"
+    assert row("a", "b", "", most=2).met == row("a", "b", "", ours=(1.0,)).met == "-"
+
+
 def test_what_is_not_a_benchmark_is_refused() -> None:
     done = run("speed")
     assert done.returncode == 2 and "no benchmark 'speed'; allowed: recorder, neighbors" in done.stderr
     assert run("scale", "--samples", "10,x").returncode == 2
+    assert "there is no folder /no/such" in run("detection", "--data", "/no/such").stderr
 
 
 def test_both_sides_are_warmed_up_and_take_turns(part: Any) -> None:

@@ -21,7 +21,7 @@ from engine.queries.samples import Filter
 from engine.scores.registry import all_scores
 from engine.store.schema import DECISIONS_COLUMNS, VIEWS
 from engine.store.workspace import Workspace
-from engine.training.recording import compute_columns
+from engine.training.columns import compute_columns
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "make_workspace.py"
 N = 300
@@ -185,7 +185,7 @@ def test_the_commands_work_on_it(generated, tmp_path):
         return done.stdout
 
     listed = winnow("runs")
-    assert listed.count("generated") >= 2 and listed.count("100%") == 2
+    assert listed.count("generated") >= 2 and listed.count("100 %") == 2
     assert "300" in winnow("query", "SELECT count(*) AS n FROM samples WHERE split = 'train'")
     to = tmp_path / "suspects.csv"
     winnow("export", "generated", "--where", "label <> true_label", "--to", str(to))

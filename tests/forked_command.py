@@ -1,12 +1,7 @@
-"""`winnow` in a process of its own that is forked from one in which everything is imported.
-
-Importing is nearly all of the seconds that a command takes. It is the same for each, and tested by those that are started
-as people start them.
-"""
+"""`winnow` in a process that is forked; what importing does is tested by the commands that are started as people do it."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -14,12 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import pytest
+from forking import forking
 
-import engine.cli.commands  # noqa: F401
-import engine.data.ingest  # noqa: F401
-import engine.runs.compute  # noqa: F401
-import engine.runs.options  # noqa: F401
 from engine.cli.__main__ import main
 
 PATIENCE_SECONDS = 300
@@ -28,12 +19,8 @@ PATIENCE_SECONDS = 300
 def winnow(*words: object, workspace: Path | None = None, env: Mapping[str, str] = os.environ) -> CompletedProcess[str]:
     """What `subprocess.run` would give of the command."""
     command = ["winnow", *map(str, words), *([] if workspace is None else ["--workspace", str(workspace)])]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        python_path = filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
-        patch.setenv("PYTHONPATH", os.pathsep.join(python_path))  # for the process to fork from, which this may start
-        process = context.Process(target=_run, args=(command, folder, os.getcwd(), dict(env)))
+    with tempfile.TemporaryDirectory() as folder:
+        process = forking().Process(target=_run, args=(command, folder, os.getcwd(), dict(env)))
         process.start()
         process.join(PATIENCE_SECONDS)
         if process.exitcode is None:

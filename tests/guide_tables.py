@@ -82,7 +82,7 @@ def samplers() -> str:
         return [
             f"`{found.name}`",
             found.title,
-            ", ".join(f"`{i}`" for i in found.inputs if i not in ("n", "generator", "shares")),
+            ", ".join(f"`{i}`" for i in found.inputs if i not in ("n", "generator", "shares", "parts")),
             options,
         ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from hostile_names import HOSTILE
-from test_names_are_text import PAGES, open_page, wrong
+from test_names_are_text import PAGES, Open, wrong
 
 from dashboard import state
 from engine.errors import WinnowError
@@ -107,8 +107,8 @@ def test_names_in_an_address_are_never_sql(old_workspace: Path) -> None:
             assert isinstance(connection, duckdb.DuckDBPyConnection)
 
 
-def opens(root: Path, monkeypatch: pytest.MonkeyPatch, page: str, query: dict[str, str]) -> None:
-    app = open_page(root, monkeypatch, page, **query)
+def opens(open_page: Open, root: Path, page: str, query: dict[str, str]) -> None:
+    app = open_page(root, page, **{"dataset": "digits-noisy", **query})
     shown = {name: value[:60] for name, value in query.items()}
     assert not app.exception, (page, shown, app.exception[0].message, app.exception[0].stack_trace)
     found, _ = wrong(app)
@@ -116,20 +116,16 @@ def opens(root: Path, monkeypatch: pytest.MonkeyPatch, page: str, query: dict[st
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_opens_whatever_its_address_says(
-    judged_workspace: Path, monkeypatch: pytest.MonkeyPatch, page: str
-) -> None:
+def test_every_page_opens_whatever_its_address_says(judged_workspace: Path, open_page: Open, page: str) -> None:
     for query in random_addresses(PAGES.index(page), 3, 20):
-        opens(judged_workspace, monkeypatch, page, query)
-    opens(judged_workspace, monkeypatch, page, {"dataset": HOSTILE[0] + HOSTILE[1]})
+        opens(open_page, judged_workspace, page, query)
+    opens(open_page, judged_workspace, page, {"dataset": HOSTILE[0] + HOSTILE[1]})
     assert PAGES
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_opens_whatever_its_address_says_long(
-    noisy: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, page: str
-) -> None:
+def test_every_page_opens_whatever_its_address_says_long(noisy: tuple[Path, str], open_page: Open, page: str) -> None:
     for query in random_addresses(100 + PAGES.index(page), 60, 20):
-        opens(noisy[0], monkeypatch, page, {"dataset": noisy[1], **query})
+        opens(open_page, noisy[0], page, {"dataset": noisy[1], **query})
     assert PAGES

@@ -230,6 +230,10 @@ def test_rop_5_is_a_bar_for_each_selection_the_slowest_at_the_top() -> None:
         both.x, [0, nan, 3], equal_nan=True
     )
     assert [(a.x, a.text) for a in figure.layout.annotations] == [(0, "0 s"), (2.5, "2.5 s"), (3, "3 s")]
+    assert [part.name for part in rop_paper.time_figure([("GraNd", 2.0, 0.5)]).data] == [
+        "training one network",
+        "the score",
+    ]
 
 
 def test_rop_6_is_a_line_for_each_number_of_neighbors() -> None:

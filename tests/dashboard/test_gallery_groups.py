@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-import dashboard
 from dashboard import data, gallery, state
 from dashboard.data import View
 from engine.data.ingest import ingest
@@ -22,8 +22,6 @@ from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.decisions import fetch_decisions_log, undo
 from engine.store.workspace import Workspace
-
-APP = Path(dashboard.__file__).with_name("app.py")
 
 
 def found(sizes: list[int], keys: list[int]) -> Grouped:
@@ -80,7 +78,7 @@ def test_a_saved_filter_is_the_whole_filter_and_nothing_else(monkeypatch: pytest
     assert data.Filter(labels=(1, 2), named="a&b=c", flagged=True, split="train") == state.get_filter("")
 
 
-def test_spare_copies_are_dropped_by_one_button(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spare_copies_are_dropped_by_one_button(tmp_path: Path, open_page: Callable[..., AppTest]) -> None:
     generator = np.random.default_rng(0)
     images = [Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(12)]
     images[4], images[7] = images[2], images[6]
@@ -90,11 +88,7 @@ def test_spare_copies_are_dropped_by_one_button(tmp_path: Path, monkeypatch: pyt
     workspace = Workspace.open(tmp_path / "workspace", create=True)
     ingest(workspace, IngestSpec("copies", str(tmp_path / "images"), test_fraction=0))
     compute(workspace, plan_run(workspace, "copies", ["dark"], TrainingSpec()), "cpu")
-    monkeypatch.setenv("WINNOW_WORKSPACE", str(workspace.root))
-    app = AppTest.from_file(str(APP), default_timeout=60).run()
-    app.switch_page("app_pages/gallery_page.py")
-    app.query_params.update({"dataset": "copies", "list": "all", "group": "duplicates"})
-    app.run()
+    app = open_page(workspace.root, "gallery", dataset="copies", list="all", group="duplicates")
     (button,) = [button for button in app.button if "spare" in button.label]
     assert button.label == "Drop 2 spare copies"
     button.click().run()

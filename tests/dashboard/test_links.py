@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from given_verdicts import scored_run
 from streamlit.testing.v1 import AppTest
-from test_pages import APP, text
+from test_pages import text
 
 from engine.store.jobs import fetch_jobs
 from engine.store.workspace import Workspace
@@ -26,15 +27,11 @@ LINKS = {
 
 
 @pytest.fixture
-def open_link(demo_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], AppTest]:
+def open_link(open_page: Callable[..., AppTest], demo_workspace: Path) -> Callable[[str, str], AppTest]:
     """open_link(page, query): the page as it opens where nothing was chosen before."""
-    monkeypatch.setenv("WINNOW_WORKSPACE", str(demo_workspace))
-    app = AppTest.from_file(str(APP), default_timeout=60).run()
 
     def opened(page: str, query: str) -> AppTest:
-        del app.session_state["winnow_chosen"]
-        address(app, query)
-        app.switch_page(f"app_pages/{page}_page.py").run()
+        app = open_page(demo_workspace, page, **dict(parse_qsl(query)))
         assert not app.exception and not app.error
         return app
 

@@ -19,14 +19,13 @@ from google.protobuf.message import Message
 from hostile_names import WORDS, tampered
 from streamlit.testing.v1 import AppTest
 
-import dashboard
 from dashboard.figures.declare import all_figures
 from dashboard.markup import plain
 from dashboard.navigation import all_pages
 from engine.text import shown
 
-APP = Path(dashboard.__file__).with_name("app.py")
 PAGES = [page.address for page in all_pages() if page.pickers]
+Open = Callable[..., AppTest]
 
 PLAIN = {
     "Selectbox.options", "MultiSelect.options", "Code.code_text", "TextInput.placeholder", "Selectbox.raw_value",
@@ -43,17 +42,6 @@ UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\u200b\u200e\u200f\u202a-\u202e\u2066-\
 @pytest.fixture(scope="module")
 def hostile(judged_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tampered(judged_workspace, "digits-noisy", tmp_path_factory.mktemp("hostile") / "workspace")
-
-
-def open_page(root: Path, monkeypatch: pytest.MonkeyPatch, page: str, /, **query: str) -> AppTest:
-    monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
-    app = AppTest.from_file(str(APP), default_timeout=120)
-    app.query_params["dataset"] = query.pop("dataset", "digits-noisy")
-    app.run()
-    app.switch_page(f"app_pages/{page}_page.py")
-    for name, value in query.items():
-        app.query_params[name] = value
-    return app.run()
 
 
 def texts(message: Message, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -183,10 +171,10 @@ def addresses(root: Path, page: str) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_no_name_is_markup_on_any_page(hostile: Path, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+def test_no_name_is_markup_on_any_page(hostile: Path, open_page: Open, page: str) -> None:
     total = 0
     for query in addresses(hostile, page):
-        app = open_page(hostile, monkeypatch, page, **query)
+        app = open_page(hostile, page, **{"dataset": "digits-noisy", **query})
         assert not app.exception, (query, app.exception[0].message, app.exception[0].stack_trace)
         found, seen = wrong(app)
         assert not found, f"{page} {query}:\n" + "\n".join(dict.fromkeys(found))

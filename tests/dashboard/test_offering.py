@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_pages import Open, open_page, text  # noqa: F401
+from test_pages import Open, text
 
 from dashboard import launching
 from engine.data.ingest import ingest
@@ -37,16 +37,21 @@ def press(app: AppTest, ending: str) -> AppTest:
     return button.click().run()
 
 
-@pytest.fixture
-def figures(open_page: Open, scored_workspace: Workspace) -> Iterator[AppTest]:  # noqa: F811
-    """The page with a figure that needs a curve of another network on `small`; what it starts is ended."""
-    app = open_page(scored_workspace.root, "figures", dataset="small", figure="cg-10")
-    yield app
+def end_started(app: AppTest) -> None:
+    """End the command, and the estimate, that a page has started."""
     for key in (launching.STARTED, launching.OFFERED):
         started = app.session_state[key] if key in app.session_state else None
         if isinstance(started, Started):
             started.process.terminate()
             started.process.wait()
+
+
+@pytest.fixture
+def figures(open_page: Open, scored_workspace: Workspace) -> Iterator[AppTest]:
+    """The page with a figure that needs a curve of another network on `small`; what it starts is ended."""
+    app = open_page(scored_workspace.root, "figures", dataset="small", figure="cg-10")
+    yield app
+    end_started(app)
 
 
 def test_a_figure_is_computed_after_its_time_was_said(figures: AppTest, scored_workspace: Workspace) -> None:
@@ -76,7 +81,7 @@ def test_what_is_computed_already_leads_to_the_next_command(figures: AppTest) ->
     assert str(offered.key).startswith("offer_psi_small")
 
 
-def test_a_command_that_helps_twice_is_offered_once(open_page: Open, scored_workspace: Workspace) -> None:  # noqa: F811
+def test_a_command_that_helps_twice_is_offered_once(open_page: Open, scored_workspace: Workspace) -> None:
     noisy = IngestSpec(name="noisy", source="dataset:small", noise="symmetric:0.2", seed=9)
     ingest(scored_workspace, noisy)
     training = TrainingSpec(epochs=2, seeds=1, batch_size=64)
@@ -89,7 +94,7 @@ def test_a_command_that_helps_twice_is_offered_once(open_page: Open, scored_work
 
 
 def test_nothing_is_offered_where_nothing_may_be_written(
-    open_page: Open,  # noqa: F811
+    open_page: Open,
     scored_workspace: Workspace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -98,7 +103,7 @@ def test_nothing_is_offered_where_nothing_may_be_written(
     assert app.code and not [button for button in app.button if str(button.key).startswith("offer_")]
 
 
-def test_a_command_with_a_name_to_fill_in_is_only_shown(open_page: Open, demo_workspace: object) -> None:  # noqa: F811
+def test_a_command_with_a_name_to_fill_in_is_only_shown(open_page: Open, demo_workspace: object) -> None:
     app = open_page(demo_workspace, "figures", dataset="digits-noisy", figure="lstm-5")  # type: ignore[arg-type]
     assert "winnow detector apply digits-noisy-detector DATASET" in text(app)
     labels = [button.label for button in app.button if str(button.key).startswith("offer_")]

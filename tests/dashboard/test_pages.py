@@ -20,7 +20,6 @@ import typer
 from given_verdicts import JUDGED, QUICK, TOO_WEAK, give_verdict, list_again, scored_run
 from streamlit.testing.v1 import AppTest
 
-import dashboard
 from dashboard import chapters
 from dashboard.figures.declare import all_figures
 from dashboard.navigation import all_pages
@@ -38,25 +37,9 @@ from engine.store.journal import append_journal
 from engine.store.usage import measure, size
 from engine.store.workspace import Workspace
 
-APP = Path(dashboard.__file__).with_name("app.py")  # installed, or of the checkout
 PAGES = [page.address for page in all_pages() if page.pickers]
 Open = Callable[..., AppTest]
 COMMANDS = typer.main.get_command(command_line).commands  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """open_page(root, page, **query): the page as a person would see it at that address."""
-
-    def opened(root: Path, page: str, /, **query: str) -> AppTest:
-        monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
-        app = AppTest.from_file(str(APP), default_timeout=60).run()
-        app.switch_page(f"app_pages/{page}_page.py")
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return opened
 
 
 def text(app: AppTest) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from given_verdicts import JUDGED, give_verdict
-from test_pages import Open, open_page, text  # noqa: F401
+from test_pages import Open, text
 
 from dashboard.reliability import reliability_chart
 from engine.queries.connection import connected, fetch_sql
@@ -38,7 +38,7 @@ def relabels(root: Path) -> dict[int, int]:
     return dict(zip(mine["sample_id"].tolist(), mine["new_label"].astype(int).tolist(), strict=True))
 
 
-def test_all_above_a_confidence_are_taken_in_one_batch_and_taken_back(open_page: Open, relabeled) -> None:  # noqa: F811
+def test_all_above_a_confidence_are_taken_in_one_batch_and_taken_back(open_page: Open, relabeled) -> None:
     root, _, run = relabeled
     wanted = suggested(root, run, 0.9)
     first, second, *_ = wanted
@@ -57,7 +57,7 @@ def test_all_above_a_confidence_are_taken_in_one_batch_and_taken_back(open_page:
     assert not any(button.key == "take_back" for button in app.button) and second in wanted
 
 
-def test_suggestions_are_of_one_run_and_chosen(open_page: Open, relabeled) -> None:  # noqa: F811
+def test_suggestions_are_of_one_run_and_chosen(open_page: Open, relabeled) -> None:
     root, _, run = relabeled
     own = open_page(root, "review", dataset="small")
     assert own.selectbox(key="pick_suggests").value == "own"
@@ -69,7 +69,7 @@ def test_suggestions_are_of_one_run_and_chosen(open_page: Open, relabeled) -> No
     assert not strange.exception and not any(button.key == "take" for button in strange.button)
 
 
-def test_without_a_relabeling_nothing_is_offered(open_page: Open, scored_workspace: Workspace) -> None:  # noqa: F811
+def test_without_a_relabeling_nothing_is_offered(open_page: Open, scored_workspace: Workspace) -> None:
     app = open_page(scored_workspace.root, "review", dataset="small", suggests="feed")
     assert not app.exception and not any(box.key == "pick_suggests" for box in app.selectbox)
 

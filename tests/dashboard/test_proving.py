@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from given_verdicts import JUDGED, give_verdict
-from test_pages import Open, open_page, text  # noqa: F401
+from test_pages import Open, text
 
 from dashboard import proof_charts
 from dashboard.charts import GRAY, GREEN, VERMILION
@@ -46,7 +46,7 @@ def proved(scored_workspace: Workspace) -> Path:
     return root
 
 
-def test_a_proof_shows_its_finished_pairs(open_page: Open, proved: Path) -> None:  # noqa: F811
+def test_a_proof_shows_its_finished_pairs(open_page: Open, proved: Path) -> None:
     app = open_page(proved, "psi", dataset="small")
     assert not app.exception and not app.error
     # differences of 2 and 4 points: mean 3, deviation sqrt 2, t(0.975, 1) = 12.7062
@@ -56,7 +56,7 @@ def test_a_proof_shows_its_finished_pairs(open_page: Open, proved: Path) -> None
     assert any(button.key == f"resume_{RUN}" for button in app.button)
 
 
-def test_the_sets_that_can_be_proved_are_offered(open_page: Open, proved: Path) -> None:  # noqa: F811
+def test_the_sets_that_can_be_proved_are_offered(open_page: Open, proved: Path) -> None:
     app = open_page(proved, "psi", dataset="small")
     assert app.selectbox(key="prove_set").options == ["decided, shortlist dropped"]
     decide(Workspace.open(proved), "small", [1, 2, 3], "drop")
@@ -69,7 +69,7 @@ def test_the_sets_that_can_be_proved_are_offered(open_page: Open, proved: Path) 
     assert app.button(key="prove_start").help == "`winnow prove small --drop-shortlist --seeds 3`"
 
 
-def test_without_decisions_and_shortlist_the_page_says_what_to_do(open_page: Open, scored_workspace: Workspace) -> None:  # noqa: F811
+def test_without_decisions_and_shortlist_the_page_says_what_to_do(open_page: Open, scored_workspace: Workspace) -> None:
     app = open_page(scored_workspace.root, "psi", dataset="small")
     assert "small has no psi-curve yet" in text(app) and "What would I gain?" in text(app)
     assert "Drop or relabel samples first" in text(app)

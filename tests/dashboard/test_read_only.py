@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from given_verdicts import scored_run
-from streamlit.testing.v1 import AppTest
-from test_pages import APP, text
+from test_pages import Open, text
 
 from dashboard import data
 from dashboard.data import core, decisions, reviews, versions
@@ -89,12 +88,11 @@ def test_nothing_is_written(judged_workspace: Path, monkeypatch: pytest.MonkeyPa
     assert Workspace.open(judged_workspace).is_published(run)
 
 
-def test_pages_say_that_they_are_read_only(judged_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WINNOW_WORKSPACE", str(judged_workspace))
+def test_pages_say_that_they_are_read_only(
+    judged_workspace: Path, monkeypatch: pytest.MonkeyPatch, open_page: Open
+) -> None:
     monkeypatch.setenv(core.READ_ONLY, "1")
-    app = AppTest.from_file(str(APP), default_timeout=60)
-    app.query_params["dataset"] = "digits-noisy"
-    app.run()
+    app = open_page(judged_workspace, "overview", dataset="digits-noisy")
     for page in ("gallery", "review", "psi", "versions", "export"):
         app.switch_page(f"app_pages/{page}_page.py").run()
         assert not app.exception and not app.error, page

@@ -6,27 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_offering import press, until
-from test_pages import Open, open_page, text  # noqa: F401
+from test_offering import end_started, press, until
+from test_pages import Open, text
 
-from dashboard import launching, relabeling
+from dashboard import relabeling
 from engine.relabel.registry import all_learners, all_methods
 from engine.runs.options import plan_relabel_from
 from engine.spec import spec_to_json
-from engine.store.jobs import Started
 from engine.store.workspace import Workspace
 
 
 @pytest.fixture
-def review(open_page: Open, scored_workspace: Workspace) -> Iterator[AppTest]:  # noqa: F811
+def review(open_page: Open, scored_workspace: Workspace) -> Iterator[AppTest]:
     """The review of `small`, which has a run and no relabeling; what it starts is ended."""
     app = open_page(scored_workspace.root, "review", dataset="small")
     yield app
-    for key in (launching.STARTED, launching.OFFERED):
-        started = app.session_state[key] if key in app.session_state else None
-        if isinstance(started, Started):
-            started.process.terminate()
-            started.process.wait()
+    end_started(app)
 
 
 def test_another_method_is_started_after_its_time_was_said(review: AppTest, scored_workspace: Workspace) -> None:
@@ -64,7 +59,7 @@ def test_what_the_form_offers_is_what_there_is() -> None:
     assert {name for name in relabeling.METHODS if not methods[name].trains} == set(relabeling.UNTRAINED)
 
 
-def test_a_relabeling_that_was_interrupted_can_be_resumed_here(open_page: Open, scored_workspace: Workspace) -> None:  # noqa: F811
+def test_a_relabeling_that_was_interrupted_can_be_resumed_here(open_page: Open, scored_workspace: Workspace) -> None:
     spec = plan_relabel_from(scored_workspace, "small", "neighbors", {})
     scored_workspace.start_run("feedfeedfeed", {"spec": spec_to_json(spec), "title": "relabel: <b>x"})
     app = open_page(scored_workspace.root, "review", dataset="small")

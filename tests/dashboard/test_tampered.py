@@ -12,27 +12,10 @@ import tampered
 from streamlit.testing.v1 import AppTest
 from tampered import CASES, DATASET, ENDS_ALL, ENDS_DATASET, PSI, RUN, SECRET
 
-import dashboard
 from dashboard.navigation import all_pages
 
-APP = Path(dashboard.__file__).with_name("app.py")
 PAGES = [page.address for page in all_pages() if page.pickers]
 Open = Callable[..., AppTest]
-
-
-@pytest.fixture
-def open_page(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """open_page(root, page, **query): the page as a person would see it at that address."""
-
-    def opened(root: Path, page: str, /, **query: str) -> AppTest:
-        monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
-        app = AppTest.from_file(str(APP), default_timeout=120).run()
-        app.switch_page(f"app_pages/{page}_page.py")
-        for name, value in query.items():
-            app.query_params[name] = value
-        return app.run()
-
-    return opened
 
 
 def check(app: AppTest, case: str, page: str) -> None:

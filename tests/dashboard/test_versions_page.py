@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import dashboard
 from engine.queries.versions import create_version, fetch_version_set
 from engine.store.decisions import decide
 from engine.store.versions import remove_version, stored_versions
 from engine.store.workspace import Workspace
 
-APP = Path(dashboard.__file__).with_name("app.py")
+Open = Callable[..., AppTest]
 DATASET = "digits-noisy"
 
 
@@ -23,25 +23,14 @@ def root(judged_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return Path(shutil.copytree(judged_workspace, tmp_path_factory.mktemp("page") / "workspace"))
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, root: Path, **query: str) -> AppTest:
-    monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
-    app = AppTest.from_file(str(APP), default_timeout=60).run()
-    app.switch_page("app_pages/versions_page.py")
-    for name, value in {"dataset": DATASET, **query}.items():
-        app.query_params[name] = value
-    return app.run()
-
-
 def numbers(app: AppTest) -> dict[str, str]:
     return {metric.label: metric.value for metric in app.metric}
 
 
-def test_a_version_is_saved_with_the_numbers_that_were_shown_before(
-    monkeypatch: pytest.MonkeyPatch, root: Path
-) -> None:
+def test_a_version_is_saved_with_the_numbers_that_were_shown_before(open_page: Open, root: Path) -> None:
     workspace = Workspace.open(root)
     decide(workspace, DATASET, [3], "drop")
-    app = opened(monkeypatch, root, label="7")
+    app = open_page(root, "versions", dataset=DATASET, label="7")
     app.checkbox(key="v_filter").check().run()
     app.checkbox(key="v_relabel").check().run()
     before = numbers(app)
@@ -61,11 +50,11 @@ def test_a_version_is_saved_with_the_numbers_that_were_shown_before(
     assert [version.name for version in stored_versions(workspace, DATASET)] == ["mine", "v1"]
 
 
-def test_a_wrong_condition_or_a_name_that_is_taken_is_a_message(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+def test_a_wrong_condition_or_a_name_that_is_taken_is_a_message(open_page: Open, root: Path) -> None:
     workspace = Workspace.open(root)
     if "mine" not in [version.name for version in stored_versions(workspace, DATASET)]:
         create_version(workspace, DATASET, "mine")
-    app = opened(monkeypatch, root)
+    app = open_page(root, "versions", dataset=DATASET)
     app.text_input(key="v_name").set_value("mine").run()
     app.button(key="v_save").click().run()
     assert not app.exception and "has a version 'mine' already" in app.error[0].value
@@ -73,13 +62,13 @@ def test_a_wrong_condition_or_a_name_that_is_taken_is_a_message(monkeypatch: pyt
     assert not app.exception and "nothing" in app.error[0].value
 
 
-def test_two_versions_are_compared_and_one_is_removed(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+def test_two_versions_are_compared_and_one_is_removed(open_page: Open, root: Path) -> None:
     workspace = Workspace.open(root)
     for version in stored_versions(workspace, DATASET):
         remove_version(workspace, DATASET, version.name)
     create_version(workspace, DATASET, "a", drop=["label = 1"])
     b = create_version(workspace, DATASET, "b", drop=["label = 2"], relabel_above=0.5)
-    app = opened(monkeypatch, root, version="b", against="a")
+    app = open_page(root, "versions", dataset=DATASET, version="b", against="a")
     (part,) = [group for group in app.get("button_group") if group.key == "pick_part"]
     n = b.facts
     assert not app.exception and not app.error
@@ -89,9 +78,9 @@ def test_two_versions_are_compared_and_one_is_removed(monkeypatch: pytest.Monkey
         "only in b",
     ]
     assert f"{n['kept']:,}" == numbers(app)["Stay"]
-    app = opened(monkeypatch, root, version="nothing", against="b", part="what")
+    app = open_page(root, "versions", dataset=DATASET, version="nothing", against="b", part="what")
     assert not app.exception and "There is no version 'nothing'" in app.warning[0].value
-    app = opened(monkeypatch, root, version="b")
+    app = open_page(root, "versions", dataset=DATASET, version="b")
     app.button(key="v_remove").click().run()
     assert not app.exception and [v.name for v in stored_versions(workspace, DATASET)] == ["a"]
     assert "version" not in app.query_params

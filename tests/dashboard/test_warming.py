@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from given_verdicts import QUICK
 from streamlit.testing.v1 import AppTest
 
 import dashboard
+from dashboard import warming
 from dashboard.data import core, looking
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
@@ -68,3 +70,14 @@ def test_a_workspace_without_a_dataset_or_a_run_is_read_as_far_as_it_goes(
     assert "rules" in list(looking.first_looks())
     shutil.rmtree(tmp_path / "old" / "runs")
     assert list(looking.first_looks())[-1] == "label noise"
+
+
+def test_what_a_server_imports_is_no_garbage_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit looks for garbage after every script run, and nothing is sent to a browser meanwhile."""
+    monkeypatch.setattr(warming.runtime, "exists", lambda: True)
+    monkeypatch.setattr(looking, "first_looks", lambda: iter(()))
+    try:
+        warming.warm_up()
+        assert gc.get_freeze_count() > 100_000
+    finally:
+        gc.unfreeze()

@@ -3,12 +3,9 @@ had happened; nothing is half there, nothing lost, nothing done twice, nothing l
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from forking import forking
 from killed_work import DECISIONS, WORK, work
 
 from engine.queries.connection import connected
@@ -35,15 +33,8 @@ NOT_OF_THE_WORK = (".lock", "lock", "confirmed", "steps")
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[ForkServerContext]:
-    """Processes that are forked from one in which everything is imported."""
-    path = os.environ.get("PYTHONPATH", "")
-    folder = str(Path(__file__).parents[1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{path}".rstrip(os.pathsep))
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["killed_work"])
-        yield context
+def processes() -> ForkServerContext:
+    return forking()
 
 
 @pytest.fixture(scope="module")

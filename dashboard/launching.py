@@ -230,8 +230,8 @@ COMPUTED = ("run", "psi", "relabel", "ingest", "velocity", "gap")
 def offer(commands: str, offered_above: set[tuple[str, ...]]) -> None:
     """The commands that make what is missing, and a button for the first that is not computed yet.
 
-    What a command takes that can say it is found out, by a process of its own, before a person starts them. Nothing is offered of a
-    command that leaves a name to fill in, nor twice of one that helps with several things that are missing.
+    How long a command of COMPUTED takes is found out by a process of its own, before a person starts it. There is no button for
+    a command that leaves a name to fill in, and only one for a command that makes several of the things that are missing.
 
     offered_above: the commands with a button further up on the page; this one is added
     """

@@ -6,9 +6,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 async def through(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Pass a websocket on. That it is gone is no error of the server, which would print a traceback.
+    """Serve a websocket, and end without an error where its browser has gone away.
 
-    Streamlit goes on to read and to close a socket to which it could not write, and Starlette raises where it does.
+    Streamlit reads from and closes a socket even after it could not write to it. Starlette then raises a RuntimeError, of which
+    the server would print a traceback.
     """
     gone = False
 

@@ -7,6 +7,7 @@ for the one answer that is being computed, not for all.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import time
 
@@ -30,10 +31,13 @@ def warm_up() -> None:
         time.sleep(0.02)
     from dashboard import data
 
+    for name in MODULES:
+        importlib.import_module(f"dashboard.{name}")
+    # Streamlit looks for garbage after every script run, in which half a million objects of libraries would be looked at:
+    # a tenth of a second in which nothing is sent to a browser.
+    gc.freeze()
     try:
         for _ in data.looking.first_looks():
             pass
     except data.WinnowError:
         pass  # the page that reads the same says what is wrong with it
-    for name in MODULES:
-        importlib.import_module(f"dashboard.{name}")

@@ -1,7 +1,7 @@
 """Text that others wrote - names, notes, messages - where a screen or a spreadsheet would do more than show it.
 
 One function per medium, used wherever such text appears: `shown` for a line of a screen, `csv_text` for a cell of a
-CSV. (SQL: store/sql.py. Markdown and charts: dashboard/markup.py.)
+CSV. (SQL: store/sql.py. Markdown and charts: dashboard/markup.py.) And `percent`, for shares in what Winnow itself says.
 """
 
 from __future__ import annotations
@@ -32,6 +32,15 @@ def shown(text: object, most: int = LONGEST, keep: str = "") -> str:
     if len(given) > most:
         given = f"{given[:most]}... ({len(given):,} characters)" if most >= 200 else f"{given[: most - 1]}…"
     return _UNSEEN_CHARACTER.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], given)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share 0..1 as people read it.
+
+    >>> percent(0.2), percent(0.125, digits=1)
+    ('20 %', '12.5 %')
+    """
+    return f"{100 * share:.{digits}f} %"
 
 
 # A spreadsheet computes a cell that begins so, some after they have passed over blanks, quotes or a byte order mark.

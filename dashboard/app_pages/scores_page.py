@@ -54,7 +54,7 @@ st.page_link(
 
 st.markdown("#### All scores")
 # Where the truth is known the best first, else those that can tell a wrong label.
-ordered = catalog.assign(label=catalog["evidence"] == "label")
+ordered = catalog.assign(label=catalog["evidence"] == "label").merge(data.ranges(view.at, view.run_id), on="score")
 table = ordered.sort_values(["roc_auc", "label", "score"], ascending=[False, False, True], na_position="last")[
     ["score", "title", "higher_means", "evidence", "low", "high", "roc_auc", "average_precision", "source", "version"]
 ]

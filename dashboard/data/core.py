@@ -209,12 +209,12 @@ atexit.register(lambda: opened.clear())
 
 def few(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer is small."""
-    return _few(at, _seen(at, name, given), name, *given)
+    return _few(at, decisions_seen(at, name, given), name, *given)
 
 
 def many(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer has a row per sample, or pictures."""
-    return _many(at, _seen(at, name, given), name, *given)
+    return _many(at, decisions_seen(at, name, given), name, *given)
 
 
 def cursor(at: Snapshot, with_decisions: bool = False) -> duckdb.DuckDBPyConnection:
@@ -224,10 +224,10 @@ def cursor(at: Snapshot, with_decisions: bool = False) -> duckdb.DuckDBPyConnect
 
 def ask(at: Snapshot, name: str, *given: Any) -> Any:
     """A query whose answer is not kept."""
-    return _ask(at, _seen(at, name, given), name, *given)
+    return _ask(at, decisions_seen(at, name, given), name, *given)
 
 
-def _seen(at: Snapshot, name: str, given: Sequence[Any]) -> object:
+def decisions_seen(at: Snapshot, name: str, given: Sequence[Any]) -> object:
     """For a query that reads decisions what changes with them, else None."""
     if name in DECIDED or any(isinstance(g, samples.Filter) and (g.decision or g.author) for g in given):
         with opened(at).decisions() as standing:

@@ -89,6 +89,10 @@ def catalog(at: Snapshot, run_id: str) -> pd.DataFrame:
     return frame(few(at, "fetch_catalog", run_id))
 
 
+def ranges(at: Snapshot, run_id: str) -> pd.DataFrame:
+    return frame(few(at, "fetch_ranges", run_id))
+
+
 def rules(at: Snapshot, run_id: str) -> pd.DataFrame:
     return frame(few(at, "fetch_rules", run_id))
 

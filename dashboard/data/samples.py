@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.data import decisions
-from dashboard.data.core import Snapshot, few, frame, many
+from dashboard.data.core import Snapshot, decisions_seen, few, frame, many
 from engine.errors import NotFoundError
 from engine.queries.explanations import Numbers, explain
 from engine.queries.groups import Grouped, group_by_class, group_by_duplicate, group_by_pair
@@ -65,11 +65,16 @@ def worst(at: Snapshot, run_id: str, score: str, most: int) -> Ids:
 
 def _passing(at: Snapshot, run_id: str, wanted: Filter) -> Ids:
     """The samples that pass, by id; a choice of classes costs no query, nor does one of decisions."""
-    lasting = replace(wanted, labels=(), score=wanted.score if wanted.low > 0 or wanted.high < 100 else "")
-    found: Ids = many(at, "fetch_passing", run_id, replace(lasting, decision="", author=""))
+    lasting = replace(_unordered(wanted), labels=(), decision="", author="")
+    found: Ids = many(at, "fetch_passing", run_id, lasting)
     if wanted.decision or wanted.author:
         found = found[decisions.meets(at, wanted)[found]]
     return found[np.isin(_labels(at)[found], wanted.labels)] if wanted.labels else found
+
+
+def _unordered(wanted: Filter) -> Filter:
+    """A filter without the score that is sorted by, unless it restricts the ranks."""
+    return replace(wanted, score=wanted.score if wanted.low > 0 or wanted.high < 100 else "")
 
 
 def _labels(at: Snapshot) -> Column:
@@ -78,6 +83,12 @@ def _labels(at: Snapshot) -> Column:
 
 
 def facets(at: Snapshot, run_id: str, wanted: Filter) -> pd.DataFrame:
+    """See fetch_facets; counted once for every order of the samples."""
+    return _facets(at, decisions_seen(at, "", [wanted]), run_id, _unordered(wanted))
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _facets(at: Snapshot, seen: object, run_id: str, wanted: Filter) -> pd.DataFrame:
     passing, all_of_it = (_passing(at, run_id, given) for given in (wanted, Filter(split=wanted.split)))
     return count_classes(frame(few(at, "fetch_classes")), _labels(at), passing, all_of_it)
 

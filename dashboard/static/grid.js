@@ -104,16 +104,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
   if (acting && my.pending.length) again = setTimeout(send, 5000);
 
   // Focus -------------------------------------------------------------------------------------------------------------
-  let focusing;
-  if (opened && data.follow) {
-    // Opening a sample lays the page out anew around the grid, and the focus goes when the old grid does, which is
-    // only at the end of the script run: take it back then, so that the arrow keys go on from the open sample.
-    const until = Date.now() + 10000;
-    focusing = setInterval(() => {
-      if (!document.activeElement || document.activeElement === document.body) opened.focus({ preventScroll: true });
-      if (grid.getRootNode().activeElement || Date.now() > until) clearInterval(focusing);
-    }, 100);
-  }
+  // Opening a sample lays the page out anew around the grid, and the focus goes when the old grid does, which is at the end
+  // of the script run, however late: take it back then, so that the arrow keys go on from the open sample, until somebody
+  // presses elsewhere.
+  const refocus = () => {
+    if (!document.activeElement || document.activeElement === document.body) opened.focus({ preventScroll: true });
+  };
+  const focusing = opened && data.follow ? setInterval(refocus, 100) : undefined;
+  const letGo = () => clearInterval(focusing);
+  window.addEventListener("pointerdown", letGo, true);
   const skip = acting ? skipLink(back) : null;
 
   // Mouse and keyboard ------------------------------------------------------------------------------------------------
@@ -176,7 +175,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   window.addEventListener("keydown", unfocused);
   return () => {
     window.removeEventListener("keydown", unfocused);
-    clearInterval(focusing);
+    window.removeEventListener("pointerdown", letGo, true);
+    letGo();
     clearTimeout(wait);
     clearTimeout(again);
     skip?.remove();

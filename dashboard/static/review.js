@@ -12,6 +12,8 @@ const KEYS = [
   ["z", "full size and back; drag or scroll to move"], ["?", "these keys"],
 ];
 
+let left = null; // where the last review was when it was taken out of the page
+
 export default function ({ data, parentElement, setStateValue }) {
   const root = parentElement.querySelector(".review");
   root.winnow ??= new Review(root);
@@ -45,6 +47,7 @@ class Review extends View {
     window.removeEventListener("beforeunload", this.onleave);
     clearInterval(this.clock);
     delete this.root.winnow;
+    if (this.answer) left = { list: this.list, at: this.at, sample: String(this.items.get(this.at)?.id) };
   }
 
   // What the server says ----------------------------------------------------------------------------------------
@@ -57,7 +60,10 @@ class Review extends View {
     if (fresh) {
       this.list = data.list;
       this.items = new Map();
-      this.at = data.start;
+      // The page was laid out anew around the review, as when somebody else decides: go on where it was. The address in the
+      // browser has that sample; the server may know an earlier one.
+      const sample = new URL(window.location.href).searchParams.get("sample");
+      this.at = left?.list === data.list && left.sample === sample ? left.at : data.start;
       this.flight = null;
     }
     this.answer = data;

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.store.progress import Listener
-from engine.text import shown
+from engine.text import percent, shown
 
 _MOST_CHARACTERS = 1_000  # of one cell of a table
 
@@ -102,7 +102,7 @@ def _progress_line(title: str) -> Iterator[Listener]:
 
     def listen(stage: str, fraction: float, seconds_left: float | None) -> None:
         left = f", {duration(seconds_left)} left" if seconds_left is not None else ""
-        sys.stderr.write("\r" + shown(f"{title}: {stage} {fraction:.0%}{left}")[:width].ljust(width))
+        sys.stderr.write("\r" + shown(f"{title}: {stage} {percent(fraction)}{left}")[:width].ljust(width))
         sys.stderr.flush()
 
     try:

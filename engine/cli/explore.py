@@ -189,25 +189,29 @@ def gap(
     workspace: Root = None,
     json: Json = False,
 ) -> None:
-    """Measure and store how the complexity gap lies between two classes, and how fast random subsets of it converge."""
+    """Measure and store how the complexity gap changes from one class to another, and how fast its stochastic form converges."""
     from engine.data.loader import dataset_shape
+    from engine.queries.paper import fetch_gap_study
     from engine.runs.gap_study import find_run, study_gap, study_seconds
 
     at = Workspace.open(workspace)
     chosen = find_run(at, dataset, at.require_run(run) if run else None)
-    path = at.gap_path(chosen)
+    found = fetch_gap_study(at, chosen)
+    if found and not found.convergence.empty and found.convergence["runs"].max() != draws:
+        found = None
     if estimate:
         facts = dataset_shape(at, dataset)
-        seconds = 0.0 if path.exists() else study_seconds(facts.train, facts.classes, draws)
-        return say_estimate(seconds, json)
-    with progress_bar(dataset) as listen:
-        found = study_gap(at, dataset, chosen, draws, lambda share: listen("complexity gap", share, None))
-    write_text(path, dumps(found))
-    names = ("ratio", "runs", "spearman", "pearson")
-    rows = [dict(zip(names, row, strict=True)) for row in found["convergence"]]
+        return say_estimate(0.0 if found else study_seconds(facts.train, facts.classes, draws), json)
+    if found is None:
+        with progress_bar(dataset) as listen:
+            made = study_gap(at, dataset, chosen, draws, lambda share: listen("complexity gap", share, None))
+        write_text(at.gap_path(chosen), dumps(made))
+        found = fetch_gap_study(at, chosen)
+        assert found is not None
+    rows = records(found.convergence.astype({"ratio": int, "runs": int}))
     if json:
-        return print_json({"run_id": chosen, "pair": found["pair"], "convergence": rows})
-    print_table([row for row in rows if row["runs"] == draws], list(names))
+        return print_json({"run_id": chosen, "pair": list(found.pair), "convergence": rows})
+    print_table([row for row in rows if row["runs"] == draws], ["ratio", "runs", "spearman", "pearson"])
 
 
 @app.command()

@@ -13,6 +13,7 @@ from engine.cli.arguments import Json, Root, RunId, report
 from engine.cli.console import duration, messages, print_json, print_table, say
 from engine.store.usage import Usage, measure, size
 from engine.store.workspace import Workspace
+from engine.text import percent
 
 if TYPE_CHECKING:
     from engine.store.clean import Found
@@ -41,7 +42,7 @@ def runs(
     rows = [
         {
             **asdict(job),
-            "done": f"{job.fraction:.0%}",
+            "done": percent(job.fraction),
             "left": duration(job.seconds_left),
             "size": size(taken.get(job.run_id, 0)),
         }
@@ -65,7 +66,7 @@ def status(run: RunId, workspace: Root = None, json: Json = False) -> None:
     left = f", {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
     stage = f" ({job.stage}{left})" if job.state == "running" else ""
     say(
-        f"run {job.run_id} on {job.dataset}: {job.title}; {job.state}, {job.fraction:.0%} done{stage} {job.message}".rstrip()
+        f"run {job.run_id} on {job.dataset}: {job.title}; {job.state}, {percent(job.fraction)} done{stage} {job.message}".rstrip()
     )
 
 

@@ -31,7 +31,7 @@ def relabel(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A setting of the learner that corrects, before its preset; may be given several times. {learner_settings}.",
+            help="A setting of the learner, in place of its preset's; can be given several times. {learner_settings}.",
         ),
     ] = None,
     run: Run = None,

@@ -31,7 +31,7 @@ def reproduce(
 ) -> None:
     """Compute the tables and figures of a paper, and write what came out beside what it has. The same command resumes it."""
     from engine.errors import SpecError
-    from engine.reproduce.declared import SizeName, all_papers
+    from engine.reproduce.declared import SizeName, all_papers, find_paper, parts_of
     from engine.reproduce.report import WORDS, write_reproduction
     from engine.reproduce.reproducing import Reproduction, reproduce
 
@@ -39,9 +39,12 @@ def reproduce(
     if size not in sizes:
         raise SpecError(f"--size is '{size}'; allowed: small, paper")
     chosen: SizeName = sizes[size]
+    names = list(all_papers()) if paper == "all" else [paper]
+    for name in names:  # before the first is computed
+        parts_of(find_paper(name).name, only)
     at = Workspace.open(workspace, create=True)
     found: list[Reproduction] = []
-    for name in list(all_papers()) if paper == "all" else [paper]:
+    for name in names:
         with progress_bar(name) as listen:
             done = reproduce(
                 at, name, only=only, dataset=dataset, size_name=chosen, seeds=seeds, device=device, cluster=cluster,
@@ -73,6 +76,8 @@ def reproduce(
         },
         "reports": [str(one.folder / "report.html") for one in found],
     }
-    if not json:
+    if rows and not json:
         print_table(rows, ["paper", "where", "here", "finding"])
     report(json, content, "\n".join(f"report: {path}" for path in content["reports"]))
+    if all(part.problem for one in found for part in one.parts):
+        raise typer.Exit(2)

@@ -28,6 +28,7 @@ from engine.errors import BusyError, SourceError, SpecError
 from engine.fields import options_of
 from engine.store.trust import Roots, fetch_trust, named_folders, trust_roots
 from engine.store.workspace import Workspace
+from engine.text import percent
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _read(workspace: Workspace, spec: IngestSpec, report: Report, within: Roots)
         train = np.setdiff1d(train, test)
         if spec.test_fraction is None and len(test):
             notes = (
-                f"the test samples are {fraction:.0%} of each class, held out because the source has no test part "
+                f"the test samples are {percent(fraction)} of each class, held out because the source has no test part "
                 "(--test-fraction 0 keeps all for training)",
                 *notes,
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.data.dataset_file import fetch_one, has_table, reading
 from engine.store.tables import PROPERTIES
 from engine.store.workspace import Workspace
+from engine.text import percent
 
 _SHOWN = 5
 
@@ -69,7 +70,7 @@ def describe(done: IngestResult, took: str) -> list[str]:
     """The lines that say what came of it: the samples and what was decided about them first. took: the time, as text."""
     counts = f"{done.train:,} training and {done.test:,} test samples of {done.classes:,} classes"
     notes = "".join(f"; {note}" for note in done.notes)
-    wrong = "" if done.noise_rate is None else f", {done.noise_rate:.1%} of the training labels wrong"
+    wrong = "" if done.noise_rate is None else f", {percent(done.noise_rate, 1)} of the training labels wrong"
     if done.noise_rate is None and done.known:
         wrong = f", {done.wrong:,} of {done.known:,} with a known true label wrong"
     if done.existed:

@@ -85,10 +85,10 @@ def fetch_classes(connection: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """label, class_name, train, test (samples), wrong (train samples known to be mislabeled), in label order."""
     return fetch_sql(
         connection,
-        """SELECT label, any_value(classes.class_name) AS class_name,
-        count(*) FILTER (split = 'train') AS train, count(*) FILTER (split = 'test') AS test,
-        count(*) FILTER (split = 'train' AND true_label <> label) AS wrong
-        FROM classes LEFT JOIN samples USING (label) GROUP BY label ORDER BY label""",
+        """SELECT label, class_name, coalesce(train, 0) AS train, coalesce(test, 0) AS test, coalesce(wrong, 0) AS wrong
+        FROM classes LEFT JOIN (SELECT label, count(*) FILTER (split = 'train') AS train,
+            count(*) FILTER (split = 'test') AS test, count(*) FILTER (split = 'train' AND true_label <> label) AS wrong
+            FROM samples GROUP BY label) USING (label) ORDER BY label""",
     )
 
 
@@ -116,18 +116,17 @@ def fetch_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataF
 
 
 def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
-    """The scores of a run: score, title, higher_means, evidence, value_min, value_max, source, n, low, high, roc_auc,
+    """The scores of a run: score, title, higher_means, evidence, value_min, value_max, source, roc_auc,
     average_precision, version.
 
-    low, high: smallest and largest value that occurs; roc_auc and average_precision are NaN where the truth is not
-    known; version: of the formula, 1 where the run was written before formulas had one.
+    roc_auc and average_precision are NaN where the truth is not known; version: of the formula, 1 where the run was
+    written before formulas had one.
     """
     return fetch_sql(
         connection,
         """SELECT score, title, coalesce(higher_means, 'harder') AS higher_means, evidence, value_min, value_max, source,
-        n, low, high, roc_auc, average_precision, coalesce(version, 1) AS version
-        FROM (SELECT score, count(*) AS n, min(value) AS low, max(value) AS high FROM scores
-              WHERE run_id = $run GROUP BY score)
+        roc_auc, average_precision, coalesce(version, 1) AS version
+        FROM (SELECT DISTINCT score FROM scores WHERE run_id = $run)
         LEFT JOIN score_catalog USING (score)
         LEFT JOIN (SELECT score, any_value(value) FILTER (metric = 'roc_auc') AS roc_auc,
               any_value(value) FILTER (metric = 'average_precision') AS average_precision
@@ -135,6 +134,16 @@ def fetch_catalog(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.Data
         LEFT JOIN (SELECT score, version FROM score_costs WHERE run_id = $run) USING (score)
         ORDER BY score""",
         {"run": run_id},
+    )
+
+
+def fetch_ranges(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
+    """score, n (samples), low, high (smallest and largest value that occurs) of the scores of a run."""
+    return fetch_sql(
+        connection,
+        "SELECT score, count(*) AS n, min(value) AS low, max(value) AS high FROM scores WHERE run_id = ? GROUP BY score "
+        "ORDER BY score",
+        [run_id],
     )
 
 
@@ -146,8 +155,10 @@ def fetch_rules(connection: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFr
     """
     return fetch_sql(
         connection,
+        # every threshold once: a list of those of all samples would be a million of one number
         """SELECT rule, any_value(score) AS score, count(*) FILTER (flagged) AS flagged, count(*) AS judged,
-        list_sort(list_distinct(list(threshold))) AS thresholds,
+        coalesce((SELECT list_sort(list(threshold)) FROM (SELECT DISTINCT rule, threshold FROM flags
+            WHERE run_id = $run AND threshold IS NOT NULL) AS t WHERE t.rule = flags.rule), []) AS thresholds,
         count(*) FILTER (flagged AND label <> true_label)
             / nullif(count(*) FILTER (flagged AND true_label IS NOT NULL), 0) AS precision,
         count(*) FILTER (flagged AND label <> true_label)

@@ -27,11 +27,11 @@ def hold_set(
     folder = workspace.run_dir(run_id)
     refuse_links(folder, f"remove the run (winnow remove {run_id}) and start it again")
     path = folder / "partial" / SET_FILE
-    held = curated or _load(path, run_id)
+    held = _load(path, run_id) if curated is None else curated  # an empty set is false too
     if held.hash != spec.curated:
         raise StorageError(f"{path} is not the curated set of run {run_id}; {_AGAIN}")
     if len(held) < 2:
-        raise SpecError(f"samples that stay in the curated set: {len(held)}; allowed: 2 or more")
+        raise SpecError(f"{len(held)} of {len(samples)} samples stay in the curated set; allowed: 2 or more")
     ids, labels = held.sample_ids, held.labels
     if ids[0] < 0 or ids[-1] >= len(samples) or labels.min() < 0 or labels.max() >= samples.classes:
         raise SpecError(f"the curated set has samples or labels that the training split of '{spec.dataset}' lacks")

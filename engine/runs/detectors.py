@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import NotFoundError, SpecError, StorageError
+from engine.fields import check_range
 from engine.queries.connection import connected, source_run
 from engine.queries.explanations import Numbers, fetch_explanation
 from engine.scores.evaluation import evaluate_detection
@@ -49,11 +50,15 @@ def train_on_run(
     Args:    name: of the new detector; start: the name of one to fine-tune; lr: 0.1, or 0.03 to fine-tune
     Returns: the record that is saved with it: name, dataset, run_id, noise, start, lr, sequences, epochs, metrics
              (of the held-out tenth) and notes
-    Raises:  SpecError for a name that is taken or no file name; NotFoundError when the run has no dynamics or the
-             dataset no true labels; ScoreInputError when too few samples are mislabeled
+    Raises:  SpecError for a name that is taken or no file name, or a value outside its range; NotFoundError when the run has
+             no dynamics or the dataset no true labels; ScoreInputError when too few samples are mislabeled
     """
     if not DETECTOR_NAME.fullmatch(name):
         raise SpecError(f"detector name {name!r}; allowed: up to 64 letters, digits, '-' and '_'")
+    check_range("--epochs", epochs, 1, 10_000)
+    check_range("--seed", seed, 0, 2**63 - 1)
+    if lr is not None:
+        check_range("--lr", lr, 1e-8, 100)
     if (detectors_folder(workspace) / f"{name}.safetensors").exists():
         raise SpecError(f"there is a detector '{name}' already; choose another name")
     p_given, ids = read_sequences(workspace, dataset, run_id)

@@ -1,4 +1,4 @@
-"""What ingesting, kernel velocity and training a detector will take on this machine: a part of each is timed."""
+"""How long ingesting, kernel velocity and training a detector will take on this machine, from a part that is timed."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def detector_seconds(workspace: Workspace, dataset: str, run_id: str, start: str
     mislabeled = read_mislabeled(workspace, dataset, ids)
     seeds, length, n = p_given.shape
     if mislabeled is None or not 0 < int(mislabeled.sum()) < n:
-        return LEAST  # it is refused at once
+        return LEAST  # the command refuses it at once
     both = torch.cat([side.nonzero()[:, 0][: TIMED_SEQUENCES // 2] for side in (mislabeled, ~mislabeled)])
     ended: list[float] = []
     train_detector(

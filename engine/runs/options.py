@@ -190,6 +190,8 @@ def plan_relabel_from(workspace: Workspace, dataset: str, method: str, options: 
     typed = {name: given.pop(name) for name in of_training if name in given}
     if method == "rop":
         given["learner"] = find_learner(given.get("learner", "sop+")).name
+        if given.get("beta") and given.get("select", RelabelSpec.select) != "ccs":
+            raise SpecError("--beta does nothing without --select ccs")
         given["keep"] = tuple(sorted({float(share) for share in given.get("keep", map(str, KEEP))}))
     learner = given.get("learner") or found.learner
     given["settings"] = read_settings(learner, _names(given.pop("set", ())))
@@ -223,6 +225,8 @@ def _shares(given: Any) -> list[str] | None:
         if isinstance(given, str)
         else [str(share) for share in (given if isinstance(given, Iterable) else [given])]
     )
+    if not texts:
+        raise SpecError("--keep is empty; allowed: shares above 0 to 1, separated by commas")
     for text in texts:
         try:
             float(text)

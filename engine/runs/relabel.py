@@ -23,6 +23,7 @@ from engine.features.seen import load_seen
 from engine.relabel.registry import find_learner, find_method, propose
 from engine.runs.cluster import HERE, Tasks
 from engine.runs.feasible import relabel_seconds
+from engine.runs.inputs.nearest import check_others
 from engine.runs.pipeline import load_test
 from engine.runs.publishing import Draft, find_run, publishing
 from engine.runs.relabel_results import bins_of, describe, row_of
@@ -49,6 +50,7 @@ from engine.store.journal import append_journal
 from engine.store.progress import Listener, Progress
 from engine.store.tensors import load_tensors, save_tensors
 from engine.store.workspace import Workspace
+from engine.text import percent
 from engine.training.loop import Normalization
 from engine.training.own_models import allow_trusted
 from engine.training.together import workers_for
@@ -69,7 +71,8 @@ def run_relabel(
     tasks: where its networks are trained
 
     Returns: (run id, whether it was there already)
-    Raises:  SpecError when a subset lost a class, or the run that is read lacks what the method needs; Cancelled
+    Raises:  SpecError when a subset lost a class, or the run that is read lacks what the method needs; ScoreInputError for as
+             many neighbors as samples; Cancelled
     """
     wanted = find_run(workspace, spec)
     if workspace.is_complete(wanted):
@@ -79,6 +82,8 @@ def run_relabel(
         allow_trusted(workspace, training.model)
     samples = load_seen(workspace, spec.dataset, "train", training.trained_on if training else "", device)
     test = load_test(workspace, spec.dataset, device, training.trained_on) if training else None
+    if "neighbors" in find_method(spec.method).options:
+        check_others(spec.neighbors, len(samples))
     with publishing(workspace, wanted, spec, describe(spec), device, seed=spec.seed) as draft:
         _Relabeling(workspace, spec, samples, test, draft, listener, tasks).compute()
     return wanted, False
@@ -263,6 +268,6 @@ class _Relabeling:
             left = len(self.samples) - max(len(unit.kept) for unit in units if unit.kept_share == largest)
             if left:
                 self.draft.notes.append(
-                    f"labels are proposed for the {largest:.0%} of the samples that the largest share keeps; the other "
+                    f"labels are proposed for the {percent(largest)} of the samples that the largest share keeps; the other "
                     f"{left:,} are those that the selection leaves out"
                 )

@@ -12,6 +12,7 @@ from engine.relabel.registry import find_method
 from engine.runs.planning import describe_training
 from engine.runs.relabel_units import PLAIN, Unit
 from engine.spec import RelabelSpec
+from engine.text import percent
 
 BINS = 14
 """Of equal width over NLI (ROP, figure 3)."""
@@ -27,7 +28,7 @@ def describe(spec: RelabelSpec) -> str:
     parts += [f"preset {spec.preset}"] if spec.preset else []
     parts += [", ".join(spec.settings)] if spec.settings else []
     if spec.method == "debug":
-        parts = [f"debug: the first {spec.share:.0%} by {spec.score}"]
+        parts = [f"debug: the first {percent(spec.share)} by {spec.score}"]
     if "neighbors" in find_method(spec.method).options:
         parts.append(f"{spec.neighbors} neighbors")
     return "relabel: " + "; ".join([*parts, *([describe_training(spec.training)] if spec.training else [])])

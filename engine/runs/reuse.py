@@ -26,8 +26,9 @@ from engine.store.tensors import load_tensors, save_tensors
 from engine.store.values import RESULTS_FILE
 from engine.store.verified import checked_file
 from engine.store.workspace import Workspace
+from engine.training.columns import recorded_columns
 from engine.training.kept import weights_file
-from engine.training.recording import Spill, recorded_columns
+from engine.training.recording import Spill
 from engine.training.tasks import Task, checkpoint_path, spill_of, weights_path
 
 ROWS = 4096

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import duckdb
 import pytest
+from forking import forking
 from killed_work import attempt, with_clock_set_back
 
 from engine.queries.connection import connected
@@ -28,14 +27,8 @@ PATIENCE_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[ForkServerContext]:
-    """Processes that are forked from one in which everything is imported."""
-    folder, path = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{path}".rstrip(os.pathsep))
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["killed_work"])
-        yield context
+def processes() -> ForkServerContext:
+    return forking()
 
 
 def start(

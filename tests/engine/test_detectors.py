@@ -101,6 +101,13 @@ def test_messages(noisy):
         train_on_run(workspace, "noisy", run_id, "../x")
     with pytest.raises(SpecError, match=r"detector name 'digits\+textures'; allowed"):
         train_on_run(workspace, "noisy", run_id, SHIPPED)
+    for name, value, allowed in (
+        ("epochs", 0, "1 to 10000"),
+        ("lr", float("nan"), "1e-08 to 100"),
+        ("seed", -1, "0 to"),
+    ):
+        with pytest.raises(SpecError, match=f"--{name} is {value}; allowed: {allowed}"):
+            train_on_run(workspace, "noisy", run_id, "wrong", **{name: value})
     with pytest.raises(NotFoundError, match="run nothing of 'noisy' has no dynamics"):
         apply_to_run(workspace, "noisy", "nothing", SHIPPED)
     (workspace.root / "detectors").mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ def files(workspace: Workspace) -> set[str]:
     return {str(path.relative_to(workspace.root)) for path in workspace.root.rglob("*") if path.name != "lock"}
 
 
-def test_reading_a_source_takes_as_many_times_as_long_as_it_has_samples(small_workspace: Workspace) -> None:
+def test_the_time_of_ingesting_is_found_without_ingesting(small_workspace: Workspace) -> None:
     before = files(small_workspace)
     digits = IngestSpec(name="digits", source="digits")
     assert ingest_seconds(small_workspace, digits) > 0.5

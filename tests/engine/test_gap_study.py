@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_cli import winnow
 
-from engine.errors import NotFoundError, StorageError
+from engine.errors import NotFoundError, SpecError, StorageError
 from engine.queries.paper import fetch_gap_study
 from engine.runs.compute import compute
 from engine.runs.gap_study import closest_classes, find_run, place_between, study_gap
@@ -48,6 +48,8 @@ def test_the_two_classes_most_alike_are_found_and_a_single_sample_is_no_class() 
     labels = torch.tensor([4, 4, 1, 1, 0, 0, 2])  # the one of class 2 lies at class 4
     assert closest_classes(rows, labels) == (1, 4)
     assert closest_classes(rows[:4], labels[:4]) == (1, 4)
+    with pytest.raises(SpecError, match="classes of two samples or more: 1; a place between two classes needs two"):
+        closest_classes(rows[1:4], labels[1:4])
 
 
 def test_the_study_of_a_run_is_kept_beside_it_and_read_back(small_workspace: Workspace) -> None:
@@ -57,6 +59,7 @@ def test_the_study_of_a_run_is_kept_beside_it_and_read_back(small_workspace: Wor
     assert fetch_gap_study(small_workspace, run) is None
     done = winnow("gap", "small", "--draws", 3, "--json", workspace=small_workspace.root)
     assert done.returncode == 0, done.stderr
+    printed, written = done.stdout, small_workspace.gap_path(run).stat().st_mtime_ns
     study = fetch_gap_study(small_workspace, run)
     assert study is not None
     size = len(study.inverse)
@@ -67,8 +70,12 @@ def test_the_study_of_a_run_is_kept_beside_it_and_read_back(small_workspace: Wor
     assert study.points["position"].between(-4, 4).all() and study.points["sample_id"].is_unique
     again = study_gap(small_workspace, "small", run, 3)
     assert again == json.loads(small_workspace.gap_path(run).read_text())  # seeded
-    done = winnow("gap", "small", "--estimate", "--json", workspace=small_workspace.root)
-    assert json.loads(done.stdout)["seconds"] == 0, done.stderr
+    words = ("gap", "small", "--json")
+    assert winnow(*words, "--draws", 3, workspace=small_workspace.root).stdout == printed
+    assert small_workspace.gap_path(run).stat().st_mtime_ns == written  # found, not computed again
+    for draws, is_there in ((3, True), (4, False)):
+        done = winnow(*words, "--draws", draws, "--estimate", workspace=small_workspace.root)
+        assert (json.loads(done.stdout)["seconds"] == 0) is is_there, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_what_the_command_line_says(workspace: Workspace, folder: Path) -> None:
     said = subprocess.run(command, capture_output=True, text=True, cwd=folder.parent, check=True).stderr
     first, left_out, last = [line for line in said.splitlines() if line.strip()]
     assert first.startswith(
-        "dataset d: 10 training and 2 test samples of 2 classes; the test samples are 20% of each class"
+        "dataset d: 10 training and 2 test samples of 2 classes; the test samples are 20 % of each class"
     )
     assert "held out because the source has no test part (--test-fraction 0 keeps all for training)" in first
     assert left_out == f"left out: 1 x not an image file (first: {folder / 'cat' / 'notes.txt'})"

@@ -4,11 +4,13 @@ import csv
 import json
 
 import numpy as np
+import pytest
 from given_verdicts import JUDGED, give_verdict
 from test_cli import refused
 from test_cli import started as winnow
 
 import engine
+from engine.errors import ScoreInputError, SpecError
 from engine.queries.connection import connected
 from engine.queries.version_words import command_words, recipe_sentences
 from engine.queries.versions import create_version, fetch_version_set, reproduce
@@ -95,6 +97,27 @@ def test_what_is_refused_in_one_line(scored_workspace):
     refused(winnow("relabel", "small", "--method", "sopp", workspace=root), "unknown method 'sopp'", "sop+")
     refused(winnow("relabel", "small", "--method", "rop", "--keep", "0.5,2", workspace=root), "--keep has 2", "0 to 1")
     refused(winnow("relabel", "smal", "--method", "vote", workspace=root), "did you mean 'small'")
+    assert len(scored_workspace.run_ids()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep": ""}, "--keep is empty; allowed: shares above 0 to 1"),
+        ({"keep": []}, "--keep is empty"),
+        ({"beta": 0.1}, "--beta does nothing without --select ccs"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(scored_workspace, options, said):
+    with pytest.raises(SpecError, match=said):
+        plan_relabel_from(scored_workspace, "small", "rop", options)
+
+
+@pytest.mark.parametrize("method", ["neighbors", "rop"])
+def test_as_many_neighbors_as_samples_are_refused_before_anything_is_written(scored_workspace, method):
+    plan = plan_relabel_from(scored_workspace, "small", method, {"neighbors": 200})
+    with pytest.raises(ScoreInputError, match="--neighbors is 200; this dataset has 200 training samples, so allowed"):
+        compute(scored_workspace, plan, "cpu")
     assert len(scored_workspace.run_ids()) == 1
 
 

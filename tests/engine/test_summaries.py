@@ -164,8 +164,9 @@ def test_the_catalog_knows_range_and_quality(
     opened: tuple[duckdb.DuckDBPyConnection, str, str], aum: pd.DataFrame
 ) -> None:
     row = summaries.fetch_catalog(opened[0], opened[1]).set_index("score").loc["aum"]
-    assert (row["n"], row["higher_means"], row["version"]) == (len(aum), "easier", 1)
-    assert (row["low"], row["high"]) == (pytest.approx(aum["value"].min()), pytest.approx(aum["value"].max()))
+    range_ = summaries.fetch_ranges(opened[0], opened[1]).set_index("score").loc["aum"]
+    assert (range_["n"], row["higher_means"], row["version"]) == (len(aum), "easier", 1)
+    assert (range_["low"], range_["high"]) == (pytest.approx(aum["value"].min()), pytest.approx(aum["value"].max()))
     assert row["roc_auc"] == pytest.approx(roc_auc_score(aum["label"] != aum["true_label"], -aum["value"]), abs=1e-3)
 
 

@@ -107,7 +107,7 @@ def test_a_split_column_that_says_train_for_all_holds_nothing_out(workspace: Wor
     assert (done.train, done.test) == (12, 0) and done.notes == ("column 'split' calls all samples train",)
     plain = write_csv(images.parent / "y.csv", ["path", "label"], rows_of())
     done = ingest(workspace, IngestSpec("e", str(plain)))
-    assert (done.train, done.test) == (10, 2) and "20% of each class, held out" in describe(done, "1 s")[0]
+    assert (done.train, done.test) == (10, 2) and "20 % of each class, held out" in describe(done, "1 s")[0]
     done = ingest(workspace, IngestSpec("f", str(plain), test_fraction=0))
     assert (done.train, done.test, done.notes) == (12, 0, ())
 

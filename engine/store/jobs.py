@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import Cancelled, NotFoundError, SpecError, StorageError, WinnowError
+from engine.errors import BusyError, Cancelled, NotFoundError, SpecError, StorageError, WinnowError
 from engine.spec import spec_from_json
 from engine.store.atomic import remove_path, storage_errors
 from engine.store.decision_file import carry_over
@@ -240,7 +240,7 @@ def computing(
     trains: the key of the training the run does itself, by which others find it.
 
     Yields:  the run's folder
-    Raises:  BusyError when another process computes the same run
+    Raises:  BusyError when another process computes the same run, or has computed it since the caller looked
     """
     content = {
         "spec": spec,
@@ -252,6 +252,8 @@ def computing(
     }
     folder = workspace.start_run(run_id, content)
     with exclusive(folder / "lock", f"run {run_id} is being computed by another process (winnow status {run_id})"):
+        if workspace.is_published(run_id):
+            raise BusyError(f"run {run_id} was computed by another process just now; run the same command again")
         remove_path(folder / "cancel")
         workspace.start_run(run_id, content)  # again: until it was locked, another process could remove it
         append_journal(folder, "started", pid=os.getpid(), host=socket.gethostname())

@@ -42,6 +42,8 @@ from engine.store.verified import remember
 
 DEFAULT_ROOT = "winnow-workspace"
 _RUN_ID = re.compile(r"\w[\w.-]*", re.ASCII)
+_PLAIN_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""To open no link, and wait for no pipe; Windows has neither."""
 
 
 def default_root(given: Path | None = None) -> Path:
@@ -349,27 +351,37 @@ def exclusive(path: Path, busy: str) -> Iterator[None]:
             lock.acquire(timeout=1.0, poll_interval=0.05)
     except filelock.Timeout as error:
         raise BusyError(f"{busy}; wait for it to end") from error
+    except FileNotFoundError as error:
+        raise _removed(path.parent) from error
     try:
-        if not path.exists():  # the folder was removed while this process waited
-            raise NotFoundError(f"{path.parent} was removed by another process just now; run the same command again")
+        if not path.exists():
+            raise _removed(path.parent)
         yield
     finally:
         lock.release()
 
 
+def _removed(folder: Path) -> NotFoundError:
+    """What to raise where a folder was removed while this process waited for its lock."""
+    return NotFoundError(f"{folder} was removed by another process just now; run the same command again")
+
+
 def is_locked(path: Path) -> bool:
     """Whether some process holds the lock at path."""
-    if not path.exists():
-        return False
-    lock = filelock.FileLock(path)
+    # Locked by its path, it would be made again where it was just removed, with its folder.
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return True
-    except OSError:  # a folder or a file of somebody else's in its place: nobody computes behind it
+        handle = os.open(path, (os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY) | _PLAIN_FILE)
+    except OSError:  # not there, or a folder of somebody else's in its place: nobody computes behind it
         return False
-    lock.release()
-    return False
+    try:
+        free = filelock.lock_descriptor(handle, blocking=False)
+        if free:
+            filelock.unlock_descriptor(handle)
+        return not free
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
 
 
 def _only_begun(path: Path) -> bool:

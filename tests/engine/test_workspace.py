@@ -8,6 +8,7 @@ import pytest
 
 from engine.errors import BusyError, NotFoundError, StorageError, WinnowError
 from engine.store.atomic import write_export
+from engine.store.jobs import computing
 from engine.store.journal import append_journal, read_journal
 from engine.store.tensors import load_tensors, save_tensors
 from engine.store.workspace import FORMAT, Workspace, exclusive, is_locked
@@ -92,6 +93,25 @@ def test_a_lock_is_released_when_its_process_is_killed(tmp_path):
         holder.wait()
         holder.stdout.close()
     assert not is_locked(lock)
+
+
+def test_looking_whether_a_lock_is_held_makes_none(tmp_path):
+    gone = tmp_path / "removed" / "lock"
+    assert not is_locked(gone) and not gone.parent.exists()
+    (tmp_path / "lock").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(gone)
+    assert not any(is_locked(tmp_path / name) for name in ("lock", "pipe", "link"))
+
+
+def test_a_run_that_another_process_published_meanwhile_stays_as_it_is(workspace):
+    with computing(workspace, "abc1", {}, "", {}) as folder:
+        (folder / "published").mkdir()
+    journal = (folder / "journal.jsonl").read_bytes()
+    computed_again = computing(workspace, "abc1", {}, "", {})
+    with pytest.raises(BusyError, match="run abc1 was computed by another process just now"), computed_again:
+        pass
+    assert (folder / "journal.jsonl").read_bytes() == journal
 
 
 def test_a_torn_line_of_the_journal_is_passed_over(tmp_path):

@@ -12,13 +12,27 @@ const KEYS = [
   ["z", "full size and back; drag or scroll to move"], ["?", "these keys"],
 ];
 
-let left = null; // where the last review was when it was taken out of the page
+const LATE = 5000;
+const SAVING = 2000;
+let review = null; // the one of this page
+let place = null; // where in it that is
 
 export default function ({ data, parentElement, setStateValue }) {
   const root = parentElement.querySelector(".review");
-  root.winnow ??= new Review(root);
-  root.winnow.take(data, (message) => setStateValue("sent", message));
-  return () => root.winnow.close();
+  if (!root) return; // the review went on to another place
+  if (review?.root !== root) {
+    // A page may be laid out anew around the review, as when somebody else decides: it goes on where it was.
+    if (review?.list === data.list && review.outbox.about === data.about) {
+      root.replaceWith(review.root);
+      review.attach();
+    } else {
+      review?.close();
+      review = new Review(root);
+    }
+  }
+  place = parentElement;
+  review.take(data, (message) => setStateValue("sent", message));
+  return () => place === parentElement && review?.detach();
 }
 
 class Review extends View {
@@ -29,25 +43,72 @@ class Review extends View {
     this.names = [];
     this.tick = Date.now() % 1e9; // no earlier page's answer is taken for one of this page
     this.flight = null;
+    this.page = window.location.pathname;
+    this.detached = false;
+    this.waiting = null; // what the first key that was pressed meanwhile does
+    this.link = null; // to another page, opened when all is saved
+    this.leaving = -Infinity;
+    this.onclick = (event) => this.depart(event);
     this.onkey = (event) => this.key(event);
     this.onsize = () => this.fit();
     this.onleave = (event) => {
       if (this.outbox?.pending.length) event.preventDefault();
     };
     window.addEventListener("keydown", this.onkey, true);
+    window.addEventListener("click", this.onclick, true);
+    window.addEventListener("popstate", this.onclick);
     window.addEventListener("resize", this.onsize);
     window.addEventListener("beforeunload", this.onleave);
     this.clock = setInterval(() => this.look(), 1000);
     this.build();
   }
 
+  // Out of the page, for a moment or for good. A key that is pressed then was meant for what was on the screen: it counts
+  // when the review is back.
+  detach() {
+    this.detached = true;
+    this.closing = setTimeout(() => this.close(), LATE);
+  }
+
+  attach() {
+    clearTimeout(this.closing);
+    this.detached = false;
+    this.flight = null;
+    const { activeElement } = document;
+    if (!activeElement || activeElement === document.body) this.root.focus({ preventScroll: true });
+  }
+
+  // To another page. One that is opened while a message of this one is on its way stays blank, so what was decided is saved
+  // first, and nothing more is sent then.
+  depart(event) {
+    const link = event.composedPath().find((part) => part.matches?.("a[href]"));
+    if (event.type === "click" && !link) return;
+    const elsewhere = link?.target === "_blank" || event.ctrlKey || event.metaKey || event.shiftKey;
+    if (elsewhere) return;
+    if (link && link !== this.followed && this.outbox.pending.length) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      if (!this.link) setTimeout(() => this.follow(), SAVING); // where no server answers
+      this.link = link;
+    } else this.leaving = Date.now();
+  }
+
+  follow() {
+    this.followed = this.link;
+    this.link = null;
+    this.followed?.click();
+    this.followed = null;
+  }
+
   close() {
+    clearTimeout(this.closing);
     window.removeEventListener("keydown", this.onkey, true);
+    window.removeEventListener("click", this.onclick, true);
+    window.removeEventListener("popstate", this.onclick);
     window.removeEventListener("resize", this.onsize);
     window.removeEventListener("beforeunload", this.onleave);
     clearInterval(this.clock);
-    delete this.root.winnow;
-    if (this.answer) left = { list: this.list, at: this.at, sample: String(this.items.get(this.at)?.id) };
+    if (review === this) review = null;
   }
 
   // What the server says ----------------------------------------------------------------------------------------
@@ -60,10 +121,7 @@ class Review extends View {
     if (fresh) {
       this.list = data.list;
       this.items = new Map();
-      // The page was laid out anew around the review, as when somebody else decides: go on where it was. The address in the
-      // browser has that sample; the server may know an earlier one.
-      const sample = new URL(window.location.href).searchParams.get("sample");
-      this.at = left?.list === data.list && left.sample === sample ? left.at : data.start;
+      this.at = data.start;
       this.flight = null;
     }
     this.answer = data;
@@ -80,6 +138,9 @@ class Review extends View {
       this.fit();
       this.root.focus({ preventScroll: true });
     }
+    this.waiting?.();
+    this.waiting = null;
+    if (this.link && !this.outbox.pending.length) this.follow();
     this.ask();
   }
 
@@ -94,7 +155,7 @@ class Review extends View {
 
   // Tell the server what it does not know, and ask for what comes next. One message at a time.
   ask() {
-    if (this.flight) return;
+    if (this.flight || this.detached || Date.now() - this.leaving < LATE) return;
     const near = [];
     for (let index = this.at; index < Math.min(this.answer.n, this.at + AHEAD); index++) near.push(index);
     if (this.at > 0) near.push(this.at - 1);
@@ -112,11 +173,12 @@ class Review extends View {
   }
 
   look() {
+    if (this.detached && window.location.pathname !== this.page) return this.close();
     if (this.flight && Date.now() - this.flight.since > PATIENCE) {
       this.flight = null;
       this.silent = true;
-      this.ask();
     }
+    this.ask();
     this.status();
   }
 
@@ -159,7 +221,7 @@ class Review extends View {
   }
 
   key(event) {
-    if (!this.root.isConnected || !this.answer) return;
+    if (!this.answer) return;
     const target = event.composedPath()[0];
     const inside = event.composedPath().includes(this.root);
     if (!this.find(".choosing").hidden) return inside && this.choosing(event);
@@ -187,6 +249,7 @@ class Review extends View {
   // Streamlit has keys of its own (r runs the page anew): what counts in here goes no further. A key that is held down
   // decides once.
   use(event, act, repeats = false) {
+    if (this.detached) return void (this.waiting ??= act);
     event.preventDefault();
     event.stopImmediatePropagation();
     if (!event.repeat || repeats) act();

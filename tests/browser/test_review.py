@@ -140,7 +140,7 @@ def test_a_hundred_are_reviewed_by_keys_and_a_killed_server_loses_none(
     assert (decisions, undone) == (101, 10)  # whatever was sent twice is there once
 
 
-def test_two_who_decide_at_once_lose_nothing(
+def test_two_who_decide_at_once_and_go_on_to_another_page_lose_nothing(
     browser: Browser, root: Path, serve_workspace: Callable[[Path], contextlib.AbstractContextManager[str]]
 ) -> None:
     samples = [i for i, _ in shortlist(root)]
@@ -156,7 +156,12 @@ def test_two_who_decide_at_once_lose_nothing(
             for page in (one, other):
                 expect(page.locator(".review .saved")).to_have_text("saved")
             expect(one.locator(".review .decided")).to_have_text(re.compile(r"^2[0-4] decided$"))
-    assert decided(root) == {i: ("keep", None) for i in samples[:12]} | {i: ("drop", None) for i in samples[-12:]}
+            at(one, 13)
+            one.keyboard.type("kkk")
+            one.get_by_role("link", name="As a gallery").click()  # while most of it is on its way
+            expect(one.locator(".card").first).to_be_visible()
+            stands = decided(root)
+    assert stands == {i: ("keep", None) for i in samples[:15]} | {i: ("drop", None) for i in samples[-12:]}
 
 
 def test_every_key_does_what_it_says(

@@ -76,7 +76,7 @@ def noise_words(verdict: data.Verdict, known: float | None) -> str:
         found.append(f"95 % interval {percent(verdict.noise_low, False)} to {percent(verdict.noise_high)}")
     found.append(f"about {round((verdict.noise or 0) * verdict.judged):,} of {verdict.judged:,} samples")
     if verdict.noise_mixture is not None and not verdict.disagrees:
-        found.append(f"a second estimate, the line without a dot, is {percent(verdict.noise_mixture)}")
+        found.append(f"a second estimate, the unlabeled tick, is {percent(verdict.noise_mixture)}")
     if known is not None:
         found.append(f"of the training labels {percent(known)} are known to be wrong")
     return "; ".join(found) + "."

@@ -11,10 +11,9 @@ from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-import dashboard
-from dashboard.navigation import all_pages
+from dashboard import navigation
 
-APP = Path(dashboard.__file__).with_name("app.py")  # installed, or of the checkout
+APP = Path(navigation.__file__).with_name("app.py")  # installed, or of the checkout
 
 
 # Every run of the harness reads what each installed package declares, 0.4 s that are most of a run. They stay as they are.
@@ -28,7 +27,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
     def opened(root: Path, page: str, /, **query: str) -> AppTest:
         monkeypatch.setenv("WINNOW_WORKSPACE", str(root))
         app = AppTest.from_file(str(APP), default_timeout=120)
-        if page != all_pages()[0].address:  # that one opens at the root
+        if page != navigation.all_pages()[0].address:  # that one opens at the root
             app._page_hash = calc_hash(page)  # `switch_page` needs the first page to be drawn before it
         for name, value in query.items():
             app.query_params[name] = value

@@ -185,7 +185,10 @@ def test_a_name_is_text_in_every_picture() -> None:
 
 
 def test_the_words_under_the_interval() -> None:
-    assert noise_words(VERDICT, None) == "95 % interval 18 to 22 %; about 200 of 1,000 samples."
+    assert (
+        noise_words(VERDICT, None)
+        == "95 % interval 18 to 22 %; about 200 of 1,000 samples; a second estimate, the unlabeled tick, is 19 %."
+    )
     assert noise_words(VERDICT, 0.203).endswith("; of the training labels 20.3 % are known to be wrong.")
 
 

@@ -11,14 +11,13 @@ import pytest
 from given_verdicts import QUICK
 from streamlit.testing.v1 import AppTest
 
-import dashboard
 from dashboard import warming
 from dashboard.data import core, looking
 from engine.runs.compute import compute
 from engine.runs.planning import plan_run
 from engine.store.workspace import Workspace
 
-APP = Path(dashboard.__file__).with_name("app.py")
+APP = Path(warming.__file__).with_name("app.py")
 
 
 @pytest.fixture

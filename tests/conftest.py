@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `winnow` itself does; read when torch is imported
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # there are more processes than processors, and threads that wait cost time
 
 import shutil
 import signal

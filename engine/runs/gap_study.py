@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,7 +126,11 @@ def _means(gap: Gap) -> Tensor:
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
-    return float(np.corrcoef(a.double().numpy(), b.double().numpy())[0, 1])
+    """Pearson's r, to the same bits wherever it is computed: the last of numpy's depend on where in memory its rows are."""
+    try:
+        return statistics.correlation(a.tolist(), b.tolist())
+    except statistics.StatisticsError:  # one of them is constant
+        return math.nan
 
 
 def _some(members: Tensor, most: int) -> Tensor:

@@ -35,7 +35,9 @@ def browser() -> Iterator[Browser]:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         if os.environ.get("WINNOW_REQUIRE_TOOLS") == "1":
-            pytest.fail("no Chromium found, and WINNOW_REQUIRE_TOOLS=1 asks for one: apt-get install chromium-headless-shell")
+            pytest.fail(
+                "no Chromium found, and WINNOW_REQUIRE_TOOLS=1 asks for one: apt-get install chromium-headless-shell"
+            )
         pytest.skip("no Chromium found (apt-get install chromium-headless-shell)")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=found, args=FLAGS)

@@ -6,13 +6,13 @@ measured on rows drawn at random, by an exact search for their neighbors.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from engine.features.neighbors import search_rows
+from engine.features.numba_calls import calling_numba
 from engine.text import percent
 
 LARGEST_EXACT = 200_000
@@ -64,8 +64,7 @@ def search_approximately(
     unit: Tensor, k: int, report: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[Tensor, Tensor, float]:
     """The k nearest others of all samples, most of them right: ids, similarities and the measured recall, 0..1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba and its dependencies warn about themselves while importing
+    with calling_numba():
         from pynndescent import NNDescent
 
     points, rows = unit.numpy(), len(unit)
@@ -73,8 +72,7 @@ def search_approximately(
     nearest = exact_rows(unit, chosen, k)[1]
     for step, factor in enumerate(CANDIDATES):
         wanted = min(rows, factor * (k + 1))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with calling_numba():
             # Of rows of unit length the nearest by distance are the nearest by cosine.
             index = NNDescent(points, "euclidean", n_neighbors=wanted, random_state=0, n_jobs=torch.get_num_threads())
         found = torch.from_numpy(index.neighbor_graph[0])

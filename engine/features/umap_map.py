@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from engine.features.numba_calls import calling_numba
 
 MIN_DIST = 0.1
 EPOCHS_SMALL, EPOCHS_LARGE, LARGE = 300, 200, 10_000
@@ -25,8 +26,7 @@ def compute_umap(features: Tensor, neighbor_ids: Tensor, similarities: Tensor, s
     Args:    features (N, D), neighbor_ids (N, K) and similarities (N, K) as `compute_neighbors` gives them
     Returns: (N, 2) float32
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba and its dependencies warn about themselves while importing
+    with calling_numba():
         from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
 
         keep_compiled()
@@ -88,8 +88,7 @@ def compute_large_umap(features: Tensor, k: int, seed: int) -> tuple[Tensor, str
     fitted = torch.zeros(n, dtype=torch.bool)
     fitted[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:LARGEST_FIT]] = True
     part = rows[fitted]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with calling_numba():
         from umap import UMAP
 
         start = _principal_components(part, np.random.RandomState(seed))

@@ -25,7 +25,9 @@ def test_most_of_the_true_neighbors_are_found_and_counted(monkeypatch):
     true, cosines = search_rows(unit, 10, 0, len(unit))
     assert search_all(unit, 10)[2] == ""  # few samples are searched exactly
     monkeypatch.setattr(approximate, "LARGEST_EXACT", 1000)
+    threads = torch.get_num_threads()
     ids, similarities, note = search_all(unit, 10)
+    assert torch.get_num_threads() == threads
     assert "1,500 samples are approximate" in note and "fewer than" not in note
     found = np.mean([len(set(a.tolist()) & set(b.tolist())) / 10 for a, b in zip(ids, true, strict=True)])
     assert found >= 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,10 @@ from dashboard import data, grid
 from dashboard.data import View
 
 _DONE = "winnow_grid_acts"
+_TURN = threading.Lock()
+"""Streamlit begins the next run of a session, with its callbacks, while one of the run before still writes. All sessions write
+to one file, in turn."""
+
 _SAID = {
     "keep": "kept",
     "drop": "dropped",
@@ -45,18 +50,19 @@ def _worker(view: View, ids: data.Ids, key: str, scope: str) -> Callable[[], Non
             return
         # Streamlit may end this callback wherever it touches the session's state, so between a decision and the note
         # that it was made there is nothing but this dictionary.
-        done = st.session_state.setdefault(_DONE, {})
-        if done.get("client") != given["client"]:
-            done.update(client=str(given["client"]), done=0)
-        # The client repeats what it has not seen confirmed; what is known already is passed over.
-        for act in given["acts"]:
-            if act["seq"] <= done["done"]:
-                continue
-            try:
-                message, wrong = _act(view, ids, act, scope), False
-            except data.WinnowError as error:
-                message, wrong = data.shown(error, 300), True
-            done.update(done=int(act["seq"]), message=message, wrong=wrong)
+        with _TURN:
+            done = st.session_state.setdefault(_DONE, {})
+            if done.get("client") != given["client"]:
+                done.update(client=str(given["client"]), done=0)
+            # The client repeats what it has not seen confirmed; what is known already is passed over.
+            for act in given["acts"]:
+                if act["seq"] <= done["done"]:
+                    continue
+                try:
+                    message, wrong = _act(view, ids, act, scope), False
+                except data.WinnowError as error:
+                    message, wrong = data.shown(error, 300), True
+                done.update(done=int(act["seq"]), message=message, wrong=wrong)
 
     return work
 

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 from playwright.sync_api import Page, expect
 
-from engine.store.decisions import fetch_decisions_log
+from engine.store.decisions import fetch_batches, fetch_decisions_log
 from engine.store.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -59,11 +60,15 @@ def test_a_range_is_dropped_and_all_that_match_by_one_batch_each(
         expect(cards.nth(3)).to_be_focused()  # the page was drawn anew, and the focus is where it was
         assert decided(root) == dict.fromkeys(ids[1:4], "drop")
         expect(page.locator(".card.dropped")).to_have_count(3)
-        for key in ("ArrowRight", "k", "ArrowRight", "u", "ArrowRight", "s"):  # faster than the server answers
-            page.keyboard.press(key)
+        with duckdb.connect(str(root / "decisions.duckdb")):  # while somebody else writes, the server answers nothing
+            for key in ("ArrowRight", "k", "ArrowRight", "u", "ArrowRight", "s"):
+                page.keyboard.press(key)
+                page.wait_for_timeout(200)
         expect(status).to_contain_text("1 sample relabeled")
         three = {ids[4]: "keep", ids[5]: "unsure", ids[6]: "relabel"}
         assert decided(root) == dict.fromkeys(ids[1:4], "drop") | three
+        batches = fetch_batches(Workspace.open(root), "digits-noisy")
+        assert batches["action"].tolist() == ["relabel", "unsure", "keep", "drop"]  # each written once
         page.keyboard.press("Control+z")
         expect(status).to_have_text("taken back")
         assert ids[6] not in decided(root)

@@ -35,6 +35,9 @@ HEAD_FOLDS, HEAD_REPEATS = 10, 2
 MANY = 20_000
 """Samples from which on the folds of a head are drawn once: then nine tenths of them are enough."""
 
+FEWEST = 2
+"""Trusted samples that a network can be trained on. Where inputs tell nothing of the labels none may be; then all are."""
+
 REPEATS = 5
 """Times the samples are halved for the consistency score; every half trains one network and tests on the other."""
 
@@ -92,7 +95,7 @@ class CrossValidation:
             return probs
 
         threads = self.training.threads
-        workers = workers_for(self.training.model, len(parts), self.samples.inputs.device, threads)
+        workers = workers_for(self.training.model, len(parts), self.samples.device, threads)
         return self.tasks.together([partial(work, k) for k in range(len(parts))], workers, self.progress, threads)
 
 
@@ -114,8 +117,8 @@ def predict_rest(samples: Samples, part: Network, report: Report) -> Tensor:
     Returns: softmax output (M, C) float32 on the CPU, rows as part.test
     """
     training, scale = part.training, part.normalization
-    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, part.seed)
-    network.to(samples.inputs.device)
+    network = build_model(training.model, samples.shape, samples.classes, part.seed)
+    network.to(samples.device)
     optimizer = build_optimizer(network, training)
     kept = samples.subset(part.train)
     total, seen = part.epochs * batches_per_epoch(len(kept), training.batch_size), itertools.count()
@@ -175,7 +178,12 @@ def _predict_folds(how: CrossValidation, generator: torch.Generator, trusted: Te
     labels = how.samples.labels.cpu()
     folds = folds_of(how.training, len(labels))[0]
     fold = draw_folds(labels, folds, generator)
-    parts = [((trusted & (fold != k)).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(folds)]
+    parts = []
+    for k in range(folds):
+        others = trusted & (fold != k)
+        if int(others.sum()) < FEWEST:
+            others = fold != k
+        parts.append((others.nonzero()[:, 0], (fold == k).nonzero()[:, 0]))
     found = torch.empty(len(labels), how.samples.classes)
     for (_, test), predicted in zip(parts, how.predict(parts, "fold", done * folds, rounds * folds), strict=True):
         found[test] = predicted

@@ -74,6 +74,17 @@ def noisy_vectors(n: int, classes: int) -> Samples:
     return Samples(inputs, labels, torch.arange(n), classes, truth)
 
 
+def test_where_no_label_is_trusted_networks_learn_from_all(tmp_path: Path) -> None:
+    samples, noted = noisy_vectors(120, 4), Noted()
+    training = replace(HEAD, trained_on="a file")
+    how = CrossValidation(samples, training, 2, Normalization(*normalization(samples)), tmp_path, Quiet(), noted)
+    contradicted = torch.full((120, 4), 0.01).scatter_(1, (samples.labels[:, None] + 1) % 4, 0.97)
+    probs = refine_heldout_probs(how, torch.Generator().manual_seed(0), contradicted)
+    assert torch.allclose(probs.sum(1), torch.ones(120), atol=1e-5)
+    assert len(noted.networks) == HEAD_FOLDS
+    assert all(len(network.train) + len(network.test) == 120 for network in noted.networks)
+
+
 @pytest.mark.parametrize("trained_on", ["", "a file"])
 def test_each_sample_is_predicted_once_in_a_round_by_a_network_that_did_not_see_it(
     tmp_path: Path, trained_on: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,11 +48,27 @@ def available_bytes(device: Any) -> int:
     for line in _read_lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
             found.append(1024 * int(line.split()[1]))
-    group = Path("/sys/fs/cgroup")
-    limit, used = (_read_lines(group / name) for name in ("memory.max", "memory.current"))
-    if limit and used and limit[0].isdigit():
-        found.append(int(limit[0]) - int(used[0]))
-    return min(found)
+    return min(found + [_left_of(Path(place), *names) for place, names in GROUPS.items()])
+
+
+GROUPS = {
+    "/sys/fs/cgroup": ("memory.max", "memory.current", ("active_file", "inactive_file")),
+    "/sys/fs/cgroup/memory": (
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_active_file", "total_inactive_file"),
+    ),
+}
+"""Control groups, of both versions: where they are, their limit, what is used of it, and what of that is cached of files."""
+
+
+def _left_of(group: Path, limit: str, used: str, cached: Sequence[str]) -> int:
+    """What a control group leaves to allocate; what is kept of files for later counts as free."""
+    most, now = (_read_lines(group / name) for name in (limit, used))
+    if not (most and now and most[0].isdigit()):
+        return sys.maxsize
+    stat = dict(line.split() for line in _read_lines(group / "memory.stat"))
+    return int(most[0]) - int(now[0]) + sum(int(stat.get(name, 0)) for name in cached)
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from engine.runs.cluster import HERE
 from engine.spec import TrainingSpec
 from engine.store.progress import Progress
 from engine.store.tensors import load_tensors
+from engine.training import device
 from engine.training.augment import augment
 from engine.training.away import train_away
 from engine.training.device import available_bytes, pick_device
@@ -294,6 +295,19 @@ def test_memory_that_torch_holds_for_later_counts_as_free(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value << 30)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 << 30, 80 << 30))
     assert available_bytes("cuda") == 6 << 30
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_what_a_control_group_keeps_of_files_counts_as_free(version, tmp_path, monkeypatch):
+    """Of 900 MB, 700 are in use, 250 of them by files that were read."""
+    limit, used, cached = list(device.GROUPS.values())[version]
+    monkeypatch.setattr(device, "GROUPS", {str(tmp_path): (limit, used, cached)})
+    for name, text in {limit: "900000000", used: "700000000"}.items():
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\n{cached[0]} 50000000\n{cached[1]} 200000000\n")
+    assert available_bytes("cpu") == 450_000_000
+    (tmp_path / limit).write_text("max\n" if version == 0 else "9223372036854771712\n")
+    assert available_bytes("cpu") > 450_000_000
 
 
 def test_wrong_models_are_refused():

@@ -6,13 +6,15 @@ A processor takes tiles of both sides (`engine.features.tiles`), a GPU many samp
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from engine.errors import ScoreInputError
+from engine.features.scratch import fill_rows
 from engine.features.tiles import TILE, merge_tiles, search_tiles
-from engine.scores.rows import unit_rows
+from engine.scores.rows import row_norms, unit_rows
 
 ROWS = 1024
 BLOCK_VALUES = 1 << 26
@@ -35,12 +37,18 @@ def compute_neighbors(
     return search_rows(unit, k, 0, len(unit), report)
 
 
-def checked_rows(features: Tensor, k: int) -> Tensor:
-    """The rows (N, D) float32 that `search_rows` takes, of unit length; errors as `compute_neighbors`."""
+def checked_rows(features: Tensor, k: int, folder: Path | None = None) -> Tensor:
+    """The rows (N, D) float32 that `search_rows` takes, of unit length; errors as `compute_neighbors`.
+
+    folder: of a disk that takes them where they are many (`engine.features.scratch`); None: they stay in memory
+    """
     n = len(features)
     if not 1 <= k < n:
         raise ScoreInputError(f"{k} neighbors per sample, of {n} samples; allowed: 1 to {n - 1}")
-    return unit_rows(features.float())
+    if folder is None:
+        return unit_rows(features.float())
+    features, norms = features.float(), row_norms(features.float())
+    return fill_rows(n, features.shape[1], lambda part: features[part] / norms[part], folder, features.device)
 
 
 def block_rows(unit: Tensor) -> int:

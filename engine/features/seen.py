@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -21,14 +20,11 @@ def load_seen(
 ) -> Samples:
     """One split with the inputs that networks are trained on.
 
-    Args:   trained_on: key of stored features, whose rows (N, D) float32 are then the inputs; "" = the dataset's own
+    Args:   trained_on: key of stored features, whose rows (N, D) float32 are then the inputs, on the CPU mapped from their
+            file; "" = the dataset's own
     Raises: NotFoundError when there is no such dataset or split, or the features are not stored; StorageError when they
             are damaged
     """
-    samples = load_split(workspace, dataset, split, "cpu" if trained_on else device)
     if not trained_on:
-        return samples
-    features = load_stored(workspace, dataset, trained_on, split).to(device)
-    truth = None if samples.true_labels is None else samples.true_labels.to(device)
-    ids = samples.sample_ids.to(device)
-    return replace(samples, inputs=features, labels=samples.labels.to(device), sample_ids=ids, true_labels=truth)
+        return load_split(workspace, dataset, split, device)
+    return load_split(workspace, dataset, split, device, load_stored(workspace, dataset, trained_on, split))

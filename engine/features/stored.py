@@ -12,10 +12,12 @@ found again by content: a dataset with images added computes only those.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import re
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -238,7 +240,7 @@ def forget_stand_ins(workspace: Workspace, dataset: str, key: str) -> None:
 
 
 def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["train", "test"]) -> Tensor:
-    """The stored features (N, D) float32 of a split, in the order of its sample ids, on the CPU.
+    """The stored features (N, D) float32 of a split, in the order of its sample ids, on the CPU: left on the disk.
 
     Raises: NotFoundError when they are not stored, or the dataset or a person's file has nothing of the split;
             StorageError when they are damaged
@@ -253,18 +255,31 @@ def load_stored(workspace: Workspace, dataset: str, key: str, split: Literal["tr
     return _read_rows(folder, range(first, first + count))
 
 
-def open_stored(workspace: Workspace, dataset: str, key: str) -> np.ndarray[Any, Any]:
+def open_stored(workspace: Workspace, dataset: str, key: str) -> Tensor:
     """The stored features (N, D) float32 of all samples, or of the training samples where a file has no others, left on
     the disk.
 
     Raises: NotFoundError when they are not stored; StorageError when they are damaged
     """
-    folder = _require(workspace, dataset, key)
+    return _open(_require(workspace, dataset, key))
+
+
+def _open(folder: Path) -> Tensor:
+    """All rows of stored features, mapped from their file: what is read is in memory as long as there is room for it."""
     with _damaged(folder):
-        stored: np.ndarray[Any, Any] = np.load(checked_file(folder, "features.npy"), mmap_mode="r", allow_pickle=False)
+        file = checked_file(folder, "features.npy")
+        try:
+            # Whoever writes into it gets a page of its own. The system grants this for no more than the memory there is.
+            stored = np.load(file, mmap_mode="c", allow_pickle=False)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            stored = np.load(file, mmap_mode="r", allow_pickle=False)
         if stored.dtype != np.float32 or stored.ndim != 2:
             raise ValueError(f"{stored.dtype} of shape {stored.shape}")
-        return stored
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a map that must not be written into
+            return torch.from_numpy(stored)
 
 
 @contextlib.contextmanager
@@ -276,12 +291,14 @@ def _damaged(folder: Path) -> Iterator[None]:
 
 
 def _read_rows(folder: Path, rows: Sequence[int]) -> Tensor:
-    """Some rows, ascending, of stored features: (M, D) float32."""
+    """Some rows, ascending, of stored features: (M, D) float32; those of a range are left on the disk."""
+    stored = _open(folder)
+    if rows and rows[0] >= len(stored):
+        raise NotFoundError(f"the features in {folder} have no rows of these samples; add them to their file")
     with _damaged(folder):
-        stored = np.load(checked_file(folder, "features.npy"), mmap_mode="r", allow_pickle=False)
-        if rows and rows[0] >= len(stored):
-            raise NotFoundError(f"the features in {folder} have no rows of these samples; add them to their file")
-        found = np.array(stored[slice(rows.start, rows.stop) if isinstance(rows, range) else np.asarray(rows)])
-        if found.dtype != np.float32 or found.ndim != 2 or len(found) != len(rows):
-            raise ValueError(f"{found.dtype} of shape {found.shape} for {len(rows)} samples")
-    return torch.from_numpy(found)
+        found = (
+            stored[rows.start : rows.stop] if isinstance(rows, range) else stored[torch.tensor(rows, dtype=torch.int64)]
+        )
+        if len(found) != len(rows):
+            raise ValueError(f"{len(found)} rows of {len(rows)} samples")
+    return found

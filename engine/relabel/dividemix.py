@@ -151,7 +151,7 @@ def learn_dividemix(problem: Problem, seed: int, report: Report, settings: Divid
     features: engine.relabel.steps.draw_view.
     """
     check_problem(problem)
-    defaults = DivideMixSettings() if problem.samples.inputs.ndim == 4 else DIVIDEMIX_ON_FEATURES
+    defaults = DivideMixSettings() if problem.samples.are_images else DIVIDEMIX_ON_FEATURES
     settings = settings or defaults
     epochs = problem.training.epochs
     if settings.warm_up >= epochs:

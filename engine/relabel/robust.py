@@ -71,7 +71,7 @@ class _Training:
         samples, training = self.problem.samples, self.problem.training
         generator = begin_epoch(self.network, self.seed, epoch)
         batches = batches_per_epoch(len(samples), training.batch_size)
-        total = torch.zeros((), device=samples.inputs.device)
+        total = torch.zeros((), device=samples.device)
         for i, positions in enumerate(epoch_batches(samples, training.batch_size, self.seed, epoch)):
             progress = (epoch + i / batches) / training.epochs
             report(progress)
@@ -154,7 +154,7 @@ def dynamic_bootstrap(problem: Problem, seed: int, report: Report) -> Learned:
         noisy = torch.zeros(len(problem.samples))
         if epoch >= max(1, round(WARM_UP * training.epochs)):
             noisy = fit_beta_mixture(training.losses(report).cpu()).clamp(1e-4, 1 - 1e-4)
-            loss = partial(_dynamic, noisy.to(problem.samples.inputs.device))
+            loss = partial(_dynamic, noisy.to(problem.samples.device))
         trace["loss"].append(training.epoch(epoch, report, loss))
         trace["noisy"].append(float(noisy.mean()))
     return training.learned(report, trace)
@@ -184,7 +184,7 @@ def co_teaching(
             noise = min(0.9, float(fit_beta_mixture(first.losses(report).cpu()).mean()))
         keep = 1.0 if noise is None else remember_rate(noise, epoch, gradual)
         drawn = [begin_epoch(one.network, one.seed, epoch) for one in (first, second)]
-        total = torch.zeros((), device=samples.inputs.device)
+        total = torch.zeros((), device=samples.device)
         for i, positions in enumerate(epoch_batches(samples, spec.batch_size, seed, epoch)):
             progress = (epoch + i / batches) / spec.epochs
             report(progress)
@@ -239,7 +239,7 @@ def _dimensionality(training: _Training, epoch: int, report: Report) -> float:
     """The mean over up to ten batches of 128 samples; 1 where all of them are copies of each other."""
     samples = training.problem.samples
     generator = torch.Generator().manual_seed(training.seed + epoch)
-    chosen = torch.randperm(len(samples), generator=generator)[: 10 * 128].to(samples.inputs.device)
+    chosen = torch.randperm(len(samples), generator=generator)[: 10 * 128].to(samples.device)
     passed = evaluation_pass(
         training.network,
         samples.subset(chosen),
@@ -285,7 +285,7 @@ def data_parameters(problem: Problem, seed: int, report: Report, rate: float | N
           momentum 0.9), whatever the epochs and the batch size
     """
     training = _Training(problem, seed)
-    device = problem.samples.inputs.device
+    device = problem.samples.device
     rate = rate or 160 * 0.2 / 128 / (1 - 0.9) / training.epochs
     temperature = torch.zeros(len(problem.samples), device=device)
     bound = float(torch.tensor(20.0).log())

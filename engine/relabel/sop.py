@@ -89,7 +89,7 @@ def learn_sop(problem: Problem, seed: int, report: Report, settings: SopSettings
     Returns: the softmax of the network after the last epoch; trace: as `fit_sop` gives it
     Raises:  SpecError for fewer than 2 samples, or an augmentation of vectors; whatever report raises
     """
-    defaults = SopSettings() if problem.samples.inputs.ndim == 4 else SOP_ON_FEATURES
+    defaults = SopSettings() if problem.samples.are_images else SOP_ON_FEATURES
     fit = fit_sop(problem, seed, report, settings or defaults)
     train, test = probabilities([fit.network], problem, lambda: report(1.0))
     return Learned(train, test, fit.trace)
@@ -111,7 +111,7 @@ def fit_sop(problem: Problem, seed: int, report: Report, settings: SopSettings) 
     samples, training = problem.samples, problem.training
     network = new_network(problem, seed)
     optimizer = build_optimizer(network, training)
-    u, v = draw_start(len(samples), samples.classes, settings, seed, samples.inputs.device)
+    u, v = draw_start(len(samples), samples.classes, settings, seed, samples.device)
     prior, batches = classes_present(problem), batches_per_epoch(len(samples), training.batch_size)
     trace: dict[str, list[float]] = {"loss": [], "u": [], "v": []}
     for epoch in range(training.epochs):

@@ -23,14 +23,14 @@ def check_problem(problem: Problem) -> None:
     samples, training = problem.samples, problem.training
     if len(samples) < 2:
         raise SpecError(f"a learner was given {len(samples)} samples; it needs at least 2")
-    if training.augment != "none" and samples.inputs.ndim != 4:
+    if training.augment != "none" and not samples.are_images:
         raise SpecError(f"--augment {training.augment} takes images; a learner was given vectors: use none")
 
 
 def new_network(problem: Problem, seed: int) -> nn.Module:
     """The problem's network, freshly drawn from a seed, on the device of its samples."""
-    inputs = problem.samples.inputs
-    network = build_model(problem.training.model, inputs.shape[1:], problem.samples.classes, seed).to(inputs.device)
+    samples = problem.samples
+    network = build_model(problem.training.model, samples.shape, samples.classes, seed).to(samples.device)
     prepare_network(network, problem.training)
     return network
 
@@ -54,7 +54,7 @@ def draw_view(problem: Problem, positions: Tensor, noise: float, generator: torc
     as the network will see them when it is evaluated, for both views alike.
     """
     training, scale = problem.training, problem.normalization
-    inputs = to_float(problem.samples.inputs[positions], scale.mean, scale.std)
+    inputs = to_float(problem.samples.inputs_at(positions), scale.mean, scale.std)
     if training.augment != "none":
         inputs = augment(inputs, training.augment, generator)
     elif noise:

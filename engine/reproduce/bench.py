@@ -220,7 +220,7 @@ class Bench:
         progress = Progress(self.folder, {"train": 0.0}, self.listener)
         progress.stage("train")
         training = study.training
-        device = study.samples.inputs.device
+        device = study.samples.device
         with tasks_on(self.cluster, device, training.threads) as tasks:
             shared = tasks.share(study)
 

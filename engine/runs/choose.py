@@ -183,14 +183,14 @@ class Selection:
         except StorageError as error:
             raise StorageError(f"{error}; remove that run (winnow remove) and run it again") from error
         assert found is not None
-        return torch.from_numpy(found[0]["features"]).float().to(self.samples.inputs.device)
+        return torch.from_numpy(found[0]["features"]).float().to(self.samples.device)
 
     def _probs(self, order: Order) -> Tensor:
         assert self.trained is not None and self.trained.spec.training is not None
-        training, device = self.trained.spec.training, self.samples.inputs.device
+        training, device = self.trained.spec.training, self.samples.device
         allow_trusted(self.workspace, training.model)
         samples = load_seen(self.workspace, self.dataset, "train", training.trained_on, device)
-        shape = tuple(samples.inputs.shape[1:])
+        shape = samples.shape
         network = load_network(self.trained.folder, training, shape, samples.classes, 0, training.epochs, device)
         scale = Normalization(*normalization(samples))
         return torch.cat([z.float().softmax(1) for _, z in evaluation_pass(network, samples, scale)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import NotFoundError
 from engine.features.duplicates import Duplicates, Pairs, group_duplicates, near_pairs, near_threshold
 from engine.features.neighbors import search_rows
+from engine.features.scratch import fill_rows
+from engine.features.stored import open_stored
 from engine.runs.inputs import Inputs
 from engine.store.contents import fetch_contents
 
@@ -42,8 +44,13 @@ def _pairs_of_test(run: Inputs, threshold: float) -> list[Pairs]:
     """The near pairs of test samples with training samples, and with each other."""
     if run.test is None:
         return []
-    own, tested = run.get("features"), run.get("validation_features")
-    unit = functional.normalize(torch.cat([own, tested]).to(run.device), dim=1)
+    run.get("validation_features")  # raises where a person's file has none
+    rows, own = open_stored(run.workspace, run.spec.dataset, run.spec.features_hash), len(run.own)
+
+    def normalized(part: slice) -> Tensor:
+        return functional.normalize(rows[part].to(run.device), dim=1)
+
+    unit = fill_rows(len(rows), rows.shape[1], normalized, run.partial, run.device)
     k = min(run.spec.neighbors, len(unit) - 1)
-    ids, similarities = search_rows(unit, k, len(own), len(unit), run.progress.step)
-    return [near_pairs(ids, similarities, len(own), threshold)]
+    ids, similarities = search_rows(unit, k, own, len(unit), run.progress.step)
+    return [near_pairs(ids, similarities, own, threshold)]

@@ -30,6 +30,7 @@ from engine.runs.reuse import Trained, adopt_networks, find_threshold_run, find_
 from engine.runs.threshold import copy_threshold_rule, write_threshold_rule
 from engine.runs.verdict import judges, write_verdict
 from engine.scores.dynamics import draw_threshold_samples, threshold_flags
+from engine.scores.inputs import find_input
 from engine.scores.registry import Score, resolve_scores
 from engine.spec import RunSpec, network_key
 from engine.store.progress import Listener, Parts, Progress
@@ -98,14 +99,16 @@ class _Attempt:
         self.workspace, self.spec, self.device, self.trained = workspace, spec, device, trained
         self.tasks = tasks
         self.folder, self.target, self.results, self.notes = draft.folder, draft.target, draft.results, draft.notes
-        self.own = load_seen(workspace, spec.dataset, "train", "", device)
+        scores = resolve_scores(spec.scores)
         self.work = work_of(workspace, spec, device, trained is not None)
-        stages = stage_seconds(self.work, resolve_scores(spec.scores), trained is not None)
+        stages = stage_seconds(self.work, scores, trained is not None)
         self.progress = Progress(self.folder, stages, listener)
         if spec.features:
             self._store_features()
         on = spec.training.trained_on if spec.training else ""
-        self.samples = load_seen(workspace, spec.dataset, "train", on, device) if on else self.own
+        self.samples = self.own = load_seen(workspace, spec.dataset, "train", on, device)
+        if on and any(declared.cost == "inputs" for found in scores for declared in map(find_input, found.all_inputs)):
+            self.own = load_seen(workspace, spec.dataset, "train", "", device)
         self.test = load_test(workspace, spec.dataset, device, on)
         self.normalization = Normalization(*normalization(self.samples))
 

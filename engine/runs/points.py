@@ -162,8 +162,8 @@ def train_networks(study: Study, members: Sequence[Member], report: Report) -> l
 def _train_network(study: Study, member: Member, report: Report) -> tuple[float, ...]:
     samples, scale, training = study.samples, study.normalization, replace(study.training, epochs=member.epochs)
     subset = samples.subset(member.kept)
-    network = build_model(training.model, tuple(samples.inputs.shape[1:]), samples.classes, member.seed)
-    network.to(samples.inputs.device)
+    network = build_model(training.model, samples.shape, samples.classes, member.seed)
+    network.to(samples.device)
     optimizer = build_optimizer(network, training)
     total, seen = member.epochs * batches_per_epoch(len(member.kept), training.batch_size), itertools.count()
     heartbeat = lambda: report(next(seen) / total)  # noqa: E731

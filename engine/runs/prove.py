@@ -107,7 +107,7 @@ def run_prove(
     samples = load_seen(workspace, spec.dataset, "train", on, device)
     kept = hold_set(workspace, wanted, spec, curated, samples)
     test = load_test(workspace, spec.dataset, device, on)
-    network = build_model(spec.training.model, tuple(samples.inputs.shape[1:]), samples.classes, 0)
+    network = build_model(spec.training.model, samples.shape, samples.classes, 0)
     one = can_stack(network) and spec.training.augment == "none" and (device.type == "cuda" or bool(stacked))
     one = one and stacked is not False and test is not None  # networks that are tested on other samples share no stack
     size = stack_size(network, spec.training, samples, device) if one else 1
@@ -247,7 +247,7 @@ class _Proof:
         self._shares = dict.fromkeys(self.done, 1.0)
         self.progress.resumed(self._spent() / self._whole)
         left = [network for network in self.networks if network.key not in self.done]
-        training, device = self.spec.training, self.samples.inputs.device
+        training, device = self.spec.training, self.samples.device
         stacks = self._stacks(left, size)
         workers = 1 if self.stacked else workers_for(training.model, len(stacks), device, training.threads)
         studies: dict[tuple[str, int], Any] = {}
@@ -281,7 +281,7 @@ class _Proof:
 
     def _train(self, stack: Sequence[Network], study: Any) -> None:
         started = time.perf_counter()
-        device = self.samples.inputs.device
+        device = self.samples.device
         members = [Member(network.kept.to(device), network.seed, network.epochs) for network in stack]
         report = partial(self._report, stack)
         accuracies = self.tasks.call(train_networks, study, members, report)

@@ -158,7 +158,7 @@ def run_psi(
         seed=spec.seed,
         class_balanced=spec.class_balanced,
     )
-    network = build_model(spec.training.model, tuple(samples.inputs.shape[1:]), samples.classes, 0)
+    network = build_model(spec.training.model, samples.shape, samples.classes, 0)
     one = can_stack(network) and spec.training.augment == "none" and (device.type == "cuda" or bool(stacked))
     size = stack_size(network, spec.training, samples, device) if one and stacked is not False else 0
     with publishing(workspace, wanted, spec, _title(spec), device) as draft:
@@ -225,7 +225,7 @@ class _Curve:
         stacks = plan_stacks(self.spec, self.n, int(plan["stack"]))
         left = [stack for stack in stacks if stack[0].key not in self.done]
         known = _published(self.workspace, plan["reads"])
-        device = self.samples.inputs.device
+        device = self.samples.device
         threads = self.spec.training.threads
         workers = 1 if self.stacked else workers_for(self.spec.training.model, len(left), device, threads)
         work = [partial(self._train_stack, stack, known) for stack in left]
@@ -246,9 +246,7 @@ class _Curve:
             if same in known:
                 point |= known[same]
             else:
-                fresh.append(
-                    (network, Member(kept.to(self.samples.inputs.device), network.seed, training.epochs), point)
-                )
+                fresh.append((network, Member(kept.to(self.samples.device), network.seed, training.epochs), point))
         members = [member for _, member, _ in fresh]
         keys = [network.key for network, _, _ in fresh]
         report = partial(self._report, keys)

@@ -107,7 +107,7 @@ class _Relabeling:
         self.labels = samples.labels.cpu()
         self.truth = None if samples.true_labels is None else samples.true_labels.cpu()
         self.kept: Path = draft.folder / "partial"
-        seconds = relabel_seconds(workspace, spec, samples.inputs.device)
+        seconds = relabel_seconds(workspace, spec, samples.device)
         self.progress = Progress(draft.folder, {"relabel": seconds}, listener)
         self._work = [size * epochs for size, epochs in planned_work(spec, len(samples))]
         self._shares: dict[str, tuple[float, float]] = {}
@@ -204,7 +204,7 @@ class _Relabeling:
         assert self.spec.training is not None
         model, threads = self.spec.training.model, self.spec.training.threads
         left = [i for i, found in enumerate(known) if not found]
-        workers = workers_for(model, len(left), self.samples.inputs.device, threads)
+        workers = workers_for(model, len(left), self.samples.device, threads)
         work = [partial(self._compute, task, units[i]) for i in left]
         fresh = self.tasks.together(work, workers, self.progress, threads) if work else []
         done = dict(zip(left, fresh, strict=True))

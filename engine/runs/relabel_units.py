@@ -88,7 +88,7 @@ def learn(study: Study, unit: Unit, report: Report) -> dict[str, Tensor]:
     problem = Problem(study.samples.subset(unit.kept), both, study.normalization, training)
     train = find_learner(unit.learner).function
     if unit.preset or unit.settings:
-        on_features = study.samples.inputs.ndim == 2
+        on_features = not study.samples.are_images
         train = partial(train, settings=settings_of_learner(unit.learner, unit.preset, unit.settings, on_features))
     learned = train(problem, unit.seed, report)
     found = {"probabilities": learned.probabilities}

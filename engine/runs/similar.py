@@ -61,7 +61,7 @@ def similar_samples(
         )
     if spec.features:
         own = _by_backbone(workspace, dataset, found, spec, image)
-        blocks = _stored_blocks(open_stored(workspace, dataset, spec.features_hash))
+        blocks = _stored_blocks(open_stored(workspace, dataset, spec.features_hash).numpy())
     else:
         own = _by_network(workspace, dataset, trained, image)
         blocks = _published_blocks(workspace.published_dir(trained))
@@ -91,7 +91,7 @@ def _by_network(workspace: Workspace, dataset: str, trained: str, image: Path) -
             f"run {trained} has no network that an image could be shown to; choose one of winnow run {dataset}"
         )
     samples = load_split(workspace, dataset, "train")
-    shape = tuple(samples.inputs.shape[1:])
+    shape = samples.shape
     if len(shape) != 3:
         raise SpecError(f"dataset '{dataset}' holds vectors of shape {shape}, and no images; search by sample instead")
     allow_trusted(workspace, training.model)

@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ def try_networks(samples: Samples, features: str, features_of: FeaturesOf, liste
     labels = samples.labels.cpu().numpy()
     part = stratified(labels, min(PART, len(labels)), 0)
     held = stratified(labels[part], round(HELD_OUT * len(part)), 1, keep_one=True)
-    images = samples.inputs.ndim == 4
+    images = samples.are_images
     candidates = (
         [Candidate("lenet"), Candidate("head", features)] if images else [*map(Candidate, ("linear", "head", "mlp"))]
     )
@@ -206,15 +206,15 @@ def try_networks(samples: Samples, features: str, features_of: FeaturesOf, liste
     of_part = samples.subset(positions)
     seen = {"": of_part}
     if images:
-        seen[""] = replace(of_part, inputs=shrink(of_part.inputs))
-        rows = features_of(of_part.sample_ids.cpu(), steps).to(samples.inputs.device)
-        seen[features] = replace(of_part, inputs=rows)
+        seen[""] = of_part.with_inputs(shrink(of_part.inputs))
+        rows = features_of(of_part.sample_ids.cpu(), steps).to(samples.device)
+        seen[features] = of_part.with_inputs(rows)
     work = [
         partial(_measure, seen[candidate.features], train, test, training, seed, steps)
         for candidate, training in zip(candidates, trainings, strict=True)
         for seed in range(SEEDS)
     ]
-    workers = workers_for(candidates[0].model, len(work), samples.inputs.device)
+    workers = workers_for(candidates[0].model, len(work), samples.device)
     found = train_together(work, workers, steps)
     curves = [torch.stack(found[i : i + SEEDS]).mean(0).tolist() for i in range(0, len(found), SEEDS)]
     best = [max(curve) for curve in curves]
@@ -250,8 +250,8 @@ def _measure(samples: Samples, train: Tensor, test: Tensor, training: TrainingSp
     """Held-out accuracy after every epoch, of the predictions averaged over the epochs so far: (epochs,) float64."""
     kept, tested = samples.subset(train), samples.subset(test)
     scale = Normalization(*normalization(kept))
-    network = build_model(training.model, tuple(kept.inputs.shape[1:]), kept.classes, seed).to(kept.inputs.device)
-    probs, found = torch.zeros(len(test), kept.classes, device=kept.inputs.device), []
+    network = build_model(training.model, kept.shape, kept.classes, seed).to(kept.device)
+    probs, found = torch.zeros(len(test), kept.classes, device=kept.device), []
     optimizer = build_optimizer(network, training)
     for _ in train_epochs(network, optimizer, kept, scale, training, seed, heartbeat=steps.take):
         for positions, logits in evaluation_pass(network, tested, scale):

@@ -116,11 +116,11 @@ def prepare_velocity(
     allow_trusted(workspace, training.model)
     samples = load_seen(workspace, dataset, "train", training.trained_on, device)
     mean, std = normalization(samples)
-    shape = tuple(samples.inputs.shape[1:])
+    shape = samples.shape
     networks = [load_network(folder, training, shape, samples.classes, 0, epoch, device) for epoch in epochs]
     groups = decile_groups(torch.from_numpy(ranks), GROUPS, min(size, len(ranks) // GROUPS))
-    on = samples.inputs.device
-    inputs = [to_float(samples.inputs[members.to(on)], mean, std) for members in groups]
+    on = samples.device
+    inputs = [to_float(samples.inputs_at(members.to(on)), mean, std) for members in groups]
     return Prepared(networks, epochs, inputs, training.model, samples.classes)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from engine.data.loader import load_split
 from engine.features.approximate import search_all
+from engine.features.scratch import fill_rows
 from engine.runs.inputs import Inputs
 from engine.runs.results import Results
 from engine.scores.registry import Score
@@ -95,9 +96,12 @@ def _labels(inputs: Inputs, tested: int) -> Tensor:
 
 def _with_neighbors(inputs: Inputs, probs: Tensor, labels: Tensor) -> Tensor:
     """The predictions, and the vote of the nearest of all samples by cosine of the standardized features."""
-    parts = [inputs.samples.inputs, *([inputs.test.inputs] if inputs.test else [])]
-    scale = inputs.normalization
-    unit = functional.normalize((torch.cat(parts) - scale.mean) / scale.std, dim=1)
+    samples, scale = inputs.judged(), inputs.normalization
+
+    def standardized(part: slice) -> Tensor:
+        return functional.normalize((samples.inputs_at(part) - scale.mean) / scale.std, dim=1)
+
+    unit = fill_rows(len(samples), samples.shape[0], standardized, inputs.partial, inputs.device)
     ids, similarities, note = search_all(unit, NEIGHBORS, lambda done, total: inputs.progress.heartbeat())
     inputs.notes += [f"{note}, for the verdict"] if note else []
     return with_neighbors(probs, ids.cpu(), similarities.cpu(), labels)

@@ -40,6 +40,9 @@ EVIDENCE: dict[Evidence, str] = {
 }
 """The kinds of evidence, and what they mean."""
 
+CHECKED = 1 << 24
+"""Values of an input that are checked at a time: what is made of all of them would take as much memory as they do."""
+
 F = TypeVar("F", bound=Callable[..., Tensor])
 
 
@@ -333,7 +336,8 @@ def check_rows(name: str, values: Tensor, dims: int) -> None:
 
 def _check_finite(name: str, values: Tensor, axis: int | None) -> None:
     """Raise ScoreInputError naming the first sample along an axis (None: row) with a value that is not finite."""
-    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+    parts = torch.split(values.flatten(), CHECKED) if values.is_floating_point() else ()
+    if not all(bool(torch.isfinite(part).all()) for part in parts):
         row = (~torch.isfinite(values)).movedim(axis or 0, 0).reshape(values.shape[axis or 0], -1).any(1)
         what = "sample" if axis is not None else "row"
         raise ScoreInputError(

@@ -10,6 +10,12 @@ from engine.errors import ScoreInputError
 
 def unit_rows(features: Tensor, what: str = "features") -> Tensor:
     """Rows scaled to unit length. ScoreInputError names the first row that is zero or not finite."""
+    unit: Tensor = features / row_norms(features, what)
+    return unit
+
+
+def row_norms(features: Tensor, what: str = "features") -> Tensor:
+    """The lengths (N, 1) of rows (N, D). ScoreInputError names the first row that is zero or not finite."""
     norms: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     bad = ~torch.isfinite(norms[:, 0]) | (norms[:, 0] == 0)
     if bool(bad.any()):
@@ -17,8 +23,7 @@ def unit_rows(features: Tensor, what: str = "features") -> Tensor:
         raise ScoreInputError(
             f"the {what} of sample {i} have norm {float(norms[i]):g}; cosine similarity needs a finite non-zero one"
         )
-    unit: Tensor = features / norms
-    return unit
+    return norms
 
 
 def median_row(rows: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def train_leg(splits: Splits, leg: Leg, report: Callable[[float], None]) -> Pass
     task, samples, started = leg.task, splits.samples, time.monotonic()
     held = _Held(Path(), len(samples), task.classes, task.keep_logits)
     training, kept = Training(task, splits, leg.state), dict[int, Arrays]()
-    recorder, last, epochs = DynamicsRecorder(held, samples.inputs.device), task.training.epochs, leg.state.epochs
+    recorder, last, epochs = DynamicsRecorder(held, samples.device), task.training.epochs, leg.state.epochs
     for epochs in training.epochs(recorder, lambda done: report(done / last)):
         if epochs in task.keep_epochs:
             kept[epochs] = {name: np.array(values) for name, values in training.weights().items()}

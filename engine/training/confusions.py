@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -57,11 +58,11 @@ def compute_confusions(workspace: Workspace, dataset: str, labels: Labels, seed:
     learned = torch.from_numpy(np.asarray(labels, np.int64))
     fold = draw_folds(learned, FOLDS, torch.Generator().manual_seed(seed))
     parts = [((fold != k).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(FOLDS)]
-    model = "lenet" if samples.inputs.ndim == 4 else "mlp"
+    model = "lenet" if samples.are_images else "mlp"
     trainings = [_training(model, len(train)) for train, _ in parts]
     whole = sum(t.epochs * batches_per_epoch(len(p[0]), BATCH) for t, p in zip(trainings, parts, strict=True))
     steps = _Steps(report, whole)
-    given = Samples(samples.inputs, learned, samples.sample_ids, samples.classes, None)
+    given = replace(samples, labels=learned, true_labels=None)
     seeds = np.random.default_rng(seed).integers(0, 2**31, FOLDS).tolist()
     work = [partial(_predict, given, *part, t, s, steps) for part, t, s in zip(parts, trainings, seeds, strict=True)]
     found = np.empty((len(samples), samples.classes), np.float64)
@@ -94,7 +95,7 @@ def _predict(samples: Samples, train: Tensor, test: Tensor, training: TrainingSp
     """Softmax output (M, C) float64 on the test positions, averaged over the epochs of a network trained on the others."""
     kept, tested = samples.subset(train), samples.subset(test)
     scale = Normalization(*normalization(kept))
-    network = build_model(training.model, tuple(kept.inputs.shape[1:]), kept.classes, seed)
+    network = build_model(training.model, kept.shape, kept.classes, seed)
     total = torch.zeros(len(test), kept.classes, dtype=torch.float64)
     for _ in train_epochs(
         network, build_optimizer(network, training), kept, scale, training, seed, heartbeat=steps.take

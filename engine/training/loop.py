@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.data.loader import Samples, epoch_batches, to_float
+from engine.data.loader import Samples, epoch_batches, read_batches, to_float
 from engine.errors import SpecError
 from engine.spec import TrainingSpec
 from engine.training.augment import augment
+from engine.training.device import available_bytes
 from engine.training.dropout import draw_from
 from engine.training.models import RANDOM
 from engine.training.precision import precision_of, prepare_inputs, prepare_network
@@ -99,8 +101,8 @@ def train_epochs(
             epoch.
         heartbeat: called at every batch; may raise to stop
     """
-    device = samples.inputs.device
-    if training.augment != "none" and samples.inputs.ndim != 4:
+    device = samples.device
+    if training.augment != "none" and not samples.are_images:
         raise SpecError(f"--augment {training.augment} takes images; this dataset holds vectors: use none")
     prepare_network(network, training)
     batches = batches_per_epoch(len(samples.labels), training.batch_size)
@@ -111,11 +113,12 @@ def train_epochs(
         with RANDOM:
             torch.manual_seed(_mix(seed, epoch))
         network.train()
-        for i, positions in enumerate(epoch_batches(samples, training.batch_size, seed, epoch)):
+        batches_read = read_batches(samples, epoch_batches(samples, training.batch_size, seed, epoch), _window(samples))
+        for i, (positions, inputs) in enumerate(batches_read):
             heartbeat()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(training, (epoch + i / batches) / training.epochs)
-            inputs = to_float(samples.inputs[positions], normalization.mean, normalization.std)
+            inputs = to_float(inputs, normalization.mean, normalization.std)
             inputs = prepare_inputs(augment(inputs, training.augment, generator), training)
             labels = samples.labels[positions]
             with precision_of(training, device):
@@ -130,6 +133,15 @@ def train_epochs(
             for positions, logits in evaluation_pass(network, samples, normalization, heartbeat=heartbeat):
                 recorder.log(logits, samples.labels[positions], positions)
         yield epoch, time.perf_counter() - started
+
+
+def _window(samples: Samples) -> int:
+    """How many inputs are read at a time; 0: those of a batch, where memory takes all or they are not in a file."""
+    row = samples.stored[0].nbytes
+    free = available_bytes("cpu") if samples.mapped else 0
+    if len(samples.stored) * row <= free or not samples.mapped:
+        return 0
+    return max(1, free // (2 * row * (os.cpu_count() or 1)))  # as many networks may be trained side by side
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
@@ -148,15 +160,15 @@ def evaluation_pass(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (positions, function(network, inputs)) over all samples in order, in evaluation mode and float32."""
     network.eval()
-    device = samples.inputs.device
-    width = max(1, samples.inputs[0].numel())
-    cached = device.type == "cpu" and samples.inputs.ndim == 4
+    device = samples.device
+    width = max(1, math.prod(samples.shape))
+    cached = device.type == "cpu" and samples.are_images
     step = max(1, min(8192, (EVAL_PIXELS if cached else EVAL_VALUES) // width))
-    for start in range(0, len(samples.labels), step):
+    parts = (slice(start, min(start + step, len(samples))) for start in range(0, len(samples), step))
+    batches = (torch.arange(part.start, part.stop, device=device) for part in parts)
+    for positions, inputs in read_batches(samples, batches, _window(samples)):
         heartbeat()
-        positions = torch.arange(start, min(start + step, len(samples.labels)), device=device)
-        inputs = to_float(samples.inputs[positions], normalization.mean, normalization.std)
-        yield positions, function(network, inputs)
+        yield positions, function(network, to_float(inputs, normalization.mean, normalization.std))
 
 
 def compute_accuracy(

@@ -8,6 +8,7 @@ the networks that the plain loop trains with the same seeds, to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -180,7 +181,7 @@ def stack_size(network: nn.Module, training: TrainingSpec, samples: Samples, dev
     """How many such networks fit into half the device's free memory while they are trained together, 1 .. MAX_STACK."""
     weights = sum(p.numel() for p in network.parameters())
     widths = sum(layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear))
-    inputs = samples.inputs[0].numel()
+    inputs = math.prod(samples.shape)
     # Weights, gradients, two states, two temporaries; ten of every activation; the order of the samples twice.
     values = 6 * weights + training.batch_size * (10 * widths + 3 * inputs) + 4 * len(samples)
     return max(1, min(MAX_STACK, available_bytes(device) // (2 * 4 * values)))
@@ -202,13 +203,12 @@ def train_stacked(
              every step
     Returns: the trained networks, in the order of the members
     """
-    device, inputs = samples.inputs.device, samples.inputs
+    device = samples.device
     batches = [len(batch_ends(len(member.kept), training.batch_size)) for member in members]
     steps = [b * member.epochs for b, member in zip(batches, members, strict=True)]
     # Longest first: those still in training are then the first k of every tensor, and the others stay as they are.
     ranked = sorted(range(len(members)), key=lambda k: -steps[k])
-    shape = tuple(inputs.shape[1:])
-    networks = [build_model(training.model, shape, samples.classes, members[k].seed) for k in ranked]
+    networks = [build_model(training.model, samples.shape, samples.classes, members[k].seed) for k in ranked]
     stack = Stack(networks, device)
     optimizer = {name: [torch.zeros_like(stack.state[name]) for _ in range(2)] for name in stack.trained}
     done, whole = 0, sum(steps)
@@ -217,7 +217,7 @@ def train_stacked(
         k = len(batch.positions)
         state = {name: values[:k] for name, values in stack.state.items()}
         leaves = [state[name].requires_grad_() for name in stack.trained]
-        scaled = to_float(inputs[batch.positions], normalization.mean, normalization.std)
+        scaled = to_float(samples.inputs_at(batch.positions), normalization.mean, normalization.std)
         with precision_of(training, device):
             logits = stack.forward(state, scaled, batch)
         labels = samples.labels[batch.positions]
@@ -324,7 +324,7 @@ def compute_accuracies(
     stack: Stack, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
 ) -> list[float]:
     """Share of samples whose largest logit is their label, 0..1, of every network."""
-    hits = torch.zeros(len(stack), dtype=torch.int64, device=samples.inputs.device)
+    hits = torch.zeros(len(stack), dtype=torch.int64, device=samples.device)
     for part, logits in evaluate_stack(stack, samples, normalization, heartbeat):
         hits += (logits.argmax(2) == samples.labels[part]).sum(1)
     return [int(h) / len(samples) for h in hits]
@@ -334,10 +334,10 @@ def evaluate_stack(
     stack: Stack, samples: Samples, normalization: Normalization, heartbeat: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[slice, Tensor]]:
     """All samples in order, some at a time, and the logits (K, B, C) of every network for them, in evaluation mode."""
-    width = max(512, samples.inputs[0].numel())
+    width = max(512, math.prod(samples.shape))
     rows = max(1, min(8192, EVAL_VALUES // width, 64 * EVAL_VALUES // (len(stack) * width)))
     with torch.no_grad():
         for start in range(0, len(samples), rows):
             heartbeat()
             part = slice(start, start + rows)
-            yield part, stack.logits(to_float(samples.inputs[part], normalization.mean, normalization.std))
+            yield part, stack.logits(to_float(samples.inputs_at(part), normalization.mean, normalization.std))

@@ -173,7 +173,7 @@ def train_tasks(
         report(task.name, task.training.epochs)
         return rows
 
-    training, device = tasks[0].training, splits.samples.inputs.device
+    training, device = tasks[0].training, splits.samples.device
     stacks = not train and (device.type == "cuda" if stacked is None else stacked)
     for stack in _stacks(folder, tasks, splits.samples) if stacks else ():
         running.update({task.name: task for task in stack})
@@ -191,10 +191,10 @@ def _stacks(folder: Path, tasks: Sequence[Task], samples: Samples) -> list[list[
     if len(seeds) < 2 or seeds[0].training.augment != "none":
         return []
     training = seeds[0].training
-    network = build_model(training.model, tuple(samples.inputs.shape[1:]), seeds[0].classes, 0)
+    network = build_model(training.model, samples.shape, seeds[0].classes, 0)
     if not can_stack(network):
         return []
-    size = stack_size(network, training, samples, samples.inputs.device)
+    size = stack_size(network, training, samples, samples.device)
     return [seeds[i : i + size] for i in range(0, len(seeds), size)]
 
 
@@ -202,7 +202,7 @@ def _train_stack(folder: Path, tasks: Sequence[Task], splits: Splits, report: Ca
     """Train the networks of some seeds as one, and leave what each would have left alone."""
     samples, test, normalization = splits.samples, splits.test, splits.normalization
     training, data = tasks[0].training, replace(samples, labels=tasks[0].labels, classes=tasks[0].classes)
-    recorders = [DynamicsRecorder(spill_of(folder, task), samples.inputs.device) for task in tasks]
+    recorders = [DynamicsRecorder(spill_of(folder, task), samples.device) for task in tasks]
     for recorder in recorders:
         recorder.restore(0)
     rows: list[list[dict[str, Any]]] = [[] for _ in tasks]
@@ -266,7 +266,7 @@ def train_here(
     if finished is not None:
         return list(finished[1]["rows"])
     state = load_state(folder, task)
-    recorder = DynamicsRecorder(spill_of(folder, task), splits.samples.inputs.device)
+    recorder = DynamicsRecorder(spill_of(folder, task), splits.samples.device)
     recorder.restore(state.epochs)
     training = Training(task, splits, state)
     last_checkpoint = time.monotonic()
@@ -288,8 +288,8 @@ class Training:
     def __init__(self, task: Task, splits: Splits, state: State) -> None:
         samples = splits.samples
         self.task, self.splits, self.first, self.rows = task, splits, state.epochs, list(state.rows)
-        self.network = build_model(task.training.model, tuple(samples.inputs.shape[1:]), task.classes, task.seed)
-        self.network.to(samples.inputs.device)
+        self.network = build_model(task.training.model, samples.shape, task.classes, task.seed)
+        self.network.to(samples.device)
         self.optimizer = build_optimizer(self.network, task.training)
         if state.epochs:
             _restore(self.network, self.optimizer, state.tensors)

@@ -139,7 +139,7 @@ def _network(samples: Samples, member: Member) -> torch.nn.Module:
 
 
 def _train(samples: Samples, scale: Normalization, training: TrainingSpec, member: Member) -> None:
-    subset = replace(samples, inputs=samples.inputs[member.kept], labels=samples.labels[member.kept])
+    subset = replace(samples.with_inputs(samples.inputs[member.kept]), labels=samples.labels[member.kept])
     network = _network(samples, member)
     for _ in train_epochs(network, build_optimizer(network, training), subset, scale, training, member.seed):
         pass

@@ -20,15 +20,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from engine.data.loader import Samples, to_float
+from engine.data.ingest import ingest
+from engine.data.loader import Samples, normalization, to_float
+from engine.data.request import IngestSpec
 from engine.errors import Cancelled, ClusterError, SpecError
 from engine.features import computing, tiles
 from engine.features import neighbors as search
-from engine.features.stored import compute_stored, load_stored
+from engine.features.seen import load_seen
+from engine.features.stored import compute_stored, key_of, load_stored
 from engine.queries.connection import connected
 from engine.runs import cluster as runs_cluster
 from engine.runs import points, velocity
@@ -430,7 +434,8 @@ def test_what_travels_is_what_the_guide_counts():
     n, m, pixels, c, weights = 3000, 500, 784, 10, 784 * 8 + 8 + 8 * 10 + 10
     images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
     samples = Samples(images, torch.arange(n) % c, torch.arange(n), c, torch.arange(n) % c)
-    test, scale = samples.subset(torch.arange(m)), Normalization(torch.zeros(1), torch.ones(1))
+    test = samples.subset(torch.arange(m)).with_inputs(images[:m].clone())
+    scale = Normalization(torch.zeros(1), torch.ones(1))
     both, half = (n + m) * (pixels + 24), torch.arange(0, n, 2)
     training = TrainingSpec(model="narrow", epochs=2, seeds=1, logit_seeds=1)
     [task] = seed_tasks(samples, training, {1: 1})
@@ -499,6 +504,42 @@ def die(shared, item, report):
         file.write("died\\n")
     os._exit(1)
 """
+
+
+WHERE = """
+from engine.training.away import train_leg
+
+def trained(splits, leg, report):
+    at = splits.samples.stored.data_ptr()
+    for line in open("/proc/self/maps"):
+        span, *_, file = line.split(maxsplit=5)
+        first, end = (int(place, 16) for place in span.split("-"))
+        if first <= at < end:
+            return train_leg(splits, leg, report), file.strip()
+"""
+
+
+def test_features_that_the_store_of_a_machine_cannot_hold_lie_on_its_disk(cluster, modules, tmp_path):
+    """A head learns the same from them, bit by bit, and no process has a copy of its own."""
+    (modules / "where_inputs_are.py").write_text(WHERE)
+    trained = importlib.import_module("where_inputs_are").trained
+    n, width = 10_000, 2600
+    assert 4 * n * width > 1.2 * NODE["object_store_memory"]
+    workspace = Workspace.open(tmp_path / "workspace", create=True)
+    ingest(workspace, IngestSpec("wide", "synthetic", limit=n))
+    np.save(tmp_path / "wide.npy", np.random.default_rng(0).standard_normal((n, width), np.float32))
+    source = str(tmp_path / "wide.npy")
+    compute_stored(workspace, "wide", source, CPU, Unheard(), HERE)
+    samples = load_seen(workspace, "wide", "train", key_of(workspace, "wide", source))
+    training = TrainingSpec(model="head", epochs=1, seeds=1)
+    [task] = seed_tasks(samples, training, {1: 1})
+    splits, leg = Splits(samples, None, Normalization(*normalization(samples))), Leg(task, State(0, [], {}), 0.0)
+    with tasks_on(f"ray:{cluster.address}", CPU) as tasks:
+        there, file = tasks.call(trained, tasks.share(splits), leg, lambda share: None)
+    assert "plasma" in file and not file.startswith("/dev/shm")
+    here = train_leg(splits, leg, lambda share: None)
+    assert all(np.array_equal(a, b) for a, b in zip(there.dynamics, here.dynamics, strict=True))
+    assert all(np.array_equal(there.state.tensors[name], here.state.tensors[name]) for name in here.state.tensors)
 
 
 def test_errors_of_tasks_are_told_here(cluster, modules, monkeypatch, tmp_path):

@@ -1,7 +1,5 @@
 """Loading a split onto a device, its batches and its statistics."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -76,7 +74,7 @@ def test_batches_depend_on_seed_and_epoch_alone():
 
 def test_normalization_by_hand():
     inputs = torch.tensor([[[[0, 255]], [[7, 7]]], [[[255, 0]], [[7, 7]]]], dtype=torch.uint8)
-    samples = dataclasses.replace(samples_of(2), inputs=inputs)
+    samples = samples_of(2).with_inputs(inputs)
     mean, std = normalization(samples)
     assert mean.flatten().tolist() == [127.5, 7] and std.flatten().tolist() == [127.5, 1]
     assert to_float(inputs, mean, std).tolist() == [[[[-1, 1]], [[0, 0]]], [[[1, -1]], [[0, 0]]]]
@@ -85,7 +83,7 @@ def test_normalization_by_hand():
 def test_normalization_over_many_blocks(monkeypatch):
     inputs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1000, 3, 4, 4), np.uint8))
     monkeypatch.setattr("engine.data.loader._SAMPLES_AT_ONCE", 64)
-    mean, std = normalization(dataclasses.replace(samples_of(1000), inputs=inputs))
+    mean, std = normalization(samples_of(1000).with_inputs(inputs))
     np.testing.assert_allclose(mean.flatten(), inputs.numpy().mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(std.flatten(), inputs.numpy().std((0, 2, 3)), rtol=1e-6)
 

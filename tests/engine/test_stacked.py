@@ -70,8 +70,7 @@ TRAININGS |= {
 def train_plain(member, samples, scale, training):
     training = replace(training, epochs=member.epochs)
     subset = replace(
-        samples,
-        inputs=samples.inputs[member.kept],
+        samples.with_inputs(samples.inputs[member.kept]),
         labels=samples.labels[member.kept],
         sample_ids=samples.sample_ids[member.kept],
     )
@@ -121,7 +120,7 @@ def test_no_network_reads_another():
     samples = make_samples()
     scale, training = scale_of(samples), TRAININGS["adam"]
     mine, other = make_members()[1], Member(torch.arange(100, 160), 1, 30)
-    poisoned = replace(samples, inputs=samples.inputs.clone())
+    poisoned = samples.with_inputs(samples.inputs.clone())
     poisoned.inputs[~torch.isin(torch.arange(N), mine.kept)] = torch.nan
     assert torch.isnan(poisoned.inputs[other.kept]).any()
     stack = train_stacked([mine, other], poisoned, scale, training)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from engine.data.loader import Samples
+from engine.data.loader import Samples, joined
 from engine.errors import SpecError
+from engine.features.stored import open_stored
 from engine.runs.cluster import HERE, Shared, Tasks
 from engine.runs.work import Work
 from engine.scores.gradient import checkpoint_epochs
@@ -93,10 +94,10 @@ def provides(
 class Inputs:
     """The inputs of one run.
 
-    own: the training set with the dataset's own inputs; samples, test: the splits as the networks see them, which may be
-    by stored features; folder: where the weights are; partial: where finished pieces are kept for a run that is
-    resumed; generator: one for each purpose; tasks: where they are computed; notes: what a reader of the run should
-    know.
+    own: the training set with the dataset's own inputs, where a score reads them; samples, test: the splits as the networks
+    see them, which may be by stored features; folder: where the weights are; partial: where finished pieces are kept for a
+    run that is resumed; generator: one for each purpose; tasks: where they are computed; notes: what a reader of the run
+    should know.
     """
 
     workspace: Workspace
@@ -119,7 +120,7 @@ class Inputs:
 
     @property
     def device(self) -> torch.device:
-        return self.samples.inputs.device
+        return self.samples.device
 
     @property
     def training(self) -> TrainingSpec:
@@ -208,7 +209,7 @@ class Inputs:
 
     def network(self, at: At) -> nn.Module:
         """The trained network, on the run's device, in evaluation mode."""
-        shape = tuple(self.samples.inputs.shape[1:])
+        shape = self.samples.shape
         return load_network(self.folder, self.training, shape, self.samples.classes, at.seed, at.epoch, self.device)
 
     def passed(self, samples: Samples, at: At, function: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
@@ -220,6 +221,14 @@ class Inputs:
             parts.append(values.float().cpu())
             self.progress.step(int(positions[-1]) + 1, len(samples))
         return torch.cat(parts)
+
+    def judged(self) -> Samples:
+        """The training samples, and behind them those of the test split where there is one, as the networks see them."""
+        if self.test is None:
+            return self.samples
+        key = self.training.trained_on  # of features that lie in one file, and need no copy
+        rows = open_stored(self.workspace, self.spec.dataset, key) if key else None
+        return joined(self.samples, self.test, rows)
 
     def validation(self) -> Samples:
         """The test split; SpecError where there is none."""

@@ -29,7 +29,7 @@ def has_direction(inputs: Tensor) -> Tensor:
 
 def _negatives_per_positive(samples: Samples) -> int:
     """The paper's 4 for color images, 3 for all else."""
-    return 4 if samples.inputs.ndim == 4 and samples.inputs.shape[1] == 3 else 3
+    return 4 if samples.are_images and samples.shape[0] == 3 else 3
 
 
 def _gap_seconds(work: Work) -> float:
@@ -38,7 +38,7 @@ def _gap_seconds(work: Work) -> float:
 
 def _check_memory(spec: RunSpec, samples: Samples) -> None:
     """Raise SpecError where the complexity gap does not fit; on a GPU it may fall back to float32."""
-    device, n, width = samples.inputs.device, len(samples), math.prod(samples.inputs.shape[1:])
+    device, n, width = samples.device, len(samples), math.prod(samples.shape)
     subsets = stochastic_gap_bytes(samples.labels, width, _negatives_per_positive(samples))
     dtype = torch.float32 if device.type == "cuda" else torch.float64
     exact = spec.complexity == "exact"

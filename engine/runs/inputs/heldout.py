@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from engine.data.cscores import read_cscores
-from engine.data.loader import joined
 from engine.features.own_probs import read_probs
 from engine.runs.crossval import (
     REPEATS,
@@ -52,7 +51,7 @@ def heldout_probs(run: Inputs, at: At | None) -> tuple[Tensor, Tensor, Tensor]:
         return probs[: len(run.own)], probs[len(run.own) :], probs
     everything = _cross_validation(run, at)
     if run.test is not None:
-        everything = replace(everything, samples=joined(run.samples, run.test))
+        everything = replace(everything, samples=run.judged())
     generator, n = run.generator("folds"), len(run.samples)
     probs = compute_heldout_probs(everything, generator)
     return probs[:n], probs[n:], refine_heldout_probs(everything, generator, probs)

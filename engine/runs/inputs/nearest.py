@@ -40,7 +40,7 @@ def check_others(k: int, n: int) -> None:
 def neighbor_ids(run: Inputs, at: At | None) -> tuple[Tensor, Tensor]:
     """(N, K) int64 nearest other samples by cosine of the features, nearest first."""
     k = run.spec.neighbors or DEFAULT_NEIGHBORS
-    unit = checked_rows(run.get("features", at).to(run.device), k)
+    unit = checked_rows(run.get("features", at).to(run.device), k, run.partial)
     exact = len(unit) <= LARGEST_EXACT or unit.device.type != "cpu"
     if not exact:
         check_memory(len(unit), unit.shape[1], k)

@@ -86,7 +86,7 @@ def gradient_norms(run: Inputs, at: At) -> Tensor:
     parts = []
     for start in range(0, len(samples), GRADIENT_ROWS):
         rows = slice(start, start + GRADIENT_ROWS)
-        inputs = to_float(samples.inputs[rows], scale.mean, scale.std)
+        inputs = to_float(samples.inputs_at(rows), scale.mean, scale.std)
         norms = compute_gradient_norms(network, inputs, samples.labels[rows], run.progress.heartbeat)
         parts.append(norms.cpu())
         run.progress.step(start, len(samples))

@@ -18,7 +18,7 @@ _OTHERS = [name for name in PROPERTIES if name != "brightness"]
 
 def check_images(spec: RunSpec, samples: Samples) -> None:
     """Raise SpecError for a dataset of vectors, of which nothing is measured."""
-    if samples.inputs.ndim != 4:
+    if not samples.are_images:
         raise SpecError(
             f"dataset '{spec.dataset}' holds vectors; scores of how a picture looks need images: leave them out"
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from engine.errors import NotFoundError
 from engine.features.duplicates import Duplicates, Pairs, group_duplicates, near_pairs, near_threshold
 from engine.features.neighbors import search_rows
 from engine.features.scratch import fill_rows
@@ -27,9 +26,10 @@ def find_duplicates(run: Inputs) -> Duplicates:
         threshold = near_threshold(run.get("similarities"))
         how = f"near ones from a cosine of {threshold:.3f}"
         pairs.append(near_pairs(run.get("neighbor_ids"), run.get("similarities"), 0, threshold))
-        try:
-            pairs += _pairs_of_test(run, threshold)
-        except NotFoundError:
+        rows = open_stored(run.workspace, run.spec.dataset, run.spec.features_hash)
+        if len(rows) > len(run.own):
+            pairs.append(_pairs_of_test(run, rows, threshold))
+        elif len(contents) > len(run.own):
             how += ", of training samples alone: the file of features has no test samples"
     found = group_duplicates(contents, len(run.own), pairs)
     if len(found.sample):
@@ -40,17 +40,14 @@ def find_duplicates(run: Inputs) -> Duplicates:
     return found
 
 
-def _pairs_of_test(run: Inputs, threshold: float) -> list[Pairs]:
-    """The near pairs of test samples with training samples, and with each other."""
-    if run.test is None:
-        return []
-    run.get("validation_features")  # raises where a person's file has none
-    rows, own = open_stored(run.workspace, run.spec.dataset, run.spec.features_hash), len(run.own)
+def _pairs_of_test(run: Inputs, rows: Tensor, threshold: float) -> Pairs:
+    """The near pairs of test samples with training samples, and with each other. rows: the features of both, in this order"""
 
     def normalized(part: slice) -> Tensor:
         return functional.normalize(rows[part].to(run.device), dim=1)
 
+    own = len(run.own)
     unit = fill_rows(len(rows), rows.shape[1], normalized, run.partial, run.device)
     k = min(run.spec.neighbors, len(unit) - 1)
     ids, similarities = search_rows(unit, k, own, len(unit), run.progress.step)
-    return [near_pairs(ids, similarities, own, threshold)]
+    return near_pairs(ids, similarities, own, threshold)

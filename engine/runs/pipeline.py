@@ -105,7 +105,7 @@ class _Attempt:
         self.progress = Progress(self.folder, stages, listener)
         if spec.features:
             self._store_features()
-        on = spec.training.trained_on if spec.training else ""
+        on = spec.training.trained_on if spec.training else spec.features_hash
         self.samples = self.own = load_seen(workspace, spec.dataset, "train", on, device)
         if on and any(declared.cost == "inputs" for found in scores for declared in map(find_input, found.all_inputs)):
             self.own = load_seen(workspace, spec.dataset, "train", "", device)

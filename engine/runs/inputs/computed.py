@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from engine.data.loader import Samples, joined
 from engine.errors import SpecError
+from engine.features.own_file import is_own_file
 from engine.features.stored import open_stored
 from engine.runs.cluster import HERE, Shared, Tasks
 from engine.runs.work import Work
@@ -287,10 +288,11 @@ def kept_epochs(scores: Sequence[Score], training: TrainingSpec) -> dict[int, in
 
 
 def require_test(spec: RunSpec, test: Samples | None) -> Samples:
-    """The test split; SpecError where the dataset has none."""
+    """The test split; SpecError where the dataset, or the file of features, has none."""
     if test is None or not len(test):
+        rows = ", or the file of --features has no rows of it" if is_own_file(spec.features) else ""
         raise SpecError(
-            f"dataset '{spec.dataset}' has no test split to validate against; ingest it with --test or "
+            f"dataset '{spec.dataset}' has no test split to validate against{rows}; ingest it with --test or "
             "--test-fraction, or leave out the scores that need one (winnow scores lists them)"
         )
     return test

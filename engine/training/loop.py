@@ -31,6 +31,9 @@ from engine.training.recording import DynamicsRecorder
 EVAL_VALUES = 1 << 22
 """Input values in one batch of an evaluation pass."""
 
+SMALLEST_WINDOW = 1 << 26
+"""Bytes of inputs that are read at a time at least, where memory does not take all: the whole file is read for each."""
+
 EVAL_PIXELS = 1 << 18
 """The same of images on a processor: what a convolution makes of more does not stay in its cache, and takes twice as
 long."""
@@ -137,11 +140,10 @@ def train_epochs(
 
 def _window(samples: Samples) -> int:
     """How many inputs are read at a time; 0: those of a batch, where memory takes all or they are not in a file."""
-    row = samples.stored[0].nbytes
-    free = available_bytes("cpu") if samples.mapped else 0
-    if len(samples.stored) * row <= free or not samples.mapped:
+    if not samples.mapped or samples.stored.nbytes <= (free := available_bytes("cpu")):
         return 0
-    return max(1, free // (2 * row * (os.cpu_count() or 1)))  # as many networks may be trained side by side
+    at_once = free // (2 * (os.cpu_count() or 1))  # as many networks may be trained side by side
+    return max(at_once, SMALLEST_WINDOW) // samples.stored[0].nbytes
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:

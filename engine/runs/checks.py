@@ -12,8 +12,12 @@ from engine.scores.registry import Score, check_classes
 from engine.spec import RunSpec
 
 
-def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples, test: Samples | None) -> None:
+def check_inputs_exist(
+    scores: Sequence[Score], spec: RunSpec, own: Samples, samples: Samples, test: Samples | None
+) -> None:
     """Refuse before anything is trained what would fail after it: the checks of every input that is read.
+
+    own: with the dataset's own inputs; samples: as networks see them
 
     Raises: ScoreInputError where classes or samples are missing; SpecError where a score needs a test split and there
             is none, or more memory than is free
@@ -29,8 +33,8 @@ def check_inputs_exist(scores: Sequence[Score], spec: RunSpec, samples: Samples,
     read = dict.fromkeys(name for found in scores for name in found.all_inputs)
     if spec.neighbors:
         read["neighbor_ids"] = None
-    for check in dict.fromkeys(find_input(name).check for name in read):
+    for check, of_own in dict.fromkeys((find_input(name).check, find_input(name).cost == "inputs") for name in read):
         if check is not None:
-            check(spec, samples)
+            check(spec, own if of_own else samples)
     if any(found.needs_test for found in scores):
         require_test(spec, test)

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from engine.data.loader import Samples, normalization
+from engine.data.loader import Samples, dataset_shape, normalization
 from engine.errors import NotFoundError, SpecError
 from engine.features.seen import load_seen
 from engine.features.stored import compute_stored, is_stored, key_of, notes_of
@@ -107,8 +107,11 @@ class _Attempt:
             self._store_features()
         on = spec.training.trained_on if spec.training else spec.features_hash
         self.samples = self.own = load_seen(workspace, spec.dataset, "train", on, device)
-        if on and any(declared.cost == "inputs" for found in scores for declared in map(find_input, found.all_inputs)):
+        if on and any(find_input(name).own_inputs for found in scores for name in found.all_inputs):
             self.own = load_seen(workspace, spec.dataset, "train", "", device)
+        elif on:
+            facts = dataset_shape(workspace, spec.dataset)
+            self.own = self.samples.with_inputs(torch.empty(len(self.samples), *facts.shape, device="meta"))
         self.test = load_test(workspace, spec.dataset, device, on)
         self.normalization = Normalization(*normalization(self.samples))
 
@@ -126,7 +129,7 @@ class _Attempt:
     def compute(self, scores: Sequence[Score]) -> None:
         results, target = self.results, self.target
         labels = self.samples.labels.cpu()
-        check_inputs_exist(scores, self.spec, self.own, self.test)
+        check_inputs_exist(scores, self.spec, self.own, self.samples, self.test)
         if self.trained:
             results.attach_trained(self.trained.folder / "results.duckdb")
         if trains_seeds(self.spec):

@@ -26,9 +26,11 @@ class Input:
     checkpoints: reads the network after several epochs of the training
     test: held against the test split
     own_networks: of networks that are trained for it alone; those of the run, one for each seed, play no part
+    own_inputs: reads the dataset's own inputs, which are in memory for it
     beside: the input whose function computes this one along with its own, "" for an input with its own function
     seconds: (engine.runs.work.Work) -> rough seconds of it for one network, for the time left
-    check: (spec, samples), raises a WinnowError for what would fail after the training
+    check: (spec, samples), raises a WinnowError for what would fail after the training. Where the cost is `inputs` the samples
+        are with the dataset's own inputs, else as networks see them
     compute: (inputs of the run, network) -> its value; None where whoever computes the score hands it out
     """
 
@@ -41,6 +43,7 @@ class Input:
     checkpoints: bool = False
     test: bool = False
     own_networks: bool = False
+    own_inputs: bool = False
     beside: str = ""
     seconds: Callable[[Any], float] | None = None
     check: Callable[[Any, Any], None] | None = None

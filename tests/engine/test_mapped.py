@@ -20,6 +20,8 @@ from engine.features.neighbors import checked_rows
 from engine.features.seen import load_seen
 from engine.features.stored import compute_stored, key_of, load_stored, open_stored
 from engine.runs.cluster import HERE
+from engine.runs.compute import compute
+from engine.runs.planning import plan_run
 from engine.spec import TrainingSpec
 from engine.store.progress import Unheard
 from engine.store.workspace import Workspace
@@ -140,6 +142,25 @@ def test_rows_of_unit_length_are_the_same_on_the_disk(tmp_path, monkeypatch):
     features[700] = 0
     with pytest.raises(ScoreInputError, match="sample 700 have norm 0"):
         checked_rows(features, 5, tmp_path)
+
+
+def test_only_a_score_of_the_images_reads_them(tmp_path, monkeypatch):
+    workspace = Workspace.open(tmp_path / "workspace", create=True)
+    ingest(workspace, IngestSpec("small", "digits", limit=200, test_fraction=0.2))
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).standard_normal((250, D), np.float32))
+
+    def planned(*scores):
+        training, features = TrainingSpec(model="head", epochs=1, seeds=1), str(tmp_path / "mine.npy")
+        return plan_run(workspace, "small", scores, training, neighbors=5, features=features)
+
+    def read(*given):
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr(loader, "_read_inputs", read)
+    compute(workspace, planned("aum", "confident_learning", "dark", "cg_feature"), "cpu")
+    compute(workspace, planned("knn_disagreement"), "cpu")  # trains nothing
+    with pytest.raises(AssertionError, match="images were read"):
+        compute(workspace, planned("cg"), "cpu")
 
 
 MEASURED = """

@@ -50,6 +50,7 @@ def provides(
     checkpoints: bool = False,
     test: bool = False,
     own_networks: bool = False,
+    own_inputs: bool = False,
     along: Mapping[str, str] | None = None,
     seconds: Callable[[Work], float] | None = None,
     check: Callable[[RunSpec, Samples], None] | None = None,
@@ -80,6 +81,7 @@ def provides(
                     checkpoints=checkpoints,
                     test=test,
                     own_networks=own_networks,
+                    own_inputs=own_inputs,
                     beside="" if each == name else name,
                     seconds=seconds,
                     check=check,
@@ -95,10 +97,10 @@ def provides(
 class Inputs:
     """The inputs of one run.
 
-    own: the training set with the dataset's own inputs, where a score reads them; samples, test: the splits as the networks
-    see them, which may be by stored features; folder: where the weights are; partial: where finished pieces are kept for a
-    run that is resumed; generator: one for each purpose; tasks: where they are computed; notes: what a reader of the run
-    should know.
+    own: the training set with the dataset's own inputs, on the device `meta` where no score reads them; samples, test: the
+    splits as the networks see them, which may be by stored features; folder: where the weights are; partial: where finished
+    pieces are kept for a run that is resumed; generator: one for each purpose; tasks: where they are computed; notes: what a
+    reader of the run should know.
     """
 
     workspace: Workspace

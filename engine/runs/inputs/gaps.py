@@ -64,6 +64,7 @@ def _check_inputs(spec: RunSpec, samples: Samples) -> None:
 
 @provides(
     cost="inputs",
+    own_inputs=True,
     heavy=True,
     seconds=_gap_seconds,
     check=_check_inputs,

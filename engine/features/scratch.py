@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,27 +25,19 @@ def fill_rows(
     On a processor more than IN_MEMORY bytes lie in a file of the folder that has no name: it is gone with the tensor, or
     with the process. The system keeps of it in memory what there is room for.
 
-    Args:   rows: the rows of a range, (B, width)
+    Args:   rows: the rows of a range, (B, width) float32
     Raises: OSError where the disk is full
     """
-    device = torch.device(device)
-    size = 4 * count * width
-    made = (
-        _on_disk(count, width, folder)
-        if device.type == "cpu" and size > IN_MEMORY
-        else torch.empty(count, width, device=device)
-    )
     step = max(1, BLOCK_BYTES // (4 * width))
-    for start in range(0, count, step):
-        block = slice(start, min(start + step, count))
-        made[block] = rows(block)
-    return made
-
-
-def _on_disk(count: int, width: int, folder: Path) -> Tensor:
+    blocks = (slice(start, min(start + step, count)) for start in range(0, count, step))
+    if torch.device(device).type != "cpu" or 4 * count * width <= IN_MEMORY:
+        made = torch.empty(count, width, device=device)
+        for block in blocks:
+            made[block] = rows(block)
+        return made
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(
-            file.fileno(), 0, 4 * count * width
-        )  # a full disk is an error here, and the end of the process later
+        for block in blocks:  # written, and not through a map, which ends the process on a full disk
+            file.write(rows(block).numpy().tobytes())
+        file.flush()
         return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(count, width)))

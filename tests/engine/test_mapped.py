@@ -1,6 +1,7 @@
 """Heads on stored features leave them on the disk: what is read may go from memory again, and no copy of all is made."""
 
 import os
+import resource
 import subprocess
 import sys
 from itertools import pairwise
@@ -131,6 +132,18 @@ def test_rows_are_made_block_by_block(most, tmp_path, monkeypatch):
     assert asked[0] == (0, 7) and asked[-1] == (35, 40) and all(a[1] == b[0] for a, b in pairwise(asked))
     assert not most or not (tmp_path / "partial").exists()
     assert not list(tmp_path.glob("partial/*"))
+
+
+def test_a_disk_that_takes_no_more_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            scratch.fill_rows(400, D, lambda part: torch.zeros(part.stop - part.start, D), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_of_unit_length_are_the_same_on_the_disk(tmp_path, monkeypatch):

@@ -160,7 +160,7 @@ def test_memory_that_is_given_back_counts_as_free(device):
 def test_wrong_labels_get_the_true_one(device, learn):
     problem = clouds(150, wrong=0.4, epochs=12, batch_size=16, lr=0.005)
     samples, scale = problem.samples, problem.normalization
-    moved = {name: getattr(samples, name).to(device) for name in ("inputs", "labels", "sample_ids", "true_labels")}
+    moved = {name: getattr(samples, name).to(device) for name in ("stored", "labels", "sample_ids", "true_labels")}
     there = replace(
         problem,
         samples=replace(samples, **moved),
